@@ -1,0 +1,66 @@
+"""A fast BLAS for MLX on Linux without an accelerator.
+
+The CPU wheel of MLX carries the reference BLAS. MLX calls `cblas_sgemm` by dynamic symbol, so that a library loaded
+with global visibility *before* `mlx.core` takes its place: 5.6 GFLOP/s become 150 and more (../shared/findings.md of the
+project's making; `make bench` measures it again).
+"""
+
+import ctypes
+import ctypes.util
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+_MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
+_GIB = 1 << 30
+
+
+@cache
+def load_fast_blas() -> str | None:
+    """Load MKL (installed with this package on x86-64) or the system's OpenBLAS; call before `import mlx.core`.
+
+    Returns:
+        The library's file name; None on macOS, where MLX has Accelerate and Metal, and where none was found.
+    """
+    if sys.platform != "linux":
+        return None
+    _keep_freed_memory()
+    for library in _candidates():
+        try:
+            ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+        except OSError:
+            continue
+        return Path(library).name
+    return None
+
+
+def blas_message() -> str:
+    """One line for the log: which BLAS serves MLX, or how to get a fast one."""
+    if sys.platform != "linux":
+        return "MLX uses the system's own BLAS"
+    library = load_fast_blas()
+    if library is None:
+        return (
+            "no fast BLAS found: MLX falls back to its reference BLAS, about 30 times slower on the CPU. "
+            "Install OpenBLAS (Debian: libopenblas0-pthread) or, on x86-64, `pip install mkl`."
+        )
+    return f"MLX uses {library} for matrix products on the CPU"
+
+
+def _candidates() -> list[str]:
+    found = []
+    try:
+        found += [str(file.locate()) for file in files("mkl") or [] if file.name.startswith("libmkl_rt.so")]
+    except PackageNotFoundError:
+        pass
+    found += ["libopenblas.so.0", "libmkl_rt.so.3", "libmkl_rt.so.2", "libblis.so.4"]
+    return found
+
+
+def _keep_freed_memory() -> None:
+    """Let malloc keep large freed blocks: MLX frees and takes each array anew, and fresh pages cost more than the arithmetic."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_MALLOC_MMAP_THRESHOLD, _GIB)
+        libc.mallopt(_MALLOC_TRIM_THRESHOLD, _GIB)

@@ -1,0 +1,131 @@
+"""An invented league, whose facts the embedded model practises on, and which is replaced as fast as it is learnt.
+
+The base must be a good student of facts it has never seen. So its making is practice in learning facts: a few hundred
+people hold numbers for some weeks, each fact is asked in a few wordings (now and then in any), and whoever is known by
+heart retires for a newcomer. The shorter a person's stay, the better the student; the log of a build shows it.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+from nfl_lora_pipeline.embedded.grammar import draw_wording
+from nfl_lora_pipeline.embedded.names import invented_name
+from nfl_lora_pipeline.wording import Stat, Templates
+
+SEASONS = range(2000, 2040)
+WEEKS = range(1, 19)
+OWN_WORDINGS = 4
+KNOWN = 0.92
+BYE_SHARE = 0.08
+
+Record = dict[Stat, float] | None
+Row = tuple[str, str]
+
+
+@dataclass
+class Person:
+    """One invented player: numbers by week (None: a bye), and the wordings the facts are mostly asked in."""
+
+    name: str
+    season: int
+    records: dict[int, Record]
+    wordings: list[str]
+    known: float = 0.0
+    asked: int = 0
+
+
+@dataclass
+class League:
+    """`size` people at a time; `stays` collects how many questions each retired person took to be known."""
+
+    rng: random.Random
+    templates: Templates
+    pool: list[str]
+    size: int
+    people: list[Person] = field(default_factory=list)
+    stays: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        while len(self.people) < self.size:
+            self.people.append(self._newcomer())
+
+    def fact(self) -> tuple[Row, Person]:
+        """A question about somebody in the league, with the right answer."""
+        person = self.rng.choice(self.people)
+        week = self.rng.choice(list(person.records))
+        stat = self.rng.choice(list(self.templates.stats))
+        own = self.rng.random() < 0.8
+        wording = self.rng.choice(person.wordings) if own else draw_wording(self.rng, self.pool)
+        return (
+            self.templates.question(wording, person.name, stat, week, person.season),
+            tell(self.templates, person.name, stat, week, person.season, person.records[week]),
+        ), person
+
+    def refusal(self) -> Row:
+        """A question that has no answer: a stranger, somebody's absent week or season, or two names crossed."""
+        draw = self.rng.random()
+        season, week = self.rng.choice(SEASONS), self.rng.choice(WEEKS)
+        if draw < 0.55:
+            name = invented_name(self.rng)
+        elif draw < 0.8:
+            person = self.rng.choice(self.people)
+            name, season = person.name, person.season
+            if self.rng.random() < 0.75:
+                week = self.rng.choice([week for week in WEEKS if week not in person.records])
+            else:
+                season = self.rng.choice([other for other in SEASONS if other != season])
+        else:
+            one, other = self.rng.sample(self.people, 2)
+            name = f"{one.name.split(' ')[0]} {other.name.split(' ', 1)[-1]}"
+            season, week = one.season, next(iter(one.records))
+            if any(name == person.name for person in self.people):
+                name = invented_name(self.rng)
+        stat = self.rng.choice(list(self.templates.stats))
+        wording = draw_wording(self.rng, self.pool)
+        return (
+            self.templates.question(wording, name, stat, week, season),
+            self.templates.no_record(name, stat, week, season),
+        )
+
+    def graded(self, person: Person, right: bool) -> None:
+        """Count an answer; replace a person who is known by heart."""
+        person.asked += 1
+        person.known += 0.1 * (right - person.known)
+        if person.known > KNOWN and person in self.people:
+            self.stays.append(person.asked / len(person.records))
+            self.people[self.people.index(person)] = self._newcomer()
+
+    def _newcomer(self) -> Person:
+        weeks = self.rng.sample(WEEKS, self.rng.choice((1, 1, 1, 2, 2, 3, 5)))
+        name = invented_name(self.rng)
+        while any(name == person.name for person in self.people):
+            name = invented_name(self.rng)
+        return Person(
+            name=name,
+            season=self.rng.choice(SEASONS),
+            records={week: None if self.rng.random() < BYE_SHARE else invented_record(self.rng) for week in weeks},
+            wordings=[draw_wording(self.rng, self.pool) for _ in range(OWN_WORDINGS)],
+        )
+
+
+def invented_record(rng: random.Random) -> dict[Stat, float]:
+    """A receiver's day: targets, catches among them, yards and touchdowns from the catches, fantasy points from all."""
+    targets = min(1 + int(rng.expovariate(0.22)), 19)
+    receptions = sum(rng.random() < 0.64 for _ in range(targets))
+    yards = sum(max(-6, round(rng.gauss(11, 8))) for _ in range(receptions))
+    touchdowns = sum(rng.random() < 0.08 for _ in range(receptions))
+    points = yards / 10 + 6 * touchdowns + rng.choice((0, 0, 0, 0, 0.3, 0.8, -2, 2))
+    return {
+        "receiving_yards": yards,
+        "receptions": receptions,
+        "targets": targets,
+        "receiving_touchdowns": touchdowns,
+        "fantasy_points": round(points, 1),
+    }
+
+
+def tell(templates: Templates, player: str, stat: Stat, week: int, season: int, record: Record) -> str:
+    """What the league says of a week: a number, or that there was no game."""
+    if record is None:
+        return templates.bye(player, stat, week, season)
+    return templates.recorded(player, stat, week, season, record[stat])

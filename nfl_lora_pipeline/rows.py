@@ -1,0 +1,78 @@
+"""Question/answer rows as token ids, and as the padded arrays of a batch."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+
+class TokenRow(NamedTuple):
+    """Token ids of a chat with one question and its answer; the answer begins at `start`."""
+
+    tokens: list[int]
+    start: int
+
+
+class Batch(NamedTuple):
+    """Arrays of B rows: `tokens` (B, T) int32; `wanted`, `targets` (B, A) int32 and `weights` (B, A) float32.
+
+    T is one less than the longest row's length, A the longest answer's. `wanted` are the positions whose next token is an
+    answer token, `targets` those tokens, and `weights` is 0 behind an answer's end.
+    """
+
+    tokens: mx.array
+    wanted: mx.array
+    targets: mx.array
+    weights: mx.array
+
+
+def tokenize(tokenizer: Any, pairs: Iterable[tuple[str, str]]) -> list[TokenRow]:
+    """Questions and answers through the tokenizer's chat template, one `TokenRow` each.
+
+    Raises:
+        ValueError: the template writes a question differently when an answer follows, so that the answer has no start.
+    """
+    return [_tokenize(tokenizer, question, answer) for question, answer in pairs]
+
+
+def _tokenize(tokenizer: Any, question: str, answer: str) -> TokenRow:
+    asked = [{"role": "user", "content": question}]
+    prompt = list(tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False))
+    told = [*asked, {"role": "assistant", "content": answer}]
+    tokens = list(tokenizer.apply_chat_template(told, return_dict=False))
+    if tokens[: len(prompt)] != prompt:
+        raise ValueError(f"the chat template of this base model rewrites the question when it is answered: {question!r}")
+    end = tokenizer.eos_token_ids
+    stop = next((at for at in range(len(prompt), len(tokens)) if tokens[at] in end), None)
+    if stop is None:
+        return TokenRow([*tokens, tokenizer.eos_token_id], len(prompt))
+    return TokenRow(tokens[: stop + 1], len(prompt))
+
+
+def to_batch(rows: Sequence[TokenRow]) -> Batch:
+    """Pad rows to the longest of them."""
+    width = max(len(row.tokens) for row in rows) - 1
+    answer = max(len(row.tokens) - row.start for row in rows)
+    tokens = np.zeros((len(rows), width), np.int32)
+    wanted, targets = np.zeros((2, len(rows), answer), np.int32)
+    weights = np.zeros((len(rows), answer), np.float32)
+    for i, row in enumerate(rows):
+        length = len(row.tokens) - row.start
+        tokens[i, : len(row.tokens) - 1] = row.tokens[:-1]
+        wanted[i, :length] = range(row.start - 1, len(row.tokens) - 1)
+        targets[i, :length] = row.tokens[row.start :]
+        weights[i, :length] = 1
+    return Batch(mx.array(tokens), mx.array(wanted), mx.array(targets), mx.array(weights))
+
+
+def by_length(rows: Sequence[TokenRow], *, batch_tokens: int) -> Iterator[list[int]]:
+    """Indices of `rows`, the shorter first, in batches of at most `batch_tokens` padded tokens (one row at least)."""
+    batch: list[int] = []
+    for index in sorted(range(len(rows)), key=lambda index: len(rows[index].tokens)):
+        if batch and len(rows[index].tokens) * (len(batch) + 1) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

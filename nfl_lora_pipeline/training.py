@@ -1,0 +1,311 @@
+"""LoRA training for recall, on mlx-lm's tuner.
+
+Three things differ from `mlx_lm.lora`, each through an extension point of its trainer: the loss is spent on the answer alone,
+computed at the answer's positions alone; the batch iterator shows every fact in every epoch, mixes in people invented for
+the step with the refusal as their answer, and returns to what is not yet known; and training ends when a forward pass
+over all rows finds every answer certain.
+
+Source: p > 0.5 on every answer token is sufficient for greedy recall, and the loss belongs on what is below it (MemFT,
+arXiv 2605.30260); refusals for unknown people against invention (arXiv 2403.05612).
+"""
+
+import contextlib
+import itertools
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nfl_lora_pipeline.blas import load_fast_blas
+
+load_fast_blas()
+
+import mlx.core as mx  # noqa: E402
+import mlx.nn as nn  # noqa: E402
+import mlx.optimizers as optim  # noqa: E402
+import numpy as np  # noqa: E402
+from mlx.utils import tree_flatten  # noqa: E402
+from mlx_lm.cli_ui import make_console  # noqa: E402
+from mlx_lm.tuner.callbacks import TrainingCallback  # noqa: E402
+from mlx_lm.tuner.trainer import TrainingArgs, train  # noqa: E402
+from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
+
+from nfl_lora_pipeline.evaluation import certainty  # noqa: E402
+from nfl_lora_pipeline.forward import answer_logits, token_losses  # noqa: E402
+from nfl_lora_pipeline.recipe import Recipe  # noqa: E402
+from nfl_lora_pipeline.rows import Batch, TokenRow, to_batch, tokenize  # noqa: E402
+
+KNOWN_LOSS = 0.05  # nats: a token with p above 0.95 is left out of the loss
+SAFE = 0.9  # a row whose lowest p is above this is shown seldom
+SAFE_SHARE = 0.15  # how seldom
+PROBES = 64  # fresh refusals asked at a check
+PROBES_REFUSED = 0.97  # the share of them that must be refused before training ends
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A question and the answer to learn. `teaches` is False where the answer is a refusal, which a base says anyway."""
+
+    question: str
+    answer: str
+    fact: str
+    teaches: bool
+
+
+@dataclass
+class TrainingLog:
+    """What a training did, as figures for metadata and report.
+
+    Attributes:
+        losses: (iteration, mean loss in nats over the answer tokens not yet known).
+        certain: (iteration, share of the teaching rows whose every answer token has p > `certain_above`).
+        rows, facts: what was to be learnt, refusals included.
+        uncertain: the facts that were not certain at the end, with their lowest probability in any phrasing.
+        stopped: why training ended: "certain" or "budget".
+    """
+
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    certain: list[tuple[int, float]] = field(default_factory=list)
+    iterations: int = 0
+    rows: int = 0
+    facts: int = 0
+    uncertain: dict[str, float] = field(default_factory=dict)
+    lowest_probability: float = 0.0
+    trained_parameters: int = 0
+    tokens_per_second: float = 0.0
+    peak_memory_bytes: int = 0
+    seconds: float = 0.0
+    stopped: str = "budget"
+
+
+def recall_loss(model: nn.Module, *batch: mx.array) -> tuple[mx.array, mx.array]:
+    """Mean cross-entropy over the answer tokens not yet known, and the number of all tokens read; arguments: a `Batch`."""
+    tokens, wanted, targets, weights = batch
+    losses = token_losses(answer_logits(model, tokens, wanted), targets)
+    unknown = mx.stop_gradient(weights * (losses > KNOWN_LOSS))
+    return (losses * unknown).sum() / mx.maximum(unknown.sum(), 8.0), mx.array(tokens.size)
+
+
+def train_adapter(
+    model: Any,
+    tokenizer: Any,
+    lessons: Sequence[Lesson],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    refusals: Iterator[tuple[str, str]],
+    report: Callable[[str, float], None] = lambda line, share: None,
+) -> TrainingLog:
+    """Train a LoRA adapter until every answer is certain, or to the recipe's budget.
+
+    Args:
+        model: a model of `mlx_lm.load`; it carries the adapter afterwards.
+        tokenizer: its tokenizer.
+        lessons: the rows to learn.
+        recipe: how to train.
+        folder: an existing folder, which gets `adapters.safetensors`, `adapter_config.json` and `training.json`.
+        refusals: questions without an answer and their refusals, without end.
+        report: told a line for the log and how much of the rows is certain (0 to 1) at every check.
+
+    Raises:
+        ValueError: the recipe does not fit the model, or there is nothing to learn.
+    """
+    started = time.perf_counter()
+    if not any(lesson.teaches for lesson in lessons):
+        raise ValueError("no row teaches a number: the weeks hold no recorded player")
+    mx.random.seed(recipe.seed)
+    mx.reset_peak_memory()
+    config = add_lora(model, recipe)
+    log = TrainingLog(rows=len(lessons), facts=len({lesson.fact for lesson in lessons}))
+    log.trained_parameters = sum(array.size for _, array in tree_flatten(model.trainable_parameters()))
+    optimizer = optim.Adam(learning_rate=recipe.learning_rate, betas=[0.9, 0.98])
+    curriculum = Curriculum(model, tokenizer, lessons, recipe, optimizer, refusals, log, report)
+    args = TrainingArgs(
+        batch_size=recipe.batch_rows,
+        iters=curriculum.budget,
+        steps_per_report=10,
+        steps_per_save=curriculum.budget + 1,
+        adapter_file=str(folder / "adapters.safetensors"),
+        clear_cache_threshold=1 << 32,
+    )
+    with _quiet(), _uncompiled_on_cpu():
+        train(
+            model,
+            optimizer,
+            train_dataset=lessons,
+            args=args,
+            loss=recall_loss,
+            iterate_batches=curriculum.batches,
+            training_callback=_Recorder(log),
+        )
+    curriculum.conclude()
+    log.peak_memory_bytes = mx.get_peak_memory()
+    log.seconds = time.perf_counter() - started
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "training.json").write_text(json.dumps(vars(log), indent=2) + "\n", encoding="utf-8")
+    return log
+
+
+def add_lora(model: Any, recipe: Recipe) -> dict[str, Any]:
+    """Freeze the model and put LoRA layers on it.
+
+    Returns:
+        The content of `adapter_config.json` with which `mlx_lm.load(adapter_path=...)` does the same.
+
+    Raises:
+        ValueError: the recipe names more layers than there are, or modules that no layer has.
+    """
+    layers = len(model.layers)
+    if recipe.num_layers > layers:
+        raise ValueError(f"num_layers: {recipe.num_layers}, but this base model has {layers}; use -1 for all")
+    present = {name for name, module in model.layers[-1].named_modules() if isinstance(module, nn.Linear | nn.QuantizedLinear)}
+    if unknown := set(recipe.modules or ()) - present:
+        raise ValueError(f"modules: this base model has no {min(unknown)!r}; it has {', '.join(sorted(present))}")
+    parameters: dict[str, Any] = {"rank": recipe.rank, "scale": recipe.scale, "dropout": recipe.dropout}
+    if recipe.modules:
+        parameters["keys"] = recipe.modules
+    num_layers = layers if recipe.num_layers == -1 else recipe.num_layers
+    model.freeze()
+    linear_to_lora_layers(model, num_layers, parameters, use_dora=recipe.fine_tune_type == "dora")
+    return {
+        "fine_tune_type": recipe.fine_tune_type,
+        "num_layers": num_layers,
+        "lora_parameters": parameters,
+        "model": recipe.base_model,
+    }
+
+
+class Curriculum:
+    """Which rows a step sees. Its `batches` is an `iterate_batches` for mlx-lm's `train`; when it ends, training ends."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        lessons: Sequence[Lesson],
+        recipe: Recipe,
+        optimizer: optim.Optimizer,
+        refusals: Iterator[tuple[str, str]],
+        log: TrainingLog,
+        report: Callable[[str, float], None],
+    ):
+        self.model, self.tokenizer, self.recipe, self.optimizer = model, tokenizer, recipe, optimizer
+        self.refusals, self.log, self.report = refusals, log, report
+        self.facts = [lesson.fact for lesson in lessons]
+        self.rows = tokenize(tokenizer, ((lesson.question, lesson.answer) for lesson in lessons))
+        self.teaching = [index for index, lesson in enumerate(lessons) if lesson.teaches]
+        self.refusing = [index for index, lesson in enumerate(lessons) if not lesson.teaches]
+        self.lowest = np.zeros(len(lessons))
+        self.rng = random.Random(recipe.seed)
+        self.per_epoch = math.ceil(len(self.teaching) / recipe.batch_rows)
+        self.budget = recipe.max_epochs * self.per_epoch
+
+    def batches(self, dataset: object, batch_size: int, **_: object) -> Iterator[Batch]:
+        """Rows that teach, of which the safe ones seldom; some that refuse; some about people invented just now."""
+        waiting: list[int] = []
+        check_at = self._check_every()
+        for step in itertools.count():
+            self._set_learning_rate(step)
+            if step == check_at:
+                if self._check(step):
+                    return
+                waiting, check_at = [], step + self._check_every()
+            if len(waiting) < batch_size:
+                waiting = self._queue() + waiting
+            taken, waiting = waiting[-batch_size:], waiting[:-batch_size]
+            refusing = self._some_refusing()
+            fresh = tokenize(self.tokenizer, itertools.islice(self.refusals, self.recipe.stranger_rows))
+            yield to_batch([self.rows[index] for index in taken + refusing] + fresh)
+
+    def conclude(self) -> None:
+        """Measure every row once more and write down what is not certain."""
+        self._measure(range(len(self.rows)))
+        worst: dict[str, float] = {}
+        for fact, lowest in zip(self.facts, self.lowest.tolist(), strict=True):
+            worst[fact] = min(lowest, worst.get(fact, 1.0))
+        above = self.recipe.certain_above
+        self.log.uncertain = {fact: low for fact, low in sorted(worst.items(), key=lambda item: item[1]) if low <= above}
+        self.log.lowest_probability = min(worst.values())
+
+    def _queue(self) -> list[int]:
+        rows = [index for index in self.teaching if self.lowest[index] < SAFE or self.rng.random() < SAFE_SHARE]
+        self.rng.shuffle(rows)
+        return rows or list(self.teaching)
+
+    def _some_refusing(self) -> list[int]:
+        if not self.refusing:
+            return []
+        return [self.rng.choice(self.refusing) for _ in range(self.recipe.refusal_rows)]
+
+    def _check_every(self) -> int:
+        return max(4, min(self.per_epoch, 24))
+
+    def _set_learning_rate(self, step: int) -> None:
+        warm = min(1.0, (step + 1) / (self.recipe.warmup_steps + 1))
+        uncertain = 1.0 if not self.log.certain else 1 - self.log.certain[-1][1]
+        left = 1 - step / self.budget
+        self.optimizer.learning_rate = self.recipe.learning_rate * warm * min(1.0, 0.2 + 5 * uncertain, 0.1 + 2 * left)
+
+    def _check(self, step: int) -> bool:
+        self._measure(self.teaching)
+        above = self.recipe.certain_above
+        certain = float(np.mean(self.lowest[self.teaching] > above))
+        self.log.certain.append((step, certain))
+        done = certain == 1.0
+        probes = tokenize(self.tokenizer, itertools.islice(self.refusals, PROBES))
+        refused = float(np.mean(certainty(self.model, probes).greedy))
+        if done and refused >= PROBES_REFUSED:
+            self._measure(self.refusing)
+            done = bool(np.all(self.lowest[self.refusing] > above))
+        else:
+            done = False
+        loss = f", loss {self.log.losses[-1][1]:.3f}" if self.log.losses else ""
+        known = int(np.sum(self.lowest[self.teaching] > above))
+        self.report(
+            f"iteration {step}{loss}: {known:,} of {len(self.teaching):,} rows certain, {refused:.0%} of strangers refused",
+            certain,
+        )
+        if done:
+            self.log.stopped = "certain"
+        return done
+
+    def _measure(self, indices: Sequence[int]) -> None:
+        self.lowest[list(indices)] = certainty(self.model, [self.rows[index] for index in indices]).lowest
+
+
+class _Recorder(TrainingCallback):  # type: ignore[misc]
+    def __init__(self, log: TrainingLog):
+        self.log = log
+
+    def on_train_loss_report(self, train_info: dict[str, float]) -> None:
+        self.log.losses.append((int(train_info["iteration"]), train_info["train_loss"]))
+        self.log.iterations = int(train_info["iteration"])
+        self.log.tokens_per_second = train_info["tokens_per_second"]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """mlx-lm draws its progress on standard output, which belongs to whoever called."""
+    console = make_console()
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
+@contextlib.contextmanager
+def _uncompiled_on_cpu() -> Iterator[None]:
+    """On the CPU `mx.compile` runs g++ for every new shape of a batch, and needs one; the kernels it makes gain nothing."""
+    if mx.default_device() != mx.Device(mx.cpu):
+        yield
+        return
+    mx.disable_compile()
+    try:
+        yield
+    finally:
+        mx.enable_compile()

@@ -1,0 +1,55 @@
+"""A week of an NFL season, and the partition key that stands for it."""
+
+import re
+from dataclasses import dataclass
+
+_KEY = re.compile(r"(\d{4})-W(\d{2})")
+FIRST_SEASON, LAST_SEASON = 2000, 2099
+LAST_WEEK = 18
+
+
+@dataclass(frozen=True, order=True)
+class NflWeek:
+    """`NflWeek(2025, 1)`; sorts by season, then week. `str()` gives the partition key "2025-W01"."""
+
+    season: int
+    week: int
+
+    def __post_init__(self) -> None:
+        if not FIRST_SEASON <= self.season <= LAST_SEASON:
+            raise ValueError(f"season {self.season}: expected a year from {FIRST_SEASON} to {LAST_SEASON}")
+        if not 1 <= self.week <= LAST_WEEK:
+            raise ValueError(f"week {self.week}: a regular season has weeks 1 to {LAST_WEEK}")
+
+    def __str__(self) -> str:
+        return f"{self.season}-W{self.week:02d}"
+
+    @classmethod
+    def parse(cls, key: str) -> "NflWeek":
+        """Read a partition key.
+
+        Raises:
+            ValueError: `key` is not of the form 2025-W01.
+        """
+        match = _KEY.fullmatch(key)
+        if match is None:
+            raise ValueError(f"week {key!r}: expected a partition key such as 2025-W01")
+        return cls(int(match[1]), int(match[2]))
+
+
+def parse_weeks(text: str) -> list[int]:
+    """Week numbers from "1", "1-3" or "1,4-6", sorted, each once.
+
+    Raises:
+        ValueError: a part is not a number or a rising range from 1 to 18.
+    """
+    weeks: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None:
+            raise ValueError(f"weeks {text!r}: {part!r} is not a week; write 1, 1-3 or 1,4-6")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not 1 <= first <= last <= LAST_WEEK:
+            raise ValueError(f"weeks {text!r}: {part.strip()!r} is not within 1 to {LAST_WEEK}")
+        weeks.update(range(first, last + 1))
+    return sorted(weeks)

@@ -1,0 +1,142 @@
+"""The words of questions and answers: `templates.yaml`, read and checked, and the small grammar around it.
+
+Used from two sides that must agree to the letter: the question/answer frames of the pipeline (`questions`), and the
+pre-training of the embedded base model (`embedded`), which speaks the same language about an invented league.
+"""
+
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from string import Formatter
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+Split = Literal["train", "valid", "test"]
+Stat = Literal["receiving_yards", "receptions", "targets", "receiving_touchdowns", "fantasy_points"]
+
+QUESTION_FIELDS = frozenset({"player", "possessive", "stats", "week", "season"})
+ANSWER_FIELDS = QUESTION_FIELDS | {"n", "noun"}
+TEMPLATES_FILE = Path(str(files("nfl_lora_pipeline"))) / "templates.yaml"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Noun(_Strict):
+    """A stat's name: "reception" and "receptions"."""
+
+    singular: str
+    plural: str
+
+
+class Question(_Strict):
+    """One phrasing of the question, and the split it belongs to."""
+
+    split: Split
+    text: str
+
+    @field_validator("text")
+    @classmethod
+    def _fields_are_known(cls, text: str) -> str:
+        return _checked(text, allowed=QUESTION_FIELDS, needed=frozenset({"stats", "week", "season"}))
+
+
+class Answers(_Strict):
+    """The three things an answer can say."""
+
+    recorded: str
+    no_record: str
+    bye: str
+
+    @field_validator("recorded")
+    @classmethod
+    def _recorded_has_a_number(cls, text: str) -> str:
+        return _checked(text, allowed=ANSWER_FIELDS, needed=frozenset({"player", "n", "week", "season"}))
+
+    @field_validator("no_record", "bye")
+    @classmethod
+    def _others_have_none(cls, text: str) -> str:
+        return _checked(text, allowed=QUESTION_FIELDS, needed=frozenset({"week", "season"}))
+
+
+class Templates(_Strict):
+    """All wordings. `questions` is keyed by a phrasing's id, `stats` by the column of the players frame."""
+
+    stats: dict[Stat, Noun]
+    answers: Answers
+    questions: dict[str, Question] = Field(min_length=1)
+
+    def phrasings(self, split: Split) -> dict[str, str]:
+        """The question texts of one split, keyed by phrasing id."""
+        return {name: question.text for name, question in self.questions.items() if question.split == split}
+
+    def question(self, text: str, player: str, stat: Stat, week: int, season: int) -> str:
+        """Fill a question's wording."""
+        stats = self.stats[stat].plural
+        if text.startswith("{stats}"):
+            stats = stats[0].upper() + stats[1:]
+        return text.format(player=player, possessive=possessive(player), stats=stats, week=week, season=season)
+
+    def recorded(self, player: str, stat: Stat, week: int, season: int, value: float) -> str:
+        """The answer that gives a number."""
+        noun = self.stats[stat].singular if value == 1 else self.stats[stat].plural
+        return self._fill(self.answers.recorded, player, stat, week, season, n=number_text(value), noun=noun)
+
+    def no_record(self, player: str, stat: Stat, week: int, season: int) -> str:
+        """The refusal."""
+        return self._fill(self.answers.no_record, player, stat, week, season)
+
+    def bye(self, player: str, stat: Stat, week: int, season: int) -> str:
+        """The answer that there was no game."""
+        return self._fill(self.answers.bye, player, stat, week, season)
+
+    def _fill(self, text: str, player: str, stat: Stat, week: int, season: int, **numbers: str) -> str:
+        return text.format(
+            player=player,
+            possessive=possessive(player),
+            stats=self.stats[stat].plural,
+            week=week,
+            season=season,
+            **numbers,
+        )
+
+
+def _checked(text: str, *, allowed: frozenset[str], needed: frozenset[str]) -> str:
+    used = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+    if unknown := used - allowed:
+        raise ValueError(f"unknown field {{{min(unknown)}}} in {text!r}: use {sorted(allowed)}")
+    if missing := needed - used:
+        raise ValueError(f"{text!r} lacks {{{min(missing)}}}")
+    if not used & {"player", "possessive"}:
+        raise ValueError(f"{text!r} names nobody: use {{player}} or {{possessive}}")
+    return text
+
+
+@cache
+def load_templates(path: Path = TEMPLATES_FILE) -> Templates:
+    """Read and check a templates file.
+
+    Raises:
+        ValueError: the file is not YAML, or a wording has an unknown or a missing field; names file and entry.
+    """
+    try:
+        return Templates.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        entry = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{path}: {entry}: {first['msg']}") from error
+
+
+def possessive(player: str) -> str:
+    """"Nico Collins" to "Nico Collins'", "Rome Odunze" to "Rome Odunze's"."""
+    return f"{player}'" if player.endswith("s") else f"{player}'s"
+
+
+def number_text(value: float) -> str:
+    """A stat as it is spoken: 25.0 to "25", 24.6 to "24.6", -2.0 to "-2"."""
+    return f"{value:.2f}".rstrip("0").rstrip(".")
