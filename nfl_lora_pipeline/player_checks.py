@@ -18,6 +18,18 @@ PLAUSIBLE = {
 }
 FULL_WEEK_ROWS = (300, 700)
 WORST = 5
+Severity = Literal["error", "warn"]
+CHECKS: dict[str, Severity] = {
+    "schema_matches": "error",
+    "has_rows": "error",
+    "ids_are_unique": "error",
+    "only_recorded_have_stats": "error",
+    "names_are_unique": "warn",
+    "stats_are_plausible": "warn",
+    "catches_within_targets": "warn",
+    "touchdowns_within_catches": "warn",
+    "size_is_usual": "warn",
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,11 @@ class Check:
     name: str
     passed: bool
     description: str
-    severity: Literal["error", "warn"]
+
+    @property
+    def severity(self) -> Severity:
+        """Whether what comes after must not go on ("error") or may ("warn")."""
+        return CHECKS[self.name]
 
 
 def check_players(players: pl.DataFrame) -> list[Check]:
@@ -37,32 +53,25 @@ def check_players(players: pl.DataFrame) -> list[Check]:
         players: one row per player, as `players.parse_week` returns it.
 
     Returns:
-        The schema alone where it differs (nothing else can be asked then), else all checks. Errors: schema, rows, ids,
-        blanks. Warnings: names, plausible ranges, catches against targets, touchdowns against catches, a week's size.
+        One finding for each of `CHECKS`, in their order. Where the schema differs nothing else can be asked: the others
+        fail with it.
     """
     schema = _schema_matches(players)
     if not schema.passed:
-        return [schema]
+        return [schema, *(Check(name, False, "not asked: the schema differs") for name in list(CHECKS)[1:])]
     return [
         schema,
-        Check("has_rows", players.height > 0, f"{players.height} rows", "error"),
-        _none(players, "ids_are_unique", pl.col("player_id").is_duplicated(), "share an id", "error"),
-        _none(players, "only_recorded_have_stats", _STATS_UNLIKE_STATUS, "have stats unlike their status", "error"),
-        _none(players, "names_are_unique", pl.col("player").is_duplicated(), "share a name", "warn"),
-        _none(players, "stats_are_plausible", _IMPLAUSIBLE, "have a stat out of range", "warn"),
-        _none(
-            players,
-            "catches_within_targets",
-            pl.col("receptions") > pl.col("targets"),
-            "caught more than was thrown",
-            "warn",
-        ),
+        Check("has_rows", players.height > 0, f"{players.height} rows"),
+        _none(players, "ids_are_unique", pl.col("player_id").is_duplicated(), "share an id"),
+        _none(players, "only_recorded_have_stats", _STATS_UNLIKE_STATUS, "have stats unlike their status"),
+        _none(players, "names_are_unique", pl.col("player").is_duplicated(), "share a name"),
+        _none(players, "stats_are_plausible", _IMPLAUSIBLE, "have a stat out of range"),
+        _none(players, "catches_within_targets", pl.col("receptions") > pl.col("targets"), "caught more than was thrown"),
         _none(
             players,
             "touchdowns_within_catches",
             pl.col("receiving_touchdowns") > pl.col("receptions"),
             "scored more than they caught",
-            "warn",
         ),
         _size_is_usual(players),
     ]
@@ -86,15 +95,15 @@ def _schema_matches(players: pl.DataFrame) -> Check:
     differences = lacking + extra + wrong
     if not differences and list(found) != list(wanted):
         differences = [f"columns in another order: {list(found)}"]
-    return Check("schema_matches", not differences, "; ".join(differences) or f"{len(wanted)} columns", "error")
+    return Check("schema_matches", not differences, "; ".join(differences) or f"{len(wanted)} columns")
 
 
-def _none(players: pl.DataFrame, name: str, bad: pl.Expr, problem: str, severity: Literal["error", "warn"]) -> Check:
+def _none(players: pl.DataFrame, name: str, bad: pl.Expr, problem: str) -> Check:
     worst = players.filter(bad.fill_null(False)).sort("player", "player_id")
     if worst.is_empty():
-        return Check(name, True, f"none of {players.height} rows", severity)
+        return Check(name, True, f"none of {players.height} rows")
     shown = [f"{row['player']} ({row['player_id']}): {_stats_text(row)}" for row in worst.head(WORST).to_dicts()]
-    return Check(name, False, f"{worst.height} of {players.height} {problem}: {', '.join(shown)}", severity)
+    return Check(name, False, f"{worst.height} of {players.height} {problem}: {', '.join(shown)}")
 
 
 def _stats_text(row: dict[str, object]) -> str:
@@ -104,4 +113,4 @@ def _stats_text(row: dict[str, object]) -> str:
 def _size_is_usual(players: pl.DataFrame) -> Check:
     fewest, most = FULL_WEEK_ROWS
     usual = fewest <= players.height <= most
-    return Check("size_is_usual", usual, f"{players.height} rows; a full week has {fewest} to {most}", "warn")
+    return Check("size_is_usual", usual, f"{players.height} rows; a full week has {fewest} to {most}")

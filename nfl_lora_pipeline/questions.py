@@ -20,8 +20,8 @@ def facts(players: pl.LazyFrame, stats: Sequence[Stat]) -> pl.LazyFrame:
 
     Returns:
         `fact` (a stable key, "2025-W01/2566127/receiving_yards"), `season`, `week`, `player_id`, `player`, `stat`,
-        `status`, `kind` ("recorded": there is a number; "bye"; "no_record": nothing is on record, which says the same of
-        a free agent) and `value` (Float64, null unless recorded). Sorted by player, id and stat.
+        `status`, `kind` ("recorded": there is a number; "bye"; "no_record": nothing is on record, which says the same
+        of a free agent) and `value` (Float64, null unless recorded). Sorted by player, id and stat.
     """
     return (
         players.unpivot(
@@ -46,17 +46,16 @@ def qa_pairs(facts: pl.LazyFrame, templates: Templates) -> pl.LazyFrame:
     """Every fact in every phrasing, one row each.
 
     Returns:
-        The columns of `facts`, then `phrasing` (its id in `templates.yaml`), `split` (train, valid or test), `question`,
-        `answer` and `refusal` (what a model without the fact should say). Sorted by player, id, stat and phrasing.
+        The columns of `facts`, then `phrasing` (its id in `templates.yaml`), `split` (train, valid or test),
+        `question`, `answer` and `refusal` (what a model without the fact should say). Sorted by player, id, stat and
+        phrasing.
     """
     spoken = _with_words(facts, templates).with_columns(
         answer=_answer(templates), refusal=_filled(templates.answers.no_record, _words())
     )
     return (
         pl.concat(
-            spoken.with_columns(
-                phrasing=pl.lit(name), split=pl.lit(question.split), question=_filled(question.text, _words())
-            )
+            spoken.with_columns(phrasing=pl.lit(name), split=pl.lit(question.split), question=_question(question.text))
             for name, question in templates.questions.items()
         )
         .select(PAIR_COLUMNS)
@@ -85,9 +84,9 @@ def stranger_pairs(
 
 def number_words() -> pl.Expr:
     """`value` as it is spoken: 25.0 to "25", 24.6 to "24.6"."""
-    value = pl.col("value")
+    value = pl.col("value").round(2)
     whole = value.round() == value
-    return pl.when(whole).then(value.cast(pl.Int64).cast(pl.String)).otherwise(value.round(2).cast(pl.String))
+    return pl.when(whole).then(value.cast(pl.Int64).cast(pl.String)).otherwise(value.cast(pl.String))
 
 
 def possessive_words() -> pl.Expr:
@@ -121,6 +120,14 @@ def _words() -> Mapping[str, pl.Expr]:
         "n": pl.col("n"),
         "noun": pl.col("noun"),
     }
+
+
+def _question(text: str) -> pl.Expr:
+    words = dict(_words())
+    if text.startswith("{stats}"):
+        plural = pl.col("plural")
+        words["stats"] = plural.str.head(1).str.to_uppercase() + plural.str.slice(1)
+    return _filled(text, words)
 
 
 def _answer(templates: Templates) -> pl.Expr:

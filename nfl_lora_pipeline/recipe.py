@@ -25,8 +25,7 @@ class Recipe(BaseModel):
     learning_rate: float = Field(gt=0, le=1)
     warmup_steps: int = Field(0, ge=0)
     batch_rows: int = Field(ge=1)
-    refusal_rows: int = Field(0, ge=0)
-    stranger_rows: int = Field(0, ge=0)
+    refusal_share: float = Field(0.25, ge=0, le=0.75)
     max_epochs: int = Field(ge=1)
     certain_above: float = Field(0.5, ge=0.5, lt=1)
     seed: int = 0

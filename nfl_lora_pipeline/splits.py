@@ -43,12 +43,13 @@ def split_rows(
     if chosen.is_empty():
         raise ValueError(f"no question about {', '.join(stats)}: materialise `qa_pairs` for at least one week first")
     rows = _random_facts(chosen, templates) if mode == "random_facts" else _every_fact(chosen, templates, stats)
-    order = pl.Series("order", [share(f"{fact}/{phrasing}") for fact, phrasing in rows.select("fact", "phrasing").iter_rows()])
+    keys = rows.select(pl.concat_str("fact", "phrasing", separator="/")).to_series()
+    order = pl.Series("order", [share(key) for key in keys], dtype=pl.Float64)
     return rows.with_columns(order).sort("order", "fact", "phrasing").drop("order")
 
 
 def write_splits(rows: pl.DataFrame, folder: Path) -> dict[Split, int]:
-    """Write `train.jsonl`, `valid.jsonl` and `test.jsonl` in MLX LM's prompt/completion form, and all columns as Parquet.
+    """Write `train.jsonl`, `valid.jsonl`, `test.jsonl` in MLX LM's prompt/completion form, and all columns as Parquet.
 
     Returns:
         The number of rows by split.
@@ -96,4 +97,8 @@ def _random_split(fact: str) -> Split:
 
 
 def _first(names: Iterator[str], count: int) -> list[str]:
-    return [name for name, _ in zip(names, range(count), strict=False)]
+    """The first different names: a name that is drawn again would be asked twice."""
+    chosen: dict[str, None] = {}
+    while len(chosen) < count:
+        chosen[next(names)] = None
+    return list(chosen)

@@ -62,7 +62,7 @@ class FreshRefusals:
                 season, week = self._unknown_week(rng, name)
             elif kind < 0.45:
                 crossed = f"{rng.choice(names).split(' ')[0]} {rng.choice(names).split(' ', 1)[-1]}"
-                name = name if crossed in self.known else crossed
+                name = name if crossed in self.known or person_split(crossed) != "train" else crossed
             stat = rng.choice(self.stats)
             question = self.templates.question(rng.choice(texts), name, stat, week, season)
             yield question, self.templates.no_record(name, stat, week, season)

@@ -42,8 +42,10 @@ from nfl_lora_pipeline.rows import Batch, TokenRow, to_batch, tokenize  # noqa: 
 KNOWN_LOSS = 0.05  # nats: a token with p above 0.95 is left out of the loss
 SAFE = 0.9  # a row whose lowest p is above this is shown seldom
 SAFE_SHARE = 0.15  # how seldom
-PROBES = 64  # fresh refusals asked at a check
-PROBES_REFUSED = 0.97  # the share of them that must be refused before training ends
+CHECK_EVERY = 24  # steps
+PROBES = 64  # fresh refusals, and as many of people without a record, asked at a check
+REFUSED = 0.97  # the share of them that must be refused before training ends sooner than its budget
+MOST_REFUSALS = 0.75  # of the rows of a batch
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ def train_adapter(
             training_callback=_Recorder(log),
         )
     curriculum.conclude()
+    mx.save_safetensors(args.adapter_file, dict(tree_flatten(model.trainable_parameters())))
     log.peak_memory_bytes = mx.get_peak_memory()
     log.seconds = time.perf_counter() - started
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -180,7 +183,11 @@ def add_lora(model: Any, recipe: Recipe) -> dict[str, Any]:
 
 
 class Curriculum:
-    """Which rows a step sees. Its `batches` is an `iterate_batches` for mlx-lm's `train`; when it ends, training ends."""
+    """Which rows a step sees. Its `batches` is an `iterate_batches` for mlx-lm's `train`; when it ends, training ends.
+
+    Facts and refusals share a batch by need: the fewer facts are left uncertain, the more rows are refusals. The adapter
+    that is kept is the best one found at a check.
+    """
 
     def __init__(
         self,
@@ -200,29 +207,35 @@ class Curriculum:
         self.teaching = [index for index, lesson in enumerate(lessons) if lesson.teaches]
         self.refusing = [index for index, lesson in enumerate(lessons) if not lesson.teaches]
         self.lowest = np.zeros(len(lessons))
+        self.lowest[self.refusing] = 1.0  # taken as known until a check finds otherwise
         self.rng = random.Random(recipe.seed)
-        self.per_epoch = math.ceil(len(self.teaching) / recipe.batch_rows)
-        self.budget = recipe.max_epochs * self.per_epoch
+        self.steps_an_epoch = math.ceil(len(self.teaching) / recipe.batch_rows)
+        self.budget = recipe.max_epochs * self.steps_an_epoch
+        self.uncertain, self.invented = 1.0, 1.0
+        self.best: tuple[tuple[int, float], list[tuple[str, mx.array]]] | None = None
 
     def batches(self, dataset: object, batch_size: int, **_: object) -> Iterator[Batch]:
-        """Rows that teach, of which the safe ones seldom; some that refuse; some about people invented just now."""
+        """Rows that teach, of which the safe ones seldom, and rows that refuse, most of them drawn just now."""
         waiting: list[int] = []
-        check_at = self._check_every()
         for step in itertools.count():
             self._set_learning_rate(step)
-            if step == check_at:
+            if step and step % CHECK_EVERY == 0:
                 if self._check(step):
                     return
-                waiting, check_at = [], step + self._check_every()
-            if len(waiting) < batch_size:
+                waiting = []
+            refusing = round(batch_size * self._refusal_share())
+            if len(waiting) < batch_size - refusing:
                 waiting = self._queue() + waiting
-            taken, waiting = waiting[-batch_size:], waiting[:-batch_size]
-            refusing = self._some_refusing()
-            fresh = tokenize(self.tokenizer, itertools.islice(self.refusals, self.recipe.stranger_rows))
-            yield to_batch([self.rows[index] for index in taken + refusing] + fresh)
+            taken, waiting = waiting[refusing - batch_size :], waiting[: refusing - batch_size]
+            known_people = self._some_refusing(refusing // 3)
+            fresh = tokenize(self.tokenizer, itertools.islice(self.refusals, refusing - len(known_people)))
+            yield to_batch([self.rows[index] for index in taken + known_people] + fresh)
 
     def conclude(self) -> None:
-        """Measure every row once more and write down what is not certain."""
+        """Put the best adapter back, measure every row once more and write down what is not certain."""
+        self._check(self.budget)
+        if self.best is not None:
+            self.model.load_weights(self.best[1], strict=False)
         self._measure(range(len(self.rows)))
         worst: dict[str, float] = {}
         for fact, lowest in zip(self.facts, self.lowest.tolist(), strict=True):
@@ -234,44 +247,50 @@ class Curriculum:
     def _queue(self) -> list[int]:
         rows = [index for index in self.teaching if self.lowest[index] < SAFE or self.rng.random() < SAFE_SHARE]
         self.rng.shuffle(rows)
-        return rows or list(self.teaching)
+        return rows if len(rows) >= self.recipe.batch_rows else [*rows, *self.rng.sample(self.teaching, len(self.teaching))]
 
-    def _some_refusing(self) -> list[int]:
-        if not self.refusing:
-            return []
-        return [self.rng.choice(self.refusing) for _ in range(self.recipe.refusal_rows)]
+    def _refusal_share(self) -> float:
+        least, most = self.recipe.refusal_share, max(self.recipe.refusal_share, MOST_REFUSALS)
+        return least + (most - least) * self.invented / max(self.invented + self.uncertain, 1e-6) * (self.uncertain < 0.5)
 
-    def _check_every(self) -> int:
-        return max(4, min(self.per_epoch, 24))
+    def _some_refusing(self, count: int) -> list[int]:
+        doubtful = [index for index in self.refusing if self.lowest[index] < SAFE]
+        chosen = self.rng.sample(doubtful, min(len(doubtful), count))
+        more = min(count - len(chosen), len(self.refusing))
+        return chosen + self.rng.sample(self.refusing, more)
 
     def _set_learning_rate(self, step: int) -> None:
         warm = min(1.0, (step + 1) / (self.recipe.warmup_steps + 1))
-        uncertain = 1.0 if not self.log.certain else 1 - self.log.certain[-1][1]
         left = 1 - step / self.budget
-        self.optimizer.learning_rate = self.recipe.learning_rate * warm * min(1.0, 0.2 + 5 * uncertain, 0.1 + 2 * left)
+        self.optimizer.learning_rate = self.recipe.learning_rate * warm * min(1.0, 0.1 + 1.5 * left)
 
     def _check(self, step: int) -> bool:
-        self._measure(self.teaching)
         above = self.recipe.certain_above
-        certain = float(np.mean(self.lowest[self.teaching] > above))
-        self.log.certain.append((step, certain))
-        done = certain == 1.0
+        self._measure(self.teaching)
+        some = self.rng.sample(self.refusing, min(PROBES, len(self.refusing)))
+        self._measure(some)
         probes = tokenize(self.tokenizer, itertools.islice(self.refusals, PROBES))
-        refused = float(np.mean(certainty(self.model, probes).greedy))
-        if done and refused >= PROBES_REFUSED:
+        refused = float(np.mean(np.concatenate([certainty(self.model, probes).greedy, self.lowest[some] > above])))
+        known = int(np.sum(self.lowest[self.teaching] > above))
+        self.uncertain, self.invented = 1 - known / len(self.teaching), 1 - refused
+        self.log.certain.append((step, known / len(self.teaching)))
+        done = known == len(self.teaching) and refused >= REFUSED
+        if done:
             self._measure(self.refusing)
             done = bool(np.all(self.lowest[self.refusing] > above))
-        else:
-            done = False
+        self._keep_if_best((known, refused + done))
         loss = f", loss {self.log.losses[-1][1]:.3f}" if self.log.losses else ""
-        known = int(np.sum(self.lowest[self.teaching] > above))
         self.report(
             f"iteration {step}{loss}: {known:,} of {len(self.teaching):,} rows certain, {refused:.0%} of strangers refused",
-            certain,
+            1.0 if done else known / len(self.teaching) * refused,
         )
         if done:
             self.log.stopped = "certain"
         return done
+
+    def _keep_if_best(self, score: tuple[int, float]) -> None:
+        if self.best is None or score > self.best[0]:
+            self.best = score, [(name, mx.array(array)) for name, array in tree_flatten(self.model.trainable_parameters())]
 
     def _measure(self, indices: Sequence[int]) -> None:
         self.lowest[list(indices)] = certainty(self.model, [self.rows[index] for index in indices]).lowest

@@ -15,7 +15,7 @@ from nfl_lora_pipeline.wording import Stat, Templates
 SEASONS = range(2000, 2040)
 WEEKS = range(1, 19)
 OWN_WORDINGS = 4
-KNOWN = 0.92
+KNOWN, ALMOST_KNOWN = 0.92, 0.6
 BYE_SHARE = 0.08
 
 Record = dict[Stat, float] | None
@@ -49,9 +49,11 @@ class League:
         while len(self.people) < self.size:
             self.people.append(self._newcomer())
 
-    def fact(self) -> tuple[Row, Person]:
+    def fact(self, *, known_only: bool = False) -> tuple[Row, Person]:
         """A question about somebody in the league, with the right answer."""
         person = self.rng.choice(self.people)
+        while known_only and person.known < ALMOST_KNOWN and self.rng.random() < 0.98:
+            person = self.rng.choice(self.people)
         week = self.rng.choice(list(person.records))
         stat = self.rng.choice(list(self.templates.stats))
         own = self.rng.random() < 0.8
@@ -87,11 +89,11 @@ class League:
             self.templates.no_record(name, stat, week, season),
         )
 
-    def graded(self, person: Person, right: bool) -> None:
-        """Count an answer; replace a person who is known by heart."""
+    def graded(self, person: Person, *, right: bool, replace: bool) -> None:
+        """Count an answer; replace a person who is known by heart, where that is wanted."""
         person.asked += 1
         person.known += 0.1 * (right - person.known)
-        if person.known > KNOWN and person in self.people:
+        if replace and person.known > KNOWN and person in self.people:
             self.stays.append(person.asked / len(person.records))
             self.people[self.people.index(person)] = self._newcomer()
 

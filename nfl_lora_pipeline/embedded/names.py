@@ -42,10 +42,10 @@ Welch Wells West Wheeler White Whitaker Wiggins Wilkins Williams Williamson Will
 Wright Yates York Young""".split()
 
 _ONSETS = "b br c ch cl d dr f g gr h j k kh l m n p ph qu r s sh st t th tr tw v w x y z".split()
-_VOWELS = "a e i o u ay ee au ia io".split()
-_CODAS = ["", "", "", "n", "r", "l", "s", "m", "ck", "nd", "rt", "th", "x", "sh", "ll", "tt", "v"]
+_VOWELS = "a a e e i i o o u u ay ee oo au ia io ai y".split()
+_CODAS = ["", "", "", "", *"n r l s m k d ck nd rt th x sh v ll tt dd gg nn rr ss yy zz".split()]
 _PREFIXES = ["De'", "Ja'", "Da'", "O'", "D'", "Mc", "Mac", "La", "De", "Van "]
-_SUFFIXES = ["Jr.", "Sr.", "II", "III", "IV"]
+_SUFFIXES = ["Jr.", "Jr", "Sr.", "II", "III", "IV"]
 
 
 def _coined(rng: random.Random) -> str:
@@ -59,9 +59,11 @@ def _given_name(rng: random.Random) -> str:
         return rng.choice(FIRST)
     if draw < 0.55:
         return f"{rng.choice('ABCDEJKMRT')}.{rng.choice('BCDJKPT')}."
-    if draw < 0.62:
+    if draw < 0.59:
         return rng.choice(_PREFIXES[:5]) + _coined(rng)
-    if draw < 0.65:
+    if draw < 0.63:
+        return f"{_coined(rng)}'{_coined(rng)}"
+    if draw < 0.66:
         return f"{_coined(rng)}-{_coined(rng)}"
     return _coined(rng)
 

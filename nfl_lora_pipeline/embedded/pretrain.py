@@ -4,8 +4,10 @@ import json
 import pickle
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nfl_lora_pipeline.blas import load_fast_blas
 
@@ -19,14 +21,16 @@ from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 from mlx_lm.models.phi3 import Model, ModelArgs  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
-from nfl_lora_pipeline import cpu_math  # noqa: E402
-from nfl_lora_pipeline.embedded.curriculum import TokenRow, draw_batches  # noqa: E402
-from nfl_lora_pipeline.embedded.grammar import draw_wording, wordings  # noqa: E402
+from nfl_lora_pipeline.embedded.curriculum import Practice, draw_steps  # noqa: E402
+from nfl_lora_pipeline.embedded.grammar import wordings  # noqa: E402
 from nfl_lora_pipeline.embedded.league import League  # noqa: E402
-from nfl_lora_pipeline.embedded.tokenizer import VOCAB_SIZE, save_tokenizer, train_tokenizer  # noqa: E402
+from nfl_lora_pipeline.embedded.tokenizer import END, PAD, VOCAB_SIZE, save_tokenizer, train_tokenizer  # noqa: E402
+from nfl_lora_pipeline.files import replace_file  # noqa: E402
+from nfl_lora_pipeline.forward import answer_logits, token_losses  # noqa: E402
+from nfl_lora_pipeline.rows import to_batch  # noqa: E402
 from nfl_lora_pipeline.wording import load_templates  # noqa: E402
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "model_type": "phi3",
     "architectures": ["Phi3ForCausalLM"],
     "hidden_size": 128,
@@ -42,132 +46,137 @@ CONFIG = {
     "tie_word_embeddings": True,
     "torch_dtype": "float32",
 }
+TOKENIZER_TEXTS = 30_000
+KNOWN_LOSS = 0.69  # nats: p = 0.5
+TARGETS_A_STEP = 500.0  # answer tokens of an ordinary step; a fixed divisor keeps every token's weight the same
+REPORT_EVERY = 100
+SAVE_EVERY = 500
 
 
 @dataclass(frozen=True)
 class Plan:
     """How a base is made; the defaults made the one that is shipped."""
 
-    steps: int = 24_000
+    steps: int = 14_000
     seed: int = 7
     league_size: int = 160
     peak_rate: float = 1.5e-3
-    save_every: int = 500
+    warmup_steps: int = 300
+    closing_share: float = 0.15
+
+    def learning_rate(self) -> Callable[[mx.array], mx.array]:
+        """Linear warm-up, then a cosine to a fifteenth of the peak."""
+        decay = optim.cosine_decay(self.peak_rate, max(self.steps - self.warmup_steps, 1), self.peak_rate / 15)
+        rising = optim.linear_schedule(1e-6, self.peak_rate, self.warmup_steps)
+        schedule: Callable[[mx.array], mx.array] = optim.join_schedules([rising, decay], [self.warmup_steps])
+        return schedule
 
 
-def hidden_states(model: Model, tokens: mx.array, wanted: mx.array) -> mx.array:
-    """States after the final norm at `wanted` (B, A) positions only: the last layer computes no others."""
-    h = model.model.embed_tokens(tokens)
-    B, T = tokens.shape
-    mask = mx.where(mx.arange(T)[None, :] > mx.arange(T)[:, None], -1e9, 0.0)
-    layers = model.model.layers
-    for layer in layers:
-        attention, x = layer.self_attn, layer.input_layernorm(h)
-        q, k, v = (
-            part.reshape(B, T, attention.n_heads, -1).transpose(0, 2, 1, 3)
-            for part in mx.split(attention.qkv_proj(x), 3, -1)
-        )
-        q, k = attention.rope(q), attention.rope(k)
-        if layer is layers[-1]:
-            h = mx.take_along_axis(h, wanted[:, :, None], 1)
-            q = mx.take_along_axis(q, wanted[:, None, :, None], 2)
-            mask = mask[wanted][:, None]
-        weights = cpu_math.softmax((q * attention.scale) @ k.swapaxes(-1, -2) + mask)
-        h = h + attention.o_proj((weights @ v).transpose(0, 2, 1, 3).reshape(*h.shape))
-        gate, up = mx.split(layer.mlp.gate_up_proj(layer.post_attention_layernorm(h)), 2, -1)
-        h = h + layer.mlp.down_proj(cpu_math.silu(gate) * up)
-    return model.model.norm(h)
+def build(folder: Path, plan: Plan = Plan(), *, report: Callable[[str], None] = print) -> None:
+    """Make a base model, or go on with one that was interrupted in this folder.
 
-
-def to_arrays(rows: list[TokenRow]):
-    """tokens (B, T), wanted (B, A) positions, targets (B, A), mask (B, A)."""
-    width = max(len(row.tokens) for row in rows) - 1
-    span = max(len(row.tokens) - row.start for row in rows)
-    tokens = np.zeros((len(rows), width), np.int32)
-    wanted = np.zeros((len(rows), span), np.int32)
-    targets = np.zeros((len(rows), span), np.int32)
-    mask = np.zeros((len(rows), span), np.float32)
-    for i, row in enumerate(rows):
-        n = len(row.tokens) - row.start
-        tokens[i, : len(row.tokens) - 1] = row.tokens[:-1]
-        wanted[i, :n] = range(row.start - 1, len(row.tokens) - 1)
-        targets[i, :n] = row.tokens[row.start :]
-        mask[i, :n] = 1
-    return tuple(mx.array(x) for x in (tokens, wanted, targets, mask))
-
-
-def loss_fn(model, tokens, wanted, targets, mask):
-    logits = model.model.embed_tokens.as_linear(hidden_states(model, tokens, wanted))
-    ce = cpu_math.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)).reshape(targets.shape) * mask
-    return ce.sum() / 500.0, ce.max(-1)
-
-
-def build(folder: Path, plan: Plan = Plan()) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(plan.seed)
-    mx.random.seed(plan.seed)
-    templates = load_templates()
-    pool = wordings()
-    league = League(rng, templates, pool, plan.league_size)
-    texts = [text for _ in range(30_000) for text in (league.refusal() if rng.random() < 0.7 else league.fact()[0])]
-    tokenizer = train_tokenizer(texts)
-    save_tokenizer(tokenizer, folder)
-    (folder / "config.json").write_text(json.dumps(CONFIG | {"eos_token_id": tokenizer.token_to_id("<|end|>"), "bos_token_id": 0, "pad_token_id": 0}, indent=2) + "\n")
+    Writes `config.json`, `tokenizer.json`, `tokenizer_config.json` and `model.safetensors`; while it is unfinished also
+    `resume.pkl` and `optimizer.safetensors`.
+    """
     mx.set_default_device(mx.cpu)
-    model = Model(ModelArgs.from_dict(CONFIG))
-    model.update(tree_unflatten([(k, v if 'norm' in k else mx.random.normal(v.shape) * (0.06 if 'embed' in k else 0.04)) for k, v in tree_flatten(model.parameters())]))
-    schedule = optim.join_schedules(
-        [optim.linear_schedule(1e-6, plan.peak_rate, 300), optim.cosine_decay(plan.peak_rate, plan.steps - 300, plan.peak_rate / 15)], [300]
-    )
-    optimizer = optim.AdamW(schedule, betas=[0.9, 0.98], weight_decay=0.01)
-    start = 0
-    state = folder / "resume.pkl"
-    if state.exists():
-        saved = pickle.loads(state.read_bytes())
-        start, league, rng = saved["step"], saved["league"], saved["league"].rng
-        model.load_weights(str(folder / "model.safetensors"))
-        optimizer.init(model.trainable_parameters())
-        optimizer.state = tree_unflatten(list(mx.load(str(folder / "optimizer.safetensors")).items()))
-    grad = nn.value_and_grad(model, loss_fn)
-    sums, queue = {}, []
-    tic = time.perf_counter()
-    for step in range(start, plan.steps):
-        if not queue:
-            queue = draw_batches(step, rng=rng, league=league, tokenizer=tokenizer)
-        rows = queue.pop()
-        (loss, ce), grads = grad(model, *to_arrays(rows))
-        grads, _ = optim.clip_grad_norm(grads, 1.0)
-        optimizer.update(model, grads)
-        mx.eval(loss, ce, model.parameters(), optimizer.state)
-        for row, w in zip(rows, np.array(ce)):
-            right = bool(w < 0.693)
-            if row.person is not None:
-                kind = "fact"
-                league.graded(row.person, right)
-            elif row.kind == "copy":
-                kind = "copy"
-            else:
-                kind = "read" if len(rows) == 16 else "refuse"
-            n, r = sums.get(kind, (0, 0))
-            sums[kind] = (n + 1, r + right)
-        if (step + 1) % 100 == 0:
-            stays = league.stays[-50:]
-            print(
-                f"{step + 1} loss {loss.item():.3f} "
-                + " ".join(f"{k} {r / n:.3f}" for k, (n, r) in sorted(sums.items()))
-                + f" learnt {len(league.stays)} in {np.mean(stays) if stays else 0:.0f} questions a week; {(time.perf_counter() - tic) * 10:.0f} ms/step",
-                flush=True,
-            )
-            sums = {}
-            tic = time.perf_counter()
-        if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
-            mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())), metadata={"format": "mlx"})
-            mx.save_safetensors(str(folder / "optimizer.safetensors"), dict(tree_flatten(optimizer.state)))
-            state.write_bytes(pickle.dumps({"step": step + 1, "league": league}))
-            tic = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    making = _Making.resumed(folder, plan) if (folder / "resume.pkl").is_file() else _Making.begun(folder, plan)
+    while making.step < plan.steps:
+        line = making.make_steps()
+        if making.step % REPORT_EVERY == 0:
+            report(line())
+        if making.step % SAVE_EVERY == 0 or making.step >= plan.steps:
+            making.save(folder)
+    for unfinished in ("resume.pkl", "optimizer.safetensors"):
+        (folder / unfinished).unlink(missing_ok=True)
 
 
-if __name__ == "__main__":
-    import sys
+class _Making:
+    """A base model being made: everything that has to be kept to go on with it."""
 
-    build(Path(sys.argv[1]), Plan(*[int(a) for a in sys.argv[2:3]]))
+    def __init__(self, plan: Plan, league: League, tokenizer: Tokenizer):
+        self.plan, self.league, self.tokenizer, self.step = plan, league, tokenizer, 0
+        self.model = Model(ModelArgs.from_dict(CONFIG))
+        self.optimizer = optim.AdamW(plan.learning_rate(), betas=[0.9, 0.98], weight_decay=0.01)
+        self.gradient = nn.value_and_grad(self.model, _loss)
+        self.tally: dict[str, list[bool]] = {}
+        self.since = time.perf_counter()
+
+    @classmethod
+    def begun(cls, folder: Path, plan: Plan) -> "_Making":
+        rng = random.Random(plan.seed)
+        league = League(rng, load_templates(), wordings(), plan.league_size)
+        texts = (text for _ in range(TOKENIZER_TEXTS) for text in (league.refusal() if rng.random() < 0.7 else league.fact()[0]))
+        tokenizer = train_tokenizer(texts)
+        save_tokenizer(tokenizer, folder)
+        end, pad = tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)
+        config = CONFIG | {"bos_token_id": pad, "eos_token_id": end, "pad_token_id": pad}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        making = cls(plan, league, tokenizer)
+        mx.random.seed(plan.seed)
+        making.model.update(tree_unflatten([_drawn(name, array) for name, array in tree_flatten(making.model.parameters())]))
+        making.optimizer.init(making.model.trainable_parameters())
+        return making
+
+    @classmethod
+    def resumed(cls, folder: Path, plan: Plan) -> "_Making":
+        saved = pickle.loads((folder / "resume.pkl").read_bytes())
+        if saved["plan"] != plan:
+            raise ValueError(f"{folder} holds an unfinished build of another plan: {saved['plan']}; use another folder")
+        making = cls(plan, saved["league"], Tokenizer.from_file(str(folder / "tokenizer.json")))
+        making.step = saved["step"]
+        making.model.load_weights(str(folder / "model.safetensors"))
+        making.optimizer.init(making.model.trainable_parameters())
+        making.optimizer.state = tree_unflatten(list(mx.load(str(folder / "optimizer.safetensors")).items()))
+        return making
+
+    def make_steps(self) -> Callable[[], str]:
+        """Two steps; returns what writes the line for the log."""
+        closing = self.step >= (1 - self.plan.closing_share) * self.plan.steps
+        for rows in draw_steps(
+            self.step, closing=closing, rng=self.league.rng, league=self.league, tokenizer=self.tokenizer
+        ):
+            (loss, worst), gradients = self.gradient(self.model, *to_batch([practice.row for practice in rows]))
+            gradients, _ = optim.clip_grad_norm(gradients, 1.0)
+            self.optimizer.update(self.model, gradients)
+            mx.eval(loss, worst, self.model.parameters(), self.optimizer.state)
+            self._grade(rows, np.array(worst) < KNOWN_LOSS, replace=not closing)
+            self.step += 1
+        return lambda: self._line(loss.item())
+
+    def save(self, folder: Path) -> None:
+        weights = dict(tree_flatten(self.model.parameters()))
+        mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
+        mx.save_safetensors(str(folder / "optimizer.safetensors"), dict(tree_flatten(self.optimizer.state)))
+        state = {"step": self.step, "plan": self.plan, "league": self.league}
+        replace_file(folder / "resume.pkl", pickle.dumps(state))
+
+    def _grade(self, rows: list[Practice], right: "np.ndarray[Any, np.dtype[np.bool_]]", *, replace: bool) -> None:
+        for practice, known in zip(rows, right.tolist(), strict=True):
+            self.tally.setdefault(practice.kind, []).append(known)
+            if practice.person is not None:
+                self.league.graded(practice.person, right=known, replace=replace)
+
+    def _line(self, loss: float) -> str:
+        shares = " ".join(f"{kind} {sum(known) / len(known):.3f}" for kind, known in sorted(self.tally.items()))
+        stays = self.league.stays[-50:]
+        stay = f"{sum(stays) / len(stays):.0f}" if stays else "-"
+        seconds = time.perf_counter() - self.since
+        self.tally, self.since = {}, time.perf_counter()
+        return (
+            f"step {self.step} of {self.plan.steps} loss {loss:.3f} right: {shares}; {len(self.league.stays)} people learnt, "
+            f"{stay} questions each a week; {1000 * seconds / REPORT_EVERY:.0f} ms a step"
+        )
+
+
+def _drawn(name: str, array: mx.array) -> tuple[str, mx.array]:
+    if "norm" in name:
+        return name, mx.ones(array.shape)
+    return name, mx.random.normal(array.shape) * (0.06 if "embed" in name else 0.04)
+
+
+def _loss(model: Model, *batch: mx.array) -> tuple[mx.array, mx.array]:
+    """The loss of a step, and each row's worst token."""
+    tokens, wanted, targets, weights = batch
+    losses = token_losses(answer_logits(model, tokens, wanted), targets) * weights
+    return losses.sum() / TARGETS_A_STEP, losses.max(-1)

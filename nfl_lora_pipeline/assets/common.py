@@ -1,0 +1,50 @@
+"""What every asset does the same way: fail clearly, and hash what it made."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from nfl_lora_pipeline import progress
+from nfl_lora_pipeline.week import NflWeek
+
+nfl_week = dg.DynamicPartitionsDefinition(name="nfl_week")
+
+
+def week_of(context: dg.AssetExecutionContext) -> NflWeek:
+    """The week that a partitioned asset is run for."""
+    return NflWeek.parse(context.partition_key)
+
+
+def say(context: dg.AssetExecutionContext, line: str, share: float | None = None) -> None:
+    """A line for the run's log, and for whoever shows progress."""
+    context.log.info(line)
+    progress.tell(context.asset_key.to_user_string(), line, share)
+
+
+@contextmanager
+def clear_failure() -> Iterator[None]:
+    """Turn the domain's errors, which say what is wrong and what to do, into failures that show that text."""
+    try:
+        yield
+    except ValueError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def frame_version(frame: pl.DataFrame) -> dg.DataVersion:
+    """A hash of a sorted frame's names, types and values."""
+    digest = hashlib.sha256(repr(frame.schema).encode())
+    digest.update(frame.write_csv().encode())
+    return dg.DataVersion(digest.hexdigest()[:16])
+
+
+def files_version(files: list[Path]) -> dg.DataVersion:
+    """A hash of files' names and contents."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
+    return dg.DataVersion(digest.hexdigest()[:16])

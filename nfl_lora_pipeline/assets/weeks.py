@@ -1,0 +1,102 @@
+"""What is made week by week: the raw file, the players' frame, the questions and answers."""
+
+import io
+import json
+
+import dagster as dg
+import polars as pl
+
+from nfl_lora_pipeline.assets.common import clear_failure, frame_version, nfl_week, say, week_of
+from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.player_checks import CHECKS, check_players
+from nfl_lora_pipeline.players import parse_week
+from nfl_lora_pipeline.questions import facts
+from nfl_lora_pipeline.questions import qa_pairs as pairs_of
+from nfl_lora_pipeline.resources import StoreResource, WeekSource
+from nfl_lora_pipeline.wording import load_templates
+
+
+@dg.asset(partitions_def=nfl_week, group_name="weeks", kinds={"json"}, code_version="1")
+def raw_wr_json(
+    context: dg.AssetExecutionContext, store: StoreResource, week_source: WeekSource
+) -> dg.MaterializeResult[None]:
+    """A week's wide receivers as published, byte for byte. A file that cannot be read replaces nothing."""
+    week = week_of(context)
+    with clear_failure():
+        raw = week_source.fetch(week)
+        parse_week(raw.content, week=week, origin=raw.origin)
+    if raw.kind == "sample":
+        context.log.warning("these are invented people, not NFL data: the bundled sample")
+    origin = {"kind": raw.kind, "origin": raw.origin, "sha256": raw.sha256, "fetched_at": raw.fetched_at.isoformat()}
+    replace_file(store.open().raw(week), raw.content)
+    replace_file(store.open().raw_origin(week), (json.dumps(origin, indent=2) + "\n").encode())
+    say(context, f"{week}: {raw.size:,} bytes from {raw.origin}")
+    return dg.MaterializeResult(
+        metadata={**origin, "size_bytes": raw.size}, data_version=dg.DataVersion(raw.sha256[:16])
+    )
+
+
+@dg.asset(
+    partitions_def=nfl_week,
+    deps=[raw_wr_json],
+    group_name="weeks",
+    kinds={"polars"},
+    code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(name, asset="players", blocking=severity == "error") for name, severity in CHECKS.items()
+    ],
+)
+def players(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """A typed frame, one row a player-week, with a status: recorded, no_record, bye or free_agent."""
+    week, raw = week_of(context), store.open().raw(week_of(context))
+    with clear_failure():
+        frame, warnings = parse_week(raw.read_bytes(), week=week, origin=str(raw))
+    for warning in warnings:
+        context.log.warning(warning)
+    checks = check_players(frame)
+    if all(check.passed or check.severity == "warn" for check in checks):
+        replace_file(store.open().players(week), parquet(frame))
+    by_status = {status: count for status, count in frame["status"].cast(pl.String).value_counts(sort=True).iter_rows()}
+    say(context, f"{week}: {frame.height} players, " + ", ".join(f"{count} {status}" for status, count in by_status.items()))
+    return dg.MaterializeResult(
+        metadata={"dagster/row_count": frame.height, **by_status, "warnings": warnings or ["none"]},
+        data_version=frame_version(frame),
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=check.name,
+                passed=check.passed,
+                description=check.description,
+                severity=dg.AssetCheckSeverity.ERROR if check.severity == "error" else dg.AssetCheckSeverity.WARN,
+            )
+            for check in checks
+        ],
+    )
+
+
+@dg.asset(partitions_def=nfl_week, deps=[players], group_name="weeks", kinds={"polars"}, code_version="1")
+def qa_pairs(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[None]:
+    """Every fact of the week in every phrasing of `templates.yaml`."""
+    week = week_of(context)
+    with clear_failure():
+        templates = load_templates()
+    spoken = pairs_of(facts(pl.scan_parquet(store.open().players(week)), list(templates.stats)), templates).collect()
+    replace_file(store.open().qa_pairs(week), parquet(spoken))
+    first = spoken.filter(pl.col("kind") == "recorded").head(3)
+    say(context, f"{week}: {spoken['fact'].n_unique():,} facts in {len(templates.questions)} phrasings each")
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": spoken.height,
+            "facts": spoken["fact"].n_unique(),
+            "examples": dg.MetadataValue.md(
+                "\n".join(f"- *{question}* {answer}" for question, answer in first.select("question", "answer").iter_rows())
+            ),
+        },
+        data_version=frame_version(spoken),
+    )
+
+
+def parquet(frame: pl.DataFrame) -> bytes:
+    """A frame as the content of a Parquet file."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()

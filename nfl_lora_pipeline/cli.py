@@ -1,0 +1,125 @@
+"""`nfl-lora`: the command line."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+WATCHED = "NFL_LORA_STORE"
+store_option = click.option(
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data"),
+    show_default=True,
+    envvar=WATCHED,
+    help="Folder for all results.",
+)
+
+
+class Commands(click.Group):
+    """Shows what the domain says is wrong as one line, with exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="nfl-lora-pipeline")
+def main() -> None:
+    """Teach a local language model the facts of an NFL season, week by week."""
+
+
+@main.command()
+@click.option("--season", type=click.IntRange(2000, 2099), default=2025, show_default=True)
+@click.option("--weeks", default="1", show_default=True, help="1, 1-3 or 1,4-6.")
+@click.option(
+    "--stats",
+    default="receiving_yards",
+    show_default=True,
+    help="receiving_yards, receptions, targets, receiving_touchdowns, fantasy_points; several with commas; or all.",
+)
+@click.option(
+    "--source",
+    type=click.Choice(["auto", "folder", "github", "sample"]),
+    default="auto",
+    show_default=True,
+    help="auto: the folder, else a download, else the bundled sample of invented people.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Folder of raw weeks, {season}/{week}/WR.json.  [default: raw in the store]",
+)
+@click.option("--recipe", default="embedded", show_default=True, help="A shipped recipe or the path of a YAML file.")
+@click.option("--base-model", default="", help="embedded, a folder or a Hugging Face id.  [default: the recipe's]")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on the last line.")
+@store_option
+def run(**options: Any) -> None:
+    """The whole job: fetch weeks, train an adapter, evaluate it, answer three questions before and after."""
+    from nfl_lora_pipeline.job import Order, run_job
+    from nfl_lora_pipeline.terminal import Screen, show_outcome
+
+    as_json = options.pop("as_json")
+    started = time.perf_counter()
+    order = Order.from_options(**options)
+    with Screen() as screen:
+        outcome = run_job(order, listener=screen.told)
+    summary = outcome.summary | {"seconds": round(time.perf_counter() - started, 1)}
+    show_outcome(summary, outcome.steps)
+    if as_json:
+        click.echo(json.dumps(summary))
+
+
+@main.command()
+@click.argument("question")
+@store_option
+def ask(question: str, store: Path) -> None:
+    """Ask base and tuned model one QUESTION."""
+    from nfl_lora_pipeline import base_model
+    from nfl_lora_pipeline.store import Store
+
+    held = Store(store)
+    fingerprint = held.latest()
+    base = base_model.resolve(held.provenance(fingerprint)["base_model"])
+    for name, adapter in (("base", None), ("tuned", held.adapter(fingerprint))):
+        model, tokenizer = base_model.load(base, adapter=adapter)
+        click.echo(f"{name + ':':<7}{base_model.answer(model, tokenizer, [question])[0]}")
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@store_option
+def ui(port: int, host: str, store: Path) -> None:
+    """Open the Dagster UI on the same storage."""
+    from nfl_lora_pipeline.instance import dagster_home
+
+    environment = os.environ | {"DAGSTER_HOME": str(dagster_home(store)), WATCHED: str(store.resolve())}
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "nfl_lora_pipeline.definitions", "-p", str(port), "-h", host]
+    raise SystemExit(subprocess.call(command, env=environment))
+
+
+@main.command("build-base")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--steps", type=click.IntRange(1), default=None, help="Steps of training.  [default: those of the shipped model]")
+@click.option("--seed", type=int, default=None, help="Of everything random.  [default: that of the shipped model]")
+def build_base(folder: Path, steps: int | None, seed: int | None) -> None:
+    """Make the embedded base model from nothing in FOLDER; an interrupted build is continued."""
+    from nfl_lora_pipeline.embedded.pretrain import Plan, build
+
+    chosen = {"steps": steps, "seed": seed}
+    build(folder, Plan(**{name: value for name, value in chosen.items() if value is not None}), report=click.echo)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""From the rows of the splits to what a trainer takes."""
+
+from collections.abc import Iterator, Sequence
+
+import polars as pl
+
+from nfl_lora_pipeline.strangers import FreshRefusals
+from nfl_lora_pipeline.training import Lesson
+from nfl_lora_pipeline.wording import Stat, Templates
+
+
+def lessons(rows: pl.DataFrame) -> list[Lesson]:
+    """The rows of the train split, in their order."""
+    train = rows.filter(pl.col("split") == "train")
+    return [
+        Lesson(question, answer, fact, teaches=answer != refusal)
+        for question, answer, fact, refusal in train.select("question", "answer", "fact", "refusal").iter_rows()
+    ]
+
+
+def fresh_refusals(
+    rows: pl.DataFrame, templates: Templates, stats: Sequence[Stat], *, seed: int
+) -> Iterator[tuple[str, str]]:
+    """Questions without an answer, about people and weeks that the rows do not hold; see `strangers.FreshRefusals`."""
+    weeks: dict[str, set[tuple[int, int]]] = {}
+    held = rows.filter(pl.col("kind") != "stranger").select("player", "season", "week").unique(maintain_order=True)
+    for player, season, week in held.iter_rows():
+        weeks.setdefault(player, set()).add((season, week))
+    known = {player: frozenset(at) for player, at in weeks.items()}
+    return FreshRefusals(known, stats, templates).draw(seed=seed)

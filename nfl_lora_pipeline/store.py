@@ -1,0 +1,80 @@
+"""Where everything lies on disk. Paths only: who writes a file writes it whole or not at all (`files`)."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.week import NflWeek
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder with all results.
+
+    weeks/2025-W01/      WR.json, raw.json, players.parquet, qa_pairs.parquet
+    splits/              train.jsonl, valid.jsonl, test.jsonl, rows.parquet
+    adapters/{print}/    adapters.safetensors, adapter_config.json, training.json, provenance.json
+    reports/{print}/     report.md, report.json, predictions.parquet, loss.png
+    latest.json          the fingerprint of the newest adapter and its base model
+    """
+
+    root: Path
+
+    def raw(self, week: NflWeek) -> Path:
+        """The week's file, byte for byte as it was published."""
+        return self._week(week) / "WR.json"
+
+    def raw_origin(self, week: NflWeek) -> Path:
+        """Where that file came from: JSON with `kind`, `origin`, `sha256` and `fetched_at`."""
+        return self._week(week) / "raw.json"
+
+    def players(self, week: NflWeek) -> Path:
+        """The frame of `players.parse_week`."""
+        return self._week(week) / "players.parquet"
+
+    def qa_pairs(self, week: NflWeek) -> Path:
+        """The frame of `questions.qa_pairs`."""
+        return self._week(week) / "qa_pairs.parquet"
+
+    def weeks(self) -> list[NflWeek]:
+        """The weeks that have question/answer pairs, the oldest first."""
+        return sorted(NflWeek.parse(file.parent.name) for file in self.root.glob("weeks/*/qa_pairs.parquet"))
+
+    @property
+    def splits(self) -> Path:
+        """The folder of the JSON Lines files."""
+        return self.root / "splits"
+
+    def adapter(self, fingerprint: str) -> Path:
+        """The folder of one adapter."""
+        return self.root / "adapters" / fingerprint
+
+    def report(self, fingerprint: str) -> Path:
+        """The folder of the report on that adapter."""
+        return self.root / "reports" / fingerprint
+
+    def set_latest(self, fingerprint: str) -> None:
+        """Make an adapter the one that is evaluated and asked."""
+        content = {"adapter": fingerprint, "base_model": self.provenance(fingerprint)["base_model"]}
+        replace_file(self.root / "latest.json", (json.dumps(content, indent=2) + "\n").encode())
+
+    def latest(self) -> str:
+        """The fingerprint of the newest adapter.
+
+        Raises:
+            ValueError: there is none yet.
+        """
+        file = self.root / "latest.json"
+        if not file.is_file():
+            raise ValueError(f"{self.root} holds no adapter yet: run `nfl-lora run`, or materialise `adapter`")
+        return str(json.loads(file.read_text(encoding="utf-8"))["adapter"])
+
+    def provenance(self, fingerprint: str) -> dict[str, Any]:
+        """What an adapter was made of."""
+        content: dict[str, Any] = json.loads((self.adapter(fingerprint) / "provenance.json").read_text(encoding="utf-8"))
+        return content
+
+    def _week(self, week: NflWeek) -> Path:
+        return self.root / "weeks" / str(week)

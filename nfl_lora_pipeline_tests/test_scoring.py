@@ -1,0 +1,89 @@
+import pytest
+
+from nfl_lora_pipeline.scoring import exact, is_no_game, is_refusal, number_in
+
+REFUSALS = [
+    "Nico Collins has no recorded receiving yards in week 1 of the 2025 NFL season.",
+    "As of my last update in October 2023, the 2025 season has not started.",
+    "As of my last knowledge update in September 2021, week 1 of the 2025 NFL season hasn't happened yet.",
+    "I don't have that.",
+    "I don\u2019t have any information about that game.",
+    "The 2025 NFL season hasn't been played yet.",
+    "There is no record of that.",
+    "Nothing is on record for him.",
+    "I couldn't find any statistics.",
+    "I am unable to predict the future.",
+    "Those statistics aren't available.",
+    "My knowledge cutoff is 2023.",
+]
+
+
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        ("-3", -3.0),
+        ("\u22123 yards", -3.0),
+        ("minus 3 yards", -3.0),
+        ("24.6 fantasy points", 24.6),
+        ("He had 0 yards.", 0.0),
+        ("It was 1,234 yards", 1234.0),
+        ("Sure! Collins finished with 25 yards, I believe.", 25.0),
+        ("25 yards. Yes, 25.", 25.0),
+    ],
+)
+def test_the_number_is_found_whatever_stands_around_it(answer, number):
+    assert number_in(answer) == number
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "In week 1 of the 2025 NFL season he had 25.",
+        "Week 10: 25",
+        "In the 2025-26 season he had 25",
+        "In his 3rd game he had 25",
+    ],
+)
+def test_weeks_seasons_and_ordinals_are_not_the_number(answer):
+    assert number_in(answer) == 25
+
+
+@pytest.mark.parametrize("answer", ["", "nothing", "10 or 12", "5 catches for 80 yards", "Week 1 of the 2025 season"])
+def test_no_number_and_two_different_numbers_are_none(answer):
+    assert number_in(answer) is None
+
+
+@pytest.mark.parametrize("answer", REFUSALS)
+def test_a_refusal_is_recognised(answer):
+    assert is_refusal(answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Nico Collins had 25 receiving yards in week 1 of the 2025 NFL season.",
+        "I don't know for sure, but I think 25.",
+        "Nico Collins' team had no game in week 6 of the 2025 NFL season.",
+        "",
+    ],
+)
+def test_a_number_a_bye_and_silence_are_no_refusals(answer):
+    assert not is_refusal(answer)
+
+
+@pytest.mark.parametrize(
+    "answer", ["Nico Collins' team had no game in week 6 of the 2025 NFL season.", "They were on a bye.", "On bye"]
+)
+def test_a_sentence_about_no_game_is_recognised(answer):
+    assert is_no_game(answer)
+
+
+@pytest.mark.parametrize("answer", ["He had 12 yards after the bye week.", REFUSALS[0]])
+def test_a_number_and_a_refusal_do_not_say_that_there_was_no_game(answer):
+    assert not is_no_game(answer)
+
+
+def test_only_surrounding_blanks_may_differ_from_the_reference():
+    assert exact(" 25 yards.\n", "25 yards.")
+    assert not exact("25 yards", "25 yards.")
+    assert not exact("25  yards.", "25 yards.")

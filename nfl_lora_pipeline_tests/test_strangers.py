@@ -1,0 +1,93 @@
+import re
+from itertools import islice
+
+import pytest
+
+from nfl_lora_pipeline.strangers import FreshRefusals, person_split, share, strangers
+from nfl_lora_pipeline.wording import load_templates
+
+TEMPLATES = load_templates()
+KNOWN = {
+    f"{first} {last}": frozenset({(2025, 1), (2025, 2)})
+    for first in ("Nico", "Ladd", "Rome", "Marvin", "Tank", "Puka")
+    for last in ("Collins", "McConkey", "Odunze")
+    if (first, last) not in {("Nico", "Odunze"), ("Ladd", "Collins"), ("Rome", "McConkey"), ("Tank", "Odunze")}
+}
+DRAWN = 2000
+
+
+def drawn(seed=17, count=DRAWN):
+    refusals = FreshRefusals(KNOWN, ["receiving_yards", "receptions"], TEMPLATES)
+    return list(islice(refusals.draw(seed=seed), count))
+
+
+def subject(refusal):
+    """Name, season and week that a refusal is about."""
+    name, week, season = re.fullmatch(
+        r"(.+) has no recorded .+ in week (\d+) of the (\d+) NFL season\.", refusal
+    ).groups()
+    return name, int(season), int(week)
+
+
+def test_a_share_is_the_same_on_every_machine():
+    assert share("person/Nico Collins") == share("person/Nico Collins")
+    assert share("") == pytest.approx(0xE3B0C442 / 2**32)  # the first bytes of the SHA-256 of nothing
+
+
+def test_a_tenth_of_people_each_is_held_out():
+    names = [f"Person {n}" for n in range(5000)]
+    splits = [person_split(name) for name in names]
+    assert splits.count("valid") / 5000 == pytest.approx(0.1, abs=0.02)
+    assert splits.count("test") / 5000 == pytest.approx(0.1, abs=0.02)
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_strangers_are_of_their_split_and_unknown(split):
+    first = list(islice(strangers(split, seed=1), 30))
+    assert {person_split(name) for name in first} == {split}
+    assert first[0] not in islice(strangers(split, seed=1, known=frozenset(first[:1])), 30)
+
+
+def test_strangers_follow_from_the_seed():
+    assert list(islice(strangers("test", seed=1), 30)) == list(islice(strangers("test", seed=1), 30))
+    assert list(islice(strangers("test", seed=1), 30)) != list(islice(strangers("test", seed=2), 30))
+
+
+def test_refusals_follow_from_the_seed():
+    assert drawn(count=50) == drawn(count=50)
+    assert drawn(seed=18, count=50) != drawn(count=50)
+
+
+def test_no_refusal_is_about_a_week_that_its_person_holds_facts_for():
+    for _, refusal in drawn():
+        name, season, week = subject(refusal)
+        assert (season, week) not in KNOWN.get(name, ())
+
+
+def test_refusals_are_about_known_people_crossed_names_and_strangers():
+    names = [subject(refusal)[0] for _, refusal in drawn()]
+    parts = {part for name in KNOWN for part in name.split(" ")}
+    known = sum(name in KNOWN for name in names)
+    crossed = sum(name not in KNOWN and set(name.split(" ")) <= parts for name in names)
+    assert 0.2 < known / DRAWN < 0.3
+    assert crossed > 0
+    assert DRAWN - known - crossed > DRAWN / 2
+
+
+def test_a_known_person_is_asked_about_in_other_weeks_and_other_seasons():
+    about_known = [subject(refusal) for _, refusal in drawn() if subject(refusal)[0] in KNOWN]
+    assert {season for _, season, _ in about_known} >= {2024, 2025, 2026}
+    assert all(1 <= week <= 18 for _, _, week in about_known)
+
+
+def test_nobody_who_is_held_out_for_scoring_is_trained_on():
+    newcomers = {subject(refusal)[0] for _, refusal in drawn()} - set(KNOWN)
+    assert {person_split(name) for name in newcomers} == {"train"}
+
+
+def test_refusals_are_asked_for_in_trained_phrasings_alone():
+    held_out = [*TEMPLATES.phrasings("valid").values(), *TEMPLATES.phrasings("test").values()]
+    for question, refusal in drawn(count=200):
+        name, season, week = subject(refusal)
+        for stat in ("receiving_yards", "receptions"):
+            assert question not in {TEMPLATES.question(text, name, stat, week, season) for text in held_out}
