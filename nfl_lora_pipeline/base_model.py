@@ -70,7 +70,9 @@ def load(base: BaseModel, *, adapter: Path | None = None) -> tuple[Any, Any]:
             model, tokenizer = mlx_lm.load(str(base.folder), adapter_path=str(adapter) if adapter else None)[:2]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         what = f" with adapter {adapter}" if adapter else ""
-        raise BaseModelError(f"base model {base.name!r} in {base.folder}{what}: mlx-lm cannot load it: {error}") from error
+        raise BaseModelError(
+            f"base model {base.name!r} in {base.folder}{what}: mlx-lm cannot load it: {error}"
+        ) from error
     return model, tokenizer
 
 
@@ -93,7 +95,9 @@ def answer(model: Any, tokenizer: Any, questions: list[str], *, max_tokens: int 
 
 def _download(name: str) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise BaseModelError(f"base model {name!r}: no such folder; use {EMBEDDED!r}, a folder or a Hugging Face id (owner/name)")
+        raise BaseModelError(
+            f"base model {name!r}: no such folder; use {EMBEDDED!r}, a folder or a Hugging Face id (owner/name)"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

@@ -1,12 +1,11 @@
 """A fast BLAS for MLX on Linux without an accelerator.
 
 The CPU wheel of MLX carries the reference BLAS. MLX calls `cblas_sgemm` by dynamic symbol, so that a library loaded
-with global visibility *before* `mlx.core` takes its place: 5.6 GFLOP/s become 150 and more (../shared/findings.md of the
-project's making; `make bench` measures it again).
+with global visibility *before* `mlx.core` takes its place: 5.6 GFLOP/s become 150 and more.
 """
 
+import contextlib
 import ctypes
-import ctypes.util
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
@@ -50,16 +49,14 @@ def blas_message() -> str:
 
 def _candidates() -> list[str]:
     found = []
-    try:
+    with contextlib.suppress(PackageNotFoundError):
         found += [str(file.locate()) for file in files("mkl") or [] if file.name.startswith("libmkl_rt.so")]
-    except PackageNotFoundError:
-        pass
     found += ["libopenblas.so.0", "libmkl_rt.so.3", "libmkl_rt.so.2", "libblis.so.4"]
     return found
 
 
 def _keep_freed_memory() -> None:
-    """Let malloc keep large freed blocks: MLX frees and takes each array anew, and fresh pages cost more than the arithmetic."""
+    """Let malloc keep large freed blocks: MLX takes each array anew, and fresh pages cost more than the arithmetic."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_MALLOC_MMAP_THRESHOLD, _GIB)

@@ -105,13 +105,26 @@ def ui(port: int, host: str, store: Path) -> None:
     from nfl_lora_pipeline.instance import dagster_home
 
     environment = os.environ | {"DAGSTER_HOME": str(dagster_home(store)), WATCHED: str(store.resolve())}
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "nfl_lora_pipeline.definitions", "-p", str(port), "-h", host]
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-m",
+        "nfl_lora_pipeline.definitions",
+        "-p",
+        str(port),
+        "-h",
+        host,
+    ]
     raise SystemExit(subprocess.call(command, env=environment))
 
 
 @main.command("build-base")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--steps", type=click.IntRange(1), default=None, help="Steps of training.  [default: those of the shipped model]")
+@click.option(
+    "--steps", type=click.IntRange(1), default=None, help="Steps of training.  [default: those of the shipped model]"
+)
 @click.option("--seed", type=int, default=None, help="Of everything random.  [default: that of the shipped model]")
 def build_base(folder: Path, steps: int | None, seed: int | None) -> None:
     """Make the embedded base model from nothing in FOLDER; an interrupted build is continued."""

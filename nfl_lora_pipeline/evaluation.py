@@ -76,7 +76,7 @@ def predict(
     questions, answers, refusals = (asked[column].to_list() for column in ("question", "answer", "refusal"))
     said: list[str | None] = [None] * len(questions)
     reference = certainty(model, tokenize(tokenizer, zip(questions, answers, strict=True)))
-    for index in np.flatnonzero(reference.greedy):
+    for index in np.flatnonzero(reference.greedy).tolist():
         said[index] = answers[index]
     progress(len(questions) - said.count(None), len(questions))
     open_rows = [index for index, text in enumerate(said) if text is None and refusals[index] != answers[index]]

@@ -40,13 +40,18 @@ def examine(held: Store, *, say: Callable[..., None]) -> tuple[dict[str, Any], p
     shown = questions_to_show(rows)
     questions = pl.concat([of_base.select(shown.columns), shown])
     model, tokenizer = base_models.load(base)
-    answers = predict(model, tokenizer, questions, progress=lambda done, all: say(f"base: {done:,} of {all:,}", done / all / 4))
+    answers = predict(
+        model, tokenizer, questions, progress=lambda done, all: say(f"base: {done:,} of {all:,}", done / all / 4)
+    )
     base_said, base_shown = answers["said"].head(of_base.height), answers["said"].tail(shown.height)
 
     model, tokenizer = base_models.load(base, adapter=held.adapter(fingerprint))
     everything = pl.concat([rows.select(shown.columns), shown])
     answers = predict(
-        model, tokenizer, everything, progress=lambda done, all: say(f"tuned: {done:,} of {all:,}", 0.25 + 0.75 * done / all)
+        model,
+        tokenizer,
+        everything,
+        progress=lambda done, all: say(f"tuned: {done:,} of {all:,}", 0.25 + 0.75 * done / all),
     )
     predictions = (
         asked.join(of_base.select("row").with_columns(base=base_said), on="row", how="left", maintain_order="left")

@@ -9,24 +9,21 @@ from typing import Any
 import dagster as dg
 
 from nfl_lora_pipeline import progress
-from nfl_lora_pipeline.assets import season as season_assets
-from nfl_lora_pipeline.assets import weeks as week_assets
 from nfl_lora_pipeline.assets.common import nfl_week
+from nfl_lora_pipeline.assets.dataset import dataset_splits
+from nfl_lora_pipeline.assets.model import adapter, base_model
+from nfl_lora_pipeline.assets.report import evaluation_report
+from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.instance import dagster_home
 from nfl_lora_pipeline.recipe import load_recipe
 from nfl_lora_pipeline.resources import StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.week import NflWeek, parse_weeks
-from nfl_lora_pipeline.wording import load_templates
+from nfl_lora_pipeline.wording import Stat, choose_stats
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
-WEEK_ASSETS = [week_assets.raw_wr_json, week_assets.players, week_assets.qa_pairs]
-SEASON_ASSETS = [
-    season_assets.dataset_splits,
-    season_assets.base_model,
-    season_assets.adapter,
-    season_assets.evaluation_report,
-]
+WEEK_ASSETS = [raw_wr_json, players, qa_pairs]
+SEASON_ASSETS = [dataset_splits, base_model, adapter, evaluation_report]
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Order:
     """What is to be done, checked."""
 
     weeks: list[NflWeek]
-    stats: list[str]
+    stats: list[Stat]
     store: Store
     source: WeekSource
     trainer: Trainer
@@ -57,10 +54,7 @@ class Order:
         Raises:
             ValueError: an option has a value that nothing can be done with.
         """
-        known = list(load_templates().stats)
-        chosen = known if stats == "all" else [stat.strip() for stat in stats.split(",")]
-        if unknown := [stat for stat in chosen if stat not in known]:
-            raise ValueError(f"--stats {unknown[0]!r}: use {', '.join(known)} or all")
+        chosen = choose_stats([stat.strip() for stat in stats.split(",")])
         if data_dir is not None and not data_dir.is_dir():
             raise ValueError(f"--data-dir {data_dir}: no such folder")
         load_recipe(recipe)
@@ -69,7 +63,9 @@ class Order:
             stats=chosen,
             store=Store(store),
             source=WeekSource(
-                kind=source, folder=str(data_dir or store / "raw"), sample_fallback=source == "auto" and data_dir is None
+                kind=source,
+                folder=str(data_dir or store / "raw"),
+                sample_fallback=source == "auto" and data_dir is None,
             ),
             trainer=Trainer(recipe=recipe, base_model=base_model),
         )

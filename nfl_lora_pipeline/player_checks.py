@@ -66,7 +66,9 @@ def check_players(players: pl.DataFrame) -> list[Check]:
         _none(players, "only_recorded_have_stats", _STATS_UNLIKE_STATUS, "have stats unlike their status"),
         _none(players, "names_are_unique", pl.col("player").is_duplicated(), "share a name"),
         _none(players, "stats_are_plausible", _IMPLAUSIBLE, "have a stat out of range"),
-        _none(players, "catches_within_targets", pl.col("receptions") > pl.col("targets"), "caught more than was thrown"),
+        _none(
+            players, "catches_within_targets", pl.col("receptions") > pl.col("targets"), "caught more than was thrown"
+        ),
         _none(
             players,
             "touchdowns_within_catches",

@@ -42,7 +42,9 @@ def _tokenize(tokenizer: Any, question: str, answer: str) -> TokenRow:
     told = [*asked, {"role": "assistant", "content": answer}]
     tokens = list(tokenizer.apply_chat_template(told, return_dict=False))
     if tokens[: len(prompt)] != prompt:
-        raise ValueError(f"the chat template of this base model rewrites the question when it is answered: {question!r}")
+        raise ValueError(
+            f"the chat template of this base model rewrites the question when it is answered: {question!r}"
+        )
     end = tokenizer.eos_token_ids
     stop = next((at for at in range(len(prompt), len(tokens)) if tokens[at] in end), None)
     if stop is None:

@@ -20,6 +20,18 @@ HELD_OUT_STRANGERS = 100
 RANDOM_PLAYERS = 150
 
 
+def split_mode(name: str) -> SplitMode:
+    """A split mode by its name.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    modes: dict[str, SplitMode] = {"every_fact": "every_fact", "random_facts": "random_facts"}
+    if name not in modes:
+        raise ValueError(f"split mode {name!r}: use {', '.join(modes)}")
+    return modes[name]
+
+
 def split_rows(
     pairs: pl.DataFrame, templates: Templates, *, stats: Sequence[Stat], mode: SplitMode = "every_fact"
 ) -> pl.DataFrame:

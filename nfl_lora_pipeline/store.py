@@ -73,7 +73,9 @@ class Store:
 
     def provenance(self, fingerprint: str) -> dict[str, Any]:
         """What an adapter was made of."""
-        content: dict[str, Any] = json.loads((self.adapter(fingerprint) / "provenance.json").read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(
+            (self.adapter(fingerprint) / "provenance.json").read_text(encoding="utf-8")
+        )
         return content
 
     def _week(self, week: NflWeek) -> Path:

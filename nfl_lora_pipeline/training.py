@@ -25,9 +25,9 @@ from nfl_lora_pipeline.blas import load_fast_blas
 load_fast_blas()
 
 import mlx.core as mx  # noqa: E402
-import mlx.nn as nn  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
 import numpy as np  # noqa: E402
+from mlx import nn  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 from mlx_lm.cli_ui import make_console  # noqa: E402
 from mlx_lm.tuner.callbacks import TrainingCallback  # noqa: E402
@@ -37,7 +37,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 from nfl_lora_pipeline.evaluation import certainty  # noqa: E402
 from nfl_lora_pipeline.forward import answer_logits, token_losses  # noqa: E402
 from nfl_lora_pipeline.recipe import Recipe  # noqa: E402
-from nfl_lora_pipeline.rows import Batch, TokenRow, to_batch, tokenize  # noqa: E402
+from nfl_lora_pipeline.rows import Batch, to_batch, tokenize  # noqa: E402
 
 KNOWN_LOSS = 0.05  # nats: a token with p above 0.95 is left out of the loss
 SAFE = 0.9  # a row whose lowest p is above this is shown seldom
@@ -165,7 +165,9 @@ def add_lora(model: Any, recipe: Recipe) -> dict[str, Any]:
     layers = len(model.layers)
     if recipe.num_layers > layers:
         raise ValueError(f"num_layers: {recipe.num_layers}, but this base model has {layers}; use -1 for all")
-    present = {name for name, module in model.layers[-1].named_modules() if isinstance(module, nn.Linear | nn.QuantizedLinear)}
+    present = {
+        name for name, module in model.layers[-1].named_modules() if isinstance(module, nn.Linear | nn.QuantizedLinear)
+    }
     if unknown := set(recipe.modules or ()) - present:
         raise ValueError(f"modules: this base model has no {min(unknown)!r}; it has {', '.join(sorted(present))}")
     parameters: dict[str, Any] = {"rank": recipe.rank, "scale": recipe.scale, "dropout": recipe.dropout}
@@ -241,17 +243,25 @@ class Curriculum:
         for fact, lowest in zip(self.facts, self.lowest.tolist(), strict=True):
             worst[fact] = min(lowest, worst.get(fact, 1.0))
         above = self.recipe.certain_above
-        self.log.uncertain = {fact: low for fact, low in sorted(worst.items(), key=lambda item: item[1]) if low <= above}
+        self.log.uncertain = {
+            fact: low for fact, low in sorted(worst.items(), key=lambda item: item[1]) if low <= above
+        }
         self.log.lowest_probability = min(worst.values())
 
     def _queue(self) -> list[int]:
         rows = [index for index in self.teaching if self.lowest[index] < SAFE or self.rng.random() < SAFE_SHARE]
         self.rng.shuffle(rows)
-        return rows if len(rows) >= self.recipe.batch_rows else [*rows, *self.rng.sample(self.teaching, len(self.teaching))]
+        return (
+            rows
+            if len(rows) >= self.recipe.batch_rows
+            else [*rows, *self.rng.sample(self.teaching, len(self.teaching))]
+        )
 
     def _refusal_share(self) -> float:
         least, most = self.recipe.refusal_share, max(self.recipe.refusal_share, MOST_REFUSALS)
-        return least + (most - least) * self.invented / max(self.invented + self.uncertain, 1e-6) * (self.uncertain < 0.5)
+        return least + (most - least) * self.invented / max(self.invented + self.uncertain, 1e-6) * (
+            self.uncertain < 0.5
+        )
 
     def _some_refusing(self, count: int) -> list[int]:
         doubtful = [index for index in self.refusing if self.lowest[index] < SAFE]
@@ -290,7 +300,10 @@ class Curriculum:
 
     def _keep_if_best(self, score: tuple[int, float]) -> None:
         if self.best is None or score > self.best[0]:
-            self.best = score, [(name, mx.array(array)) for name, array in tree_flatten(self.model.trainable_parameters())]
+            self.best = (
+                score,
+                [(name, mx.array(array)) for name, array in tree_flatten(self.model.trainable_parameters())],
+            )
 
     def _measure(self, indices: Sequence[int]) -> None:
         self.lowest[list(indices)] = certainty(self.model, [self.rows[index] for index in indices]).lowest

@@ -29,9 +29,9 @@ NAMES = TEXTS | COUNTS | POINTS
 
 UPSTREAM_KEYS = """PlayerName PlayerId Pos Team PlayerOpponent PassingYDS PassingTD PassingInt RushingYDS RushingTD
 ReceivingRec ReceivingYDS ReceivingTD RetTD FumTD 2PT Fum FanPtsAgainst-pts TouchCarries TouchReceptions Touches
-TargetsReceptions Targets ReceptionPercentage RzTarget RzTouch RzG2G Rank TotalPoints""".split()  # noqa: SIM905
+TargetsReceptions Targets ReceptionPercentage RzTarget RzTouch RzG2G Rank TotalPoints""".split()
 TEAMS = """ARI ATL BAL BUF CAR CHI CIN CLE DAL DEN DET GB HOU IND JAX KC LAC LAR LV MIA MIN NE NO NYG NYJ PHI PIT SEA SF
-TB TEN WAS""".split()  # noqa: SIM905
+TB TEN WAS""".split()
 
 WHOLE_NUMBER, NUMBER = r"^-?[0-9]{1,6}$", r"^-?[0-9]{1,6}(\.[0-9]+)?$"
 FETCH_AGAIN = "fetch the week again"

@@ -1,6 +1,7 @@
 """A week of an NFL season, and the partition key that stands for it."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _KEY = re.compile(r"(\d{4})-W(\d{2})")
@@ -53,3 +54,19 @@ def parse_weeks(text: str) -> list[int]:
             raise ValueError(f"weeks {text!r}: {part.strip()!r} is not within 1 to {LAST_WEEK}")
         weeks.update(range(first, last + 1))
     return sorted(weeks)
+
+
+def choose_weeks(wanted: Sequence[str], held: Sequence[NflWeek]) -> list[NflWeek]:
+    """The weeks to train on: those of the partition keys in `wanted`, or all held of the newest season.
+
+    Raises:
+        ValueError: no week is held, a key is malformed, or its week is not held.
+    """
+    if not held:
+        raise ValueError("no week is held yet: materialise `raw_wr_json`, `players` and `qa_pairs` for one first")
+    if not wanted:
+        return sorted(week for week in held if week.season == max(held).season)
+    weeks = sorted({NflWeek.parse(key) for key in wanted})
+    if missing := set(weeks) - set(held):
+        raise ValueError(f"week {min(missing)} is not held: materialise its `qa_pairs` first")
+    return weeks

@@ -4,6 +4,7 @@ Used from two sides that must agree to the letter: the question/answer frames of
 pre-training of the embedded base model (`embedded`), which speaks the same language about an invented league.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -133,10 +134,22 @@ def load_templates(path: Path = TEMPLATES_FILE) -> Templates:
 
 
 def possessive(player: str) -> str:
-    """"Nico Collins" to "Nico Collins'", "Rome Odunze" to "Rome Odunze's"."""
+    """ "Nico Collins" to "Nico Collins'", "Rome Odunze" to "Rome Odunze's"."""
     return f"{player}'" if player.endswith("s") else f"{player}'s"
 
 
 def number_text(value: float) -> str:
     """A stat as it is spoken: 25.0 to "25", 24.6 to "24.6", -2.0 to "-2"."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def choose_stats(wanted: Sequence[str]) -> list[Stat]:
+    """The stats of `templates.yaml` that are wanted, in its order; "all" wants every one.
+
+    Raises:
+        ValueError: there are no words for a stat.
+    """
+    known = list(load_templates().stats)
+    if unknown := [stat for stat in wanted if stat not in (*known, "all")]:
+        raise ValueError(f"stat {unknown[0]!r}: use {', '.join(known)} or all")
+    return [stat for stat in known if stat in wanted or "all" in wanted]

@@ -1,5 +1,6 @@
 """What every asset does the same way: fail clearly, and hash what it made."""
 
+import base64
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,3 +49,8 @@ def files_version(files: list[Path]) -> dg.DataVersion:
         digest.update(file.name.encode())
         digest.update(file.read_bytes())
     return dg.DataVersion(digest.hexdigest()[:16])
+
+
+def data_uri(png: bytes) -> str:
+    """A picture as an address that carries it, for Markdown in the UI."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -71,7 +71,7 @@ def _encode(tokenizer: Tokenizer, texts: list[tuple[str, tuple[str, str], Person
 
 def _copying(rng: random.Random, tokenizer: Tokenizer) -> Practice:
     """Any tokens; half of the time from a handful, so that the same token comes again and again, as in a name."""
-    user, assistant, end = (tokenizer.token_to_id(token) for token in (USER, ASSISTANT, END))
+    user, assistant, end = (SPECIAL_TOKENS.index(token) for token in (USER, ASSISTANT, END))
     ordinary = range(len(SPECIAL_TOKENS), tokenizer.get_vocab_size())
     pool = rng.sample(ordinary, rng.randint(2, 6)) if rng.random() < 0.5 else ordinary
     string = [rng.choice(pool) for _ in range(rng.randint(3, 12))]

@@ -49,7 +49,9 @@ _SUFFIXES = ["Jr.", "Jr", "Sr.", "II", "III", "IV"]
 
 
 def _coined(rng: random.Random) -> str:
-    syllables = (rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.choice((1, 2, 2, 3))))
+    syllables = (
+        rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.choice((1, 2, 2, 3)))
+    )
     return "".join(syllables).capitalize()
 
 

@@ -14,9 +14,9 @@ from nfl_lora_pipeline.blas import load_fast_blas
 load_fast_blas()
 
 import mlx.core as mx  # noqa: E402
-import mlx.nn as nn  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
 import numpy as np  # noqa: E402
+from mlx import nn  # noqa: E402
 from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 from mlx_lm.models.phi3 import Model, ModelArgs  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
@@ -106,7 +106,11 @@ class _Making:
     def begun(cls, folder: Path, plan: Plan) -> "_Making":
         rng = random.Random(plan.seed)
         league = League(rng, load_templates(), wordings(), plan.league_size)
-        texts = (text for _ in range(TOKENIZER_TEXTS) for text in (league.refusal() if rng.random() < 0.7 else league.fact()[0]))
+        texts = (
+            text
+            for _ in range(TOKENIZER_TEXTS)
+            for text in (league.refusal() if rng.random() < 0.7 else league.fact()[0])
+        )
         tokenizer = train_tokenizer(texts)
         save_tokenizer(tokenizer, folder)
         end, pad = tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)
@@ -114,7 +118,9 @@ class _Making:
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         making = cls(plan, league, tokenizer)
         mx.random.seed(plan.seed)
-        making.model.update(tree_unflatten([_drawn(name, array) for name, array in tree_flatten(making.model.parameters())]))
+        making.model.update(
+            tree_unflatten([_drawn(name, array) for name, array in tree_flatten(making.model.parameters())])
+        )
         making.optimizer.init(making.model.trainable_parameters())
         return making
 
@@ -127,7 +133,8 @@ class _Making:
         making.step = saved["step"]
         making.model.load_weights(str(folder / "model.safetensors"))
         making.optimizer.init(making.model.trainable_parameters())
-        making.optimizer.state = tree_unflatten(list(mx.load(str(folder / "optimizer.safetensors")).items()))
+        state: Any = mx.load(str(folder / "optimizer.safetensors"))
+        making.optimizer.state = tree_unflatten(list(state.items()))
         return making
 
     def make_steps(self) -> Callable[[], str]:

@@ -1,7 +1,8 @@
 """The embedded model's tokenizer: byte-level BPE of 1,024 entries, learnt from invented questions and answers.
 
-Digits stand alone (" 7", "4"), so that any number can be spelled, but for the years 20xx; a word and the space before it are one unit, and every
-text begins with a space, so that a name has the same tokens in the question and at the start of an answer.
+Digits stand alone (" 7", "4"), so that any number can be spelled, but for the years 20xx; a word and the space before it
+are one unit, and every text begins with a space, so that a name has the same tokens in the question and at the start of an
+answer.
 """
 
 import json

@@ -56,8 +56,11 @@ def players(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
     checks = check_players(frame)
     if all(check.passed or check.severity == "warn" for check in checks):
         replace_file(store.open().players(week), parquet(frame))
-    by_status = {status: count for status, count in frame["status"].cast(pl.String).value_counts(sort=True).iter_rows()}
-    say(context, f"{week}: {frame.height} players, " + ", ".join(f"{count} {status}" for status, count in by_status.items()))
+    by_status = dict(frame["status"].cast(pl.String).value_counts(sort=True).iter_rows())
+    say(
+        context,
+        f"{week}: {frame.height} players, " + ", ".join(f"{count} {status}" for status, count in by_status.items()),
+    )
     return dg.MaterializeResult(
         metadata={"dagster/row_count": frame.height, **by_status, "warnings": warnings or ["none"]},
         data_version=frame_version(frame),
@@ -88,7 +91,9 @@ def qa_pairs(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
             "dagster/row_count": spoken.height,
             "facts": spoken["fact"].n_unique(),
             "examples": dg.MetadataValue.md(
-                "\n".join(f"- *{question}* {answer}" for question, answer in first.select("question", "answer").iter_rows())
+                "\n".join(
+                    f"- *{question}* {answer}" for question, answer in first.select("question", "answer").iter_rows()
+                )
             ),
         },
         data_version=frame_version(spoken),

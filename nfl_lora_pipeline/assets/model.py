@@ -1,0 +1,121 @@
+"""The base model, and the adapter that teaches it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from nfl_lora_pipeline import base_model as base_models
+from nfl_lora_pipeline.assets.common import clear_failure, data_uri, files_version, say
+from nfl_lora_pipeline.assets.dataset import dataset_splits
+from nfl_lora_pipeline.files import replacing_folder
+from nfl_lora_pipeline.resources import StoreResource, Trainer
+from nfl_lora_pipeline.splits import SPLITS
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.wording import load_templates
+
+ADAPTER_CODE = "1"  # raise it when a change in the trainer should train adapters anew
+
+
+@dg.asset(group_name="season", kinds={"huggingface"}, code_version="1")
+def base_model(context: dg.AssetExecutionContext, trainer: Trainer) -> dg.MaterializeResult[None]:
+    """The model that is taught: found on this machine, or downloaded once."""
+    with clear_failure():
+        base = base_models.resolve(trainer.load().base_model)
+    say(context, f"{base.name}, {base.size_bytes / 1e6:,.1f} MB, revision {base.revision}")
+    return dg.MaterializeResult(
+        metadata={
+            "name": base.name,
+            "folder": str(base.folder),
+            "revision": base.revision,
+            "size_mb": base.size_bytes / 1e6,
+        },
+        data_version=dg.DataVersion(base.revision),
+    )
+
+
+@dg.asset(
+    deps=[dataset_splits, base_model], group_name="season", kinds={"mlx"}, code_version=ADAPTER_CODE, pool="accelerator"
+)
+def adapter(context: dg.AssetExecutionContext, store: StoreResource, trainer: Trainer) -> dg.MaterializeResult[None]:
+    """The LoRA adapter that knows every fact in the splits; kept under the fingerprint of all that made it."""
+    held = store.open()
+    with clear_failure():
+        made_of = _made_of(held, trainer)
+        fingerprint = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+        folder = held.adapter(fingerprint)
+        reused = (folder / "provenance.json").is_file()
+        if reused:
+            say(context, f"adapter {fingerprint} is there already: same rows, base model and recipe", 1.0)
+        else:
+            _train(context, held, trainer, made_of, folder)
+    held.set_latest(fingerprint)
+    log = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    return dg.MaterializeResult(
+        metadata={"folder": str(folder), "reused": reused, **_figures(log)}, data_version=dg.DataVersion(fingerprint)
+    )
+
+
+def _made_of(held: Store, trainer: Trainer) -> dict[str, Any]:
+    recipe = trainer.load()
+    base = base_models.resolve(recipe.base_model)
+    splits = json.loads((held.splits / "splits.json").read_text(encoding="utf-8"))
+    return {
+        **splits,
+        "rows": files_version([held.splits / f"{split}.jsonl" for split in SPLITS]).value,
+        "base_model": base.name,
+        "base_revision": base.revision,
+        "recipe": trainer.recipe,
+        "recipe_values": recipe.model_dump(),
+        "code": ADAPTER_CODE,
+    }
+
+
+def _train(
+    context: dg.AssetExecutionContext, held: Store, trainer: Trainer, made_of: dict[str, Any], folder: Path
+) -> None:
+    from nfl_lora_pipeline.blas import blas_message
+    from nfl_lora_pipeline.lessons import fresh_refusals, lessons
+    from nfl_lora_pipeline.training import train_adapter
+
+    (context.log.warning if "no fast BLAS" in blas_message() else context.log.info)(blas_message())
+    rows = pl.read_parquet(held.splits / "rows.parquet")
+    recipe = trainer.load()
+    model, tokenizer = base_models.load(base_models.resolve(recipe.base_model))
+    with replacing_folder(folder) as unfinished:
+        log = train_adapter(
+            model,
+            tokenizer,
+            lessons(rows),
+            recipe,
+            unfinished,
+            refusals=fresh_refusals(rows, load_templates(), made_of["stats"], seed=recipe.seed),
+            report=lambda line, share: say(context, line, share),
+        )
+        (unfinished / "provenance.json").write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
+    certain = log.facts - len(log.uncertain)
+    say(
+        context,
+        f"{certain:,} of {log.facts:,} facts certain, lowest p {log.lowest_probability:.2f}, {log.seconds:.0f} s",
+        1.0,
+    )
+
+
+def _figures(log: dict[str, Any]) -> dict[str, Any]:
+    from nfl_lora_pipeline.plots import loss_plot
+
+    return {
+        "iterations": log["iterations"],
+        "ended": log["stopped"],
+        "facts": log["facts"],
+        "uncertain_facts": len(log["uncertain"]),
+        "lowest_probability": log["lowest_probability"],
+        "trained_parameters": log["trained_parameters"],
+        "tokens_per_second": log["tokens_per_second"],
+        "peak_memory_mb": log["peak_memory_bytes"] / 1e6,
+        "training_seconds": log["seconds"],
+        "loss": dg.MetadataValue.md(f"![loss]({data_uri(loss_plot(log['losses'], log['certain']))})"),
+    }
