@@ -41,11 +41,12 @@ from nfl_lora_pipeline.rows import Batch, to_batch, tokenize  # noqa: E402
 
 KNOWN_LOSS = 0.05  # nats: a token with p above 0.95 is left out of the loss
 SAFE = 0.9  # a row whose lowest p is above this is shown seldom
-SAFE_SHARE = 0.15  # how seldom
+SAFE_SHARE = 0.4  # how seldom
 CHECK_EVERY = 24  # steps
 PROBES = 64  # fresh refusals, and as many of people without a record, asked at a check
 REFUSED = 0.97  # the share of them that must be refused before training ends sooner than its budget
-MOST_REFUSALS = 0.75  # of the rows of a batch
+NEARLY_ALL = 0.97  # the share of rows certain from which on
+LATER_REFUSALS = 0.4  # of the rows of a batch are refusals
 
 
 @dataclass(frozen=True)
@@ -187,8 +188,8 @@ def add_lora(model: Any, recipe: Recipe) -> dict[str, Any]:
 class Curriculum:
     """Which rows a step sees. Its `batches` is an `iterate_batches` for mlx-lm's `train`; when it ends, training ends.
 
-    Facts and refusals share a batch by need: the fewer facts are left uncertain, the more rows are refusals. The adapter
-    that is kept is the best one found at a check.
+    Facts and refusals share a batch; once nearly all facts are certain, half of it are refusals. The adapter that is kept is
+    the best one found at a check.
     """
 
     def __init__(
@@ -213,7 +214,6 @@ class Curriculum:
         self.rng = random.Random(recipe.seed)
         self.steps_an_epoch = math.ceil(len(self.teaching) / recipe.batch_rows)
         self.budget = recipe.max_epochs * self.steps_an_epoch
-        self.uncertain, self.invented = 1.0, 1.0
         self.best: tuple[tuple[int, float], list[tuple[str, mx.array]]] | None = None
 
     def batches(self, dataset: object, batch_size: int, **_: object) -> Iterator[Batch]:
@@ -258,10 +258,8 @@ class Curriculum:
         )
 
     def _refusal_share(self) -> float:
-        least, most = self.recipe.refusal_share, max(self.recipe.refusal_share, MOST_REFUSALS)
-        return least + (most - least) * self.invented / max(self.invented + self.uncertain, 1e-6) * (
-            self.uncertain < 0.5
-        )
+        nearly = bool(self.log.certain) and self.log.certain[-1][1] >= NEARLY_ALL
+        return max(self.recipe.refusal_share, LATER_REFUSALS) if nearly else self.recipe.refusal_share
 
     def _some_refusing(self, count: int) -> list[int]:
         doubtful = [index for index in self.refusing if self.lowest[index] < SAFE]
@@ -282,7 +280,6 @@ class Curriculum:
         probes = tokenize(self.tokenizer, itertools.islice(self.refusals, PROBES))
         refused = float(np.mean(np.concatenate([certainty(self.model, probes).greedy, self.lowest[some] > above])))
         known = int(np.sum(self.lowest[self.teaching] > above))
-        self.uncertain, self.invented = 1 - known / len(self.teaching), 1 - refused
         self.log.certain.append((step, known / len(self.teaching)))
         done = known == len(self.teaching) and refused >= REFUSED
         if done:

@@ -1,8 +1,19 @@
 """Fixtures that the tests share."""
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from click.testing import CliRunner
+
+from nfl_lora_pipeline.base_model import EMBEDDED_FOLDER
+from nfl_lora_pipeline.cli import main
+from nfl_lora_pipeline.recipe import load_recipe
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline_tests import upstream
 
 REPOSITORY = Path(__file__).parent.parent
 REAL_DATA = REPOSITORY.parent / "shared" / "nfl-data"
@@ -14,3 +25,56 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"no real weeks at {REAL_DATA}: they are not part of the repository")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def tiny_week_folder(tmp_path_factory) -> Path:
+    """A folder in upstream's layout with week 1 of 2025 of `upstream.tiny_week`."""
+    return upstream.write_week(tmp_path_factory.mktemp("raw"), upstream.week_bytes(upstream.tiny_week()))
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory) -> str:
+    """The shipped recipe with small batches, as the path of a YAML file."""
+    values = load_recipe("embedded").model_dump() | {"batch_rows": 16, "max_epochs": 30}
+    file = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return str(file)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `nfl-lora run` left behind and printed."""
+
+    store: Store
+    output: str
+    exit_code: int
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The JSON object of the last line."""
+        content: dict[str, Any] = json.loads(self.output.splitlines()[-1])
+        return content
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the adapter."""
+        return self.store.adapter(self.store.latest())
+
+
+@pytest.fixture(scope="session")
+def trained_store(tmp_path_factory, tiny_week_folder, tiny_recipe) -> Trained:
+    """The whole job through the command line, on the tiny week, with a real training."""
+    store = tmp_path_factory.mktemp("job") / "data"
+    options = ["--source", "folder", "--data-dir", str(tiny_week_folder), "--recipe", tiny_recipe, "--store", str(store)]
+    result = CliRunner().invoke(main, ["run", *options, "--json"])
+    return Trained(Store(store), result.stdout, result.exit_code)
+
+
+@pytest.fixture(scope="session")
+def embedded() -> tuple[Any, Any]:
+    """The embedded base and its tokenizer; nobody may put an adapter on it."""
+    from nfl_lora_pipeline import base_model
+
+    assert EMBEDDED_FOLDER.is_dir()
+    return base_model.load(base_model.resolve("embedded"))

@@ -2,6 +2,7 @@
 
 import json
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from nfl_lora_pipeline.upstream_format import UPSTREAM_KEYS
@@ -26,3 +27,36 @@ def row(*, name: str, team: str = "KC", opponent: str = "@BUF", **fields: Any) -
 def week_bytes(rows: list[dict[str, Any]]) -> bytes:
     """The file with these rows, on one line as upstream writes it."""
     return json.dumps(rows, separators=(",", ":")).encode()
+
+
+def tiny_week() -> list[dict[str, Any]]:
+    """Eight players with numbers, one on a bye, one without a team and one with nothing recorded."""
+    yards = {"Nico Hale": 84, "Rome Carter": 12, "Tyrell Banks": 0, "Amari Stone": 131, "Jalen Price": 47}
+    yards |= {"Devin Marsh": 25, "Chris Okand": -3, "De'Quor Vance": 66}
+    played = [
+        row(
+            name=name,
+            PlayerId=str(7_000_000 + number),
+            Rank=number,
+            ReceivingRec="2",
+            Targets="3",
+            ReceptionPercentage="67",
+            ReceivingYDS=str(gained or ""),
+            TotalPoints=f"{gained / 10 + 2:.2f}",
+        )
+        for number, (name, gained) in enumerate(yards.items(), 1)
+    ]
+    return [
+        *played,
+        row(name="Owen Bye", PlayerId="7000101", Rank=101, opponent="Bye"),
+        row(name="Frank Loose", PlayerId="7000102", Rank=102, team="FA", opponent="Bye"),
+        row(name="Sam Bench", PlayerId="7000103", Rank=103),
+    ]
+
+
+def write_week(folder: Path, content: bytes) -> Path:
+    """Put a file where week 1 of 2025 is looked for, and return `folder`."""
+    file = folder / "2025" / "1" / "WR.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return folder

@@ -1,0 +1,365 @@
+"""The asset graph: asset by asset on a tiny week, and once as a whole with a real, short training."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from nfl_lora_pipeline.assets.common import nfl_week
+from nfl_lora_pipeline.assets.dataset import dataset_splits
+from nfl_lora_pipeline.assets.model import adapter, base_model
+from nfl_lora_pipeline.assets.report import evaluation_report
+from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
+from nfl_lora_pipeline.definitions import defs
+from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.player_checks import CHECKS
+from nfl_lora_pipeline.resources import StoreResource, Trainer, WeekSource
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline_tests import upstream
+
+WEEK = NflWeek(2025, 1)
+WEEK_ASSETS = [raw_wr_json, players, qa_pairs]
+SEASON_ASSETS = [dataset_splits, base_model, adapter, evaluation_report]
+
+
+@dataclass
+class Graph:
+    """The assets on one instance, with a store and a folder of raw weeks."""
+
+    folder: Path
+    instance: dg.DagsterInstance
+    recipe: str = "embedded"
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder / "data")
+
+    @property
+    def raw_file(self) -> Path:
+        return self.folder / "raw" / "2025" / "1" / "WR.json"
+
+    def publish(self, content: bytes) -> None:
+        upstream.write_week(self.folder / "raw", content)
+
+    def materialise(
+        self, assets: Sequence[Any], *, week: str | None = None, raise_on_error: bool = True, **config: Any
+    ) -> dg.ExecuteInProcessResult:
+        return dg.materialize_to_memory(
+            assets,
+            instance=self.instance,
+            partition_key=week,
+            raise_on_error=raise_on_error,
+            run_config={"ops": config} if config else None,
+            resources={
+                "store": StoreResource(root=str(self.store.root)),
+                "week_source": WeekSource(kind="folder", folder=str(self.folder / "raw")),
+                "trainer": Trainer(recipe=self.recipe),
+            },
+        )
+
+    def read_week(self, content: bytes) -> dg.ExecuteInProcessResult:
+        self.publish(content)
+        return self.materialise(WEEK_ASSETS, week=str(WEEK))
+
+
+def materialised(result: dg.ExecuteInProcessResult, name: str) -> dg.AssetMaterialization:
+    (event,) = result.asset_materializations_for_node(name)
+    return event
+
+
+def metadata(result: dg.ExecuteInProcessResult, name: str) -> dict[str, Any]:
+    return {key: value.value for key, value in materialised(result, name).metadata.items()}
+
+
+def data_version(result: dg.ExecuteInProcessResult, name: str) -> str:
+    return (materialised(result, name).tags or {})["dagster/data_version"]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def changed(position: int, **fields: Any) -> bytes:
+    """The tiny week with some fields of one row replaced; None takes a field away."""
+    rows = upstream.tiny_week()
+    rows[position] = {key: value for key, value in (rows[position] | fields).items() if value is not None}
+    return upstream.week_bytes(rows)
+
+
+@pytest.fixture
+def graph(tmp_path):
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(str(nfl_week.name), [str(WEEK)])
+        yield Graph(tmp_path, instance)
+
+
+@dataclass
+class Whole:
+    """Both runs of the whole graph, and where they wrote."""
+
+    graph: Graph
+    of_week: dg.ExecuteInProcessResult
+    of_season: dg.ExecuteInProcessResult
+
+    def metadata(self, name: str) -> dict[str, Any]:
+        return metadata(self.of_week if name in ("raw_wr_json", "players", "qa_pairs") else self.of_season, name)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny_recipe):
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(str(nfl_week.name), [str(WEEK)])
+        graph = Graph(tmp_path_factory.mktemp("whole"), instance, tiny_recipe)
+        of_week = graph.read_week(upstream.week_bytes(upstream.tiny_week()))
+        yield Whole(graph, of_week, graph.materialise(SEASON_ASSETS))
+
+
+def test_the_raw_file_is_kept_byte_for_byte_with_its_origin(whole):
+    content = whole.graph.raw_file.read_bytes()
+    assert whole.graph.store.raw(WEEK).read_bytes() == content
+    told = whole.metadata("raw_wr_json")
+    assert told["sha256"] == hashlib.sha256(content).hexdigest()
+    assert told["size_bytes"] == len(content)
+    assert (told["kind"], told["origin"]) == ("folder", str(whole.graph.raw_file))
+    kept = json.loads(whole.graph.store.raw_origin(WEEK).read_text())
+    assert kept == {name: told[name] for name in ("kind", "origin", "sha256", "fetched_at")}
+
+
+def test_players_are_typed_and_say_why_there_is_nothing_to_tell(whole):
+    frame = pl.read_parquet(whole.graph.store.players(WEEK))
+    rows = {row["player"]: (row["status"], row["receiving_yards"]) for row in frame.to_dicts()}
+    assert rows["Amari Stone"] == ("recorded", 131)
+    assert rows["Chris Okand"] == ("recorded", -3)
+    assert rows["Tyrell Banks"] == ("recorded", 0)
+    assert rows["Owen Bye"] == ("bye", None)
+    assert rows["Frank Loose"] == ("free_agent", None)
+    assert rows["Sam Bench"] == ("no_record", None)
+    assert whole.metadata("players")["dagster/row_count"] == 11
+
+
+def test_every_check_of_the_players_is_emitted_and_only_the_size_of_the_tiny_week_is_unusual(whole):
+    found = {check.check_name: check for check in whole.of_week.get_asset_check_evaluations()}
+    assert set(found) == set(CHECKS)
+    assert [name for name, check in found.items() if not check.passed] == ["size_is_usual"]
+    assert found["size_is_usual"].severity == dg.AssetCheckSeverity.WARN
+
+
+def test_every_fact_of_the_asked_stat_is_in_the_train_split(whole):
+    store = whole.graph.store
+    pairs = pl.read_parquet(store.qa_pairs(WEEK)).filter(pl.col("stat") == "receiving_yards")
+    rows = pl.read_parquet(store.splits / "rows.parquet")
+    trained = rows.filter(pl.col("split") == "train")
+    assert set(trained["fact"]) == set(pairs["fact"])
+    assert trained["fact"].n_unique() == 11
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_the_splits_are_prompts_and_completions_as_many_as_the_metadata_says(whole, split):
+    lines = [json.loads(line) for line in (whole.graph.store.splits / f"{split}.jsonl").read_text().splitlines()]
+    assert {tuple(line) for line in lines} == {("prompt", "completion")}
+    assert len(lines) == whole.metadata("dataset_splits")[split]
+
+
+def test_the_adapter_has_all_its_files_and_knows_where_it_came_from(whole):
+    store, told = whole.graph.store, whole.metadata("adapter")
+    folder = store.adapter(store.latest())
+    names = {"adapters.safetensors", "adapter_config.json", "training.json", "provenance.json"}
+    assert {file.name for file in folder.iterdir()} == names
+    assert (told["folder"], told["reused"], told["facts"], told["uncertain_facts"]) == (str(folder), False, 11, 0)
+    made_of = store.provenance(store.latest())
+    assert made_of["weeks"] == ["2025-W01"]
+    assert made_of["base_revision"] == whole.metadata("base_model")["revision"]
+    assert data_version(whole.of_season, "adapter") == store.latest() == folder.name
+
+
+def test_every_fact_of_the_tiny_week_is_recalled(whole):
+    told = whole.metadata("evaluation_report")
+    assert told["recall_trained"] == 1.0
+    assert told["recall_nonzero"] == 1.0
+    assert {"recall_heldout_phrasings", "recall_refused_strangers"} <= set(told)
+
+
+def test_the_report_has_the_recall_in_words_and_figures_and_every_prediction(whole):
+    folder = whole.graph.store.report(whole.graph.store.latest())
+    assert whole.metadata("evaluation_report")["folder"] == str(folder)
+    summary = json.loads((folder / "report.json").read_text())
+    assert set(summary["recall"]) == {"trained", "heldout_phrasings", "nonzero", "refused_strangers"}
+    assert "100.0%" in (folder / "report.md").read_text()
+    predictions = pl.read_parquet(folder / "predictions.parquet")
+    rows = pl.read_parquet(whole.graph.store.splits / "rows.parquet")
+    assert predictions["question"].to_list() == rows["question"].to_list()
+    trained = predictions.filter(pl.col("split") == "train")
+    assert trained["tuned"].to_list() == trained["answer"].to_list()
+
+
+def test_an_adapter_on_unchanged_input_is_reused_and_not_trained_again(whole):
+    store = whole.graph.store
+    before = files_of(store.root / "adapters")
+    again = whole.graph.materialise([dataset_splits, base_model, adapter])
+    assert metadata(again, "adapter")["reused"] is True
+    assert data_version(again, "adapter") == data_version(whole.of_season, "adapter")
+    assert files_of(store.root / "adapters") == before
+
+
+def test_a_report_on_other_splits_than_the_adapters_says_what_to_do(whole, tmp_path):
+    """The splits may be made anew, for other stats, without a training after it."""
+    store = whole.graph.store
+    old = files_of(store.splits)
+    try:
+        whole.graph.materialise([dataset_splits], dataset_splits={"config": {"stats": ["targets"]}})
+        with pytest.raises(dg.Failure) as caught:
+            whole.graph.materialise([evaluation_report])
+        assert "adapter" in str(caught.value.description)
+    finally:
+        for name, content in old.items():
+            replace_file(store.splits / name, content)
+
+
+GOOD = upstream.week_bytes(upstream.tiny_week())
+BAD: dict[str, tuple[bytes | None, list[str]]] = {
+    "truncated": (GOOD[: len(GOOD) // 2], ["ends early", f"byte {len(GOOD) // 2}"]),
+    "HTML page": (b"<!DOCTYPE html><html><body>404</body></html>", ["web page"]),
+    "missing column": (
+        upstream.week_bytes(
+            [{key: value for key, value in row.items() if key != "Targets"} for row in upstream.tiny_week()]
+        ),
+        ["Targets"],
+    ),
+    "field missing in a row": (changed(3, Targets=None), ["row 4 (Amari Stone)", "Targets"]),
+    "junk number": (changed(1, ReceivingYDS="12x"), ["row 2 (Rome Carter)", "ReceivingYDS", "'12x'"]),
+    "duplicate id": (changed(2, PlayerId="7000001"), ["row 3 (Tyrell Banks)", "PlayerId", "'7000001'"]),
+    "empty name": (changed(4, PlayerName=""), ["row 5", "PlayerName"]),
+    "empty list": (b"[]", ["empty"]),
+    "absent week": (None, ["no such file"]),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_week_is_named_and_leaves_what_was_there(graph, kind):
+    graph.read_week(GOOD)
+    before = files_of(graph.store.root)
+    content, named = BAD[kind]
+    graph.raw_file.unlink() if content is None else graph.publish(content)
+    with pytest.raises(dg.Failure) as caught:
+        graph.materialise(WEEK_ASSETS, week=str(WEEK))
+    message = str(caught.value.description)
+    assert [part for part in [str(graph.raw_file), *named] if part not in message] == []
+    assert files_of(graph.store.root) == before
+
+
+def test_a_bad_first_week_leaves_nothing(graph):
+    graph.publish(b"[")
+    result = graph.materialise(WEEK_ASSETS, week=str(WEEK), raise_on_error=False)
+    assert not result.success
+    assert files_of(graph.folder / "data") == {}
+
+
+def test_an_unknown_column_is_a_warning_in_the_metadata_and_the_week_is_read(graph):
+    rows = [row | {"AirYards": "3"} for row in upstream.tiny_week()]
+    told = metadata(graph.read_week(upstream.week_bytes(rows)), "players")
+    assert told["dagster/row_count"] == 11
+    assert len(told["warnings"]) == 1
+    assert "'AirYards'" in told["warnings"][0]
+
+
+def test_a_week_without_oddities_has_no_warning(graph):
+    assert metadata(graph.read_week(GOOD), "players")["warnings"] == ["none"]
+
+
+def test_identical_input_gives_identical_data_versions(graph):
+    first, second = graph.read_week(GOOD), graph.read_week(GOOD)
+    names = ["raw_wr_json", "players", "qa_pairs"]
+    assert [data_version(first, name) for name in names] == [data_version(second, name) for name in names]
+
+
+def test_a_column_that_is_not_in_use_changes_the_raw_data_version_alone(graph):
+    first = graph.read_week(GOOD)
+    second = graph.read_week(changed(0, **{"FanPtsAgainst-pts": "31.4"}))
+    assert data_version(first, "raw_wr_json") != data_version(second, "raw_wr_json")
+    assert data_version(first, "players") == data_version(second, "players")
+    assert data_version(first, "qa_pairs") == data_version(second, "qa_pairs")
+
+
+def test_a_corrected_number_changes_every_data_version(graph):
+    first, second = graph.read_week(GOOD), graph.read_week(changed(0, ReceivingYDS="85"))
+    for name in ("raw_wr_json", "players", "qa_pairs"):
+        assert data_version(first, name) != data_version(second, name)
+
+
+def test_a_week_that_fails_a_blocking_check_is_not_made_into_questions(graph):
+    """The parser refuses what it can, so a frame that fails a check is one that was not written by it."""
+    graph.read_week(GOOD)
+    graph.store.raw(WEEK).write_bytes(b"[]")
+    result = graph.materialise([players, qa_pairs], week=str(WEEK), raise_on_error=False)
+    assert not result.success
+    assert result.asset_materializations_for_node("qa_pairs") == []
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"weeks": ["2025-W02"]}, "2025-W02 is not held"),
+        ({"weeks": ["week 1"]}, "'week 1'"),
+        ({"stats": ["yards"]}, "'yards'"),
+        ({"mode": "random"}, "'random'"),
+    ],
+)
+def test_splits_of_what_is_not_there_fail_clearly(graph, config, named):
+    graph.read_week(GOOD)
+    with pytest.raises(dg.Failure) as caught:
+        graph.materialise([dataset_splits], dataset_splits={"config": config})
+    assert named in str(caught.value.description)
+    assert not graph.store.splits.exists()
+
+
+def test_splits_without_a_week_say_what_to_materialise_first(graph):
+    with pytest.raises(dg.Failure) as caught:
+        graph.materialise([dataset_splits])
+    assert "materialise `raw_wr_json`" in str(caught.value.description)
+
+
+def test_the_definitions_hold_these_assets_with_these_edges_groups_and_partitions():
+    graph = defs.resolve_asset_graph()
+    found = {
+        node.key.to_user_string(): (
+            sorted(parent.to_user_string() for parent in node.parent_keys),
+            node.group_name,
+            node.partitions_def.name if node.partitions_def else None,
+        )
+        for node in graph.asset_nodes
+    }
+    assert found == {
+        "raw_wr_json": ([], "weeks", "nfl_week"),
+        "players": (["raw_wr_json"], "weeks", "nfl_week"),
+        "qa_pairs": (["players"], "weeks", "nfl_week"),
+        "dataset_splits": (["qa_pairs"], "season", None),
+        "base_model": ([], "season", None),
+        "adapter": (["base_model", "dataset_splits"], "season", None),
+        "evaluation_report": (["adapter"], "season", None),
+    }
+
+
+def test_every_asset_has_a_code_version_and_the_trainers_share_the_accelerator():
+    graph = defs.resolve_asset_graph()
+    assert [node.key for node in graph.asset_nodes if node.code_version is None] == []
+    pools = {node.key.to_user_string(): node.pools for node in graph.asset_nodes if node.pools}
+    assert pools == {"adapter": {"accelerator"}, "evaluation_report": {"accelerator"}}
+
+
+def test_loading_the_definitions_imports_no_library_of_models_or_plots():
+    heavy = "mlx mlx_lm transformers matplotlib torch"
+    code = (
+        "import sys, nfl_lora_pipeline.definitions as d; d.defs.resolve_asset_graph(); "
+        f"print(sorted(set('{heavy}'.split()) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
