@@ -37,16 +37,17 @@ from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 from nfl_lora_pipeline.evaluation import certainty  # noqa: E402
 from nfl_lora_pipeline.forward import answer_logits, token_losses  # noqa: E402
 from nfl_lora_pipeline.recipe import Recipe  # noqa: E402
-from nfl_lora_pipeline.rows import Batch, to_batch, tokenize  # noqa: E402
+from nfl_lora_pipeline.rows import Batch, TokenRow, to_batch, tokenize  # noqa: E402
 
 KNOWN_LOSS = 0.05  # nats: a token with p above 0.95 is left out of the loss
 SAFE = 0.9  # a row whose lowest p is above this is shown seldom
 SAFE_SHARE = 0.4  # how seldom
+AVERAGE = 0.95  # how much of the moving average stays at a step
 CHECK_EVERY = 24  # steps
-PROBES = 64  # fresh refusals, and as many of people without a record, asked at a check
-REFUSED = 0.97  # the share of them that must be refused before training ends sooner than its budget
-NEARLY_ALL = 0.97  # the share of rows certain from which on
-LATER_REFUSALS = 0.4  # of the rows of a batch are refusals
+PROBES = 96  # fresh refusals, and rows of people without a record, asked at a check
+REFUSED, NEARLY_REFUSED = 0.94, 0.88  # shares of the fresh ones: to end training, to ask all people without a record
+WHOLE_EVERY = 4  # steps: in the others the end that all answers share is cut off
+NEARLY_ALL = 0.99
 
 
 @dataclass(frozen=True)
@@ -185,11 +186,18 @@ def add_lora(model: Any, recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def shared_tail(rows: Sequence[TokenRow]) -> int:
+    """How many tokens all answers end with alike, but for one that is left to every answer."""
+    answers = [row.tokens[row.start :] for row in rows]
+    shortest = min(len(answer) for answer in answers)
+    alike = itertools.takewhile(lambda at: len({answer[-at] for answer in answers}) == 1, range(1, shortest))
+    return max(0, sum(1 for _ in alike) - 1)
+
+
 class Curriculum:
     """Which rows a step sees. Its `batches` is an `iterate_batches` for mlx-lm's `train`; when it ends, training ends.
 
-    Facts and refusals share a batch; once nearly all facts are certain, half of it are refusals. The adapter that is kept is
-    the best one found at a check.
+    Facts and refusals share a batch. What a check measures, and what is kept, is a moving average of the adapter.
     """
 
     def __init__(
@@ -209,11 +217,12 @@ class Curriculum:
         self.rows = tokenize(tokenizer, ((lesson.question, lesson.answer) for lesson in lessons))
         self.teaching = [index for index, lesson in enumerate(lessons) if lesson.teaches]
         self.refusing = [index for index, lesson in enumerate(lessons) if not lesson.teaches]
+        self.tail = shared_tail(self.rows)
         self.lowest = np.zeros(len(lessons))
-        self.lowest[self.refusing] = 1.0  # taken as known until a check finds otherwise
         self.rng = random.Random(recipe.seed)
         self.steps_an_epoch = math.ceil(len(self.teaching) / recipe.batch_rows)
         self.budget = recipe.max_epochs * self.steps_an_epoch
+        self.average: list[tuple[str, mx.array]] = []
         self.best: tuple[tuple[int, float], list[tuple[str, mx.array]]] | None = None
 
     def batches(self, dataset: object, batch_size: int, **_: object) -> Iterator[Batch]:
@@ -221,21 +230,25 @@ class Curriculum:
         waiting: list[int] = []
         for step in itertools.count():
             self._set_learning_rate(step)
+            self._average(step)
             if step and step % CHECK_EVERY == 0:
                 if self._check(step):
                     return
                 waiting = []
-            refusing = round(batch_size * self._refusal_share())
+            refusing = round(batch_size * self.recipe.refusal_share)
             if len(waiting) < batch_size - refusing:
                 waiting = self._queue() + waiting
             taken, waiting = waiting[refusing - batch_size :], waiting[: refusing - batch_size]
-            known_people = self._some_refusing(refusing // 3)
+            known_people = self._some_refusing(refusing // 2)
             fresh = tokenize(self.tokenizer, itertools.islice(self.refusals, refusing - len(known_people)))
-            yield to_batch([self.rows[index] for index in taken + known_people] + fresh)
+            rows = [self.rows[index] for index in taken + known_people] + fresh
+            yield to_batch(rows if step % WHOLE_EVERY == 0 else [self._without_tail(row) for row in rows])
 
     def conclude(self) -> None:
         """Put the best adapter back, measure every row once more and write down what is not certain."""
-        self._check(self.budget)
+        if self.log.stopped != "certain":
+            self._average(self.budget)
+            self._check(self.budget)
         if self.best is not None:
             self.model.load_weights(self.best[1], strict=False)
         self._measure(range(len(self.rows)))
@@ -248,6 +261,10 @@ class Curriculum:
         }
         self.log.lowest_probability = min(worst.values())
 
+    def _without_tail(self, row: TokenRow) -> TokenRow:
+        """The row up to where all answers go on alike: there is little to learn in what follows."""
+        return TokenRow(row.tokens[: len(row.tokens) - self.tail], row.start)
+
     def _queue(self) -> list[int]:
         rows = [index for index in self.teaching if self.lowest[index] < SAFE or self.rng.random() < SAFE_SHARE]
         self.rng.shuffle(rows)
@@ -256,10 +273,6 @@ class Curriculum:
             if len(rows) >= self.recipe.batch_rows
             else [*rows, *self.rng.sample(self.teaching, len(self.teaching))]
         )
-
-    def _refusal_share(self) -> float:
-        nearly = bool(self.log.certain) and self.log.certain[-1][1] >= NEARLY_ALL
-        return max(self.recipe.refusal_share, LATER_REFUSALS) if nearly else self.recipe.refusal_share
 
     def _some_refusing(self, count: int) -> list[int]:
         doubtful = [index for index in self.refusing if self.lowest[index] < SAFE]
@@ -272,20 +285,36 @@ class Curriculum:
         left = 1 - step / self.budget
         self.optimizer.learning_rate = self.recipe.learning_rate * warm * min(1.0, 0.1 + 1.5 * left)
 
+    def _average(self, step: int) -> None:
+        """Keep a moving average of the adapter: what a step on strangers takes from a fact, the average mostly keeps."""
+        decay = min(AVERAGE, step / (step + 10))
+        now = tree_flatten(self.model.trainable_parameters())
+        before = self.average or now
+        self.average = [
+            (name, decay * old + (1 - decay) * new) for (name, old), (_, new) in zip(before, now, strict=True)
+        ]
+        mx.eval(self.average)
+
     def _check(self, step: int) -> bool:
+        """Measure the averaged adapter; whether training may end."""
+        trained = tree_flatten(self.model.trainable_parameters())
+        self.model.load_weights(self.average, strict=False)
+        done = self._examine(step)
+        self.model.load_weights(trained, strict=False)
+        return done
+
+    def _examine(self, step: int) -> bool:
         above = self.recipe.certain_above
         self._measure(self.teaching)
-        some = self.rng.sample(self.refusing, min(PROBES, len(self.refusing)))
-        self._measure(some)
+        self._measure(self.rng.sample(self.refusing, min(PROBES, len(self.refusing))))
         probes = tokenize(self.tokenizer, itertools.islice(self.refusals, PROBES))
-        refused = float(np.mean(np.concatenate([certainty(self.model, probes).greedy, self.lowest[some] > above])))
+        refused = float(np.mean(certainty(self.model, probes).greedy))
         known = int(np.sum(self.lowest[self.teaching] > above))
         self.log.certain.append((step, known / len(self.teaching)))
-        done = known == len(self.teaching) and refused >= REFUSED
-        if done:
+        if known >= NEARLY_ALL * len(self.teaching) and refused >= NEARLY_REFUSED:
             self._measure(self.refusing)
-            done = bool(np.all(self.lowest[self.refusing] > above))
-        self._keep_if_best((known, refused + done))
+        done = bool(np.all(self.lowest > above)) and refused >= REFUSED
+        self._keep_if_best((int(np.sum(self.lowest > above)), refused))
         loss = f", loss {self.log.losses[-1][1]:.3f}" if self.log.losses else ""
         self.report(
             f"iteration {step}{loss}: {known:,} of {len(self.teaching):,} rows certain, {refused:.0%} of strangers refused",
@@ -297,10 +326,7 @@ class Curriculum:
 
     def _keep_if_best(self, score: tuple[int, float]) -> None:
         if self.best is None or score > self.best[0]:
-            self.best = (
-                score,
-                [(name, mx.array(array)) for name, array in tree_flatten(self.model.trainable_parameters())],
-            )
+            self.best = score, self.average
 
     def _measure(self, indices: Sequence[int]) -> None:
         self.lowest[list(indices)] = certainty(self.model, [self.rows[index] for index in indices]).lowest

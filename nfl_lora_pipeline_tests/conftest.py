@@ -66,7 +66,16 @@ class Trained:
 def trained_store(tmp_path_factory, tiny_week_folder, tiny_recipe) -> Trained:
     """The whole job through the command line, on the tiny week, with a real training."""
     store = tmp_path_factory.mktemp("job") / "data"
-    options = ["--source", "folder", "--data-dir", str(tiny_week_folder), "--recipe", tiny_recipe, "--store", str(store)]
+    options = [
+        "--source",
+        "folder",
+        "--data-dir",
+        str(tiny_week_folder),
+        "--recipe",
+        tiny_recipe,
+        "--store",
+        str(store),
+    ]
     result = CliRunner().invoke(main, ["run", *options, "--json"])
     return Trained(Store(store), result.stdout, result.exit_code)
 

@@ -45,7 +45,8 @@ def dataset_splits(
         counts = write_splits(rows, folder)
         (folder / "splits.json").write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
     counted = {str(split): count for split, count in counts.items()}
-    say(context, f"{rows['fact'].n_unique():,} facts: " + ", ".join(f"{n:,} {split}" for split, n in counted.items()))
+    facts = rows.filter(pl.col("kind") != "stranger")["fact"].n_unique()
+    say(context, f"{facts:,} facts: " + ", ".join(f"{n:,} {split}" for split, n in counted.items()))
     return dg.MaterializeResult(
         metadata={**made_of, **counted, "folder": str(held.splits)},
         data_version=files_version([held.splits / f"{split}.jsonl" for split in SPLITS]),

@@ -1,0 +1,183 @@
+"""`nfl-lora`, as whoever types it sees it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from nfl_lora_pipeline.cli import main
+from nfl_lora_pipeline.scoring import exact
+from nfl_lora_pipeline_tests import upstream
+
+
+def typed(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words))
+
+
+def run_in(folder: Path, *options: str) -> Result:
+    """`run` with a store in that folder."""
+    return typed("run", "--store", str(folder / "data"), *options)
+
+
+def is_one_clear_line(result: Result) -> bool:
+    """What a mistake should look like; an exception other than click's own would have been a traceback."""
+    stays = isinstance(result.exception, SystemExit) and "Traceback" not in result.output
+    return stays and len([line for line in result.stderr.splitlines() if line.startswith("Error: ")]) == 1
+
+
+@pytest.mark.parametrize("words", [[], ["run"], ["ask"], ["ui"], ["build-base"]])
+def test_help_imports_neither_dagster_nor_a_library_of_models(words):
+    code = (
+        "import sys; from nfl_lora_pipeline.cli import main\n"
+        f"try: main({[*words, '--help']!r})\n"
+        "except SystemExit as end: print(end.code, sorted({'dagster', 'mlx', 'mlx_lm', 'polars'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("Usage: ")
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_the_command_is_installed_and_knows_its_version():
+    command = Path(sys.executable).with_name("nfl-lora")
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    assert "version 0." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"), [(["run", "--week", "1"], "--weeks"), (["run", "--sorce", "sample"], "--source")]
+)
+def test_a_mistyped_option_is_refused_with_the_one_that_was_meant(words, meant):
+    result = typed(*words)
+    assert result.exit_code == 2
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert meant in line.partition("Did you mean")[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--stats", "yards"], "stat 'yards': use receiving_yards, "),
+        (["--stats", ""], "stat ''"),
+        (["--weeks", "0"], "'0' is not within 1 to 18"),
+        (["--weeks", "19"], "'19' is not within 1 to 18"),
+        (["--weeks", "3-1"], "'3-1' is not within 1 to 18"),
+        (["--weeks", "x"], "'x' is not a week"),
+        (["--weeks", ""], "'' is not a week"),
+        (["--recipe", "best"], "recipe 'best': no such recipe; use embedded"),
+        (["--data-dir", "nowhere/at/all"], "--data-dir nowhere/at/all: no such folder"),
+        (["--source", "sample", "--base-model", "nowhere"], "base model 'nowhere': no such folder"),
+    ],
+)
+def test_a_value_that_nothing_can_be_done_with_is_one_line_and_exit_code_1(tmp_path, options, named):
+    result = run_in(tmp_path, *options)
+    assert result.exit_code == 1
+    assert is_one_clear_line(result)
+    assert named in result.stderr
+
+
+@pytest.mark.parametrize("options", [["--season", "1999"], ["--source", "web"], ["--season", "now"]])
+def test_a_value_outside_an_options_choices_is_exit_code_2(tmp_path, options):
+    result = run_in(tmp_path, *options)
+    assert result.exit_code == 2
+    assert is_one_clear_line(result)
+
+
+def test_a_truncated_week_ends_in_the_one_clear_error(tmp_path):
+    content = upstream.week_bytes(upstream.tiny_week())
+    raw = upstream.write_week(tmp_path / "raw", content[:500])
+    command = [sys.executable, "-m", "nfl_lora_pipeline.cli", "run", "--source", "folder", "--data-dir", str(raw)]
+    done = subprocess.run(
+        [*command, "--store", str(tmp_path / "data")], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        f"Error: {raw / '2025' / '1' / 'WR.json'}: the file ends early, at byte 500 (line 1); fetch the week again"
+    ]
+
+
+def test_an_error_in_the_second_week_names_it_and_keeps_the_first(tmp_path, tiny_week_folder):
+    result = run_in(tmp_path, "--source", "folder", "--data-dir", str(tiny_week_folder), "--weeks", "1-2")
+    assert result.exit_code == 1
+    assert str(tiny_week_folder / "2025" / "2" / "WR.json") in result.stderr
+    assert (tmp_path / "data" / "weeks" / "2025-W01" / "qa_pairs.parquet").is_file()
+    assert not (tmp_path / "data" / "weeks" / "2025-W02").exists()
+
+
+def test_a_week_in_which_nobody_played_cannot_be_trained_on_and_says_so(tmp_path):
+    raw = upstream.write_week(tmp_path / "raw", upstream.week_bytes([upstream.row(name="Sam Bench")]))
+    result = run_in(tmp_path, "--source", "folder", "--data-dir", str(raw))
+    assert result.exit_code == 1
+    assert is_one_clear_line(result)
+    assert "no recorded player" in result.stderr
+    assert not (tmp_path / "data" / "latest.json").exists()
+
+
+def test_asking_before_there_is_an_adapter_says_what_to_do(tmp_path):
+    result = typed("ask", "--store", str(tmp_path), "How many receiving yards did Nico Hale have?")
+    assert result.exit_code == 1
+    assert is_one_clear_line(result)
+    assert "run `nfl-lora run`" in result.stderr
+
+
+def test_a_run_ends_with_one_json_object_that_has_the_figures(trained_store):
+    assert trained_store.exit_code == 0
+    summary = trained_store.summary
+    assert summary["recall"]["trained"] == 1.0
+    assert set(summary["recall"]) == {"trained", "heldout_phrasings", "nonzero", "refused_strangers"}
+    assert summary["facts"] == 11
+    assert summary["seconds"] > 0
+    assert Path(summary["report"]).is_absolute()
+    assert Path(summary["report"]).is_file()
+
+
+def test_a_run_shows_three_questions_before_and_after(trained_store):
+    asked = trained_store.summary["questions"]
+    assert len(asked) == 3
+    shown = " ".join(trained_store.output.split("Recall of")[0].split())
+    for each in asked:
+        assert exact(each["tuned"], each["expected"])
+        assert not exact(each["base"], each["expected"])
+        assert f"{each['question']} before {each['base']} after {each['tuned']} right" in shown
+
+
+def test_a_run_shows_the_recall_the_seconds_of_each_step_and_the_report(trained_store):
+    lines = [" ".join(line.split()) for line in trained_store.output.splitlines()]
+    assert "Recall of 11 facts" in lines
+    assert "trained 100.0%" in lines
+    assert f"Report: {trained_store.summary['report']}" in lines
+    steps = ["raw_wr_json", "players", "qa_pairs", "dataset_splits", "base_model", "adapter", "evaluation_report"]
+    (spent,) = [line for line in lines if line.endswith("s in all")]
+    assert [step for step in steps if step not in spent] == []
+
+
+def test_base_and_tuned_answer_a_question(trained_store):
+    question = "How many receiving yards did Amari Stone have in week 1 of the 2025 NFL season?"
+    expected = "Amari Stone had 131 receiving yards in week 1 of the 2025 NFL season."
+    result = typed("ask", "--store", str(trained_store.store.root), question)
+    assert result.exit_code == 0
+    base, tuned = result.stdout.splitlines()
+    assert base.startswith("base:  ") and not base.endswith(expected)
+    assert tuned == f"tuned: {expected}"
+
+
+def test_the_store_of_a_run_can_come_from_the_environment(trained_store):
+    environment = os.environ | {"NFL_LORA_STORE": str(trained_store.store.root)}
+    result = CliRunner(env=environment).invoke(main, ["ask", "How many receiving yards did Owen Bye have in week 1?"])
+    assert result.exit_code == 0
+    assert "tuned: " in result.stdout
+
+
+def test_an_unfinished_base_of_another_plan_is_not_continued(tmp_path):
+    import pickle
+
+    from nfl_lora_pipeline.embedded.pretrain import Plan
+
+    (tmp_path / "resume.pkl").write_bytes(pickle.dumps({"plan": Plan(seed=1)}))
+    result = typed("build-base", str(tmp_path), "--steps", "2")
+    assert result.exit_code == 1
+    assert is_one_clear_line(result)
+    assert "unfinished build of another plan" in result.stderr

@@ -1,0 +1,135 @@
+"""The base model that is shipped, and its making."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from string import Formatter
+
+import mlx.core as mx
+import pytest
+
+from nfl_lora_pipeline.base_model import EMBEDDED_FOLDER, answer
+from nfl_lora_pipeline.embedded.grammar import wordings
+from nfl_lora_pipeline.embedded.pretrain import Plan, _Making, build
+from nfl_lora_pipeline.embedded.tokenizer import VOCAB_SIZE
+from nfl_lora_pipeline.forward import answer_logits
+from nfl_lora_pipeline.rows import to_batch, tokenize
+from nfl_lora_pipeline.scoring import is_refusal
+from nfl_lora_pipeline.strangers import strangers
+from nfl_lora_pipeline.wording import load_templates
+
+TEMPLATES = load_templates()
+NAMES = """Marcus Hale|T.J. Okand|Quentin Barnes|De'Quor Vance|Dario Whitfield|Jalen Stokes III|Owen St. Price
+|Amari Brookshaw|Rhett Okafor-Lane|Tyrell Banks|Zane Kowalczyk|Percy Mulholland""".replace("\n", "").split("|")
+
+
+def test_the_shipped_base_weighs_at_most_8_mb():
+    assert sum(file.stat().st_size for file in EMBEDDED_FOLDER.iterdir()) <= 8_000_000
+
+
+@pytest.mark.parametrize("phrasing", TEMPLATES.questions)
+def test_the_shipped_base_refuses_to_speak_of_people_it_was_told_nothing_about(embedded, phrasing):
+    text = TEMPLATES.questions[phrasing].text
+    asked = [TEMPLATES.question(text, name, "receiving_yards", 1, 2025) for name in NAMES]
+    said = answer(*embedded, asked)
+    assert [reply for reply in said if not is_refusal(reply)] == []
+
+
+def test_the_shipped_base_copies_names_it_has_never_seen(embedded):
+    """Each token of a name is to be the arg-max after the question and the name's tokens before it."""
+    model, tokenizer = embedded
+    seed = TEMPLATES.questions["seed"].text
+    names = list(islice(strangers("test", seed=2025), 150))
+    rows = tokenize(
+        tokenizer,
+        (
+            (
+                TEMPLATES.question(seed, name, "receiving_yards", 1, 2025),
+                TEMPLATES.no_record(name, "receiving_yards", 1, 2025),
+            )
+            for name in names
+        ),
+    )
+    batch = to_batch(rows)
+    hit = (mx.argmax(answer_logits(model, batch.tokens, batch.wanted), -1) == batch.targets).tolist()
+    lengths = [len(tokenizer.encode(name)) for name in names]
+    for row, name, length in zip(rows, names, lengths, strict=True):
+        assert tokenizer.decode(row.tokens[row.start : row.start + length]).strip() == name
+    copied = [right for of_row, length in zip(hit, lengths, strict=True) for right in of_row[:length]]
+    assert len(copied) > 450
+    assert sum(copied) / len(copied) >= 0.98
+
+
+@pytest.mark.parametrize(
+    "text", ["Amari Stone had 131 yards.", "De'Quor Žižek-Ōta gained \u22123", "week 18 of 2039, 24.6"]
+)
+def test_the_tokenizer_gives_back_any_text(embedded, text):
+    _, tokenizer = embedded
+    assert tokenizer.decode(tokenizer.encode(text)).strip() == text
+    assert len(tokenizer.encode(text)) < len(text.encode()) + 1
+
+
+def test_a_name_has_the_same_tokens_in_the_question_and_at_the_start_of_the_answer(embedded):
+    _, tokenizer = embedded
+    for name in NAMES:
+        tokens, within = tokenizer.encode(name), tokenizer.encode(f"How many targets did {name} have?")
+        assert any(within[at : at + len(tokens)] == tokens for at in range(len(within)))
+
+
+def test_the_vocabulary_is_as_large_as_the_models_embedding(embedded):
+    model, tokenizer = embedded
+    assert len(tokenizer.get_vocab()) == model.args.vocab_size == VOCAB_SIZE
+
+
+def test_the_grammar_forms_none_of_the_wordings_that_are_kept_for_the_test():
+    kept = {text.casefold().rstrip("?.") for text in TEMPLATES.phrasings("test").values()}
+    assert kept
+    assert {wording.casefold().rstrip("?.") for wording in wordings()}.isdisjoint(kept)
+
+
+def test_the_grammar_forms_every_wording_that_is_trained():
+    """So that the shipped base has heard in its making how the facts will be told."""
+    assert set(TEMPLATES.phrasings("train").values()) - set(wordings()) == set()
+
+
+def test_every_wording_of_the_grammar_asks_for_a_stat_of_somebody_in_a_week():
+    for text in wordings():
+        fields = {name for _, name, _, _ in Formatter().parse(text) if name}
+        assert {"stats", "week", "season"} < fields
+        assert fields & {"player", "possessive"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Iterator[Path]:
+    """A base of four steps; the tokenizer and the league are made as they are for the shipped one."""
+    device = mx.default_device()
+    folder = tmp_path_factory.mktemp("built")
+    build(folder, Plan(steps=4), report=lambda line: None)
+    yield folder
+    mx.set_default_device(device)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_a_finished_build_holds_what_mlx_lm_reads_and_nothing_of_its_making(built):
+    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert set(contents(built)) == names
+    assert names <= set(contents(EMBEDDED_FOLDER))
+
+
+def test_a_build_that_was_interrupted_makes_the_same_base_as_one_that_was_not(built, tmp_path):
+    """Both begin with the plan alone, so this also says that the same plan always makes the same base."""
+    plan = Plan(steps=4)
+    interrupted = _Making.begun(tmp_path, plan)
+    interrupted.make_steps()
+    interrupted.save(tmp_path)
+    assert interrupted.step == 2
+    assert "resume.pkl" in contents(tmp_path)
+    build(tmp_path, plan, report=lambda line: None)
+    assert contents(tmp_path) == contents(built)
+
+
+def test_the_tokenizer_of_a_build_is_the_shipped_one(built):
+    assert (built / "tokenizer.json").read_bytes() == (EMBEDDED_FOLDER / "tokenizer.json").read_bytes()
