@@ -9,11 +9,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from nfl_lora_pipeline.blas import load_fast_blas
+from nfl_lora_pipeline.blas import load_fast_blas, use_one_thread
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "embedded" / "model"
 NEEDED_FILES = ("config.json", "tokenizer_config.json")
+SMALL_BYTES = 50_000_000
 MODEL_FILES = ("*.json", "*.safetensors", "*.py", "*.model", "*.jinja")
 
 
@@ -63,6 +64,8 @@ def load(base: BaseModel, *, adapter: Path | None = None) -> tuple[Any, Any]:
         BaseModelError: mlx-lm cannot read the files.
     """
     load_fast_blas()
+    if base.size_bytes < SMALL_BYTES:
+        use_one_thread()
     import mlx_lm
 
     try:

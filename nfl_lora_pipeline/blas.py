@@ -20,9 +20,11 @@ def load_fast_blas() -> str | None:
     """Load MKL (installed with this package on x86-64) or the system's OpenBLAS; call before `import mlx.core`.
 
     Returns:
-        The library's file name; None on macOS, where MLX has Accelerate and Metal, and where none was found.
+        The library as it was loaded; None on macOS, where MLX has Accelerate and Metal, and where none was found.
     """
     if sys.platform != "linux":
+        return None
+    if "mlx.core" in sys.modules:
         return None
     _keep_freed_memory()
     for library in _candidates():
@@ -30,8 +32,19 @@ def load_fast_blas() -> str | None:
             ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
         except OSError:
             continue
-        return Path(library).name
+        return library
     return None
+
+
+def use_one_thread() -> None:
+    """Let the BLAS keep to one thread, which is faster where matrices are small: its threads wait longer than they work."""
+    library = load_fast_blas()
+    if library is None:
+        return
+    loaded = ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+    for name in ("MKL_Set_Num_Threads", "openblas_set_num_threads"):
+        if hasattr(loaded, name):
+            getattr(loaded, name)(1)
 
 
 def blas_message() -> str:
@@ -39,12 +52,14 @@ def blas_message() -> str:
     if sys.platform != "linux":
         return "MLX uses the system's own BLAS"
     library = load_fast_blas()
+    if library is None and "mlx.core" in sys.modules:
+        return "no fast BLAS: mlx.core was imported before nfl_lora_pipeline could load one"
     if library is None:
         return (
             "no fast BLAS found: MLX falls back to its reference BLAS, about 30 times slower on the CPU. "
             "Install OpenBLAS (Debian: libopenblas0-pthread) or, on x86-64, `pip install mkl`."
         )
-    return f"MLX uses {library} for matrix products on the CPU"
+    return f"MLX uses {Path(library).name} for matrix products on the CPU"
 
 
 def _candidates() -> list[str]:

@@ -31,6 +31,10 @@ def examine(held: Store, *, say: Callable[..., None]) -> tuple[dict[str, Any], p
     started = time.perf_counter()
     fingerprint = held.latest()
     made_of = held.provenance(fingerprint)
+    if held.rows_hash() != made_of["rows"]:
+        raise ValueError(
+            f"{held.splits} has changed since adapter {fingerprint} was trained: materialise `adapter` first"
+        )
     training = json.loads((held.adapter(fingerprint) / "training.json").read_text(encoding="utf-8"))
     rows = pl.read_parquet(held.splits / "rows.parquet")
     base = base_models.resolve(made_of["base_model"])

@@ -1,9 +1,10 @@
 """Files and folders that are written whole or not at all."""
 
+import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,3 +63,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 def _beside(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.parent / f".{path.name}.{secrets.token_hex(6)}.tmp"
+
+
+def files_hash(files: Sequence[Path]) -> str:
+    """Sixteen hexadecimal digits that depend on the files' names and contents."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

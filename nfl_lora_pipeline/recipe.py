@@ -27,6 +27,7 @@ class Recipe(BaseModel):
     batch_rows: int = Field(ge=1)
     refusal_share: float = Field(0.25, ge=0, le=0.75)
     max_epochs: int = Field(ge=1)
+    max_steps: int = Field(5000, ge=1)
     certain_above: float = Field(0.5, ge=0.5, lt=1)
     seed: int = 0
 

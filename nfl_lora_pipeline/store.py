@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.files import files_hash, replace_file
+from nfl_lora_pipeline.splits import SPLITS
 from nfl_lora_pipeline.week import NflWeek
 
 
@@ -46,6 +47,10 @@ class Store:
     def splits(self) -> Path:
         """The folder of the JSON Lines files."""
         return self.root / "splits"
+
+    def rows_hash(self) -> str:
+        """What the splits hold, in short."""
+        return files_hash([self.splits / f"{split}.jsonl" for split in SPLITS])
 
     def adapter(self, fingerprint: str) -> Path:
         """The folder of one adapter."""

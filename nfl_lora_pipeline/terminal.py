@@ -47,7 +47,7 @@ class Screen:
 
 def show_outcome(summary: dict[str, Any], steps: dict[str, float]) -> None:
     """The three questions before and after, recall, seconds by step, and where the report lies."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     if "sample" in summary["sources"].values():
         console.print("\n[bold yellow]These are invented people, not NFL data: the bundled sample was used.[/]")
     for asked in summary["questions"]:

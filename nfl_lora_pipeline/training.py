@@ -43,7 +43,7 @@ KNOWN_LOSS = 0.05  # nats: a token with p above 0.95 is left out of the loss
 SAFE = 0.9  # a row whose lowest p is above this is shown seldom
 SAFE_SHARE = 0.4  # how seldom
 AVERAGE = 0.95  # how much of the moving average stays at a step
-CHECK_EVERY = 24  # steps
+CHECK_EVERY = 32  # steps
 PROBES = 96  # fresh refusals, and rows of people without a record, asked at a check
 REFUSED, NEARLY_REFUSED = 0.94, 0.88  # shares of the fresh ones: to end training, to ask all people without a record
 WHOLE_EVERY = 4  # steps: in the others the end that all answers share is cut off
@@ -221,7 +221,7 @@ class Curriculum:
         self.lowest = np.zeros(len(lessons))
         self.rng = random.Random(recipe.seed)
         self.steps_an_epoch = math.ceil(len(self.teaching) / recipe.batch_rows)
-        self.budget = recipe.max_epochs * self.steps_an_epoch
+        self.budget = min(recipe.max_steps, recipe.max_epochs * self.steps_an_epoch)
         self.average: list[tuple[str, mx.array]] = []
         self.best: tuple[tuple[int, float], list[tuple[str, mx.array]]] | None = None
 

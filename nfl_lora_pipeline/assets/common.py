@@ -4,7 +4,6 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -39,15 +38,6 @@ def frame_version(frame: pl.DataFrame) -> dg.DataVersion:
     """A hash of a sorted frame's names, types and values."""
     digest = hashlib.sha256(repr(frame.schema).encode())
     digest.update(frame.write_csv().encode())
-    return dg.DataVersion(digest.hexdigest()[:16])
-
-
-def files_version(files: list[Path]) -> dg.DataVersion:
-    """A hash of files' names and contents."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode())
-        digest.update(file.read_bytes())
     return dg.DataVersion(digest.hexdigest()[:16])
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from nfl_lora_pipeline.assets.common import clear_failure, files_version, say
+from nfl_lora_pipeline.assets.common import clear_failure, say
 from nfl_lora_pipeline.assets.week import qa_pairs
 from nfl_lora_pipeline.files import replacing_folder
 from nfl_lora_pipeline.resources import StoreResource
-from nfl_lora_pipeline.splits import SPLITS, split_mode, split_rows, write_splits
+from nfl_lora_pipeline.splits import split_mode, split_rows, write_splits
 from nfl_lora_pipeline.week import choose_weeks
 from nfl_lora_pipeline.wording import choose_stats, load_templates
 
@@ -49,5 +49,5 @@ def dataset_splits(
     say(context, f"{facts:,} facts: " + ", ".join(f"{n:,} {split}" for split, n in counted.items()))
     return dg.MaterializeResult(
         metadata={**made_of, **counted, "folder": str(held.splits)},
-        data_version=files_version([held.splits / f"{split}.jsonl" for split in SPLITS]),
+        data_version=dg.DataVersion(held.rows_hash()),
     )

@@ -9,11 +9,10 @@ import dagster as dg
 import polars as pl
 
 from nfl_lora_pipeline import base_model as base_models
-from nfl_lora_pipeline.assets.common import clear_failure, data_uri, files_version, say
+from nfl_lora_pipeline.assets.common import clear_failure, data_uri, say
 from nfl_lora_pipeline.assets.dataset import dataset_splits
 from nfl_lora_pipeline.files import replacing_folder
 from nfl_lora_pipeline.resources import StoreResource, Trainer
-from nfl_lora_pipeline.splits import SPLITS
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.wording import load_templates
 
@@ -45,7 +44,7 @@ def adapter(context: dg.AssetExecutionContext, store: StoreResource, trainer: Tr
     held = store.open()
     with clear_failure():
         made_of = _made_of(held, trainer)
-        fingerprint = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+        fingerprint = _fingerprint(made_of)
         folder = held.adapter(fingerprint)
         reused = (folder / "provenance.json").is_file()
         if reused:
@@ -65,13 +64,19 @@ def _made_of(held: Store, trainer: Trainer) -> dict[str, Any]:
     splits = json.loads((held.splits / "splits.json").read_text(encoding="utf-8"))
     return {
         **splits,
-        "rows": files_version([held.splits / f"{split}.jsonl" for split in SPLITS]).value,
+        "rows": held.rows_hash(),
         "base_model": base.name,
         "base_revision": base.revision,
         "recipe": trainer.recipe,
         "recipe_values": recipe.model_dump(),
         "code": ADAPTER_CODE,
     }
+
+
+def _fingerprint(made_of: dict[str, Any]) -> str:
+    """A hash of all that makes an adapter what it is; the recipe's name or path does not."""
+    counted = {key: value for key, value in made_of.items() if key != "recipe"}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _train(

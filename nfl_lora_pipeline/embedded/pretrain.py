@@ -76,7 +76,7 @@ def build(folder: Path, plan: Plan = Plan(), *, report: Callable[[str], None] = 
     """Make a base model, or go on with one that was interrupted in this folder.
 
     Writes `config.json`, `tokenizer.json`, `tokenizer_config.json` and `model.safetensors`; while it is unfinished also
-    `resume.pkl` and `optimizer.safetensors`.
+    `resume.pkl`, which holds all that is needed to go on.
     """
     mx.set_default_device(mx.cpu)
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,8 +87,7 @@ def build(folder: Path, plan: Plan = Plan(), *, report: Callable[[str], None] = 
             report(line())
         if making.step % SAVE_EVERY == 0 or making.step >= plan.steps:
             making.save(folder)
-    for unfinished in ("resume.pkl", "optimizer.safetensors"):
-        (folder / unfinished).unlink(missing_ok=True)
+    (folder / "resume.pkl").unlink(missing_ok=True)
 
 
 class _Making:
@@ -131,10 +130,9 @@ class _Making:
             raise ValueError(f"{folder} holds an unfinished build of another plan: {saved['plan']}; use another folder")
         making = cls(plan, saved["league"], Tokenizer.from_file(str(folder / "tokenizer.json")))
         making.step = saved["step"]
-        making.model.load_weights(str(folder / "model.safetensors"))
+        making.model.load_weights([(name, mx.array(array)) for name, array in saved["weights"].items()])
         making.optimizer.init(making.model.trainable_parameters())
-        state: Any = mx.load(str(folder / "optimizer.safetensors"))
-        making.optimizer.state = tree_unflatten(list(state.items()))
+        making.optimizer.state = tree_unflatten([(name, mx.array(array)) for name, array in saved["optimizer"].items()])
         return making
 
     def make_steps(self) -> Callable[[], str]:
@@ -153,10 +151,11 @@ class _Making:
 
     def save(self, folder: Path) -> None:
         weights = dict(tree_flatten(self.model.parameters()))
-        mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
-        mx.save_safetensors(str(folder / "optimizer.safetensors"), dict(tree_flatten(self.optimizer.state)))
-        state = {"step": self.step, "plan": self.plan, "league": self.league}
+        optimizer = {name: np.array(array) for name, array in tree_flatten(self.optimizer.state)}
+        state = {"step": self.step, "plan": self.plan, "league": self.league, "optimizer": optimizer}
+        state["weights"] = {name: np.array(array) for name, array in weights.items()}
         replace_file(folder / "resume.pkl", pickle.dumps(state))
+        mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
 
     def _grade(self, rows: list[Practice], right: "np.ndarray[Any, np.dtype[np.bool_]]", *, replace: bool) -> None:
         for practice, known in zip(rows, right.tolist(), strict=True):
