@@ -6,6 +6,8 @@ SETTINGS = """\
 # Written by nfl-lora; edit as you like.
 telemetry:
   enabled: false
+nux:
+  enabled: false
 concurrency:
   pools:
     default_limit: 1

@@ -41,13 +41,12 @@ from nfl_lora_pipeline.rows import Batch, TokenRow, to_batch, tokenize  # noqa: 
 
 KNOWN_LOSS = 0.05  # nats: a token with p above 0.95 is left out of the loss
 SAFE = 0.9  # a row whose lowest p is above this is shown seldom
-SAFE_SHARE = 0.4  # how seldom
+SAFE_SHARE = 0.4  # how seldom, and how seldom it is measured
 AVERAGE = 0.95  # how much of the moving average stays at a step
-CHECK_EVERY = 32  # steps
-PROBES = 96  # fresh refusals, and rows of people without a record, asked at a check
-REFUSED, NEARLY_REFUSED = 0.94, 0.88  # shares of the fresh ones: to end training, to ask all people without a record
+CHECK_EVERY = 32  # steps, or half an epoch where that is more
+PROBES = 96  # fresh refusals asked at a check
+REFUSED = 0.94  # the share of them that must be refused before training ends sooner than its budget
 WHOLE_EVERY = 4  # steps: in the others the end that all answers share is cut off
-NEARLY_ALL = 0.99
 
 
 @dataclass(frozen=True)
@@ -217,11 +216,16 @@ class Curriculum:
         self.rows = tokenize(tokenizer, ((lesson.question, lesson.answer) for lesson in lessons))
         self.teaching = [index for index, lesson in enumerate(lessons) if lesson.teaches]
         self.refusing = [index for index, lesson in enumerate(lessons) if not lesson.teaches]
+        self.phrasings_of_refused: dict[str, list[int]] = {}
+        for index in self.refusing:
+            self.phrasings_of_refused.setdefault(self.facts[index], []).append(index)
         self.tail = shared_tail(self.rows)
         self.lowest = np.zeros(len(lessons))
+        self.lowest[self.refusing] = 1.0  # as the base says it, until a check finds otherwise
         self.rng = random.Random(recipe.seed)
         self.steps_an_epoch = math.ceil(len(self.teaching) / recipe.batch_rows)
         self.budget = min(recipe.max_steps, recipe.max_epochs * self.steps_an_epoch)
+        self.check_every = max(CHECK_EVERY, self.steps_an_epoch // 2)
         self.average: list[tuple[str, mx.array]] = []
         self.best: tuple[tuple[int, float], list[tuple[str, mx.array]]] | None = None
 
@@ -231,7 +235,7 @@ class Curriculum:
         for step in itertools.count():
             self._set_learning_rate(step)
             self._average(step)
-            if step and step % CHECK_EVERY == 0:
+            if step and step % self.check_every == 0:
                 if self._check(step):
                     return
                 waiting = []
@@ -239,7 +243,7 @@ class Curriculum:
             if len(waiting) < batch_size - refusing:
                 waiting = self._queue() + waiting
             taken, waiting = waiting[refusing - batch_size :], waiting[: refusing - batch_size]
-            known_people = self._some_refusing(refusing // 2)
+            known_people = self._some_refusing(refusing)
             fresh = tokenize(self.tokenizer, itertools.islice(self.refusals, refusing - len(known_people)))
             rows = [self.rows[index] for index in taken + known_people] + fresh
             yield to_batch(rows if step % WHOLE_EVERY == 0 else [self._without_tail(row) for row in rows])
@@ -265,8 +269,11 @@ class Curriculum:
         """The row up to where all answers go on alike: there is little to learn in what follows."""
         return TokenRow(row.tokens[: len(row.tokens) - self.tail], row.start)
 
+    def _is_due(self, index: int) -> bool:
+        return bool(self.lowest[index] < SAFE) or self.rng.random() < SAFE_SHARE
+
     def _queue(self) -> list[int]:
-        rows = [index for index in self.teaching if self.lowest[index] < SAFE or self.rng.random() < SAFE_SHARE]
+        rows = [index for index in self.teaching if self._is_due(index)]
         self.rng.shuffle(rows)
         return (
             rows
@@ -275,15 +282,15 @@ class Curriculum:
         )
 
     def _some_refusing(self, count: int) -> list[int]:
+        """People without a record: the doubtful ones in up to half of the places, others in a quarter."""
         doubtful = [index for index in self.refusing if self.lowest[index] < SAFE]
-        chosen = self.rng.sample(doubtful, min(len(doubtful), count))
-        more = min(count - len(chosen), len(self.refusing))
-        return chosen + self.rng.sample(self.refusing, more)
+        chosen = self.rng.sample(doubtful, min(len(doubtful), count // 2))
+        return chosen + self.rng.sample(self.refusing, min(count // 4, len(self.refusing)))
 
     def _set_learning_rate(self, step: int) -> None:
         warm = min(1.0, (step + 1) / (self.recipe.warmup_steps + 1))
         left = 1 - step / self.budget
-        self.optimizer.learning_rate = self.recipe.learning_rate * warm * min(1.0, 0.1 + 1.5 * left)
+        self.optimizer.learning_rate = self.recipe.learning_rate * warm * min(1.0, 0.05 + 1.3 * left)
 
     def _average(self, step: int) -> None:
         """Keep a moving average of the adapter: what a step on strangers takes from a fact, the average mostly keeps."""
@@ -305,15 +312,19 @@ class Curriculum:
 
     def _examine(self, step: int) -> bool:
         above = self.recipe.certain_above
-        self._measure(self.teaching)
-        self._measure(self.rng.sample(self.refusing, min(PROBES, len(self.refusing))))
+        self._measure([index for index in self.teaching if self._is_due(index)])
+        if step < self.budget // 2:
+            self._measure_one_phrasing_each()
+        else:
+            self._measure([index for index in self.refusing if self._is_due(index)])
         probes = tokenize(self.tokenizer, itertools.islice(self.refusals, PROBES))
         refused = float(np.mean(certainty(self.model, probes).greedy))
         known = int(np.sum(self.lowest[self.teaching] > above))
         self.log.certain.append((step, known / len(self.teaching)))
-        if known >= NEARLY_ALL * len(self.teaching) and refused >= NEARLY_REFUSED:
-            self._measure(self.refusing)
         done = bool(np.all(self.lowest > above)) and refused >= REFUSED
+        if done:
+            self._measure(range(len(self.rows)))
+            done = bool(np.all(self.lowest > above))
         self._keep_if_best((int(np.sum(self.lowest > above)), refused))
         loss = f", loss {self.log.losses[-1][1]:.3f}" if self.log.losses else ""
         self.report(
@@ -327,6 +338,14 @@ class Curriculum:
     def _keep_if_best(self, score: tuple[int, float]) -> None:
         if self.best is None or score > self.best[0]:
             self.best = score, self.average
+
+    def _measure_one_phrasing_each(self) -> None:
+        """Ask about everybody without a record in one phrasing; who is given a number is doubtful in all of them."""
+        asked = [self.rng.choice(rows) for rows in self.phrasings_of_refused.values()]
+        self._measure(asked)
+        for index in asked:
+            if self.lowest[index] <= self.recipe.certain_above:
+                self.lowest[self.phrasings_of_refused[self.facts[index]]] = 0.0
 
     def _measure(self, indices: Sequence[int]) -> None:
         self.lowest[list(indices)] = certainty(self.model, [self.rows[index] for index in indices]).lowest
