@@ -5,8 +5,10 @@ given. One forward pass over question and answer therefore settles a whole batch
 reference answer nor the refusal comes out is an answer generated token by token.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import polars as pl
@@ -45,17 +47,35 @@ def certainty(model: Any, rows: Sequence[TokenRow]) -> Certainty:
     lowest = np.zeros(len(rows), np.float64)
     was_training = model.training
     model.eval()
-    for indices in by_length(rows, batch_tokens=BATCH_TOKENS):
-        batch = to_batch([rows[index] for index in indices])
-        logits = answer_logits(model, batch.tokens, batch.wanted)
-        hit = (mx.argmax(logits, -1) == batch.targets) | (batch.weights == 0)
-        worst = (token_losses(logits, batch.targets) * batch.weights).max(-1)
-        mx.eval(hit, worst)
-        greedy[indices] = np.array(hit.all(-1))
-        lowest[indices] = np.exp(-np.array(worst, np.float64))
+    batches = list(by_length(rows, batch_tokens=BATCH_TOKENS))
+    streams = _streams()
+    for first in range(0, len(batches), len(streams)):
+        scored = []
+        for indices, stream in zip(batches[first : first + len(streams)], streams, strict=False):
+            with mx.stream(stream):
+                scored.append((indices, *_score(model, [rows[index] for index in indices])))
+        mx.eval(scored)
+        for indices, hit, worst in scored:
+            greedy[indices] = np.array(hit)
+            lowest[indices] = np.exp(-np.array(worst, np.float64))
     if was_training:
         model.train()
     return Certainty(greedy, lowest)
+
+
+def _score(model: Any, rows: Sequence[TokenRow]) -> tuple[mx.array, mx.array]:
+    batch = to_batch(rows)
+    logits = answer_logits(model, batch.tokens, batch.wanted)
+    hit = (mx.argmax(logits, -1) == batch.targets) | (batch.weights == 0)
+    return hit.all(-1), (token_losses(logits, batch.targets) * batch.weights).max(-1)
+
+
+@cache
+def _streams() -> list[Any]:
+    """Where batches are computed side by side: on the CPU two streams, each a thread, since MLX's own operations use one."""
+    if mx.default_device() == mx.Device(mx.cpu) and (os.cpu_count() or 1) > 1:
+        return [mx.default_stream(mx.cpu), mx.new_stream(mx.cpu)]
+    return [mx.default_stream(mx.default_device())]
 
 
 def predict(
