@@ -43,9 +43,9 @@ def test_the_sample_has_upstreams_fields_in_upstreams_order_and_types(week):
 @pytest.mark.parametrize(
     ("week", "counts"),
     [
-        (WEEKS[0], {"recorded": 57, "no_record": 58, "free_agent": 45}),
+        (WEEKS[0], {"recorded": 53, "no_record": 62, "free_agent": 45}),
         (WEEKS[1], {"recorded": 47, "no_record": 65, "free_agent": 45}),
-        (WEEKS[2], {"recorded": 47, "no_record": 58, "bye": 7, "free_agent": 45}),
+        (WEEKS[2], {"recorded": 46, "no_record": 59, "bye": 7, "free_agent": 45}),
     ],
     ids=str,
 )
