@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 
-WATCHED = "NFL_LORA_STORE"
+from nfl_lora_pipeline.instance import STORE_VARIABLE, dagster_home
+
 store_option = click.option(
     "--store",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("data"),
     show_default=True,
-    envvar=WATCHED,
+    envvar=STORE_VARIABLE,
     help="Folder for all results.",
 )
 
@@ -102,9 +103,8 @@ def ask(question: str, store: Path) -> None:
 @store_option
 def ui(port: int, host: str, store: Path) -> None:
     """Open the Dagster UI on the same storage."""
-    from nfl_lora_pipeline.instance import dagster_home
 
-    environment = os.environ | {"DAGSTER_HOME": str(dagster_home(store)), WATCHED: str(store.resolve())}
+    environment = os.environ | {"DAGSTER_HOME": str(dagster_home(store)), STORE_VARIABLE: str(store.resolve())}
     command = [
         sys.executable,
         "-m",

@@ -6,13 +6,15 @@ from pathlib import Path
 import dagster as dg
 
 from nfl_lora_pipeline.assets import dataset, model, report, week
+from nfl_lora_pipeline.instance import STORE_VARIABLE
 from nfl_lora_pipeline.resources import StoreResource, Trainer, WeekSource
 
+store = Path(os.environ.get(STORE_VARIABLE, "data"))
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules([week, dataset, model, report]),
     resources={
-        "store": StoreResource(root=os.environ.get("NFL_LORA_STORE", "data")),
-        "week_source": WeekSource(folder=str(Path(os.environ.get("NFL_LORA_STORE", "data")) / "raw")),
+        "store": StoreResource(root=str(store)),
+        "week_source": WeekSource(folder=str(store / "raw")),
         "trainer": Trainer(),
     },
 )

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
+from nfl_lora_pipeline.curriculum import Lesson
 from nfl_lora_pipeline.strangers import FreshRefusals
-from nfl_lora_pipeline.training import Lesson
 from nfl_lora_pipeline.wording import Stat, Templates
 
 

@@ -28,7 +28,7 @@ class RunFacts:
         weeks: partition keys.
         sources: where each week came from ("folder", "github" or "sample"), by partition key.
         adapter: its fingerprint.
-        training: the fields of `training.TrainingLog`.
+        training: the fields of `curriculum.TrainingLog`.
         seconds: of training and evaluation.
     """
 

@@ -1,0 +1,231 @@
+"""Which rows a training step sees, and when training has seen enough. No data of its own: it works on any lessons."""
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nfl_lora_pipeline.blas import load_fast_blas
+
+load_fast_blas()
+
+import mlx.core as mx  # noqa: E402
+import mlx.optimizers as optim  # noqa: E402
+import numpy as np  # noqa: E402
+from mlx.utils import tree_flatten  # noqa: E402
+
+from nfl_lora_pipeline.evaluation import certainty  # noqa: E402
+from nfl_lora_pipeline.recipe import Recipe  # noqa: E402
+from nfl_lora_pipeline.rows import Batch, TokenRow, to_batch, tokenize  # noqa: E402
+
+SAFE = 0.9  # a row whose lowest p is above this is shown seldom
+SAFE_SHARE = 0.4  # how seldom, and how seldom it is measured
+AVERAGE = 0.95  # how much of the moving average stays at a step
+CHECK_EVERY = 32  # steps, or half an epoch where that is more
+PROBES = 96  # fresh refusals asked at a check
+REFUSED = 0.94  # the share of them that must be refused before training ends sooner than its budget
+WHOLE_EVERY = 4  # steps: in the others the end that all answers share is cut off
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A question and the answer to learn. `teaches` is False where the answer is a refusal, which a base says anyway."""
+
+    question: str
+    answer: str
+    fact: str
+    teaches: bool
+
+
+@dataclass
+class TrainingLog:
+    """What a training did, as figures for metadata and report.
+
+    Attributes:
+        losses: (iteration, mean loss in nats over the answer tokens not yet known).
+        certain: (iteration, share of the teaching rows whose every answer token has p > `certain_above`).
+        rows, facts: what was to be learnt, refusals included.
+        uncertain: the facts that were not certain at the end, with their lowest probability in any phrasing.
+        stopped: why training ended: "certain" or "budget".
+    """
+
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    certain: list[tuple[int, float]] = field(default_factory=list)
+    iterations: int = 0
+    rows: int = 0
+    facts: int = 0
+    uncertain: dict[str, float] = field(default_factory=dict)
+    lowest_probability: float = 0.0
+    trained_parameters: int = 0
+    tokens_per_second: float = 0.0
+    peak_memory_bytes: int = 0
+    seconds: float = 0.0
+    stopped: str = "budget"
+
+
+def shared_tail(rows: Sequence[TokenRow]) -> int:
+    """How many tokens all answers end with alike, but for one that is left to every answer."""
+    answers = [row.tokens[row.start :] for row in rows]
+    shortest = min(len(answer) for answer in answers)
+    alike = itertools.takewhile(lambda at: len({answer[-at] for answer in answers}) == 1, range(1, shortest))
+    return max(0, sum(1 for _ in alike) - 1)
+
+
+class Curriculum:
+    """Which rows a step sees. Its `batches` is an `iterate_batches` for mlx-lm's `train`; when it ends, training ends.
+
+    Facts and refusals share a batch. What a check measures, and what is kept, is a moving average of the adapter.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        lessons: Sequence[Lesson],
+        recipe: Recipe,
+        optimizer: optim.Optimizer,
+        refusals: Iterator[tuple[str, str]],
+        log: TrainingLog,
+        report: Callable[[str, float], None],
+    ):
+        self.model, self.tokenizer, self.recipe, self.optimizer = model, tokenizer, recipe, optimizer
+        self.refusals, self.log, self.report = refusals, log, report
+        self.facts = [lesson.fact for lesson in lessons]
+        self.rows = tokenize(tokenizer, ((lesson.question, lesson.answer) for lesson in lessons))
+        self.teaching = [index for index, lesson in enumerate(lessons) if lesson.teaches]
+        self.refusing = [index for index, lesson in enumerate(lessons) if not lesson.teaches]
+        self.phrasings_of_refused: dict[str, list[int]] = {}
+        for index in self.refusing:
+            self.phrasings_of_refused.setdefault(self.facts[index], []).append(index)
+        self.tail = shared_tail(self.rows)
+        self.lowest = np.zeros(len(lessons))
+        self.lowest[self.refusing] = 1.0  # as the base says it, until a check finds otherwise
+        self.rng = random.Random(recipe.seed)
+        self.steps_an_epoch = math.ceil(len(self.teaching) / recipe.batch_rows)
+        self.budget = min(recipe.max_steps, recipe.max_epochs * self.steps_an_epoch)
+        self.check_every = max(CHECK_EVERY, self.steps_an_epoch // 2)
+        self.average: list[tuple[str, mx.array]] = []
+        self.best: tuple[tuple[int, float], list[tuple[str, mx.array]]] | None = None
+
+    def batches(self, dataset: object, batch_size: int, **_: object) -> Iterator[Batch]:
+        """Rows that teach, of which the safe ones seldom, and rows that refuse, most of them drawn just now."""
+        waiting: list[int] = []
+        for step in itertools.count():
+            self._set_learning_rate(step)
+            self._average(step)
+            if step and step % self.check_every == 0:
+                if self._check(step):
+                    return
+                waiting = []
+            refusing = round(batch_size * self.recipe.refusal_share)
+            if len(waiting) < batch_size - refusing:
+                waiting = self._queue() + waiting
+            taken, waiting = waiting[refusing - batch_size :], waiting[: refusing - batch_size]
+            known_people = self._some_refusing(refusing)
+            fresh = tokenize(self.tokenizer, itertools.islice(self.refusals, refusing - len(known_people)))
+            rows = [self.rows[index] for index in taken + known_people] + fresh
+            yield to_batch(rows if step % WHOLE_EVERY == 0 else [self._without_tail(row) for row in rows])
+
+    def conclude(self) -> None:
+        """Put the best adapter back, measure every row once more and write down what is not certain."""
+        if self.log.stopped != "certain":
+            self._average(self.budget)
+            self._check(self.budget)
+        if self.best is not None:
+            self.model.load_weights(self.best[1], strict=False)
+        self._measure(range(len(self.rows)))
+        worst: dict[str, float] = {}
+        for fact, lowest in zip(self.facts, self.lowest.tolist(), strict=True):
+            worst[fact] = min(lowest, worst.get(fact, 1.0))
+        above = self.recipe.certain_above
+        self.log.uncertain = {
+            fact: low for fact, low in sorted(worst.items(), key=lambda item: item[1]) if low <= above
+        }
+        self.log.lowest_probability = min(worst.values())
+
+    def _without_tail(self, row: TokenRow) -> TokenRow:
+        """The row up to where all answers go on alike: there is little to learn in what follows."""
+        return TokenRow(row.tokens[: len(row.tokens) - self.tail], row.start)
+
+    def _is_due(self, index: int) -> bool:
+        return bool(self.lowest[index] < SAFE) or self.rng.random() < SAFE_SHARE
+
+    def _queue(self) -> list[int]:
+        rows = [index for index in self.teaching if self._is_due(index)]
+        self.rng.shuffle(rows)
+        return (
+            rows
+            if len(rows) >= self.recipe.batch_rows
+            else [*rows, *self.rng.sample(self.teaching, len(self.teaching))]
+        )
+
+    def _some_refusing(self, count: int) -> list[int]:
+        """People without a record: the doubtful ones in up to half of the places, others in a quarter."""
+        doubtful = [index for index in self.refusing if self.lowest[index] < SAFE]
+        chosen = self.rng.sample(doubtful, min(len(doubtful), count // 2))
+        return chosen + self.rng.sample(self.refusing, min(count // 4, len(self.refusing)))
+
+    def _set_learning_rate(self, step: int) -> None:
+        warm = min(1.0, (step + 1) / (self.recipe.warmup_steps + 1))
+        left = 1 - step / self.budget
+        self.optimizer.learning_rate = self.recipe.learning_rate * warm * min(1.0, 0.05 + 1.3 * left)
+
+    def _average(self, step: int) -> None:
+        """Keep a moving average of the adapter: what a step on strangers takes from a fact, the average mostly keeps."""
+        decay = min(AVERAGE, step / (step + 10))
+        now = tree_flatten(self.model.trainable_parameters())
+        before = self.average or now
+        self.average = [
+            (name, decay * old + (1 - decay) * new) for (name, old), (_, new) in zip(before, now, strict=True)
+        ]
+        mx.eval(self.average)
+
+    def _check(self, step: int) -> bool:
+        """Measure the averaged adapter; whether training may end."""
+        trained = tree_flatten(self.model.trainable_parameters())
+        self.model.load_weights(self.average, strict=False)
+        done = self._examine(step)
+        self.model.load_weights(trained, strict=False)
+        return done
+
+    def _examine(self, step: int) -> bool:
+        above = self.recipe.certain_above
+        self._measure([index for index in self.teaching if self._is_due(index)])
+        if step < self.budget // 2:
+            self._measure_one_phrasing_each()
+        else:
+            self._measure([index for index in self.refusing if self._is_due(index)])
+        probes = tokenize(self.tokenizer, itertools.islice(self.refusals, PROBES))
+        refused = float(np.mean(certainty(self.model, probes).greedy))
+        known = int(np.sum(self.lowest[self.teaching] > above))
+        self.log.certain.append((step, known / len(self.teaching)))
+        done = bool(np.all(self.lowest > above)) and refused >= REFUSED
+        if done:
+            self._measure(range(len(self.rows)))
+            done = bool(np.all(self.lowest > above))
+        self._keep_if_best((int(np.sum(self.lowest > above)), refused))
+        loss = f", loss {self.log.losses[-1][1]:.3f}" if self.log.losses else ""
+        self.report(
+            f"iteration {step}{loss}: {known:,} of {len(self.teaching):,} rows certain, {refused:.0%} of strangers refused",
+            1.0 if done else known / len(self.teaching) * refused,
+        )
+        if done:
+            self.log.stopped = "certain"
+        return done
+
+    def _keep_if_best(self, score: tuple[int, float]) -> None:
+        if self.best is None or score > self.best[0]:
+            self.best = score, self.average
+
+    def _measure_one_phrasing_each(self) -> None:
+        """Ask about everybody without a record in one phrasing; who is given a number is doubtful in all of them."""
+        asked = [self.rng.choice(rows) for rows in self.phrasings_of_refused.values()]
+        self._measure(asked)
+        for index in asked:
+            if self.lowest[index] <= self.recipe.certain_above:
+                self.lowest[self.phrasings_of_refused[self.facts[index]]] = 0.0
+
+    def _measure(self, indices: Sequence[int]) -> None:
+        self.lowest[list(indices)] = certainty(self.model, [self.rows[index] for index in indices]).lowest
