@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from nfl_lora_pipeline.blas import load_fast_blas, use_one_thread
+from nfl_lora_pipeline.blas import load_fast_blas, suit_small_models
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "embedded" / "model"
@@ -65,7 +65,7 @@ def load(base: BaseModel, *, adapter: Path | None = None) -> tuple[Any, Any]:
     """
     load_fast_blas()
     if base.size_bytes < SMALL_BYTES:
-        use_one_thread()
+        suit_small_models()
     import mlx_lm
 
     try:

@@ -6,6 +6,7 @@ with global visibility *before* `mlx.core` takes its place: 5.6 GFLOP/s become 1
 
 import contextlib
 import ctypes
+import os
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
@@ -36,8 +37,13 @@ def load_fast_blas() -> str | None:
     return None
 
 
-def use_one_thread() -> None:
-    """Let the BLAS keep to one thread, which is faster where matrices are small: its threads wait longer than they work."""
+def suit_small_models() -> None:
+    """Let the BLAS keep to one thread, and MLX hand out work to several streams at a time.
+
+    Where matrices are small, the threads of a BLAS wait longer than they work. MLX goes through a graph in depth first,
+    so that one stream's work is handed out before another's begins, unless it is told how wide to look.
+    """
+    os.environ.setdefault("MLX_BFS_MAX_WIDTH", "1000")
     library = load_fast_blas()
     if library is None:
         return

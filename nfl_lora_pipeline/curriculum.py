@@ -18,7 +18,8 @@ from mlx.utils import tree_flatten  # noqa: E402
 
 from nfl_lora_pipeline.evaluation import certainty  # noqa: E402
 from nfl_lora_pipeline.recipe import Recipe  # noqa: E402
-from nfl_lora_pipeline.rows import Batch, TokenRow, to_batch, tokenize  # noqa: E402
+from nfl_lora_pipeline.rows import Batch, TokenRow, to_batches, tokenize  # noqa: E402
+from nfl_lora_pipeline.streams import streams  # noqa: E402
 
 SAFE = 0.9  # a row whose lowest p is above this is shown seldom
 SAFE_SHARE = 0.4  # how seldom, and how seldom it is measured
@@ -26,6 +27,8 @@ AVERAGE = 0.95  # how much of the moving average stays at a step
 CHECK_EVERY = 32  # steps, or half an epoch where that is more
 PROBES = 96  # fresh refusals asked at a check
 REFUSED = 0.94  # the share of them that must be refused before training ends sooner than its budget
+OVERTIME = 0.1  # of the budget: steps behind it, at the lowest learning rate, while a row is not certain
+OVERTIME_CHECK = 16  # steps
 WHOLE_EVERY = 4  # steps: in the others the end that all answers share is cut off
 
 
@@ -48,7 +51,7 @@ class TrainingLog:
         certain: (iteration, share of the teaching rows whose every answer token has p > `certain_above`).
         rows, facts: what was to be learnt, refusals included.
         uncertain: the facts that were not certain at the end, with their lowest probability in any phrasing.
-        stopped: why training ended: "certain" or "budget".
+        stopped: why training ended: "certain" (every row is) or "budget".
     """
 
     losses: list[tuple[int, float]] = field(default_factory=list)
@@ -105,18 +108,19 @@ class Curriculum:
         self.rng = random.Random(recipe.seed)
         self.steps_an_epoch = math.ceil(len(self.teaching) / recipe.batch_rows)
         self.budget = min(recipe.max_steps, recipe.max_epochs * self.steps_an_epoch)
+        self.last_step = self.budget + int(OVERTIME * self.budget)
         self.check_every = max(CHECK_EVERY, self.steps_an_epoch // 2)
         self.average: list[tuple[str, mx.array]] = []
         self.best: tuple[tuple[int, float], list[tuple[str, mx.array]]] | None = None
 
-    def batches(self, dataset: object, batch_size: int, **_: object) -> Iterator[Batch]:
+    def batches(self, dataset: object, batch_size: int, **_: object) -> Iterator[list[Batch]]:
         """Rows that teach, of which the safe ones seldom, and rows that refuse, most of them drawn just now."""
         waiting: list[int] = []
         for step in itertools.count():
             self._set_learning_rate(step)
             self._average(step)
-            if step and step % self.check_every == 0:
-                if self._check(step):
+            if self._is_time_to_check(step):
+                if self._check(step) or step >= self.last_step:
                     return
                 waiting = []
             refusing = round(batch_size * self.recipe.refusal_share)
@@ -126,16 +130,16 @@ class Curriculum:
             known_people = self._some_refusing(refusing)
             fresh = tokenize(self.tokenizer, itertools.islice(self.refusals, refusing - len(known_people)))
             rows = [self.rows[index] for index in taken + known_people] + fresh
-            yield to_batch(rows if step % WHOLE_EVERY == 0 else [self._without_tail(row) for row in rows])
+            if step % WHOLE_EVERY:
+                rows = [self._without_tail(row) for row in rows]
+            yield to_batches(rows, len(streams()))
 
     def conclude(self) -> None:
-        """Put the best adapter back, measure every row once more and write down what is not certain."""
+        """Put the best adapter back and write down what is not certain."""
+        assert self.best is not None, "conclude() before training has ended"
+        self.model.load_weights(self.best[1], strict=False)
         if self.log.stopped != "certain":
-            self._average(self.budget)
-            self._check(self.budget)
-        if self.best is not None:
-            self.model.load_weights(self.best[1], strict=False)
-        self._measure(range(len(self.rows)))
+            self._measure(range(len(self.rows)))
         worst: dict[str, float] = {}
         for fact, lowest in zip(self.facts, self.lowest.tolist(), strict=True):
             worst[fact] = min(lowest, worst.get(fact, 1.0))
@@ -148,6 +152,11 @@ class Curriculum:
     def _without_tail(self, row: TokenRow) -> TokenRow:
         """The row up to where all answers go on alike: there is little to learn in what follows."""
         return TokenRow(row.tokens[: len(row.tokens) - self.tail], row.start)
+
+    def _is_time_to_check(self, step: int) -> bool:
+        if step < self.budget:
+            return step > 0 and step % self.check_every == 0
+        return (step - self.budget) % OVERTIME_CHECK == 0 or step >= self.last_step
 
     def _is_due(self, index: int) -> bool:
         return bool(self.lowest[index] < SAFE) or self.rng.random() < SAFE_SHARE
@@ -169,7 +178,7 @@ class Curriculum:
 
     def _set_learning_rate(self, step: int) -> None:
         warm = min(1.0, (step + 1) / (self.recipe.warmup_steps + 1))
-        left = 1 - step / self.budget
+        left = max(0.0, 1 - step / self.budget)
         self.optimizer.learning_rate = self.recipe.learning_rate * warm * min(1.0, 0.05 + 1.3 * left)
 
     def _average(self, step: int) -> None:
@@ -201,11 +210,13 @@ class Curriculum:
         refused = float(np.mean(certainty(self.model, probes).greedy))
         known = int(np.sum(self.lowest[self.teaching] > above))
         self.log.certain.append((step, known / len(self.teaching)))
-        done = bool(np.all(self.lowest > above)) and refused >= REFUSED
+        done = bool(np.all(self.lowest > above)) and (refused >= REFUSED or step >= self.budget)
         if done:
             self._measure(range(len(self.rows)))
             done = bool(np.all(self.lowest > above))
-        self._keep_if_best((int(np.sum(self.lowest > above)), refused))
+        score = int(np.sum(self.lowest > above)), refused
+        if done or self.best is None or score > self.best[0]:
+            self.best = score, self.average
         loss = f", loss {self.log.losses[-1][1]:.3f}" if self.log.losses else ""
         self.report(
             f"iteration {step}{loss}: {known:,} of {len(self.teaching):,} rows certain, {refused:.0%} of strangers refused",
@@ -214,10 +225,6 @@ class Curriculum:
         if done:
             self.log.stopped = "certain"
         return done
-
-    def _keep_if_best(self, score: tuple[int, float]) -> None:
-        if self.best is None or score > self.best[0]:
-            self.best = score, self.average
 
     def _measure_one_phrasing_each(self) -> None:
         """Ask about everybody without a record in one phrasing; who is given a number is doubtful in all of them."""

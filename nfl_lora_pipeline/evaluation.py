@@ -5,10 +5,8 @@ given. One forward pass over question and answer therefore settles a whole batch
 reference answer nor the refusal comes out is an answer generated token by token.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import polars as pl
@@ -23,8 +21,9 @@ import numpy as np  # noqa: E402
 from nfl_lora_pipeline.base_model import answer as generate_answers  # noqa: E402
 from nfl_lora_pipeline.forward import answer_logits, token_losses  # noqa: E402
 from nfl_lora_pipeline.rows import TokenRow, by_length, to_batch, tokenize  # noqa: E402
+from nfl_lora_pipeline.streams import streams  # noqa: E402
 
-BATCH_TOKENS = 3000
+BATCH_TOKENS = 1500
 GENERATE_ROWS = 64
 
 
@@ -48,10 +47,10 @@ def certainty(model: Any, rows: Sequence[TokenRow]) -> Certainty:
     was_training = model.training
     model.eval()
     batches = list(by_length(rows, batch_tokens=BATCH_TOKENS))
-    streams = _streams()
-    for first in range(0, len(batches), len(streams)):
+    lanes = streams()
+    for first in range(0, len(batches), len(lanes)):
         scored = []
-        for indices, stream in zip(batches[first : first + len(streams)], streams, strict=False):
+        for indices, stream in zip(batches[first : first + len(lanes)], lanes, strict=False):
             with mx.stream(stream):
                 scored.append((indices, *_score(model, [rows[index] for index in indices])))
         mx.eval(scored)
@@ -68,14 +67,6 @@ def _score(model: Any, rows: Sequence[TokenRow]) -> tuple[mx.array, mx.array]:
     logits = answer_logits(model, batch.tokens, batch.wanted)
     hit = (mx.argmax(logits, -1) == batch.targets) | (batch.weights == 0)
     return hit.all(-1), (token_losses(logits, batch.targets) * batch.weights).max(-1)
-
-
-@cache
-def _streams() -> list[Any]:
-    """Where batches are computed side by side: on the CPU two streams, each a thread, since MLX's own operations use one."""
-    if mx.default_device() == mx.Device(mx.cpu) and (os.cpu_count() or 1) > 1:
-        return [mx.default_stream(mx.cpu), mx.new_stream(mx.cpu)]
-    return [mx.default_stream(mx.default_device())]
 
 
 def predict(

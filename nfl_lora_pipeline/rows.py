@@ -68,6 +68,16 @@ def to_batch(rows: Sequence[TokenRow]) -> Batch:
     return Batch(mx.array(tokens), mx.array(wanted), mx.array(targets), mx.array(weights))
 
 
+def to_batches(rows: Sequence[TokenRow], count: int) -> list[Batch]:
+    """Rows in one batch, or (`count` 2) in two that hold about as many padded tokens, the shorter rows in the first."""
+    if count == 1 or len(rows) < 2:
+        return [to_batch(rows)]
+    rows = sorted(rows, key=lambda row: len(row.tokens))
+    widths = [len(row.tokens) for row in rows]
+    cut = min(range(1, len(rows)), key=lambda cut: max(cut * widths[cut - 1], (len(rows) - cut) * widths[-1]))
+    return [to_batch(rows[:cut]), to_batch(rows[cut:])]
+
+
 def by_length(rows: Sequence[TokenRow], *, batch_tokens: int) -> Iterator[list[int]]:
     """Indices of `rows`, the shorter first, in batches of at most `batch_tokens` padded tokens (one row at least)."""
     batch: list[int] = []

@@ -32,16 +32,22 @@ from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 from nfl_lora_pipeline.curriculum import Curriculum, Lesson, TrainingLog  # noqa: E402
 from nfl_lora_pipeline.forward import answer_logits, token_losses  # noqa: E402
 from nfl_lora_pipeline.recipe import Recipe  # noqa: E402
+from nfl_lora_pipeline.rows import Batch  # noqa: E402
+from nfl_lora_pipeline.streams import streams  # noqa: E402
 
 KNOWN_LOSS = 0.05  # nats: a token with p above 0.95 is left out of the loss
 
 
-def recall_loss(model: nn.Module, *batch: mx.array) -> tuple[mx.array, mx.array]:
-    """Mean cross-entropy over the answer tokens not yet known, and the number of all tokens read; arguments: a `Batch`."""
-    tokens, wanted, targets, weights = batch
-    losses = token_losses(answer_logits(model, tokens, wanted), targets)
-    unknown = mx.stop_gradient(weights * (losses > KNOWN_LOSS))
-    return (losses * unknown).sum() / mx.maximum(unknown.sum(), 8.0), mx.array(tokens.size)
+def recall_loss(model: nn.Module, *batches: Batch) -> tuple[mx.array, mx.array]:
+    """Mean cross-entropy over the answer tokens not yet known, and the number of all tokens read, over all batches."""
+    sums, counts = [], []
+    for (tokens, wanted, targets, weights), stream in zip(batches, streams(), strict=False):
+        with mx.stream(stream):
+            losses = token_losses(answer_logits(model, tokens, wanted), targets)
+            unknown = mx.stop_gradient(weights * (losses > KNOWN_LOSS))
+            sums.append((losses * unknown).sum())
+            counts.append(unknown.sum())
+    return sum(sums) / mx.maximum(sum(counts), 8.0), mx.array(sum(batch.tokens.size for batch in batches))
 
 
 def train_adapter(
@@ -80,9 +86,9 @@ def train_adapter(
     curriculum = Curriculum(model, tokenizer, lessons, recipe, optimizer, refusals, log, report)
     args = TrainingArgs(
         batch_size=recipe.batch_rows,
-        iters=curriculum.budget,
+        iters=curriculum.last_step + 1,  # it is the batches that end
         steps_per_report=10,
-        steps_per_save=curriculum.budget + 1,
+        steps_per_save=curriculum.last_step + 1,
         adapter_file=str(folder / "adapters.safetensors"),
         clear_cache_threshold=1 << 32,
     )
