@@ -10,15 +10,41 @@ from typing import Any
 
 import click
 
-from nfl_lora_pipeline.instance import STORE_VARIABLE, dagster_home
+from nfl_lora_pipeline.instance import dagster_home
+from nfl_lora_pipeline.settings import Settings, variable
 
 store_option = click.option(
     "--store",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("data"),
     show_default=True,
-    envvar=STORE_VARIABLE,
+    envvar=variable("store"),
     help="Folder for all results.",
+)
+stats_option = click.option(
+    "--stats",
+    default="receiving_yards",
+    show_default=True,
+    help="receiving_yards, receptions, targets, receiving_touchdowns, fantasy_points; several with commas; or all.",
+)
+source_option = click.option(
+    "--source",
+    type=click.Choice(["auto", "folder", "github", "sample"]),
+    default="auto",
+    show_default=True,
+    help="auto: the folder, else a download; `run` ends at the bundled sample of invented people.",
+)
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Folder of raw weeks, {season}/{week}/WR.json.  [default: raw in the store]",
+)
+recipe_option = click.option(
+    "--recipe", default="embedded", show_default=True, help="A shipped recipe or the path of a YAML file."
+)
+base_model_option = click.option(
+    "--base-model", default="", help="embedded, a folder or a Hugging Face id.  [default: the recipe's]"
 )
 
 
@@ -42,31 +68,17 @@ def main() -> None:
 @main.command()
 @click.option("--season", type=click.IntRange(2000, 2099), default=2025, show_default=True)
 @click.option("--weeks", default="1", show_default=True, help="1, 1-3 or 1,4-6.")
-@click.option(
-    "--stats",
-    default="receiving_yards",
-    show_default=True,
-    help="receiving_yards, receptions, targets, receiving_touchdowns, fantasy_points; several with commas; or all.",
-)
-@click.option(
-    "--source",
-    type=click.Choice(["auto", "folder", "github", "sample"]),
-    default="auto",
-    show_default=True,
-    help="auto: the folder, else a download, else the bundled sample of invented people.",
-)
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=None,
-    help="Folder of raw weeks, {season}/{week}/WR.json.  [default: raw in the store]",
-)
-@click.option("--recipe", default="embedded", show_default=True, help="A shipped recipe or the path of a YAML file.")
-@click.option("--base-model", default="", help="embedded, a folder or a Hugging Face id.  [default: the recipe's]")
+@stats_option
+@source_option
+@data_dir_option
+@recipe_option
+@base_model_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on the last line.")
 @store_option
 def run(**options: Any) -> None:
     """The whole job: fetch weeks, train an adapter, evaluate it, answer three questions before and after."""
+    names = ("stats", "recipe", "base_model")
+    os.environ.update({variable(name): options[name] for name in names})  # of the assets' code versions
     from nfl_lora_pipeline.job import Order, run_job
     from nfl_lora_pipeline.terminal import Screen, show_outcome
 
@@ -100,23 +112,24 @@ def ask(question: str, store: Path) -> None:
 @main.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
+@click.option(
+    "--watch", is_flag=True, help="Look for new and corrected weeks, and carry them on to a promoted adapter."
+)
+@click.option(
+    "--weeks", default="", help="Weeks to train on, as partition keys: 2025-W01,2025-W02.  [default: all held]"
+)
+@stats_option
+@source_option
+@data_dir_option
+@recipe_option
+@base_model_option
 @store_option
-def ui(port: int, host: str, store: Path) -> None:
+def ui(port: int, host: str, store: Path, data_dir: Path | None, **options: Any) -> None:
     """Open the Dagster UI on the same storage."""
-
-    environment = os.environ | {"DAGSTER_HOME": str(dagster_home(store)), STORE_VARIABLE: str(store.resolve())}
-    command = [
-        sys.executable,
-        "-m",
-        "dagster",
-        "dev",
-        "-m",
-        "nfl_lora_pipeline.definitions",
-        "-p",
-        str(port),
-        "-h",
-        host,
-    ]
+    settings = Settings(store=str(store), data_dir=str(data_dir or ""), **options)
+    environment = os.environ | settings.to_environment() | {"DAGSTER_HOME": str(dagster_home(store))}
+    where = ["-p", str(port), "-h", host]
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "nfl_lora_pipeline.definitions", *where]
     raise SystemExit(subprocess.call(command, env=environment))
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-STORE_VARIABLE = "NFL_LORA_STORE"  # the environment variable that names the store's folder
 SETTINGS = """\
 # Written by nfl-lora; edit as you like.
 telemetry:

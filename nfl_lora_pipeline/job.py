@@ -1,7 +1,7 @@
 """The main job, run in this process on the same Dagster instance as the UI's."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from nfl_lora_pipeline.assets.report import evaluation_report
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.instance import dagster_home
 from nfl_lora_pipeline.recipe import load_recipe
-from nfl_lora_pipeline.resources import StoreResource, Trainer, WeekSource
+from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
+from nfl_lora_pipeline.settings import as_list
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.week import NflWeek, parse_weeks
-from nfl_lora_pipeline.wording import Stat, choose_stats
+from nfl_lora_pipeline.wording import choose_stats
 
+CODE_VERSION_TAG, DATA_VERSION_TAG = "dagster/code_version", "dagster/data_version"
+INPUT_VERSION_TAG = "dagster/input_data_version"
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
-WEEK_ASSETS = [raw_wr_json, players, qa_pairs]
 SEASON_ASSETS = [dataset_splits, base_model, adapter, evaluation_report]
 
 
@@ -31,7 +33,7 @@ class Order:
     """What is to be done, checked."""
 
     weeks: list[NflWeek]
-    stats: list[Stat]
+    lessons: Lessons
     store: Store
     source: WeekSource
     trainer: Trainer
@@ -54,13 +56,14 @@ class Order:
         Raises:
             ValueError: an option has a value that nothing can be done with.
         """
-        chosen = choose_stats([stat.strip() for stat in stats.split(",")])
+        chosen = choose_stats(as_list(stats))
+        numbered = [NflWeek(season, week) for week in parse_weeks(weeks)]
         if data_dir is not None and not data_dir.is_dir():
             raise ValueError(f"--data-dir {data_dir}: no such folder")
         load_recipe(recipe)
         return cls(
-            weeks=[NflWeek(season, week) for week in parse_weeks(weeks)],
-            stats=chosen,
+            weeks=numbered,
+            lessons=Lessons(weeks=[str(week) for week in numbered], stats=list(chosen)),
             store=Store(store),
             source=WeekSource(
                 kind=source,
@@ -80,44 +83,78 @@ class Outcome:
 
 
 def run_job(order: Order, *, listener: progress.Listener) -> Outcome:
-    """Materialise everything for the order's weeks: one run a week, then one for the season.
+    """Bring everything up to date for the order's weeks, on the instance beside the store.
+
+    Raises:
+        ValueError: a step failed; the text is the step's.
+    """
+    with dg.DagsterInstance.from_config(str(dagster_home(order.store.root))) as instance, progress.listening(listener):
+        steps = update(order, instance)
+    report = order.store.report(order.store.latest())
+    summary = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    return Outcome(summary | {"report": str((report / "report.md").resolve())}, steps)
+
+
+def update(order: Order, instance: dg.DagsterInstance) -> dict[str, float]:
+    """Fetch the order's weeks, make what hangs on a change, then the season's assets, which reuse what is there already.
+
+    Returns:
+        The seconds that each asset took.
 
     Raises:
         ValueError: a step failed; the text is the step's.
     """
     keys = [str(week) for week in order.weeks]
     steps: dict[str, float] = {}
-    with dg.DagsterInstance.from_config(str(dagster_home(order.store.root))) as instance, progress.listening(listener):
-        instance.add_dynamic_partitions(str(nfl_week.name), keys)
-        for key in keys:
-            _materialise(WEEK_ASSETS, order, instance, steps, partition_key=key)
-        _materialise(SEASON_ASSETS, order, instance, steps)
-    report = order.store.report(order.store.latest())
-    summary = json.loads((report / "report.json").read_text(encoding="utf-8"))
-    return Outcome(summary | {"report": str((report / "report.md").resolve())}, steps)
+    instance.add_dynamic_partitions(str(nfl_week.name), keys)
+    for key in keys:
+        _materialise([raw_wr_json], order, instance, steps, partition_key=key)
+        for asset in (players, qa_pairs):
+            if is_stale(asset, instance, partition_key=key):
+                _materialise([asset], order, instance, steps, partition_key=key)
+    _materialise(SEASON_ASSETS, order, instance, steps)
+    return steps
+
+
+def is_stale(asset: dg.AssetsDefinition, instance: dg.DagsterInstance, *, partition_key: str) -> bool:
+    """Whether a week's asset was never made, or its code or the data version of what it is made from has changed since."""
+    made = _newest(asset.key, instance, partition_key)
+    if made is None or made.get(CODE_VERSION_TAG) != asset.code_versions_by_key[asset.key]:
+        return True
+    return any(
+        (_newest(key, instance, partition_key) or {}).get(DATA_VERSION_TAG)
+        != made.get(f"{INPUT_VERSION_TAG}/{key.to_user_string()}")
+        for key in asset.dependency_keys
+    )
+
+
+def _newest(key: dg.AssetKey, instance: dg.DagsterInstance, partition_key: str) -> Mapping[str, str] | None:
+    """The tags of the newest materialisation of a partition."""
+    wanted = dg.AssetRecordsFilter(key, asset_partitions=[partition_key])
+    for record in instance.fetch_materializations(wanted, limit=1).records:
+        materialization = record.asset_materialization
+        return materialization.tags if materialization else None
+    return None
 
 
 def _materialise(
-    assets: Sequence[Any],
+    assets: Sequence[dg.AssetsDefinition],
     order: Order,
     instance: dg.DagsterInstance,
     steps: dict[str, float],
     *,
     partition_key: str | None = None,
 ) -> None:
-    config: dict[str, Any] = {"loggers": QUIET}
-    if partition_key is None:
-        chosen = {"weeks": [str(week) for week in order.weeks], "stats": order.stats}
-        config["ops"] = {"dataset_splits": {"config": chosen}}
     try:
         result = dg.materialize(
             assets,
             instance=instance,
             partition_key=partition_key,
-            run_config=config,
+            run_config={"loggers": QUIET},
             resources={
                 "store": StoreResource(root=str(order.store.root)),
                 "week_source": order.source,
+                "lessons": order.lessons,
                 "trainer": order.trainer,
             },
         )

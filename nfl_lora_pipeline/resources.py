@@ -1,13 +1,16 @@
-"""What the assets are given: a folder to keep things in, a source of weeks, a way to train."""
+"""What the assets are given: a folder to keep things in, a source of weeks, what to teach and how to train."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from nfl_lora_pipeline.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.settings import Settings, as_list
 from nfl_lora_pipeline.source import UPSTREAM_URL, RawWeek, SourceKind, fetch_week
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline.wording import Stat, choose_stats
 
 
 class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -53,6 +56,28 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
         )
 
 
+class Lessons(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """What is taught.
+
+    Attributes:
+        weeks: partition keys; empty for every week held of the newest season.
+        stats: columns of the players frame that `templates.yaml` has words for, or "all".
+        mode: "every_fact", or "random_facts" for the split of the original experiment.
+    """
+
+    weeks: list[str] = []
+    stats: list[str] = ["receiving_yards"]
+    mode: str = "every_fact"
+
+    def chosen_stats(self) -> list[Stat]:
+        """The stats, checked.
+
+        Raises:
+            ValueError: there are no words for one.
+        """
+        return choose_stats(self.stats)
+
+
 class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
     """How to train, and what.
 
@@ -68,3 +93,13 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The recipe, with the base model it is to be used on."""
         recipe = load_recipe(self.recipe)
         return recipe.model_copy(update={"base_model": self.base_model}) if self.base_model else recipe
+
+
+def resources_of(settings: Settings) -> dict[str, Any]:
+    """All resources of a deployment, by the names that the assets use."""
+    return {
+        "store": StoreResource(root=settings.store),
+        "week_source": WeekSource(kind=settings.source, folder=str(settings.folder), base_url=settings.base_url),
+        "lessons": Lessons(weeks=as_list(settings.weeks), stats=as_list(settings.stats), mode=settings.mode),
+        "trainer": Trainer(recipe=settings.recipe, base_model=settings.base_model),
+    }

@@ -49,11 +49,13 @@ def split_rows(
         leaves the old rows in their splits and in their order.
 
     Raises:
-        ValueError: there is no row to train on.
+        ValueError: there is no question about a stat.
     """
+    if missing := set(stats) - set(pairs["stat"].unique()):
+        raise ValueError(
+            f"no question about {', '.join(sorted(missing))}: materialise `qa_pairs` with these stats first"
+        )
     chosen = pairs.filter(pl.col("stat").is_in(list(stats)))
-    if chosen.is_empty():
-        raise ValueError(f"no question about {', '.join(stats)}: materialise `qa_pairs` for at least one week first")
     rows = _random_facts(chosen, templates) if mode == "random_facts" else _every_fact(chosen, templates, stats)
     keys = rows.select(pl.concat_str("fact", "phrasing", separator="/")).to_series()
     order = pl.Series("order", [share(key) for key in keys], dtype=pl.Float64)

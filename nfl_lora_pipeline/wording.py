@@ -150,6 +150,6 @@ def choose_stats(wanted: Sequence[str]) -> list[Stat]:
         ValueError: there are no words for a stat.
     """
     known = list(load_templates().stats)
-    if unknown := [stat for stat in wanted if stat not in (*known, "all")]:
+    if unknown := [stat for stat in wanted or [""] if stat not in (*known, "all")]:
         raise ValueError(f"stat {unknown[0]!r}: use {', '.join(known)} or all")
     return [stat for stat in known if stat in wanted or "all" in wanted]

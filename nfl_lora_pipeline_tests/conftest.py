@@ -1,6 +1,7 @@
 """Fixtures that the tests share."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,15 @@ load_fast_blas()  # before a test module imports mlx.core: it does nothing after
 
 REPOSITORY = Path(__file__).parent.parent
 REAL_DATA = REPOSITORY.parent / "shared" / "nfl-data"
+
+
+@pytest.fixture(autouse=True)
+def same_environment():
+    """The command line leaves its settings in the environment of its process."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.definitions import defs
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.player_checks import CHECKS
-from nfl_lora_pipeline.resources import StoreResource, Trainer, WeekSource
+from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
@@ -51,17 +51,17 @@ class Graph:
         upstream.write_week(self.folder / "raw", content)
 
     def materialise(
-        self, assets: Sequence[Any], *, week: str | None = None, raise_on_error: bool = True, **config: Any
+        self, assets: Sequence[Any], *, week: str | None = None, raise_on_error: bool = True, **lessons: Any
     ) -> dg.ExecuteInProcessResult:
         return dg.materialize_to_memory(
             assets,
             instance=self.instance,
             partition_key=week,
             raise_on_error=raise_on_error,
-            run_config={"ops": config} if config else None,
             resources={
                 "store": StoreResource(root=str(self.store.root)),
                 "week_source": WeekSource(kind="folder", folder=str(self.folder / "raw")),
+                "lessons": Lessons(**lessons),
                 "trainer": Trainer(recipe=self.recipe),
             },
         )
@@ -215,7 +215,7 @@ def test_a_report_on_other_splits_than_the_adapters_says_what_to_do(whole):
     store = whole.graph.store
     old = files_of(store.splits)
     try:
-        whole.graph.materialise([dataset_splits], dataset_splits={"config": {"stats": ["targets"]}})
+        whole.graph.materialise([dataset_splits], mode="random_facts")
         with pytest.raises(dg.Failure) as caught:
             whole.graph.materialise([evaluation_report])
         assert "adapter" in str(caught.value.description)
@@ -315,7 +315,7 @@ def test_no_question_is_made_of_a_kept_raw_file_that_was_damaged_later(graph):
 def test_splits_of_what_is_not_there_fail_clearly(graph, config, named):
     graph.read_week(GOOD)
     with pytest.raises(dg.Failure) as caught:
-        graph.materialise([dataset_splits], dataset_splits={"config": config})
+        graph.materialise([dataset_splits], **config)
     assert named in str(caught.value.description)
     assert not graph.store.splits.exists()
 

@@ -9,6 +9,7 @@ import dagster as dg
 import polars as pl
 
 from nfl_lora_pipeline import progress
+from nfl_lora_pipeline.source import SourceUnreachable
 from nfl_lora_pipeline.week import NflWeek
 
 nfl_week = dg.DynamicPartitionsDefinition(name="nfl_week")
@@ -27,11 +28,14 @@ def say(context: dg.AssetExecutionContext, line: str, share: float | None = None
 
 @contextmanager
 def clear_failure() -> Iterator[None]:
-    """Turn the domain's errors, which say what is wrong and what to do, into failures that show that text."""
+    """Turn the domain's errors, which say what is wrong and what to do, into failures that show that text.
+
+    Only a source that gave no answer is worth asking again.
+    """
     try:
         yield
     except ValueError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise dg.Failure(description=str(error), allow_retries=isinstance(error, SourceUnreachable)) from error
 
 
 def frame_version(frame: pl.DataFrame) -> dg.DataVersion:

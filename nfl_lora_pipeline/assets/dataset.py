@@ -6,41 +6,35 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.common import clear_failure, say
+from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.week import qa_pairs
 from nfl_lora_pipeline.files import replacing_folder
-from nfl_lora_pipeline.resources import StoreResource
+from nfl_lora_pipeline.resources import Lessons, StoreResource
 from nfl_lora_pipeline.splits import split_mode, split_rows, write_splits
 from nfl_lora_pipeline.week import choose_weeks
-from nfl_lora_pipeline.wording import choose_stats, load_templates
+from nfl_lora_pipeline.wording import load_templates
 
 
-class SplitsConfig(dg.Config):
-    """Which questions to train on.
-
-    Attributes:
-        weeks: partition keys; empty for every week held of the newest season.
-        stats: columns of the players frame that `templates.yaml` has words for.
-        mode: "every_fact", or "random_facts" for the split of the original experiment.
-    """
-
-    weeks: list[str] = []
-    stats: list[str] = ["receiving_yards"]
-    mode: str = "every_fact"
-
-
-@dg.asset(deps=[qa_pairs], group_name="season", kinds={"jsonl"}, code_version="1")
+@dg.asset(
+    deps=[qa_pairs],
+    group_name="season",
+    kinds={"jsonl"},
+    code_version=versions.splits_version(),
+    automation_condition=on_change(),
+)
 def dataset_splits(
-    context: dg.AssetExecutionContext, store: StoreResource, config: SplitsConfig
+    context: dg.AssetExecutionContext, store: StoreResource, lessons: Lessons
 ) -> dg.MaterializeResult[None]:
     """`train.jsonl`, `valid.jsonl` and `test.jsonl`, as `mlx_lm.lora --data` takes them. Every fact is in train."""
     held = store.open()
     with clear_failure():
-        weeks = choose_weeks(config.weeks, held.weeks())
-        stats = choose_stats(config.stats)
+        weeks = choose_weeks(lessons.weeks, held.weeks())
+        stats = lessons.chosen_stats()
         pairs = pl.concat([pl.read_parquet(held.qa_pairs(week)) for week in weeks])
-        rows = split_rows(pairs, load_templates(), stats=stats, mode=split_mode(config.mode))
-    made_of: dict[str, Any] = {"weeks": [str(week) for week in weeks], "stats": list(stats), "mode": config.mode}
+        rows = split_rows(pairs, load_templates(), stats=stats, mode=split_mode(lessons.mode))
+    made_of: dict[str, Any] = {"weeks": [str(week) for week in weeks], "stats": list(stats), "mode": lessons.mode}
     with replacing_folder(held.splits) as folder:
         counts = write_splits(rows, folder)
         (folder / "splits.json").write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")

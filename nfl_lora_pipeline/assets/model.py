@@ -9,17 +9,22 @@ import dagster as dg
 import polars as pl
 
 from nfl_lora_pipeline import base_model as base_models
+from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.common import clear_failure, data_uri, say
+from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.dataset import dataset_splits
 from nfl_lora_pipeline.files import replacing_folder
 from nfl_lora_pipeline.resources import StoreResource, Trainer
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.wording import load_templates
 
-ADAPTER_CODE = "1"  # raise it when a change in the trainer should train adapters anew
 
-
-@dg.asset(group_name="season", kinds={"huggingface"}, code_version="1")
+@dg.asset(
+    group_name="season",
+    kinds={"huggingface"},
+    code_version=versions.base_model_version(),
+    automation_condition=on_change(),
+)
 def base_model(context: dg.AssetExecutionContext, trainer: Trainer) -> dg.MaterializeResult[None]:
     """The model that is taught: found on this machine, or downloaded once."""
     with clear_failure():
@@ -37,7 +42,13 @@ def base_model(context: dg.AssetExecutionContext, trainer: Trainer) -> dg.Materi
 
 
 @dg.asset(
-    deps=[dataset_splits, base_model], group_name="season", kinds={"mlx"}, code_version=ADAPTER_CODE, pool="accelerator"
+    deps=[dataset_splits, base_model],
+    group_name="season",
+    kinds={"mlx"},
+    code_version=versions.adapter_version(),
+    pool="accelerator",
+    automation_condition=on_change(),
+    retry_policy=dg.RetryPolicy(max_retries=1, delay=30),
 )
 def adapter(context: dg.AssetExecutionContext, store: StoreResource, trainer: Trainer) -> dg.MaterializeResult[None]:
     """The LoRA adapter that knows every fact in the splits; kept under the fingerprint of all that made it."""
@@ -69,7 +80,7 @@ def _made_of(held: Store, trainer: Trainer) -> dict[str, Any]:
         "base_revision": base.revision,
         "recipe": trainer.recipe,
         "recipe_values": recipe.model_dump(),
-        "code": ADAPTER_CODE,
+        "code": versions.ADAPTER,
     }
 
 

@@ -2,12 +2,21 @@
 
 import dagster as dg
 
+from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.common import clear_failure, data_uri, say
+from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.model import adapter
 from nfl_lora_pipeline.resources import StoreResource
 
 
-@dg.asset(deps=[adapter], group_name="season", kinds={"mlx"}, code_version="1", pool="accelerator")
+@dg.asset(
+    deps=[adapter],
+    group_name="season",
+    kinds={"mlx"},
+    code_version=versions.EVALUATION,
+    pool="accelerator",
+    automation_condition=on_change(),
+)
 def evaluation_report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[None]:
     """Base against tuned, question by question: `report.md`, `report.json` and every prediction."""
     from nfl_lora_pipeline.examination import examine

@@ -6,17 +6,26 @@ import json
 import dagster as dg
 import polars as pl
 
+from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.common import clear_failure, frame_version, nfl_week, say, week_of
+from nfl_lora_pipeline.assets.conditions import on_change, on_failure
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.player_checks import CHECKS, check_players
 from nfl_lora_pipeline.players import parse_week
 from nfl_lora_pipeline.questions import facts
 from nfl_lora_pipeline.questions import qa_pairs as pairs_of
-from nfl_lora_pipeline.resources import StoreResource, WeekSource
+from nfl_lora_pipeline.resources import Lessons, StoreResource, WeekSource
 from nfl_lora_pipeline.wording import load_templates
 
 
-@dg.asset(partitions_def=nfl_week, group_name="weeks", kinds={"json"}, code_version="1")
+@dg.asset(
+    partitions_def=nfl_week,
+    group_name="weeks",
+    kinds={"json"},
+    code_version=versions.RAW,
+    automation_condition=on_failure(),
+    retry_policy=dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
+)
 def raw_wr_json(
     context: dg.AssetExecutionContext, store: StoreResource, week_source: WeekSource
 ) -> dg.MaterializeResult[None]:
@@ -41,16 +50,21 @@ def raw_wr_json(
     deps=[raw_wr_json],
     group_name="weeks",
     kinds={"polars"},
-    code_version="1",
+    code_version=versions.PLAYERS,
+    automation_condition=on_change(),
     check_specs=[
         dg.AssetCheckSpec(name, asset="players", blocking=severity == "error") for name, severity in CHECKS.items()
     ],
 )
-def players(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """A typed frame, one row a player-week, with a status: recorded, no_record, bye or free_agent."""
+def players(context: dg.AssetExecutionContext, store: StoreResource, lessons: Lessons) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """A typed frame, one row a player-week, with a status: recorded, no_record, bye or free_agent.
+
+    Its data version covers what is told of it: a correction of any other column changes the frame, and nothing after it.
+    """
     week, raw = week_of(context), store.open().raw(week_of(context))
     with clear_failure():
         frame, warnings = parse_week(raw.read_bytes(), week=week, origin=str(raw))
+        told = facts(frame.lazy(), lessons.chosen_stats()).drop("status").collect()
     for warning in warnings:
         context.log.warning(warning)
     checks = check_players(frame)
@@ -63,7 +77,7 @@ def players(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
     )
     return dg.MaterializeResult(
         metadata={"dagster/row_count": frame.height, **by_status, "warnings": warnings or ["none"]},
-        data_version=frame_version(frame),
+        data_version=frame_version(told),
         check_results=[
             dg.AssetCheckResult(
                 check_name=check.name,
@@ -76,13 +90,20 @@ def players(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
     )
 
 
-@dg.asset(partitions_def=nfl_week, deps=[players], group_name="weeks", kinds={"polars"}, code_version="1")
-def qa_pairs(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[None]:
-    """Every fact of the week in every phrasing of `templates.yaml`."""
+@dg.asset(
+    partitions_def=nfl_week,
+    deps=[players],
+    group_name="weeks",
+    kinds={"polars"},
+    code_version=versions.pairs_version(),
+    automation_condition=on_change(),
+)
+def qa_pairs(context: dg.AssetExecutionContext, store: StoreResource, lessons: Lessons) -> dg.MaterializeResult[None]:
+    """Every fact of the week, of the stats in use, in every phrasing of `templates.yaml`."""
     week = week_of(context)
     with clear_failure():
         templates = load_templates()
-    spoken = pairs_of(facts(pl.scan_parquet(store.open().players(week)), list(templates.stats)), templates).collect()
+    spoken = pairs_of(facts(pl.scan_parquet(store.open().players(week)), lessons.chosen_stats()), templates).collect()
     replace_file(store.open().qa_pairs(week), parquet(spoken))
     first = spoken.filter(pl.col("kind") == "recorded").head(3)
     say(context, f"{week}: {spoken['fact'].n_unique():,} facts in {len(templates.questions)} phrasings each")
