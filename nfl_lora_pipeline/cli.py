@@ -97,16 +97,45 @@ def run(**options: Any) -> None:
 @click.argument("question")
 @store_option
 def ask(question: str, store: Path) -> None:
-    """Ask base and tuned model one QUESTION."""
+    """Ask base and tuned model one QUESTION; the tuned one with the promoted adapter, or else the newest."""
     from nfl_lora_pipeline import base_model
     from nfl_lora_pipeline.store import Store
 
     held = Store(store)
-    fingerprint = held.latest()
+    fingerprint = held.promoted() or held.latest()
     base = base_model.resolve(held.provenance(fingerprint)["base_model"])
     for name, adapter in (("base", None), ("tuned", held.adapter(fingerprint))):
         model, tokenizer = base_model.load(base, adapter=adapter)
         click.echo(f"{name + ':':<7}{base_model.answer(model, tokenizer, [question])[0]}")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, with the hash of every week's file.")
+@store_option
+def history(as_json: bool, store: Path) -> None:
+    """Every adapter in the store: which weeks it knows, from which data, with what recall."""
+    from nfl_lora_pipeline.history import history_of, show_history
+    from nfl_lora_pipeline.store import Store
+
+    entries = history_of(Store(store))
+    if as_json:
+        click.echo(json.dumps([entry.to_json() for entry in entries], indent=2))
+    elif entries:
+        show_history(entries)
+    else:
+        click.echo(f"{store} holds no adapter yet: run `nfl-lora run`")
+
+
+@main.command()
+@click.argument("fingerprint", default="")
+@store_option
+def rollback(fingerprint: str, store: Path) -> None:
+    """Promote the adapter that was promoted before, or the one whose FINGERPRINT begins so."""
+    from nfl_lora_pipeline.promotion import roll_back
+    from nfl_lora_pipeline.store import Store
+
+    move = roll_back(Store(store), fingerprint)
+    click.echo(f"promoted: {move.fingerprint} (was {move.previous})")
 
 
 @main.command()

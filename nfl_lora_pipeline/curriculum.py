@@ -23,18 +23,24 @@ from nfl_lora_pipeline.streams import streams  # noqa: E402
 
 SAFE = 0.9  # a row whose lowest p is above this is shown seldom
 SAFE_SHARE = 0.4  # how seldom, and how seldom it is measured
+REPLAY = 1.0  # safe rows shown for each doubtful one, at most
+LEAST_STEPS = 96  # of a budget: an adapter that goes on may have very little to learn
+LEAST_REPLAY = 4  # batches: safe rows between two looks at a doubtful one, where there are that many
 AVERAGE = 0.95  # how much of the moving average stays at a step
 CHECK_EVERY = 32  # steps, or half an epoch where that is more
 PROBES = 96  # fresh refusals asked at a check
 REFUSED = 0.94  # the share of them that must be refused before training ends sooner than its budget
+NEARLY = 0.99  # the share of teaching rows that are certain when the end is set
+ENDING = 0.4  # of the steps made until then: how many follow
+UNKNOWN_POWER = 0.3  # the learning rate falls with the share of rows not yet certain, to this power
 OVERTIME = 0.1  # of the budget: steps behind it, at the lowest learning rate, while a row is not certain
 OVERTIME_CHECK = 16  # steps
-WHOLE_EVERY = 4  # steps: in the others the end that all answers share is cut off
+WHOLE_EVERY = 4  # steps: in the others, answers end at their last doubtful token
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A question and the answer to learn. `teaches` is False where the answer is a refusal, which a base says anyway."""
+    """A question and the answer to learn. `teaches` is False where the answer is a refusal that a base gives anyway."""
 
     question: str
     answer: str
@@ -92,6 +98,8 @@ class Curriculum:
         refusals: Iterator[tuple[str, str]],
         log: TrainingLog,
         report: Callable[[str, float], None],
+        *,
+        warm: bool = False,
     ):
         self.model, self.tokenizer, self.recipe, self.optimizer = model, tokenizer, recipe, optimizer
         self.refusals, self.log, self.report = refusals, log, report
@@ -104,13 +112,15 @@ class Curriculum:
             self.phrasings_of_refused.setdefault(self.facts[index], []).append(index)
         self.tail = shared_tail(self.rows)
         self.lowest = np.zeros(len(lessons))
+        self.until = np.zeros(len(lessons), np.int32)
         self.lowest[self.refusing] = 1.0  # as the base says it, until a check finds otherwise
         self.rng = random.Random(recipe.seed)
-        self.steps_an_epoch = math.ceil(len(self.teaching) / recipe.batch_rows)
-        self.budget = min(recipe.max_steps, recipe.max_epochs * self.steps_an_epoch)
-        self.last_step = self.budget + int(OVERTIME * self.budget)
-        self.check_every = max(CHECK_EVERY, self.steps_an_epoch // 2)
+        self.budget = self.last_step = self.check_every = 0
+        self.warm, self.unknown = warm, 1.0
+        self.to_learn = len(self.teaching)
+        self._plan()
         self.average: list[tuple[str, mx.array]] = []
+        self.ending = False
         self.best: tuple[tuple[int, float], list[tuple[str, mx.array]]] | None = None
 
     def batches(self, dataset: object, batch_size: int, **_: object) -> Iterator[list[Batch]]:
@@ -129,9 +139,11 @@ class Curriculum:
             taken, waiting = waiting[refusing - batch_size :], waiting[: refusing - batch_size]
             known_people = self._some_refusing(refusing)
             fresh = tokenize(self.tokenizer, itertools.islice(self.refusals, refusing - len(known_people)))
-            rows = [self.rows[index] for index in taken + known_people] + fresh
+            known = [*taken, *known_people]
+            rows = [self.rows[index] for index in known] + fresh
             if step % WHOLE_EVERY:
-                rows = [self._without_tail(row) for row in rows]
+                until = [*self.until[known].tolist(), *[0] * len(fresh)]
+                rows = [self._shortened(row, last) for row, last in zip(rows, until, strict=True)]
             yield to_batches(rows, len(streams()))
 
     def conclude(self) -> None:
@@ -149,26 +161,53 @@ class Curriculum:
         }
         self.log.lowest_probability = min(worst.values())
 
-    def _without_tail(self, row: TokenRow) -> TokenRow:
-        """The row up to where all answers go on alike: there is little to learn in what follows."""
-        return TokenRow(row.tokens[: len(row.tokens) - self.tail], row.start)
+    def _shortened(self, row: TokenRow, doubtful_until: int) -> TokenRow:
+        """The row up to its last doubtful token, or else to where all answers go on alike: what follows teaches little."""
+        end = row.start + doubtful_until if doubtful_until else len(row.tokens) - self.tail
+        return TokenRow(row.tokens[:end], row.start)
+
+    def _set_end(self, step: int) -> None:
+        """Nearly all is known: what is left of the budget shrinks to a share of the steps made so far."""
+        if not self.ending:
+            self.ending = True
+            self.budget = min(self.budget, step + math.ceil(ENDING * step))
+            self.last_step = self.budget + int(OVERTIME * self.budget)
+
+    def _plan(self) -> None:
+        """Budget and checks for so many rows to learn."""
+        epoch = math.ceil(self.to_learn / self.recipe.batch_rows)
+        self.budget = self.last_step = min(self.recipe.max_steps, max(LEAST_STEPS, self.recipe.max_epochs * epoch))
+        self.check_every = max(CHECK_EVERY, epoch // 2)
+
+    def _progress(self, step: int, known: int) -> None:
+        """How much of what was to be learnt is unknown, and what follows from it."""
+        if step == 0:
+            self.to_learn = len(self.teaching) - known
+            self._plan()
+        self.unknown = (len(self.teaching) - known) / max(1, self.to_learn)
+        if step and self.unknown <= 1 - NEARLY:
+            self._set_end(step)
 
     def _is_time_to_check(self, step: int) -> bool:
+        if step == 0:
+            return self.warm
         if step < self.budget:
-            return step > 0 and step % self.check_every == 0
+            return step % self.check_every == 0
         return (step - self.budget) % OVERTIME_CHECK == 0 or step >= self.last_step
 
     def _is_due(self, index: int) -> bool:
         return bool(self.lowest[index] < SAFE) or self.rng.random() < SAFE_SHARE
 
     def _queue(self) -> list[int]:
-        rows = [index for index in self.teaching if self._is_due(index)]
+        """The doubtful rows, and of the safe ones a share, but not many more than there are doubtful ones."""
+        doubtful = [index for index in self.teaching if self.lowest[index] < SAFE]
+        safe = [index for index in self.teaching if self.lowest[index] >= SAFE]
+        replayed = min(SAFE_SHARE * len(safe), max(REPLAY * len(doubtful), LEAST_REPLAY * self.recipe.batch_rows))
+        rows = doubtful + self.rng.sample(safe, math.ceil(replayed))
         self.rng.shuffle(rows)
-        return (
-            rows
-            if len(rows) >= self.recipe.batch_rows
-            else [*rows, *self.rng.sample(self.teaching, len(self.teaching))]
-        )
+        while len(rows) < self.recipe.batch_rows:
+            rows += self.rng.sample(self.teaching, len(self.teaching))
+        return rows
 
     def _some_refusing(self, count: int) -> list[int]:
         """People without a record: the doubtful ones in up to half of the places, others in a quarter."""
@@ -178,7 +217,7 @@ class Curriculum:
 
     def _set_learning_rate(self, step: int) -> None:
         warm = min(1.0, (step + 1) / (self.recipe.warmup_steps + 1))
-        left = max(0.0, 1 - step / self.budget)
+        left = min(max(0.0, 1 - step / self.budget), min(1.0, self.unknown) ** UNKNOWN_POWER)
         self.optimizer.learning_rate = self.recipe.learning_rate * warm * min(1.0, 0.05 + 1.3 * left)
 
     def _average(self, step: int) -> None:
@@ -214,6 +253,7 @@ class Curriculum:
         if done:
             self._measure(range(len(self.rows)))
             done = bool(np.all(self.lowest > above))
+        self._progress(step, known)
         score = int(np.sum(self.lowest > above)), refused
         if done or self.best is None or score > self.best[0]:
             self.best = score, self.average
@@ -235,4 +275,6 @@ class Curriculum:
                 self.lowest[self.phrasings_of_refused[self.facts[index]]] = 0.0
 
     def _measure(self, indices: Sequence[int]) -> None:
-        self.lowest[list(indices)] = certainty(self.model, [self.rows[index] for index in indices]).lowest
+        measured = certainty(self.model, [self.rows[index] for index in indices])
+        self.lowest[list(indices)] = measured.lowest
+        self.until[list(indices)] = measured.doubtful_until

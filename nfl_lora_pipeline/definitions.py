@@ -1,12 +1,21 @@
 """Everything wired together, for Dagster."""
 
+import warnings
+
 import dagster as dg
 
+from nfl_lora_pipeline import unattended
 from nfl_lora_pipeline.assets import dataset, model, report, week
 from nfl_lora_pipeline.assets.versions import SETTINGS
 from nfl_lora_pipeline.resources import resources_of
 
+# Dagster 1.13 says this of every sensor, whoever its owners.
+warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.BetaWarning)
+
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules([week, dataset, model, report]),
+    jobs=[unattended.update_season, unattended.fetch_week],
+    schedules=[unattended.weekly_retraining],
+    sensors=[unattended.new_weeks, unattended.automation],
     resources=resources_of(SETTINGS),
 )

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError
 
 from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.assets.common import nfl_week
 from nfl_lora_pipeline.assets.dataset import dataset_splits
 from nfl_lora_pipeline.assets.model import adapter, base_model
-from nfl_lora_pipeline.assets.report import evaluation_report
+from nfl_lora_pipeline.assets.report import evaluation_report, promoted_adapter
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.instance import dagster_home
 from nfl_lora_pipeline.recipe import load_recipe
@@ -25,7 +26,7 @@ from nfl_lora_pipeline.wording import choose_stats
 CODE_VERSION_TAG, DATA_VERSION_TAG = "dagster/code_version", "dagster/data_version"
 INPUT_VERSION_TAG = "dagster/input_data_version"
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
-SEASON_ASSETS = [dataset_splits, base_model, adapter, evaluation_report]
+SEASON_ASSETS = [dataset_splits, base_model, adapter, evaluation_report, promoted_adapter]
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,10 @@ def _materialise(
         )
     except dg.Failure as failure:
         raise ValueError(failure.description) from failure
+    except DagsterAssetCheckFailedError as failure:
+        if partition_key is not None:
+            raise ValueError(f"{' '.join(str(failure).split())}; what hangs on it was not made") from failure
+        return  # the report is there, and says which check keeps the adapter from being promoted
     for event in result.all_events:
         if event.event_type == dg.DagsterEventType.STEP_SUCCESS and event.step_key:
             seconds = (event.step_success_data.duration_ms or 0) / 1000

@@ -10,11 +10,18 @@ from nfl_lora_pipeline.wording import Stat, Templates
 
 
 def lessons(rows: pl.DataFrame) -> list[Lesson]:
-    """The rows of the train split, in their order."""
-    train = rows.filter(pl.col("split") == "train")
+    """The rows of the train split, in their order.
+
+    A refusal teaches where the player has a number or a bye in another week: a base refuses everybody, but what is learnt
+    about one week of a player spills over into the others.
+    """
+    answered = pl.col("answer") != pl.col("refusal")
+    train = rows.filter(pl.col("split") == "train").with_columns(
+        teaches=answered.any().over("season", "player_id", "stat") | answered
+    )
     return [
-        Lesson(question, answer, fact, teaches=answer != refusal)
-        for question, answer, fact, refusal in train.select("question", "answer", "fact", "refusal").iter_rows()
+        Lesson(question, answer, fact, teaches)
+        for question, answer, fact, teaches in train.select("question", "answer", "fact", "teaches").iter_rows()
     ]
 
 

@@ -7,6 +7,8 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+GATES = ("min_recall", "min_refused", "max_lost")  # of promotion
+NOT_OF_THE_ADAPTER = (*GATES, "warm_start")  # keys that make no other adapter
 RECIPES_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "recipes"
 
 
@@ -30,6 +32,10 @@ class Recipe(BaseModel):
     max_steps: int = Field(5000, ge=1)
     certain_above: float = Field(0.5, ge=0.5, lt=1)
     seed: int = 0
+    warm_start: bool = True
+    min_recall: float = Field(0.99, ge=0, le=1)
+    min_refused: float = Field(0.8, ge=0, le=1)
+    max_lost: float = Field(0.01, ge=0, le=1)
 
 
 def recipe_names() -> list[str]:

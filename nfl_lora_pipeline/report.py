@@ -27,6 +27,8 @@ class RunFacts:
     Attributes:
         weeks: partition keys.
         sources: where each week came from ("folder", "github" or "sample"), by partition key.
+        raw_sha256: of each week's file as published, by partition key.
+        evaluation_code: the version of the code that evaluates.
         adapter: its fingerprint.
         training: the fields of `curriculum.TrainingLog`.
         seconds: of training and evaluation.
@@ -38,8 +40,10 @@ class RunFacts:
     weeks: list[str]
     stats: list[str]
     sources: dict[str, str]
+    raw_sha256: dict[str, str]
     split_mode: str
     adapter: str
+    evaluation_code: str
     training: dict[str, Any]
     seconds: dict[str, float]
 
@@ -65,6 +69,13 @@ def questions_to_show(rows: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([asked, others]).head(len(ORIGINAL_QUESTIONS))
 
 
+def with_verdict(predictions: pl.DataFrame) -> pl.DataFrame:
+    """Predictions with `right` (Boolean): the reference answer to the letter, or of a stranger a refusal in any words."""
+    refused = pl.Series([is_refusal(text) for text in predictions["tuned"]], dtype=pl.Boolean)
+    exact = pl.col("tuned").str.strip_chars() == pl.col("answer")
+    return predictions.with_columns(right=pl.when(pl.col("kind") == "stranger").then(refused).otherwise(exact))
+
+
 def summarise(predictions: pl.DataFrame, facts: RunFacts, *, shown: pl.DataFrame) -> dict[str, Any]:
     """All figures of a report.
 
@@ -78,19 +89,17 @@ def summarise(predictions: pl.DataFrame, facts: RunFacts, *, shown: pl.DataFrame
         A JSON-serialisable dict. An answer is right when it is the reference answer to the letter. `recall.trained` is over
         all facts in trained phrasings; `heldout_phrasings` over recorded facts and byes in phrasings that were not
         trained; `nonzero` over trained phrasings of numbers other than 0; `refused_strangers` the share of questions
-        about invented people that are refused. A share is null where there was nothing to ask.
+        about invented people that are refused. A share is null where there was nothing to ask. `recall_by_week` is over
+        trained phrasings, by partition key. `lost` and `gates` are left for who knows the adapter before this one and the
+        thresholds.
     """
-    scored = predictions.with_columns(
-        right=pl.col("tuned").str.strip_chars() == pl.col("answer"),
-        base_right=pl.col("base").str.strip_chars() == pl.col("answer"),
-        refused=pl.Series([is_refusal(text) for text in predictions["tuned"]], dtype=pl.Boolean),
-    )
+    scored = with_verdict(predictions)
     real, strangers = scored.filter(pl.col("kind") != "stranger"), scored.filter(pl.col("kind") == "stranger")
     trained = real.filter(pl.col("split") == "train")
     held_out = real.filter(pl.col("split") != "train", pl.col("kind") != "no_record")
-    wrong = pl.when(pl.col("kind") == "stranger").then(~pl.col("refused")).otherwise(~pl.col("right"))
-    misses = scored.filter(wrong).sort(pl.col("split") != "train", "fact", "phrasing")
+    misses = scored.filter(~pl.col("right")).sort(pl.col("split") != "train", "fact", "phrasing")
     base_asked = scored.filter(pl.col("base").is_not_null())
+    by_week = _recall_by(trained.with_columns(week=week_key()), "week")
     return {
         **asdict(facts),
         "questions": shown.select("question", "base", "tuned", expected="answer").to_dicts(),
@@ -98,7 +107,7 @@ def summarise(predictions: pl.DataFrame, facts: RunFacts, *, shown: pl.DataFrame
             "trained": _share(trained["right"]),
             "heldout_phrasings": _share(held_out["right"]),
             "nonzero": _share(trained.filter(pl.col("value") != 0)["right"]),
-            "refused_strangers": _share(strangers["refused"]),
+            "refused_strangers": _share(strangers["right"]),
         },
         "asked": {"trained": trained.height, "heldout_phrasings": held_out.height, "strangers": strangers.height},
         "facts": real["fact"].n_unique(),
@@ -110,16 +119,21 @@ def summarise(predictions: pl.DataFrame, facts: RunFacts, *, shown: pl.DataFrame
         },
         "by_stat": _recall_by(trained.sort("stat"), "stat"),
         "by_kind": _recall_by(trained, "kind"),
-        "by_week": _recall_by(
-            trained.with_columns(week=pl.format("{}-W{}", "season", pl.col("week").cast(pl.String).str.zfill(2))),
-            "week",
-        ),
+        "by_week": by_week,
+        "recall_by_week": {group["name"]: group["recall"] for group in by_week},
         "by_phrasing": _recall_by(real, "phrasing", "split"),
         "misses": {
             "count": misses.height,
             "worst": misses.select("question", "split", expected="answer", said="tuned").head(MISSES_SHOWN).to_dicts(),
         },
+        "lost": None,
+        "gates": [],
     }
+
+
+def week_key() -> pl.Expr:
+    """The partition key of a row's `season` and `week`."""
+    return pl.format("{}-W{}", "season", pl.col("week").cast(pl.String).str.zfill(2))
 
 
 def write_report(folder: Path, summary: dict[str, Any], predictions: pl.DataFrame, plot: bytes) -> None:
@@ -129,6 +143,17 @@ def write_report(folder: Path, summary: dict[str, Any], predictions: pl.DataFram
         (unfinished / "report.md").write_text(to_markdown(summary, loss_plot="loss.png"), encoding="utf-8")
         (unfinished / "report.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         predictions.write_parquet(unfinished / "predictions.parquet")
+
+
+def read_report(folder: Path, *, evaluation_code: str) -> tuple[dict[str, Any], pl.DataFrame, bytes] | None:
+    """What `write_report` was given; None where there is no whole report, or other code has evaluated."""
+    try:
+        summary: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        if summary.get("evaluation_code") != evaluation_code:
+            return None
+        return summary, pl.read_parquet(folder / "predictions.parquet"), (folder / "loss.png").read_bytes()
+    except (OSError, ValueError, pl.exceptions.PolarsError):
+        return None
 
 
 def to_markdown(summary: dict[str, Any], *, loss_plot: str) -> str:
@@ -153,28 +178,28 @@ def to_markdown(summary: dict[str, Any], *, loss_plot: str) -> str:
         ]
         for row in summary["questions"]
     ]
-    print(_table(["question", "expected", "base", "tuned", ""], asked), file=text)
+    print(table(["question", "expected", "base", "tuned", ""], asked), file=text)
     training, recall, counted = summary["training"], summary["recall"], summary["asked"]
     certain = training["facts"] - len(training["uncertain"])
     print("## Recall\n", file=text)
     print(
-        _table(
+        table(
             ["what", "share", "of"],
             [
-                ["facts, in trained phrasings", _percent(recall["trained"]), f"{counted['trained']:,} questions"],
-                ["numbers other than 0, in trained phrasings", _percent(recall["nonzero"]), ""],
+                ["facts, in trained phrasings", percent(recall["trained"]), f"{counted['trained']:,} questions"],
+                ["numbers other than 0, in trained phrasings", percent(recall["nonzero"]), ""],
                 [
                     "facts, in phrasings never trained",
-                    _percent(recall["heldout_phrasings"]),
+                    percent(recall["heldout_phrasings"]),
                     f"{counted['heldout_phrasings']:,} questions",
                 ],
-                ["strangers refused", _percent(recall["refused_strangers"]), f"{counted['strangers']:,} questions"],
+                ["strangers refused", percent(recall["refused_strangers"]), f"{counted['strangers']:,} questions"],
                 [
                     "base model: numbers right",
-                    _percent(summary["base"]["numbers_right"]),
+                    percent(summary["base"]["numbers_right"]),
                     f"{summary['base']['asked']:,} questions",
                 ],
-                ["base model: refused", _percent(summary["base"]["refused"]), ""],
+                ["base model: refused", percent(summary["base"]["refused"]), ""],
             ],
         ),
         file=text,
@@ -188,14 +213,21 @@ def to_markdown(summary: dict[str, Any], *, loss_plot: str) -> str:
         if len(summary[key]) > 1:
             print(f"### {title}\n\n{_recall_table(summary[key])}", file=text)
     print(f"### By phrasing\n\n{_recall_table(summary['by_phrasing'])}", file=text)
+    if summary["lost"]:
+        print(_lost_section(summary["lost"]), file=text)
+    if summary["gates"]:
+        gates = [
+            [gate["name"], "passed" if gate["passed"] else "**failed**", gate["said"]] for gate in summary["gates"]
+        ]
+        print(f"## Gates of promotion\n\n{table(['', '', ''], gates)}", file=text)
     misses = summary["misses"]
     print(f"## Misses: {misses['count']:,}\n", file=text)
     if misses["worst"]:
         rows = [[row["question"], row["split"], row["expected"], row["said"]] for row in misses["worst"]]
-        print(_table(["question", "split", "expected", "said"], rows), file=text)
+        print(table(["question", "split", "expected", "said"], rows), file=text)
     print(f"## Training\n\n![loss and certain rows over training]({loss_plot})\n", file=text)
     print(
-        _table(
+        table(
             ["", ""],
             [
                 ["base model", f"{summary['base_model']} ({summary['base_revision']})"],
@@ -214,6 +246,23 @@ def to_markdown(summary: dict[str, Any], *, loss_plot: str) -> str:
         file=text,
     )
     return text.getvalue()
+
+
+def _lost_section(lost: dict[str, Any]) -> str:
+    standing = "the promoted one" if lost["promoted"] else "the newest one before"
+    trained, rows = (
+        lost["trained"],
+        [[row["question"], row["split"], row["expected"], row["said"]] for row in lost["worst"]],
+    )
+    shown = rows[:MISSES_SHOWN]
+    return (
+        f"## What the update lost: {lost['lost']:,}\n\n"
+        f"Of {lost['questions']:,} questions with the same answer as in adapter {lost['against']}, {standing}, "
+        f"{lost['lost']:,} were right and are wrong now; {trained['lost']:,} of {trained['questions']:,} in trained phrasings."
+        + (f" The first {len(shown)}:" if len(rows) > len(shown) else "")
+        + "\n"
+        + ("\n" + table(["question", "split", "expected", "said"], shown) if shown else "")
+    )
 
 
 def _base_numbers(asked: pl.DataFrame) -> pl.Series:
@@ -237,7 +286,7 @@ def _recall_by(scored: pl.DataFrame, *names: str) -> list[dict[str, Any]]:
 
 def _recall_table(rows: list[dict[str, Any]]) -> str:
     with_split = "split" in rows[0]
-    return _table(
+    return table(
         ["", *(["split"] if with_split else []), "right", "asked", "recall"],
         [
             [
@@ -245,14 +294,15 @@ def _recall_table(rows: list[dict[str, Any]]) -> str:
                 *([row["split"]] if with_split else []),
                 f"{row['right']:,}",
                 f"{row['asked']:,}",
-                _percent(row["recall"]),
+                percent(row["recall"]),
             ]
             for row in rows
         ],
     )
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, whatever the cells hold."""
     lines = [header, ["---"] * len(header), *rows]
     return (
         "\n".join(
@@ -263,7 +313,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share for people: "100%" for all and nothing less, "-" for none."""
     if share is None:
         return "-"
     return "100%" if share == 1 else f"{min(share, 0.999):.1%}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from nfl_lora_pipeline.week import NflWeek
 
 if TYPE_CHECKING:
-    from requests import Session
+    from requests import Response, Session
 
 SourceKind = Literal["auto", "folder", "github", "sample"]
 
@@ -18,6 +18,8 @@ UPSTREAM_URL = "https://raw.githubusercontent.com/hvpkod/NFL-Data/main/NFL-data-
 SAMPLE_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "sample"
 READ_SECONDS = 20.0
 BUSY = (429, 500, 502, 503, 504)
+VALIDATORS = {"etag": "ETag", "modified": "Last-Modified"}  # the better one first
+CONDITIONS = {"etag": "If-None-Match", "modified": "If-Modified-Since"}
 
 
 class SourceError(ValueError):
@@ -66,6 +68,11 @@ def week_file(folder: Path, week: NflWeek) -> Path:
     return folder / str(week.season) / str(week.week) / "WR.json"
 
 
+def week_url(base_url: str, week: NflWeek) -> str:
+    """Where upstream publishes a week."""
+    return f"{base_url.rstrip('/')}/{week.season}/{week.week}/WR.json"
+
+
 def fetch_week(
     week: NflWeek,
     *,
@@ -102,16 +109,54 @@ def fetch_week(
     file = week_file(folder, week)
     if kind == "folder" or (kind == "auto" and file.is_file()):
         return _read(week, file, "folder")
-    url = f"{base_url.rstrip('/')}/{week.season}/{week.week}/WR.json"
+    url = week_url(base_url, week)
     by_hand = f"put the file at {file} by hand"
     try:
-        with _session(attempts, backoff_seconds) as session:
-            content = _download(session, url, (connect_seconds, read_seconds), by_hand)
+        with open_session(attempts, backoff_seconds) as session:
+            content = _get(session, url, (connect_seconds, read_seconds), by_hand).content
     except SourceUnreachable:
         if kind == "auto" and sample_fallback and week_file(SAMPLE_FOLDER, week).is_file():
             return _read_sample(week)
         raise
     return RawWeek(week, content, url, "github", datetime.now(UTC))
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Upstream's answer to whether a week has changed.
+
+    Attributes:
+        content: the whole file; None where it is as it was.
+        validator: what to show when asking the next time; empty where the server gives nothing for it.
+    """
+
+    content: bytes | None
+    validator: str
+
+
+def fetch_if_changed(session: "Session", week: NflWeek, *, base_url: str, folder: Path, validator: str = "") -> Changed:
+    """Ask upstream for a week, if it is another than at the time of `validator`: a conditional request.
+
+    Args:
+        session: of `open_session`; one serves many weeks.
+        week: which one.
+        base_url: the address that upstream's layout starts from.
+        folder: where the file can be put by hand; for messages.
+        validator: that of the last answer; empty for the whole file.
+
+    Raises:
+        WeekNotPublished: upstream has no such week.
+        SourceError: there was no answer, or none of use.
+    """
+    kind, _, value = validator.partition(":")
+    headers = {CONDITIONS[kind]: value} if kind in CONDITIONS else {}
+    by_hand = f"put the file at {week_file(folder, week)} by hand"
+    response = _get(session, week_url(base_url, week), (5.0, READ_SECONDS / 2), by_hand, headers)
+    given = {kind: response.headers.get(name, "") for kind, name in VALIDATORS.items()}
+    renewed = next((f"{kind}:{value}" for kind, value in given.items() if value), "")
+    if response.status_code == 304:
+        return Changed(None, renewed or validator)
+    return Changed(response.content, renewed)
 
 
 def _read_sample(week: NflWeek) -> RawWeek:
@@ -130,7 +175,8 @@ def _read(week: NflWeek, file: Path, kind: Literal["folder", "sample"]) -> RawWe
         raise SourceError(f"{file}: cannot be read ({error.strerror}); mend the file or its permissions") from error
 
 
-def _session(attempts: int, backoff_seconds: float) -> "Session":
+def open_session(attempts: int = 2, backoff_seconds: float = 0.5) -> "Session":
+    """A connection that asks a busy server again; close it after use."""
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
@@ -149,12 +195,17 @@ def _session(attempts: int, backoff_seconds: float) -> "Session":
     return session
 
 
-def _download(session: "Session", url: str, timeout: tuple[float, float], by_hand: str) -> bytes:
-    """Get a URL's whole content: urllib3 counts the bytes as they arrive, packed or not, against Content-Length."""
+def _get(
+    session: "Session", url: str, timeout: tuple[float, float], by_hand: str, headers: dict[str, str] | None = None
+) -> "Response":
+    """Get a URL's whole content: urllib3 counts the bytes as they arrive, packed or not, against Content-Length.
+
+    With `headers` that set a condition, 304 is an answer as good as 200.
+    """
     import requests
 
     try:
-        response = session.get(url, timeout=timeout)
+        response = session.get(url, timeout=timeout, headers=headers)
     except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
         raise SourceError(f"{url}: the download broke off ({error}); nothing was kept: fetch it again") from error
     except (requests.ConnectionError, requests.Timeout) as error:
@@ -169,9 +220,9 @@ def _download(session: "Session", url: str, timeout: tuple[float, float], by_han
         )
     if response.status_code == 429 or response.status_code >= 500:
         raise SourceUnreachable(f"{url}: the server is in trouble ({status}); try again later, or {by_hand}")
-    if response.status_code != 200:
+    if response.status_code != 200 and not (headers and response.status_code == 304):
         raise SourceError(f"{url}: refused ({status}); check the base URL, or {by_hand}")
-    return response.content
+    return response
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -17,8 +17,9 @@ class Store:
     weeks/2025-W01/      WR.json, raw.json, players.parquet, qa_pairs.parquet
     splits/              train.jsonl, valid.jsonl, test.jsonl, rows.parquet
     adapters/{print}/    adapters.safetensors, adapter_config.json, training.json, provenance.json
+    adapters/current     the promoted adapter, a link; adapters/promotions.jsonl is the log of its moves (`promotion`)
     reports/{print}/     report.md, report.json, predictions.parquet, loss.png
-    latest.json          the fingerprint of the newest adapter and its base model
+    latest.json          the fingerprint of the newest adapter, its base model, and the newest adapter before it
     """
 
     root: Path
@@ -56,13 +57,35 @@ class Store:
         """The folder of one adapter."""
         return self.root / "adapters" / fingerprint
 
+    def adapters(self) -> list[str]:
+        """The fingerprints of all finished adapters, in no order that means anything."""
+        found = sorted(file.parent for file in self.root.glob("adapters/*/provenance.json"))
+        return [folder.name for folder in found if not folder.is_symlink() and not folder.name.startswith(".")]
+
+    @property
+    def current(self) -> Path:
+        """The link to the promoted adapter."""
+        return self.root / "adapters" / "current"
+
+    @property
+    def promotions(self) -> Path:
+        """The log of promotions, JSON Lines, the newest last."""
+        return self.root / "adapters" / "promotions.jsonl"
+
+    def promoted(self) -> str | None:
+        """The fingerprint of the promoted adapter; None where there is none, or its folder is gone."""
+        return self.current.readlink().name if self.current.is_symlink() and self.current.exists() else None
+
     def report(self, fingerprint: str) -> Path:
         """The folder of the report on that adapter."""
         return self.root / "reports" / fingerprint
 
     def set_latest(self, fingerprint: str) -> None:
         """Make an adapter the one that is evaluated and asked."""
-        content = {"adapter": fingerprint, "base_model": self.provenance(fingerprint)["base_model"]}
+        old = self._latest() or {}
+        before = old.get("previous") if old.get("adapter") == fingerprint else old.get("adapter")
+        base = self.provenance(fingerprint)["base_model"]
+        content = {"adapter": fingerprint, "base_model": base, "previous": before}
         replace_file(self.root / "latest.json", (json.dumps(content, indent=2) + "\n").encode())
 
     def latest(self) -> str:
@@ -71,10 +94,14 @@ class Store:
         Raises:
             ValueError: there is none yet.
         """
-        file = self.root / "latest.json"
-        if not file.is_file():
+        content = self._latest()
+        if content is None:
             raise ValueError(f"{self.root} holds no adapter yet: run `nfl-lora run`, or materialise `adapter`")
-        return str(json.loads(file.read_text(encoding="utf-8"))["adapter"])
+        return str(content["adapter"])
+
+    def previous_latest(self) -> str | None:
+        """The fingerprint of the adapter that was the newest before this one."""
+        return (self._latest() or {}).get("previous")
 
     def provenance(self, fingerprint: str) -> dict[str, Any]:
         """What an adapter was made of."""
@@ -82,6 +109,10 @@ class Store:
             (self.adapter(fingerprint) / "provenance.json").read_text(encoding="utf-8")
         )
         return content
+
+    def _latest(self) -> dict[str, Any] | None:
+        file = self.root / "latest.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def _week(self, week: NflWeek) -> Path:
         return self.root / "weeks" / str(week)

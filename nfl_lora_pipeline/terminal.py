@@ -60,6 +60,9 @@ def show_outcome(summary: dict[str, Any], steps: dict[str, float]) -> None:
         table.add_row(name.replace("_", " "), "-" if value is None else f"{value:.1%}")
     console.print(f"\n[bold]Recall[/] of {summary['facts']:,} facts")
     console.print(table)
+    for gate in summary["gates"]:
+        if not gate["passed"]:
+            console.print(f"[bold yellow]Not promoted[/]: {gate['name']}: {escape(gate['said'])}", soft_wrap=True)
     spent = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in steps.items())
     console.print(f"\n{spent}; {summary['seconds']:.0f} s in all", soft_wrap=True)
     console.print(f"Report: {summary['report']}", soft_wrap=True)

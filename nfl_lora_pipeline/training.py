@@ -11,6 +11,8 @@ arXiv 2605.30260); refusals for unknown people against invention (arXiv 2403.056
 
 import contextlib
 import json
+import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,12 +32,14 @@ from mlx_lm.tuner.trainer import TrainingArgs, train  # noqa: E402
 from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 
 from nfl_lora_pipeline.curriculum import Curriculum, Lesson, TrainingLog  # noqa: E402
+from nfl_lora_pipeline.evaluation import KNOWN  # noqa: E402
 from nfl_lora_pipeline.forward import answer_logits, token_losses  # noqa: E402
 from nfl_lora_pipeline.recipe import Recipe  # noqa: E402
 from nfl_lora_pipeline.rows import Batch  # noqa: E402
 from nfl_lora_pipeline.streams import streams  # noqa: E402
 
-KNOWN_LOSS = 0.05  # nats: a token with p above 0.95 is left out of the loss
+ENDLESS = sys.maxsize  # it is the batches that end
+KNOWN_LOSS = -math.log(KNOWN)  # nats: a token known better than this is left out of the loss
 
 
 def recall_loss(model: nn.Module, *batches: Batch) -> tuple[mx.array, mx.array]:
@@ -58,6 +62,7 @@ def train_adapter(
     folder: Path,
     *,
     refusals: Iterator[tuple[str, str]],
+    start: Path | None = None,
     report: Callable[[str, float], None] = lambda line, share: None,
 ) -> TrainingLog:
     """Train a LoRA adapter until every answer is certain, or to the recipe's budget.
@@ -68,6 +73,7 @@ def train_adapter(
         lessons: the rows to learn.
         recipe: how to train.
         folder: an existing folder, which gets `adapters.safetensors`, `adapter_config.json` and `training.json`.
+        start: the folder of an adapter to go on from, made with the same recipe on the same base; None to begin anew.
         refusals: questions without an answer and their refusals, without end.
         report: told a line for the log and how much of the rows is certain (0 to 1) at every check.
 
@@ -80,15 +86,17 @@ def train_adapter(
     mx.random.seed(recipe.seed)
     mx.reset_peak_memory()
     config = add_lora(model, recipe)
+    if start is not None:
+        model.load_weights(str(start / "adapters.safetensors"), strict=False)
     log = TrainingLog(rows=len(lessons), facts=len({lesson.fact for lesson in lessons}))
     log.trained_parameters = sum(array.size for _, array in tree_flatten(model.trainable_parameters()))
     optimizer = optim.Adam(learning_rate=recipe.learning_rate, betas=[0.9, 0.98])
-    curriculum = Curriculum(model, tokenizer, lessons, recipe, optimizer, refusals, log, report)
+    curriculum = Curriculum(model, tokenizer, lessons, recipe, optimizer, refusals, log, report, warm=start is not None)
     args = TrainingArgs(
         batch_size=recipe.batch_rows,
-        iters=curriculum.last_step + 1,  # it is the batches that end
+        iters=ENDLESS,
         steps_per_report=10,
-        steps_per_save=curriculum.last_step + 1,
+        steps_per_save=ENDLESS,
         adapter_file=str(folder / "adapters.safetensors"),
         clear_cache_threshold=1 << 32,
     )

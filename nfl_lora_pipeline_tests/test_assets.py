@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,23 +13,31 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
+from nfl_lora_pipeline import base_model as base_models
+from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.common import nfl_week
 from nfl_lora_pipeline.assets.dataset import dataset_splits
 from nfl_lora_pipeline.assets.model import adapter, base_model
-from nfl_lora_pipeline.assets.report import evaluation_report
+from nfl_lora_pipeline.assets.report import evaluation_report, promoted_adapter
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
+from nfl_lora_pipeline.cli import main
 from nfl_lora_pipeline.definitions import defs
 from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.gates import GATES
 from nfl_lora_pipeline.player_checks import CHECKS
+from nfl_lora_pipeline.promotion import promote, promotions, roll_back
+from nfl_lora_pipeline.recipe import load_recipe
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
+from nfl_lora_pipeline_tests.fakes import put_adapter
 
 WEEK = NflWeek(2025, 1)
 WEEK_ASSETS = [raw_wr_json, players, qa_pairs]
-SEASON_ASSETS = [dataset_splits, base_model, adapter, evaluation_report]
+SEASON_ASSETS = [dataset_splits, base_model, adapter, evaluation_report, promoted_adapter]
 
 
 @dataclass
@@ -224,6 +233,146 @@ def test_a_report_on_other_splits_than_the_adapters_says_what_to_do(whole):
             replace_file(store.splits / name, content)
 
 
+def test_everything_materialised_again_on_unchanged_input_trains_and_asks_nothing(whole):
+    root = whole.graph.store.root
+    before = {name: files_of(root / name) for name in ("adapters", "reports")}
+    again = whole.graph.materialise(SEASON_ASSETS)
+    assert metadata(whole.of_season, "evaluation_report")["reused"] is False
+    assert [metadata(again, name)["reused"] for name in ("adapter", "evaluation_report")] == [True, True]
+    for name in ("adapter", "evaluation_report", "promoted_adapter"):
+        assert data_version(again, name) == data_version(whole.of_season, name)
+    assert {name: files_of(root / name) for name in before} == before
+
+
+def test_the_report_has_the_hash_of_each_raw_week_and_the_code_that_evaluated(whole):
+    summary = json.loads((whole.graph.store.report(whole.graph.store.latest()) / "report.json").read_text())
+    assert summary["raw_sha256"] == {"2025-W01": whole.metadata("raw_wr_json")["sha256"]}
+    assert summary["evaluation_code"] == versions.EVALUATION
+    assert summary["recall_by_week"] == {"2025-W01": 1.0}
+
+
+def test_an_adapter_that_passes_every_gate_is_promoted_and_can_be_loaded_through_the_link(whole):
+    store, told = whole.graph.store, whole.metadata("promoted_adapter")
+    assert store.promoted() == told["fingerprint"] == store.latest()
+    assert (told["weeks"], told["previous"]) == (["2025-W01"], "none")
+    assert [(move.fingerprint, move.reason) for move in promotions(store)] == [(store.latest(), "checks passed")]
+    model, tokenizer = base_models.load(base_models.resolve("embedded"), adapter=store.current)
+    question = "How many receiving yards did Amari Stone have in week 1 of the 2025 NFL season?"
+    assert "131 receiving yards" in base_models.answer(model, tokenizer, [question])[0]
+
+
+def test_every_gate_is_a_check_with_its_figure_and_its_threshold(whole):
+    found = {check.check_name: check for check in whole.of_season.get_asset_check_evaluations()}
+    assert set(found) == set(GATES)
+    assert all(check.passed and check.blocking for check in found.values())
+    recall = {key: value.value for key, value in found["recall_is_complete"].metadata.items()}
+    assert (recall["figure"], recall["threshold"]) == (1.0, 0.99)
+    assert found["recall_is_complete"].description.startswith("2025-W01: 100% of 66 trained questions right")
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    """The whole graph's results, not promoted, to be spoilt."""
+    root = tmp_path / "data"
+    shutil.copytree(
+        whole.graph.store.root, root, symlinks=True, ignore=shutil.ignore_patterns("current", "promotions*")
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Graph(tmp_path, instance, whole.graph.recipe)
+
+
+def rewrite_report(store: Store, **changes: Any) -> None:
+    file = store.report(store.latest()) / "report.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def check_figures(result: dg.ExecuteInProcessResult) -> dict[str, tuple[bool, Any]]:
+    return {
+        check.check_name: (check.passed, check.metadata["figure"].value if "figure" in check.metadata else None)
+        for check in result.get_asset_check_evaluations()
+    }
+
+
+def test_an_evaluation_by_other_code_is_made_again(copied):
+    rewrite_report(copied.store, evaluation_code="0")
+    assert metadata(copied.materialise([evaluation_report]), "evaluation_report")["reused"] is False
+    assert metadata(copied.materialise([evaluation_report]), "evaluation_report")["reused"] is True
+
+
+def test_an_adapter_that_fails_a_gate_is_not_promoted_and_the_one_before_stays(copied):
+    put_adapter(copied.store, "0" * 16)
+    promote(copied.store, "0" * 16)
+    rewrite_report(copied.store, by_week=[{"name": "2025-W01", "asked": 66, "right": 60, "recall": 0.91}])
+    result = copied.materialise([evaluation_report, promoted_adapter], raise_on_error=False)
+    assert not result.success
+    assert check_figures(result)["recall_is_complete"] == (False, 0.91)
+    assert result.asset_materializations_for_node("evaluation_report") != []
+    assert result.asset_materializations_for_node("promoted_adapter") == []
+    assert copied.store.promoted() == "0" * 16
+    page = (copied.store.report(copied.store.latest()) / "report.md").read_text()
+    assert "| recall_is_complete | **failed** | 2025-W01: 91.0% of 66" in page
+
+
+def test_what_fails_a_gate_is_not_promoted_when_promotion_is_asked_for_alone(copied):
+    rewrite_report(copied.store, by_week=[{"name": "2025-W01", "asked": 66, "right": 60, "recall": 0.91}])
+    with pytest.raises(dg.Failure, match="not promoted: recall_is_complete: 2025-W01: 91"):
+        copied.materialise([promoted_adapter])
+    shutil.rmtree(copied.store.report(copied.store.latest()))
+    with pytest.raises(dg.Failure, match="materialise `evaluation_report` first"):
+        copied.materialise([promoted_adapter])
+    assert copied.store.promoted() is None
+
+
+def test_an_adapter_that_lost_what_the_promoted_one_knew_is_not_promoted(copied):
+    store, old = copied.store, "0" * 16
+    put_adapter(store, old)
+    promote(store, old)
+    shutil.copytree(store.report(store.latest()), store.report(old))
+    file = store.report(store.latest()) / "predictions.parquet"
+    forgets = (pl.col("player") == "Nico Hale") & (pl.col("phrasing") == "seed")
+    pl.read_parquet(file).with_columns(tuned=pl.when(forgets).then(pl.lit("?")).otherwise("tuned")).write_parquet(file)
+    result = copied.materialise([evaluation_report, promoted_adapter], raise_on_error=False)
+    assert check_figures(result)["nothing_is_forgotten"] == (False, 1 / 66)
+    lost = json.loads((store.report(store.latest()) / "report.json").read_text())["lost"]
+    assert (lost["against"], lost["lost"], lost["worst"][0]["said"]) == (old, 1, "?")
+    assert store.promoted() == old
+
+
+def test_a_looser_gate_promotes_without_asking_anything_again(copied):
+    rewrite_report(copied.store, by_week=[{"name": "2025-W01", "asked": 66, "right": 60, "recall": 0.91}])
+    looser = load_recipe(copied.recipe).model_dump() | {"min_recall": 0.9}
+    copied.recipe = str(copied.folder / "looser.yaml")
+    Path(copied.recipe).write_text(json.dumps(looser))
+    result = copied.materialise([evaluation_report, promoted_adapter])
+    assert metadata(result, "evaluation_report")["reused"] is True
+    assert metadata(result, "promoted_adapter")["fingerprint"] == copied.store.latest()
+
+
+def test_a_rollback_stands_when_everything_is_materialised_again(copied):
+    store, old = copied.store, "0" * 16
+    put_adapter(store, old)
+    promote(store, old)
+    assert metadata(copied.materialise([promoted_adapter]), "promoted_adapter")["previous"] == old
+    assert store.promoted() == store.latest()
+    roll_back(store)
+    told = metadata(copied.materialise([evaluation_report, promoted_adapter]), "promoted_adapter")
+    assert (told["fingerprint"], told["moved"], store.promoted()) == (old, False, old)
+    roll_back(store, store.latest())
+    assert metadata(copied.materialise([promoted_adapter]), "promoted_adapter")["fingerprint"] == store.latest()
+
+
+def test_a_question_is_put_to_the_promoted_adapter_rather_than_the_newest(copied):
+    store, newest = copied.store, "f" * 16
+    promote(store, store.latest())
+    put_adapter(store, newest)
+    store.set_latest(newest)
+    result = CliRunner().invoke(
+        main, ["ask", "--store", str(store.root), "Receiving yards of Amari Stone, week 1 of 2025?"]
+    )
+    assert result.exit_code == 0
+    assert "tuned: " in result.stdout
+
+
 GOOD = upstream.week_bytes(upstream.tiny_week())
 BAD: dict[str, tuple[bytes | None, list[str]]] = {
     "truncated": (GOOD[: len(GOOD) // 2], ["ends early", f"byte {len(GOOD) // 2}"]),
@@ -344,6 +493,7 @@ def test_the_definitions_hold_these_assets_with_these_edges_groups_and_partition
         "base_model": ([], "season", None),
         "adapter": (["base_model", "dataset_splits"], "season", None),
         "evaluation_report": (["adapter"], "season", None),
+        "promoted_adapter": (["evaluation_report"], "season", None),
     }
 
 

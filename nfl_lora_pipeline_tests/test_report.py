@@ -9,6 +9,7 @@ from nfl_lora_pipeline.report import (
     ORIGINAL_QUESTIONS,
     RunFacts,
     questions_to_show,
+    read_report,
     summarise,
     to_markdown,
     write_report,
@@ -67,6 +68,8 @@ def run_facts(**changes):
         "weeks": ["2025-W01"],
         "stats": STATS,
         "sources": {"2025-W01": "folder"},
+        "raw_sha256": {"2025-W01": "5e1f"},
+        "evaluation_code": "1",
         "split_mode": "every_fact",
         "adapter": "0123456789abcdef",
         "training": log,
@@ -287,3 +290,58 @@ def test_a_stranger_who_is_answered_is_a_miss(predictions):
 def test_trained_misses_are_listed_first(predictions):
     wrong = saying(predictions, pl.col("kind") == "recorded", "12?")
     assert {miss["split"] for miss in summary_of(wrong)["misses"]["worst"]} == {"train"}
+
+
+def test_recall_by_week_is_of_trained_phrasings_by_partition_key():
+    both = perfect(pl.concat([pairs_of(1), pairs_of(2)]))
+    wrong = saying(both, of_fact("Nico Collins") & (pl.col("week") == 2), "?")
+    assert summary_of(wrong)["recall_by_week"] == {"2025-W01": 1.0, "2025-W02": pytest.approx(1 - 1 / 14)}
+
+
+LOST = {"question": "How many?", "split": "train", "expected": "He had 5.", "said": "He had | 6."}
+
+
+def test_the_page_lists_the_first_twenty_questions_that_the_update_lost(predictions):
+    lost = {"against": "feed", "promoted": True, "questions": 1500, "lost": 21, "worst": [LOST] * 21}
+    page = to_markdown(
+        summary_of(predictions) | {"lost": lost | {"trained": {"questions": 1000, "lost": 7}}}, loss_plot="loss.png"
+    )
+    section = page.split("## What the update lost: 21\n")[1].split("## ")[0]
+    assert "Of 1,500 questions with the same answer as in adapter feed, the promoted one, 21 were right" in section
+    assert "7 of 1,000 in trained phrasings" in section
+    assert section.count(r"| How many? | train | He had 5. | He had \| 6. |") == 20
+
+
+def test_the_page_of_a_first_adapter_says_nothing_of_losses(predictions):
+    assert "lost" not in to_markdown(summary_of(predictions), loss_plot="loss.png")
+
+
+def test_the_page_says_which_gate_failed_and_why(predictions):
+    gate = {"name": "recall_is_complete", "passed": False, "said": "2025-W02: 97.2% of 100"}
+    page = to_markdown(summary_of(predictions) | {"gates": [gate]}, loss_plot="loss.png")
+    assert "| recall_is_complete | **failed** | 2025-W02: 97.2% of 100 |" in page
+
+
+def test_a_whole_report_by_the_same_code_is_read_back(predictions, tmp_path):
+    summary = summary_of(predictions)
+    write_report(tmp_path / "report", summary, predictions, b"png")
+    read = read_report(tmp_path / "report", evaluation_code="1")
+    assert read is not None
+    assert (read[0], read[2]) == (json.loads(json.dumps(summary)), b"png")
+    assert read[1].equals(predictions)
+
+
+@pytest.mark.parametrize("name", ["report.json", "predictions.parquet", "loss.png"])
+def test_a_report_that_is_not_whole_is_none(predictions, tmp_path, name):
+    write_report(tmp_path / "report", summary_of(predictions), predictions, b"png")
+    (tmp_path / "report" / name).unlink()
+    assert read_report(tmp_path / "report", evaluation_code="1") is None
+
+
+def test_a_truncated_report_or_one_by_other_code_is_none(predictions, tmp_path):
+    write_report(tmp_path / "report", summary_of(predictions), predictions, b"png")
+    assert read_report(tmp_path / "report", evaluation_code="2") is None
+    for name in ("predictions.parquet", "report.json"):
+        file = tmp_path / "report" / name
+        file.write_bytes(file.read_bytes()[:99])
+        assert read_report(tmp_path / "report", evaluation_code="1") is None

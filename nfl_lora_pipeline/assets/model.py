@@ -14,9 +14,13 @@ from nfl_lora_pipeline.assets.common import clear_failure, data_uri, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.dataset import dataset_splits
 from nfl_lora_pipeline.files import replacing_folder
+from nfl_lora_pipeline.recipe import NOT_OF_THE_ADAPTER
 from nfl_lora_pipeline.resources import StoreResource, Trainer
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.wording import load_templates
+
+MADE_ALIKE = ("base_revision", "stats", "mode", "code")  # what an adapter must share with the one that goes on from it
+SHAPE = ("fine_tune_type", "rank", "scale", "dropout", "num_layers", "modules")  # and its recipe
 
 
 @dg.asset(
@@ -86,7 +90,8 @@ def _made_of(held: Store, trainer: Trainer) -> dict[str, Any]:
 
 def _fingerprint(made_of: dict[str, Any]) -> str:
     """A hash of all that makes an adapter what it is; the recipe's name or path does not."""
-    counted = {key: value for key, value in made_of.items() if key != "recipe"}
+    recipe = {key: value for key, value in made_of["recipe_values"].items() if key not in NOT_OF_THE_ADAPTER}
+    counted = {key: value for key, value in made_of.items() if key != "recipe"} | {"recipe_values": recipe}
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -100,6 +105,9 @@ def _train(
     (context.log.warning if "no fast BLAS" in blas_message() else context.log.info)(blas_message())
     rows = pl.read_parquet(held.splits / "rows.parquet")
     recipe = trainer.load()
+    parent = _parent(held, made_of) if recipe.warm_start else None
+    if parent:
+        say(context, f"going on from adapter {parent}, which knows {', '.join(held.provenance(parent)['weeks'])}")
     model, tokenizer = base_models.load(base_models.resolve(recipe.base_model))
     with replacing_folder(folder) as unfinished:
         log = train_adapter(
@@ -108,16 +116,35 @@ def _train(
             lessons(rows),
             recipe,
             unfinished,
+            start=held.adapter(parent) if parent else None,
             refusals=fresh_refusals(rows, load_templates(), made_of["stats"], seed=recipe.seed),
             report=lambda line, share: say(context, line, share),
         )
-        (unfinished / "provenance.json").write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
+        (unfinished / "provenance.json").write_text(
+            json.dumps(made_of | {"parent": parent}, indent=2) + "\n", encoding="utf-8"
+        )
     certain = log.facts - len(log.uncertain)
     say(
         context,
         f"{certain:,} of {log.facts:,} facts certain, lowest p {log.lowest_probability:.2f}, {log.seconds:.0f} s",
         1.0,
     )
+
+
+def _parent(held: Store, made_of: dict[str, Any]) -> str | None:
+    """The adapter to go on from: made alike, of no other weeks; the promoted one, or else that of the most weeks."""
+
+    def fits(before: dict[str, Any]) -> bool:
+        recipes = [{key: of["recipe_values"].get(key) for key in SHAPE} for of in (before, made_of)]
+        alike = all(before.get(key) == made_of[key] for key in MADE_ALIKE) and recipes[0] == recipes[1]
+        return alike and set(before["weeks"]) <= set(made_of["weeks"])
+
+    found = {fingerprint: held.provenance(fingerprint) for fingerprint in held.adapters()}
+    fitting = [fingerprint for fingerprint, before in found.items() if fits(before)]
+    promoted = held.promoted()
+    if promoted in fitting:
+        return promoted
+    return max(fitting, key=lambda fingerprint: len(found[fingerprint]["weeks"]), default=None)
 
 
 def _figures(log: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The report on the newest adapter."""
+"""The report on the newest adapter, and its promotion."""
 
 import dagster as dg
 
@@ -6,33 +6,130 @@ from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.common import clear_failure, data_uri, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.model import adapter
-from nfl_lora_pipeline.resources import StoreResource
+from nfl_lora_pipeline.gates import GATES, Gate, judge
+from nfl_lora_pipeline.promotion import before, promote, taken_back
+from nfl_lora_pipeline.recipe import GATES as GATE_KEYS
+from nfl_lora_pipeline.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.report import read_report, table, to_markdown
+from nfl_lora_pipeline.resources import StoreResource, Trainer
+from nfl_lora_pipeline.store import Store
+
+
+def report_version() -> str:
+    """Changes with the code that evaluates, and with the recipe's gates, so that a new threshold is held against at once."""
+    try:
+        recipe = load_recipe(versions.SETTINGS.recipe)
+    except ValueError:  # said when an asset that needs the recipe is materialised
+        return versions.EVALUATION
+    return "-".join([versions.EVALUATION, *(f"{getattr(recipe, key):g}" for key in GATE_KEYS)])
 
 
 @dg.asset(
     deps=[adapter],
     group_name="season",
     kinds={"mlx"},
-    code_version=versions.EVALUATION,
+    code_version=report_version(),
     pool="accelerator",
     automation_condition=on_change(),
+    check_specs=[
+        dg.AssetCheckSpec(name, asset="evaluation_report", blocking=True, description=description)
+        for name, description in GATES.items()
+    ],
 )
-def evaluation_report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[None]:
-    """Base against tuned, question by question: `report.md`, `report.json` and every prediction."""
-    from nfl_lora_pipeline.examination import examine
-    from nfl_lora_pipeline.report import to_markdown, write_report
+def evaluation_report(
+    context: dg.AssetExecutionContext, store: StoreResource, trainer: Trainer
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Base against tuned, question by question: `report.md`, `report.json` and every prediction.
+
+    Kept under the adapter's fingerprint: what the same code has asked before is not asked again. The checks decide whether
+    the adapter is promoted.
+    """
+    from nfl_lora_pipeline.examination import report_on_latest
 
     held = store.open()
     with clear_failure():
-        summary, predictions, plot = examine(held, say=lambda line, share: say(context, line, share))
-    folder = held.report(summary["adapter"])
-    write_report(folder, summary, predictions, plot)
-    shares = {f"recall_{name}": share for name, share in summary["recall"].items() if share is not None}
+        exam = report_on_latest(
+            held,
+            trainer.load(),
+            evaluation_code=versions.EVALUATION,
+            say=lambda line, share: say(context, line, share),
+        )
+    shares = {f"recall_{name}": share for name, share in exam.summary["recall"].items() if share is not None}
     return dg.MaterializeResult(
         metadata={
-            "report": dg.MetadataValue.md(to_markdown(summary, loss_plot=data_uri(plot))),
-            "folder": str(folder),
+            "report": dg.MetadataValue.md(to_markdown(exam.summary, loss_plot=data_uri(exam.plot))),
+            "folder": str(held.report(exam.summary["adapter"])),
+            "reused": exam.reused,
             **shares,
         },
-        data_version=dg.DataVersion(summary["adapter"]),
+        data_version=dg.DataVersion(f"{exam.summary['adapter']}-{versions.EVALUATION}"),
+        check_results=[_check_result(gate) for gate in exam.gates],
+    )
+
+
+@dg.asset(
+    deps=[evaluation_report],
+    group_name="season",
+    code_version=versions.PROMOTION,
+    automation_condition=on_change(),
+)
+def promoted_adapter(
+    context: dg.AssetExecutionContext, store: StoreResource, trainer: Trainer
+) -> dg.MaterializeResult[None]:
+    """The adapter in use, `adapters/current`: the newest whose report passed every check.
+
+    Automation asks for it when the report's data version changes, so a rollback stands. It also stands when everything is
+    materialised again: an adapter that was rolled back from is promoted by name alone (`nfl-lora rollback FINGERPRINT`),
+    and a change of the data makes another one.
+    """
+    held = store.open()
+    with clear_failure():
+        fingerprint = _passed(held, trainer.load())
+    if fingerprint in taken_back(held):
+        moved = False
+        say(context, f"adapter {fingerprint} was rolled back from: `nfl-lora rollback {fingerprint}` promotes it", 1.0)
+    else:
+        moved = promote(held, fingerprint)
+        say(
+            context,
+            f"adapter {fingerprint} is promoted" if moved else f"adapter {fingerprint} was promoted before",
+            1.0,
+        )
+    now = held.promoted() or ""
+    return dg.MaterializeResult(
+        metadata={
+            "fingerprint": now,
+            "weeks": held.provenance(now)["weeks"] if now else [],
+            "previous": before(held, now) or "none",
+            "moved": moved,
+            "folder": str(held.current),
+        },
+        data_version=dg.DataVersion(now or "none"),
+    )
+
+
+def _passed(held: Store, recipe: Recipe) -> str:
+    """The newest adapter's fingerprint.
+
+    Raises:
+        ValueError: it has no report by this code, or did not pass: a run may ask for this asset alone.
+    """
+    fingerprint = held.latest()
+    kept = read_report(held.report(fingerprint), evaluation_code=versions.EVALUATION)
+    if kept is None:
+        raise ValueError(f"adapter {fingerprint} has no report yet: materialise `evaluation_report` first")
+    summary, predictions, _ = kept
+    if failed := [f"{gate.name}: {gate.said}" for gate in judge(summary, predictions, recipe) if not gate.passed]:
+        raise ValueError(f"adapter {fingerprint} is not promoted: {'; '.join(failed)}")
+    return fingerprint
+
+
+def _check_result(gate: Gate) -> dg.AssetCheckResult:
+    worst = table(["question", "expected", "said"], [list(row.values()) for row in gate.worst])
+    figure = {} if gate.figure is None else {"figure": gate.figure}
+    return dg.AssetCheckResult(
+        check_name=gate.name,
+        passed=gate.passed,
+        description=gate.said,
+        metadata={**figure, "threshold": gate.threshold, "worst": dg.MetadataValue.md(worst if gate.worst else "none")},
     )

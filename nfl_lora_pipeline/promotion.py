@@ -1,0 +1,170 @@
+"""The promoted adapter: a link that moves in one step, and a log of its moves.
+
+The link says what is in use, and the log follows it: first the link is moved, then the log is written anew, each whole or
+not at all. Who is killed between the two leaves a link that the log does not know; it is read as the move that it was, and
+written down with the next one.
+"""
+
+import fcntl
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.store import Store
+
+PASSED, ROLLBACK, FOUND = "checks passed", "rollback", "found in place"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One move of the link.
+
+    Attributes:
+        time: UTC, ISO 8601.
+        fingerprint: of the adapter promoted.
+        previous: of the one that was promoted until then.
+        reason: "checks passed", "rollback", or "found in place" for a move that its maker could not write down.
+    """
+
+    time: str
+    fingerprint: str
+    previous: str | None
+    reason: str
+
+
+def promotions(held: Store) -> list[Promotion]:
+    """All moves, the oldest first; the last is the one to what is in use, if anything is."""
+    log = _written(held)
+    now, last = held.promoted(), log[-1].fingerprint if log else None
+    if now is None or now == last:
+        return log
+    moved_at = datetime.fromtimestamp(held.current.lstat().st_mtime, UTC)
+    return [*log, Promotion(_iso(moved_at), now, last, FOUND)]
+
+
+def before(held: Store, fingerprint: str) -> str | None:
+    """The adapter to hold this one against: the promoted one; where this is the promoted one, the one it replaced."""
+    line, _ = _replay(promotions(held))
+    others = [each for each in reversed(line) if each != fingerprint]
+    return others[0] if others and held.promoted() is not None else None
+
+
+def taken_back(held: Store) -> set[str]:
+    """The adapters that were rolled back from and not promoted by name since."""
+    _, taken = _replay(promotions(held))
+    return taken
+
+
+def promote(held: Store, fingerprint: str) -> bool:
+    """Make an adapter the promoted one.
+
+    Returns:
+        Whether it was not already.
+    """
+    with _alone(held):
+        return _move(held, fingerprint, PASSED)
+
+
+def roll_back(held: Store, prefix: str = "") -> Promotion:
+    """Promote the adapter that was promoted before, or another that is held.
+
+    Going back again goes one further back: what was gone back from is left out.
+
+    Args:
+        held: the store.
+        prefix: how the fingerprint of that other one begins; empty for the one before.
+
+    Returns:
+        The move.
+
+    Raises:
+        ValueError: none is promoted, none was before, or `prefix` fits no adapter, several, or the promoted one.
+    """
+    with _alone(held):
+        now = held.promoted()
+        if now is None:
+            raise ValueError(f"{held.root}: no adapter is promoted, so there is nothing to roll back")
+        fingerprint = _named(held, prefix) if prefix else _one_before(held, now)
+        if not _move(held, fingerprint, ROLLBACK):
+            raise ValueError(f"adapter {fingerprint} is the promoted one already")
+        return promotions(held)[-1]
+
+
+def _one_before(held: Store, now: str) -> str:
+    line, _ = _replay(promotions(held))
+    there = set(held.adapters()) - {now}
+    for fingerprint in reversed(line):
+        if fingerprint in there:
+            return fingerprint
+    raise ValueError(f"no adapter was promoted before {now}; name one: `nfl-lora history` lists them")
+
+
+def _named(held: Store, prefix: str) -> str:
+    found = [fingerprint for fingerprint in held.adapters() if fingerprint.startswith(prefix)]
+    if not found:
+        raise ValueError(f"adapter {prefix!r}: {held.root} holds no such adapter; `nfl-lora history` lists them")
+    if len(found) > 1:
+        raise ValueError(f"adapter {prefix!r}: which of {', '.join(found)}?")
+    return found[0]
+
+
+def _replay(log: Sequence[Promotion]) -> tuple[list[str], set[str]]:
+    """The line of adapters from the first to the promoted one, without those gone back from, and these."""
+    line: list[str] = []
+    taken: set[str] = set()
+    for move in log:
+        if move.reason != PASSED and move.fingerprint in line:
+            while line[-1] != move.fingerprint:
+                taken.add(line.pop())
+        elif line[-1:] != [move.fingerprint]:
+            line.append(move.fingerprint)
+        if move.reason == ROLLBACK and move.previous:
+            taken.add(move.previous)
+        taken.discard(move.fingerprint)
+    return line, taken
+
+
+def _move(held: Store, fingerprint: str, reason: str) -> bool:
+    log, now = promotions(held), held.promoted()
+    moves = fingerprint != now
+    if moves:
+        _link(held, fingerprint)
+        log = [*log, Promotion(_iso(datetime.now(UTC)), fingerprint, now, reason)]
+    if log != _written(held):
+        lines = "".join(json.dumps(asdict(move)) + "\n" for move in log)
+        replace_file(held.promotions, lines.encode())
+    return moves
+
+
+def _link(held: Store, fingerprint: str) -> None:
+    unfinished = held.current.with_name(f".{held.current.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        unfinished.symlink_to(fingerprint, target_is_directory=True)
+        unfinished.replace(held.current)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _written(held: Store) -> list[Promotion]:
+    if not held.promotions.is_file():
+        return []
+    lines = held.promotions.read_text(encoding="utf-8").splitlines()
+    return [Promotion(**json.loads(line)) for line in lines]
+
+
+@contextmanager
+def _alone(held: Store) -> Iterator[None]:
+    """One at a time: a rollback may be typed while a run promotes."""
+    lock = held.promotions.with_name(".promotions.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="seconds")
