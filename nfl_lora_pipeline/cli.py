@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def run(**options: Any) -> None:
     names = ("stats", "recipe", "base_model")
     os.environ.update({variable(name): options[name] for name in names})  # of the assets' code versions
     from nfl_lora_pipeline.job import Order, run_job
-    from nfl_lora_pipeline.terminal import Screen, show_outcome
+    from nfl_lora_pipeline.terminal import Screen, in_short, show_outcome
 
     as_json = options.pop("as_json")
     started = time.perf_counter()
@@ -90,7 +91,7 @@ def run(**options: Any) -> None:
     summary = outcome.summary | {"seconds": round(time.perf_counter() - started, 1)}
     show_outcome(summary, outcome.steps)
     if as_json:
-        click.echo(json.dumps(summary))
+        click.echo(json.dumps(in_short(summary)))
 
 
 @main.command()
@@ -145,6 +146,9 @@ def rollback(fingerprint: str, store: Path) -> None:
     "--watch", is_flag=True, help="Look for new and corrected weeks, and carry them on to a promoted adapter."
 )
 @click.option(
+    "--season", type=click.IntRange(2000, 2099), default=None, help="Season to watch.  [default: the one that is on]"
+)
+@click.option(
     "--weeks", default="", help="Weeks to train on, as partition keys: 2025-W01,2025-W02.  [default: all held]"
 )
 @stats_option
@@ -153,9 +157,10 @@ def rollback(fingerprint: str, store: Path) -> None:
 @recipe_option
 @base_model_option
 @store_option
-def ui(port: int, host: str, store: Path, data_dir: Path | None, **options: Any) -> None:
+def ui(port: int, host: str, store: Path, data_dir: Path | None, season: int | None, **options: Any) -> None:
     """Open the Dagster UI on the same storage."""
-    settings = Settings(store=str(store), data_dir=str(data_dir or ""), **options)
+    changed: dict[str, Any] = {"store": str(store), "data_dir": str(data_dir or ""), "season": season or 0} | options
+    settings = replace(Settings.from_environment(), **changed)
     environment = os.environ | settings.to_environment() | {"DAGSTER_HOME": str(dagster_home(store))}
     where = ["-p", str(port), "-h", host]
     command = [sys.executable, "-m", "dagster", "dev", "-m", "nfl_lora_pipeline.definitions", *where]

@@ -24,7 +24,7 @@ from nfl_lora_pipeline.streams import streams  # noqa: E402
 SAFE = 0.9  # a row whose lowest p is above this is shown seldom
 SAFE_SHARE = 0.4  # how seldom, and how seldom it is measured
 REPLAY = 1.0  # safe rows shown for each doubtful one, at most
-LEAST_STEPS = 96  # of a budget: an adapter that goes on may have very little to learn
+LEAST_STEPS = 320  # of a budget, however little there is to learn
 LEAST_REPLAY = 4  # batches: safe rows between two looks at a doubtful one, where there are that many
 AVERAGE = 0.95  # how much of the moving average stays at a step
 CHECK_EVERY = 32  # steps, or half an epoch where that is more

@@ -13,6 +13,7 @@ concurrency:
     default_limit: 1
 run_monitoring:
   enabled: true
+  max_runtime_seconds: 86400
   free_slots_after_run_end_seconds: 60
 """
 

@@ -66,3 +66,22 @@ def show_outcome(summary: dict[str, Any], steps: dict[str, float]) -> None:
     spent = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in steps.items())
     console.print(f"\n{spent}; {summary['seconds']:.0f} s in all", soft_wrap=True)
     console.print(f"Report: {summary['report']}", soft_wrap=True)
+
+
+def in_short(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary for one line: without the curves of the training and the lists of wrong answers, which `report.json` has."""
+    return _without(summary, ("losses", "certain", "worst"))
+
+
+def _without(values: dict[str, Any], left_out: tuple[str, ...]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in left_out:
+            continue
+        if isinstance(value, dict):
+            kept[key] = _without(value, left_out)
+        elif isinstance(value, list):
+            kept[key] = [_without(item, left_out) if isinstance(item, dict) else item for item in value]
+        else:
+            kept[key] = value
+    return kept

@@ -20,7 +20,7 @@ from nfl_lora_pipeline.assets.versions import SETTINGS
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.job import QUIET, Order, is_stale, update
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
-from nfl_lora_pipeline.watch import Look, Memory, Sighting, held_hashes, look, season_on
+from nfl_lora_pipeline.watch import Look, Memory, Sighting, held_hashes, look, season_to_watch
 from nfl_lora_pipeline.week import NflWeek
 
 AUTOMATION = "automation"
@@ -89,7 +89,7 @@ class Update:
     def changed(self) -> list[str]:
         """Look for new and corrected weeks without a memory: against what is held."""
         held = held_hashes(self.order.store)
-        found = look(self.order.source, watched_season(), {}, held, seconds=PATIENT_LOOK_SECONDS)
+        found = look(self.order.source, watched_season(self.order.source), {}, held, seconds=PATIENT_LOOK_SECONDS)
         self.log.info(found.in_short())
         for warning in found.warnings:
             self.log.warning(warning)
@@ -163,7 +163,7 @@ fetch_week = dg.define_asset_job(
 def new_weeks(context: dg.SensorEvaluationContext, store: StoreResource, week_source: WeekSource) -> dg.SensorResult:
     """Look for new and corrected weeks, and have them fetched; its cursor is the memory of the last look."""
     memory: Memory = json.loads(context.cursor or "{}")
-    found = look(week_source, watched_season(), memory, held_hashes(store.open()))
+    found = look(week_source, watched_season(week_source), memory, held_hashes(store.open()))
     for warning in found.warnings:
         context.log.warning(warning)
     origin = context.code_location_origin
@@ -197,9 +197,9 @@ def weekly_retraining(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(run_key=context.scheduled_execution_time.isoformat(), run_config=update_config(look_too=True))
 
 
-def watched_season() -> int:
-    """The season of the settings, or the one by the date."""
-    return SETTINGS.season or season_on(datetime.now(UTC).date())
+def watched_season(source: WeekSource) -> int:
+    """The season of the settings, or the one that is there to be seen."""
+    return SETTINGS.season or season_to_watch(source, datetime.now(UTC).date())
 
 
 def keys_of(sightings: Iterable[Sighting]) -> list[str]:

@@ -96,6 +96,14 @@ def season_on(day: date) -> int:
     return day.year if day.month >= SEASON_BEGINS else day.year - 1
 
 
+def season_to_watch(source: Watched, day: date) -> int:
+    """The newest season that a folder has a week of; upstream, and for an empty folder, the one by the date."""
+    if source.kind == "folder":
+        years = [int(file.parents[1].name) for file in Path(source.folder).glob("[0-9]*/*/WR.json")]
+        return max(years, default=season_on(day))
+    return season_on(day)
+
+
 def held_hashes(store: Store) -> dict[str, str]:
     """The hash of every raw week in the store, by partition key."""
     return {

@@ -1,0 +1,157 @@
+"""A season on a live daemon and webserver: `nfl-lora ui --watch` on a folder, driven through files and GraphQL."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+
+from nfl_lora_pipeline.recipe import load_recipe
+from nfl_lora_pipeline.source import week_file
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline_tests import upstream
+
+W1, W2 = NflWeek(2025, 1), NflWeek(2025, 2)
+RUNS = (
+    """{ runsOrError(limit: 200) { ... on Runs { results { status assetSelection { path } tags { key value } } } } }"""
+)
+SWITCHES = """{ repositoriesOrError { ... on RepositoryConnection { nodes {
+    sensors { name sensorState { status } } schedules { name scheduleState { status } } } } } }"""
+FAILED = (
+    """{ runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { runId assetSelection { path } } } } }"""
+)
+PATIENCE = 420.0  # seconds; a slow machine trains for a minute
+
+
+@dataclass
+class Live:
+    """A running deployment."""
+
+    folder: Path
+    port: int
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder / "data")
+
+    def publish(self, week: NflWeek, *, yards: str) -> None:
+        """Put a week's file there at once, as a download that is moved into place."""
+        first, *others = upstream.tiny_week()
+        file = week_file(self.folder / "raw", week)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix(".part")
+        unfinished.write_bytes(upstream.week_bytes([first | {"ReceivingYDS": yards}, *others]))
+        unfinished.replace(file)
+
+    def ask(self, query: str) -> dict[str, Any]:
+        answer = requests.post(f"http://127.0.0.1:{self.port}/graphql", json={"query": query}, timeout=60).json()
+        assert "errors" not in answer, answer
+        found: dict[str, Any] = answer["data"]
+        return found
+
+    def materialise(self, name: str, week: NflWeek) -> None:
+        """Click on *Materialize* for one partition."""
+        from dagster_graphql import DagsterGraphQLClient
+
+        client = DagsterGraphQLClient("127.0.0.1", port_number=self.port)
+        client.submit_job_execution("__ASSET_JOB", asset_selection=[[name]], tags={"dagster/partition": str(week)})
+
+    def ran(self) -> list[str]:
+        """What has run or is running, as "players 2025-W01" or "adapter", sorted."""
+        found = []
+        for run in self.ask(RUNS)["runsOrError"]["results"]:
+            keys = [tag["value"] for tag in run["tags"] if tag["key"] == "dagster/partition"]
+            found += [" ".join([asset["path"][0], *keys]) for asset in run["assetSelection"] or []]
+        return sorted(found)
+
+    def promoted_weeks(self) -> list[str]:
+        promoted = self.store.promoted()
+        return self.store.provenance(promoted)["weeks"] if promoted else []
+
+    def wait(self, until: Callable[[], bool], *, what: str) -> float:
+        began = time.monotonic()
+        while not until():
+            assert self.process.poll() is None, "nfl-lora ui has ended"
+            waited = time.monotonic() - began
+            assert waited < PATIENCE, f"{what} did not happen; ran: {self.ran()}; failed: {self.ask(FAILED)}"
+            time.sleep(1)
+        return time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory) -> Iterator[Live]:
+    folder = tmp_path_factory.mktemp("live")
+    (folder / "raw").mkdir()
+    recipe = folder / "tiny.yaml"
+    # the gates are those of the recipe but for strangers: of a dozen people a model learns too little about who is unknown
+    recipe.write_text(yaml.safe_dump(load_recipe("embedded").model_dump() | {"batch_rows": 16, "min_refused": 0.3}))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    where = ["--source", "folder", "--data-dir", str(folder / "raw"), "--store", str(folder / "data")]
+    command = [sys.executable, "-m", "nfl_lora_pipeline.cli", "ui", "--watch", "--port", str(port), *where]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--recipe", str(recipe)],
+            env=os.environ | {"NFL_LORA_WATCH_SECONDS": "5"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        running = Live(folder, port, process)
+        try:
+            running.wait(lambda: _answers(port), what="the webserver's start")
+            yield running
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _answers(port: int) -> bool:
+    try:
+        return requests.get(f"http://127.0.0.1:{port}/server_info", timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+def test_a_week_dropped_into_a_watched_folder_ends_in_a_promoted_adapter_and_only_changes_run(live, capsys):
+    (repository,) = live.ask(SWITCHES)["repositoriesOrError"]["nodes"]
+    states = [sensor["sensorState"]["status"] for sensor in repository["sensors"]]
+    states += [schedule["scheduleState"]["status"] for schedule in repository["schedules"]]
+    assert states == ["RUNNING"] * 3
+
+    live.publish(W1, yards="84")
+    first = live.wait(lambda: live.promoted_weeks() == [str(W1)], what="an adapter of week 1")
+
+    live.publish(W2, yards="31")
+    second = live.wait(lambda: live.promoted_weeks() == [str(W1), str(W2)], what="an adapter of weeks 1 and 2")
+    promoted = live.store.promoted()
+    report = json.loads((live.store.report(promoted) / "report.json").read_text())
+    assert set(report["recall_by_week"]) == {str(W1), str(W2)}
+    assert min(report["recall_by_week"].values()) >= 0.99
+    assert live.store.provenance(promoted)["parent"], "week 2 went on from the adapter of week 1"
+    assert live.ask(FAILED)["runsOrError"]["results"] == []
+
+    before = live.ran()
+    assert before.count(f"qa_pairs {W1}") == 1, "week 2 made nothing of week 1 anew"
+    live.materialise("raw_wr_json", W1)
+    live.wait(lambda: live.ran() == sorted([*before, f"raw_wr_json {W1}"]), what="the same file again")
+    time.sleep(25)  # two ticks of the conditions
+    assert live.ran() == sorted([*before, f"raw_wr_json {W1}"])
+    with capsys.disabled():
+        print(f" [file to promoted adapter: week 1 {first:.0f} s, week 2 {second:.0f} s]", end="")
