@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint types ui setup lock clean
+.PHONY: run test lint types ui bench setup lock clean
 
 run: setup
 	$(BIN)/nfl-lora run
@@ -19,6 +19,11 @@ types: setup
 
 ui: setup
 	$(BIN)/nfl-lora ui
+
+# Measurements that take minutes to an hour, on real weeks: make bench DATA=folder-in-upstream's-layout
+DATA ?= data/raw
+bench: setup
+	$(BIN)/python benchmarks/warm_start.py --data-dir $(DATA) --weeks 1-10
 
 setup: .venv/installed
 

@@ -37,7 +37,7 @@ def rows_of(folder: Path, weeks: list[NflWeek], stats: list[str]) -> pl.DataFram
 
 def train(rows: pl.DataFrame, stats: list[str], recipe: Recipe, folder: Path, start: Path | None) -> TrainingLog:
     """Train one adapter, and print what it knows."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     model, tokenizer = base_models.load(base_models.resolve(recipe.base_model))
     strangers = fresh_refusals(rows, load_templates(), choose_stats(stats), seed=recipe.seed)
     log = train_adapter(

@@ -23,11 +23,13 @@ from nfl_lora_pipeline.streams import streams  # noqa: E402
 
 SAFE = 0.9  # a row whose lowest p is above this is shown seldom
 SAFE_SHARE = 0.4  # how seldom, and how seldom it is measured
-REPLAY = 1.0  # safe rows shown for each doubtful one, at most
+IN_HAND = 1000  # rows worked on at a time: what comes round too seldom is forgotten before it is learnt
+REPLAY = 0.4  # safe rows shown for each doubtful one, at most
+SAMPLE = 1000  # rows that are measured at a check besides those in hand
 LEAST_STEPS = 320  # of a budget, however little there is to learn
 LEAST_REPLAY = 4  # batches: safe rows between two looks at a doubtful one, where there are that many
 AVERAGE = 0.95  # how much of the moving average stays at a step
-CHECK_EVERY = 32  # steps, or half an epoch where that is more
+CHECK_EVERY = 32  # steps, or half an epoch where that is more, but not twice as many
 PROBES = 96  # fresh refusals asked at a check
 REFUSED = 0.94  # the share of them that must be refused before training ends sooner than its budget
 NEARLY = 0.99  # the share of teaching rows that are certain when the end is set
@@ -110,6 +112,8 @@ class Curriculum:
         self.phrasings_of_refused: dict[str, list[int]] = {}
         for index in self.refusing:
             self.phrasings_of_refused.setdefault(self.facts[index], []).append(index)
+        order = {fact: place for place, fact in enumerate(dict.fromkeys(self.facts))}
+        self.places = [order[fact] for fact in self.facts]
         self.tail = shared_tail(self.rows)
         self.lowest = np.zeros(len(lessons))
         self.until = np.zeros(len(lessons), np.int32)
@@ -177,7 +181,7 @@ class Curriculum:
         """Budget and checks for so many rows to learn."""
         epoch = math.ceil(self.to_learn / self.recipe.batch_rows)
         self.budget = self.last_step = min(self.recipe.max_steps, max(LEAST_STEPS, self.recipe.max_epochs * epoch))
-        self.check_every = max(CHECK_EVERY, epoch // 2)
+        self.check_every = min(max(CHECK_EVERY, epoch // 2), 2 * CHECK_EVERY)
 
     def _progress(self, step: int, known: int) -> None:
         """How much of what was to be learnt is unknown, and what follows from it."""
@@ -195,12 +199,15 @@ class Curriculum:
             return step % self.check_every == 0
         return (step - self.budget) % OVERTIME_CHECK == 0 or step >= self.last_step
 
-    def _is_due(self, index: int) -> bool:
-        return bool(self.lowest[index] < SAFE) or self.rng.random() < SAFE_SHARE
+    def _due(self, rows: list[int]) -> list[int]:
+        """The doubtful rows that are in hand, and a sample of the others."""
+        doubtful = set(self._in_hand([index for index in rows if self.lowest[index] < SAFE]))
+        others = [index for index in rows if index not in doubtful]
+        return sorted(doubtful) + self.rng.sample(others, min(SAMPLE, math.ceil(SAFE_SHARE * len(others))))
 
     def _queue(self) -> list[int]:
         """The doubtful rows, and of the safe ones a share, but not many more than there are doubtful ones."""
-        doubtful = [index for index in self.teaching if self.lowest[index] < SAFE]
+        doubtful = self._in_hand([index for index in self.teaching if self.lowest[index] < SAFE])
         safe = [index for index in self.teaching if self.lowest[index] >= SAFE]
         replayed = min(SAFE_SHARE * len(safe), max(REPLAY * len(doubtful), LEAST_REPLAY * self.recipe.batch_rows))
         rows = doubtful + self.rng.sample(safe, math.ceil(replayed))
@@ -208,6 +215,12 @@ class Curriculum:
         while len(rows) < self.recipe.batch_rows:
             rows += self.rng.sample(self.teaching, len(self.teaching))
         return rows
+
+    def _in_hand(self, doubtful: list[int]) -> list[int]:
+        """The rows to work on: all that are nearly certain, and the first so many of those that are not."""
+        unknown = [index for index in doubtful if self.lowest[index] <= self.recipe.certain_above]
+        unknown.sort(key=self.places.__getitem__)
+        return unknown[:IN_HAND] + [index for index in doubtful if self.lowest[index] > self.recipe.certain_above]
 
     def _some_refusing(self, count: int) -> list[int]:
         """People without a record: the doubtful ones in up to half of the places, others in a quarter."""
@@ -240,11 +253,11 @@ class Curriculum:
 
     def _examine(self, step: int) -> bool:
         above = self.recipe.certain_above
-        self._measure([index for index in self.teaching if self._is_due(index)])
+        self._measure(self._due(self.teaching) if step else self.teaching)
         if step < self.budget // 2:
             self._measure_one_phrasing_each()
         else:
-            self._measure([index for index in self.refusing if self._is_due(index)])
+            self._measure(self._due(self.refusing))
         probes = tokenize(self.tokenizer, itertools.islice(self.refusals, PROBES))
         refused = float(np.mean(certainty(self.model, probes).greedy))
         known = int(np.sum(self.lowest[self.teaching] > above))
@@ -267,8 +280,9 @@ class Curriculum:
         return done
 
     def _measure_one_phrasing_each(self) -> None:
-        """Ask about everybody without a record in one phrasing; who is given a number is doubtful in all of them."""
-        asked = [self.rng.choice(rows) for rows in self.phrasings_of_refused.values()]
+        """Ask about people without a record in one phrasing; who is given a number is doubtful in all of them."""
+        facts = self.rng.sample(list(self.phrasings_of_refused.values()), min(SAMPLE, len(self.phrasings_of_refused)))
+        asked = [self.rng.choice(rows) for rows in facts]
         self._measure(asked)
         for index in asked:
             if self.lowest[index] <= self.recipe.certain_above:
