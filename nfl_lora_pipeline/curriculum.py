@@ -34,8 +34,9 @@ PROBES = 96  # fresh refusals asked at a check
 REFUSED = 0.94  # the share of them that must be refused before training ends sooner than its budget
 NEARLY = 0.99  # the share of teaching rows that are certain when the end is set
 ENDING = 0.4  # of the steps made until then: how many follow
+LOWEST_RATE = 0.12  # of the peak learning rate
 UNKNOWN_POWER = 0.3  # the learning rate falls with the share of rows not yet certain, to this power
-OVERTIME = 0.1  # of the budget: steps behind it, at the lowest learning rate, while a row is not certain
+OVERTIME = 0.25  # of the budget: steps behind it, at the lowest learning rate, while a row is not certain
 OVERTIME_CHECK = 16  # steps
 WHOLE_EVERY = 4  # steps: in the others, answers end at their last doubtful token
 
@@ -231,7 +232,7 @@ class Curriculum:
     def _set_learning_rate(self, step: int) -> None:
         warm = min(1.0, (step + 1) / (self.recipe.warmup_steps + 1))
         left = min(max(0.0, 1 - step / self.budget), min(1.0, self.unknown) ** UNKNOWN_POWER)
-        self.optimizer.learning_rate = self.recipe.learning_rate * warm * min(1.0, 0.05 + 1.3 * left)
+        self.optimizer.learning_rate = self.recipe.learning_rate * warm * min(1.0, LOWEST_RATE + 1.3 * left)
 
     def _average(self, step: int) -> None:
         """Keep a moving average of the adapter: what a step on strangers takes from a fact, the average mostly keeps."""
@@ -257,7 +258,7 @@ class Curriculum:
         if step < self.budget // 2:
             self._measure_one_phrasing_each()
         else:
-            self._measure(self._due(self.refusing))
+            self._measure(self._due(self.refusing) if step < self.budget else self.refusing)
         probes = tokenize(self.tokenizer, itertools.islice(self.refusals, PROBES))
         refused = float(np.mean(certainty(self.model, probes).greedy))
         known = int(np.sum(self.lowest[self.teaching] > above))
