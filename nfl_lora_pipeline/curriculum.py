@@ -36,7 +36,7 @@ NEARLY = 0.99  # the share of teaching rows that are certain when the end is set
 ENDING = 0.4  # of the steps made until then: how many follow
 LOWEST_RATE = 0.12  # of the peak learning rate
 UNKNOWN_POWER = 0.3  # the learning rate falls with the share of rows not yet certain, to this power
-OVERTIME = 0.25  # of the budget: steps behind it, at the lowest learning rate, while a row is not certain
+OVERTIME = 64  # steps behind the budget, at the lowest learning rate, while a row is not certain
 OVERTIME_CHECK = 16  # steps
 WHOLE_EVERY = 4  # steps: in the others, answers end at their last doubtful token
 
@@ -176,7 +176,7 @@ class Curriculum:
         if not self.ending:
             self.ending = True
             self.budget = min(self.budget, step + math.ceil(ENDING * step))
-            self.last_step = self.budget + int(OVERTIME * self.budget)
+            self.last_step = self.budget + OVERTIME
 
     def _plan(self) -> None:
         """Budget and checks for so many rows to learn."""
