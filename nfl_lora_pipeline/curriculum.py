@@ -27,6 +27,7 @@ IN_HAND = 1000  # rows worked on at a time: what comes round too seldom is forgo
 REPLAY = 0.4  # safe rows shown for each doubtful one, at most
 SAMPLE = 1000  # rows that are measured at a check besides those in hand
 LEAST_STEPS = 320  # of a budget, however little there is to learn
+WARM_EPOCHS = 2  # times the recipe's epochs over new rows, where most of what is shown is replayed
 LEAST_REPLAY = 4  # batches: safe rows between two looks at a doubtful one, where there are that many
 AVERAGE = 0.95  # how much of the moving average stays at a step
 CHECK_EVERY = 32  # steps, or half an epoch where that is more, but not twice as many
@@ -181,7 +182,8 @@ class Curriculum:
     def _plan(self) -> None:
         """Budget and checks for so many rows to learn."""
         epoch = math.ceil(self.to_learn / self.recipe.batch_rows)
-        self.budget = self.last_step = min(self.recipe.max_steps, max(LEAST_STEPS, self.recipe.max_epochs * epoch))
+        epochs = self.recipe.max_epochs * (WARM_EPOCHS if self.warm else 1)
+        self.budget = self.last_step = min(self.recipe.max_steps, max(LEAST_STEPS, epochs * epoch))
         self.check_every = min(max(CHECK_EVERY, epoch // 2), 2 * CHECK_EVERY)
 
     def _progress(self, step: int, known: int) -> None:
