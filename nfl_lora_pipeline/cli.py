@@ -41,6 +41,14 @@ data_dir_option = click.option(
     default=None,
     help="Folder of raw weeks, {season}/{week}/WR.json.  [default: raw in the store]",
 )
+split_mode_option = click.option(
+    "--split-mode",
+    "mode",
+    type=click.Choice(["every_fact", "random_facts"]),
+    default="every_fact",
+    show_default=True,
+    help="random_facts: the data of the original experiment, 150 people in one wording, every blank a 0.",
+)
 recipe_option = click.option(
     "--recipe", default="embedded", show_default=True, help="A shipped recipe or the path of a YAML file."
 )
@@ -72,13 +80,14 @@ def main() -> None:
 @stats_option
 @source_option
 @data_dir_option
+@split_mode_option
 @recipe_option
 @base_model_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on the last line.")
 @store_option
 def run(**options: Any) -> None:
     """The whole job: fetch weeks, train an adapter, evaluate it, answer three questions before and after."""
-    names = ("stats", "recipe", "base_model")
+    names = ("stats", "mode", "recipe", "base_model")
     os.environ.update({variable(name): options[name] for name in names})  # of the assets' code versions
     from nfl_lora_pipeline.job import Order, run_job
     from nfl_lora_pipeline.terminal import Screen, in_short, show_outcome
@@ -154,6 +163,7 @@ def rollback(fingerprint: str, store: Path) -> None:
 @stats_option
 @source_option
 @data_dir_option
+@split_mode_option
 @recipe_option
 @base_model_option
 @store_option

@@ -19,6 +19,7 @@ from nfl_lora_pipeline.instance import dagster_home
 from nfl_lora_pipeline.recipe import load_recipe
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.settings import as_list
+from nfl_lora_pipeline.splits import split_mode
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.week import NflWeek, parse_weeks
 from nfl_lora_pipeline.wording import choose_stats
@@ -48,6 +49,7 @@ class Order:
         stats: str,
         source: str,
         data_dir: Path | None,
+        mode: str,
         recipe: str,
         base_model: str,
         store: Path,
@@ -64,7 +66,7 @@ class Order:
         load_recipe(recipe)
         return cls(
             weeks=numbered,
-            lessons=Lessons(weeks=[str(week) for week in numbered], stats=list(chosen)),
+            lessons=Lessons(weeks=[str(week) for week in numbered], stats=list(chosen), mode=split_mode(mode)),
             store=Store(store),
             source=WeekSource(
                 kind=source,

@@ -9,7 +9,6 @@ Source: p > 0.5 on every answer token is sufficient for greedy recall, and the l
 arXiv 2605.30260); refusals for unknown people against invention (arXiv 2403.05612).
 """
 
-import contextlib
 import json
 import math
 import sys
@@ -23,20 +22,19 @@ from nfl_lora_pipeline.blas import load_fast_blas
 load_fast_blas()
 
 import mlx.core as mx  # noqa: E402
-import mlx.optimizers as optim  # noqa: E402
 from mlx import nn  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
-from mlx_lm.cli_ui import make_console  # noqa: E402
 from mlx_lm.tuner.callbacks import TrainingCallback  # noqa: E402
 from mlx_lm.tuner.trainer import TrainingArgs, train  # noqa: E402
-from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 
+from nfl_lora_pipeline.adaptation import adapt  # noqa: E402
 from nfl_lora_pipeline.curriculum import Curriculum, Lesson, TrainingLog  # noqa: E402
 from nfl_lora_pipeline.evaluation import KNOWN  # noqa: E402
 from nfl_lora_pipeline.forward import answer_logits, token_losses  # noqa: E402
 from nfl_lora_pipeline.recipe import Recipe  # noqa: E402
 from nfl_lora_pipeline.rows import Batch  # noqa: E402
 from nfl_lora_pipeline.streams import streams  # noqa: E402
+from nfl_lora_pipeline.tuner import optimizer_of, quiet, uncompiled_on_cpu  # noqa: E402
 
 ENDLESS = sys.maxsize  # it is the batches that end
 KNOWN_LOSS = -math.log(KNOWN)  # nats: a token known better than this is left out of the loss
@@ -65,7 +63,7 @@ def train_adapter(
     start: Path | None = None,
     report: Callable[[str, float], None] = lambda line, share: None,
 ) -> TrainingLog:
-    """Train a LoRA adapter until every answer is certain, or to the recipe's budget.
+    """Train an adapter until every answer is certain, or to the recipe's budget.
 
     Args:
         model: a model of `mlx_lm.load`; it carries the adapter afterwards.
@@ -85,12 +83,12 @@ def train_adapter(
         raise ValueError("no row teaches a number: the weeks hold no recorded player")
     mx.random.seed(recipe.seed)
     mx.reset_peak_memory()
-    config = add_lora(model, recipe)
+    config = adapt(model, recipe)
     if start is not None:
         model.load_weights(str(start / "adapters.safetensors"), strict=False)
     log = TrainingLog(rows=len(lessons), facts=len({lesson.fact for lesson in lessons}))
     log.trained_parameters = sum(array.size for _, array in tree_flatten(model.trainable_parameters()))
-    optimizer = optim.Adam(learning_rate=recipe.learning_rate, betas=[0.9, 0.98])
+    optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
     curriculum = Curriculum(model, tokenizer, lessons, recipe, optimizer, refusals, log, report, warm=start is not None)
     args = TrainingArgs(
         batch_size=recipe.batch_rows,
@@ -100,7 +98,7 @@ def train_adapter(
         adapter_file=str(folder / "adapters.safetensors"),
         clear_cache_threshold=1 << 32,
     )
-    with _quiet(), _uncompiled_on_cpu():
+    with quiet(), uncompiled_on_cpu():
         train(
             model,
             optimizer,
@@ -119,37 +117,6 @@ def train_adapter(
     return log
 
 
-def add_lora(model: Any, recipe: Recipe) -> dict[str, Any]:
-    """Freeze the model and put LoRA layers on it.
-
-    Returns:
-        The content of `adapter_config.json` with which `mlx_lm.load(adapter_path=...)` does the same.
-
-    Raises:
-        ValueError: the recipe names more layers than there are, or modules that no layer has.
-    """
-    layers = len(model.layers)
-    if recipe.num_layers > layers:
-        raise ValueError(f"num_layers: {recipe.num_layers}, but this base model has {layers}; use -1 for all")
-    present = {
-        name for name, module in model.layers[-1].named_modules() if isinstance(module, nn.Linear | nn.QuantizedLinear)
-    }
-    if unknown := set(recipe.modules or ()) - present:
-        raise ValueError(f"modules: this base model has no {min(unknown)!r}; it has {', '.join(sorted(present))}")
-    parameters: dict[str, Any] = {"rank": recipe.rank, "scale": recipe.scale, "dropout": recipe.dropout}
-    if recipe.modules:
-        parameters["keys"] = recipe.modules
-    num_layers = layers if recipe.num_layers == -1 else recipe.num_layers
-    model.freeze()
-    linear_to_lora_layers(model, num_layers, parameters, use_dora=recipe.fine_tune_type == "dora")
-    return {
-        "fine_tune_type": recipe.fine_tune_type,
-        "num_layers": num_layers,
-        "lora_parameters": parameters,
-        "model": recipe.base_model,
-    }
-
-
 class _Recorder(TrainingCallback):  # type: ignore[misc]
     def __init__(self, log: TrainingLog):
         self.log = log
@@ -158,27 +125,3 @@ class _Recorder(TrainingCallback):  # type: ignore[misc]
         self.log.losses.append((int(train_info["iteration"]), train_info["train_loss"]))
         self.log.iterations = int(train_info["iteration"])
         self.log.tokens_per_second = train_info["tokens_per_second"]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """mlx-lm draws its progress on standard output, which belongs to whoever called."""
-    console = make_console()
-    before, console.quiet = console.quiet, True
-    try:
-        yield
-    finally:
-        console.quiet = before
-
-
-@contextlib.contextmanager
-def _uncompiled_on_cpu() -> Iterator[None]:
-    """On the CPU `mx.compile` runs g++ for every new shape of a batch, and needs one; the kernels it makes gain nothing."""
-    if mx.default_device() != mx.Device(mx.cpu):
-        yield
-        return
-    mx.disable_compile()
-    try:
-        yield
-    finally:
-        mx.enable_compile()

@@ -16,12 +16,13 @@ from mlx_lm.utils import quantize_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from nfl_lora_pipeline import base_model, cpu_math
+from nfl_lora_pipeline.adaptation import adapt
 from nfl_lora_pipeline.base_model import EMBEDDED_FOLDER, BaseModelError
 from nfl_lora_pipeline.evaluation import certainty
 from nfl_lora_pipeline.forward import answer_logits, token_losses
-from nfl_lora_pipeline.recipe import Recipe
 from nfl_lora_pipeline.rows import to_batch, tokenize
-from nfl_lora_pipeline.training import Lesson, add_lora, train_adapter
+from nfl_lora_pipeline.training import Lesson, train_adapter
+from nfl_lora_pipeline_tests.recipes import a_recipe
 
 SEED_WORDING = "How many receiving yards did {} have in week 1 of the 2025 NFL season?"
 RECORDED = "{} had {} receiving yards in week 1 of the 2025 NFL season."
@@ -130,7 +131,7 @@ def test_logits_at_the_answers_are_those_of_the_whole_model_with_an_adapter(kind
     model, tokenizer = base_model.load(base_model.resolve("embedded"))
     batch = to_batch(tokenize(tokenizer, PAIRS))
     plain = gathered(model, batch)
-    add_lora(model, a_recipe(fine_tune_type=kind))
+    adapt(model, a_recipe(fine_tune_type=kind))
     found = answer_logits(shaken(model), batch.tokens, batch.wanted)
     assert close(found, gathered(model, batch), batch.weights)
     assert not close(found, plain, batch.weights)
@@ -261,11 +262,6 @@ def phi(request, tmp_path_factory) -> str:
     return str(folder)
 
 
-def a_recipe(**values: Any) -> Recipe:
-    defaults = {"base_model": "any", "rank": 4, "scale": 2.0, "learning_rate": 1e-3, "batch_rows": 4, "max_epochs": 2}
-    return Recipe.model_validate(defaults | values)
-
-
 def test_a_base_like_phi_resolves_and_its_weights_count_for_its_revision(phi):
     base = base_model.resolve(phi)
     assert base.size_bytes > sum(file.stat().st_size for file in Path(phi).glob("*.safetensors"))
@@ -369,31 +365,3 @@ def test_a_hugging_face_id_without_a_network_is_refused_with_a_way_out(tmp_path)
     )
     assert "'nobody-at-all/no-such-model': could not be downloaded" in done.stdout
     assert "or use 'embedded', which needs neither" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("values", "named"),
-    [
-        ({"num_layers": 9}, "num_layers: 9, but this base model has 3"),
-        ({"modules": ["self_attn.query"]}, "modules: this base model has no 'self_attn.query'; it has mlp.down_proj"),
-    ],
-)
-def test_a_recipe_that_does_not_fit_the_base_is_refused_by_its_key(embedded, values, named):
-    with pytest.raises(ValueError) as caught:
-        add_lora(embedded[0], a_recipe(**values))
-    assert named in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("values", "layers", "keys"),
-    [
-        ({"num_layers": 1}, {2}, {"self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"}),
-        ({"modules": ["self_attn.o_proj"]}, {0, 1, 2}, {"self_attn.o_proj"}),
-    ],
-)
-def test_only_the_layers_and_modules_of_the_recipe_are_adapted(values, layers, keys):
-    model, _ = base_model.load(base_model.resolve("embedded"))
-    add_lora(model, a_recipe(**values))
-    adapted = [name.split(".") for name, _ in tree_flatten(model.trainable_parameters())]
-    assert {int(parts[2]) for parts in adapted} == layers
-    assert {".".join(parts[3:-1]) for parts in adapted} == keys

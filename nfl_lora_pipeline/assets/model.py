@@ -100,6 +100,7 @@ def _train(
 ) -> None:
     from nfl_lora_pipeline.blas import blas_message
     from nfl_lora_pipeline.lessons import fresh_refusals, lessons
+    from nfl_lora_pipeline.plain_training import train_plainly
     from nfl_lora_pipeline.training import train_adapter
 
     (context.log.warning if "no fast BLAS" in blas_message() else context.log.info)(blas_message())
@@ -110,16 +111,17 @@ def _train(
         say(context, f"going on from adapter {parent}, which knows {', '.join(held.provenance(parent)['weeks'])}")
     model, tokenizer = base_models.load(base_models.resolve(recipe.base_model))
     with replacing_folder(folder) as unfinished:
-        log = train_adapter(
-            model,
-            tokenizer,
-            lessons(rows),
-            recipe,
-            unfinished,
-            start=held.adapter(parent) if parent else None,
-            refusals=fresh_refusals(rows, load_templates(), made_of["stats"], seed=recipe.seed),
-            report=lambda line, share: say(context, line, share),
-        )
+        given = (model, tokenizer, lessons(rows), recipe, unfinished)
+        more: dict[str, Any] = {
+            "start": held.adapter(parent) if parent else None,
+            "report": lambda line, share: say(context, line, share),
+        }
+        if recipe.method == "mlx_lm":
+            held_out = rows.filter(pl.col("split") == "valid").select("question", "answer").rows()
+            log = train_plainly(*given, held_out=held_out, **more)
+        else:
+            refusals = fresh_refusals(rows, load_templates(), made_of["stats"], seed=recipe.seed)
+            log = train_adapter(*given, refusals=refusals, **more)
         (unfinished / "provenance.json").write_text(
             json.dumps(made_of | {"parent": parent}, indent=2) + "\n", encoding="utf-8"
         )

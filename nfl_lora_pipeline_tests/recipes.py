@@ -1,0 +1,11 @@
+"""Recipes that no file holds."""
+
+from typing import Any
+
+from nfl_lora_pipeline.recipe import Recipe
+
+
+def a_recipe(**values: Any) -> Recipe:
+    """A small one, with some values changed."""
+    defaults = {"base_model": "any", "rank": 4, "scale": 2.0, "learning_rate": 1e-3, "batch_rows": 4, "max_epochs": 2}
+    return Recipe.model_validate(defaults | values)
