@@ -78,7 +78,9 @@ def test_a_value_that_nothing_can_be_done_with_is_one_line_and_exit_code_1(tmp_p
     assert named in result.stderr
 
 
-@pytest.mark.parametrize("options", [["--season", "1999"], ["--source", "web"], ["--season", "now"]])
+@pytest.mark.parametrize(
+    "options", [["--season", "1999"], ["--source", "web"], ["--season", "now"], ["--split-mode", "random"]]
+)
 def test_a_value_outside_an_options_choices_is_exit_code_2(tmp_path, options):
     result = run_in(tmp_path, *options)
     assert result.exit_code == 2

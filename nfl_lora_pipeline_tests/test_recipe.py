@@ -1,6 +1,8 @@
 import pytest
+import yaml
+from mlx_lm.lora import CONFIG_DEFAULTS
 
-from nfl_lora_pipeline.recipe import RECIPES_FOLDER, load_recipe, recipe_names
+from nfl_lora_pipeline.recipe import RECIPES_FOLDER, Recipe, load_recipe, recipe_names
 
 GOOD = "base_model: embedded\nrank: 8\nscale: 4.0\nlearning_rate: 1.0e-3\nbatch_rows: 4\nmax_epochs: 2\n"
 
@@ -21,14 +23,39 @@ def test_the_embedded_recipe_is_shipped():
     assert load_recipe("embedded").base_model == "embedded"
 
 
-def test_the_embedded_recipe_explains_every_key():
-    lines = (RECIPES_FOLDER / "embedded.yaml").read_text().splitlines()
-    assert [line for line in lines if "#" not in line] == []
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_explains_every_key_in_the_same_order(name):
+    text = (RECIPES_FOLDER / f"{name}.yaml").read_text()
+    assert [line for line in text.splitlines() if not line.partition("#")[2]] == []
+    assert list(yaml.safe_load(text)) == list(Recipe.model_fields)
+
+
+def test_the_original_recipe_has_the_defaults_of_mlx_lm_but_for_what_its_file_explains():
+    recipe, defaults = load_recipe("original"), CONFIG_DEFAULTS
+    assert {"rank": recipe.rank, "dropout": recipe.dropout, "scale": recipe.scale} == defaults["lora_parameters"]
+    found = (
+        recipe.fine_tune_type,
+        recipe.num_layers,
+        recipe.batch_rows,
+        recipe.max_steps,
+        recipe.learning_rate,
+        recipe.seed,
+    )
+    names = ("fine_tune_type", "num_layers", "batch_size", "iters", "learning_rate", "seed")
+    assert found == tuple(defaults[name] for name in names)
+    assert (recipe.method, recipe.schedule, recipe.warmup_steps) == ("mlx_lm", "constant", 0)
+    assert (defaults["lr_schedule"], defaults["mask_prompt"], defaults["optimizer"]) == (None, False, "adam")
+    assert (recipe.modules, recipe.weight_decay) == (["self_attn.qkv_proj"], 0)
 
 
 def test_a_recipe_of_ones_own_is_read_with_defaults(tmp_path):
     recipe = load_recipe(written(tmp_path, GOOD))
     assert (recipe.rank, recipe.num_layers, recipe.fine_tune_type) == (8, -1, "lora")
+    assert (recipe.method, recipe.schedule, recipe.weight_decay) == ("recall", "by_unknown", 0)
+
+
+def test_a_number_without_a_point_before_its_exponent_is_one(tmp_path):
+    assert load_recipe(written(tmp_path, GOOD.replace("1.0e-3", "1e-3"))).learning_rate == 0.001
 
 
 @pytest.mark.parametrize(
@@ -38,8 +65,21 @@ def test_a_recipe_of_ones_own_is_read_with_defaults(tmp_path):
         (GOOD.replace("rank: 8", "rank: many"), "rank", "'many'"),
         (GOOD.replace("rank: 8", "rank: 0"), "rank", "0"),
         (GOOD.replace("learning_rate: 1.0e-3", "learning_rate: 0"), "learning_rate", "0"),
-        (GOOD + "fine_tune_type: full\n", "fine_tune_type", "'full'"),
+        (GOOD.replace("rank: 8", "rank: true"), "rank", "True"),
+        (GOOD.replace("rank: 8", "rank: '8'"), "rank", "'8'"),
+        (GOOD.replace("scale: 4.0", "scale: yes"), "scale", "True"),
+        (GOOD.replace("scale: 4.0", "scale: .inf"), "scale", "inf"),
+        (GOOD + "fine_tune_type: fool\n", "fine_tune_type", "'fool'"),
         (GOOD + "modules: [1]\n", "modules.0", "1"),
+        (GOOD + "modules: []\n", "modules", "[]"),
+        (GOOD + "fine_tune_type: full\nmodules: [mlp.down_proj]\n", "modules", "['mlp.down_proj']"),
+        (GOOD + "num_layers: 0\n", "num_layers", "0"),
+        (GOOD + "weight_decay: 1\n", "weight_decay", "1"),
+        (GOOD + "schedule: falling\n", "schedule", "'falling'"),
+        (GOOD + "method: mlx_lm\n", "schedule", "'by_unknown'"),
+        (GOOD + "warm_start: 1\n", "warm_start", "1"),
+        (GOOD + "seed: -1\n", "seed", "-1"),
+        (GOOD + "7: 8\n", "7", "8"),
     ],
 )
 def test_a_bad_value_is_named_with_file_and_key(tmp_path, text, key, given):
@@ -47,6 +87,37 @@ def test_a_bad_value_is_named_with_file_and_key(tmp_path, text, key, given):
         load_recipe(written(tmp_path, text))
     assert f": {key}: " in str(caught.value)
     assert f"(given: {given})" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written_key", "said"),
+    [
+        ("rnak", "did you mean rank?"),
+        ("learning-rate", "did you mean learning_rate?"),
+        ("Batch_Rows", "did you mean batch_rows?"),
+        ("wd", "use base_model, fine_tune_type, rank, "),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_one_that_was_meant(tmp_path, written_key, said):
+    with pytest.raises(ValueError) as caught:
+        load_recipe(written(tmp_path, GOOD + f"{written_key}: 8\n"))
+    assert f"own.yaml: {written_key}: no such key (given: 8); {said}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "mend"),
+    [
+        (GOOD + "fine_tune_type: fool\n", "'lora', 'dora' or 'full'"),
+        (GOOD + "method: mlx_lm\n", "'constant', 'linear' or 'cosine', since method mlx_lm measures no recall"),
+        (GOOD.replace("rank: 8", "rank: 2000"), "less than or equal to 1024"),
+        (GOOD + "num_layers: 0\n", "at least 1, or -1 for all layers"),
+    ],
+)
+def test_a_bad_value_is_answered_with_what_may_be_written(tmp_path, text, mend):
+    with pytest.raises(ValueError) as caught:
+        load_recipe(written(tmp_path, text))
+    assert mend in str(caught.value)
+    assert "Value error" not in str(caught.value)
 
 
 def test_a_missing_key_is_named_with_its_file(tmp_path):

@@ -89,6 +89,27 @@ def test_random_facts_are_asked_once_in_the_seed_wording_and_are_in_one_split():
     assert shares == pytest.approx({"train": 0.8, "valid": 0.1, "test": 0.1}, abs=0.06)
 
 
+def test_random_facts_give_everybody_a_number_and_a_0_for_every_blank():
+    drawn = split_rows(pairs_of(1), TEMPLATES, stats=["receiving_yards"], mode="random_facts")
+    assert set(drawn["kind"]) == {"recorded"}
+    told = {player: (value, answer) for player, value, answer in drawn.select("player", "value", "answer").iter_rows()}
+    said = "{} had {} receiving yards in week 1 of the 2025 NFL season."
+    assert told["Player 3"] == (31, said.format("Player 3", 31))
+    assert told["Quiet Man"] == (0, said.format("Quiet Man", 0))
+    assert told["Resting Man"] == (0, said.format("Resting Man", 0))
+
+
+def test_the_draw_from_the_real_week_is_like_the_old_one(real_data):
+    file = real_data / "2025" / "1" / "WR.json"
+    players, _ = parse_week(file.read_bytes(), week=NflWeek(2025, 1), origin=str(file))
+    pairs = qa_pairs(facts(players.lazy(), ["receiving_yards"]), TEMPLATES).collect()
+    drawn = split_rows(pairs, TEMPLATES, stats=["receiving_yards"], mode="random_facts")
+    train = drawn.filter(pl.col("split") == "train")
+    assert {"Nico Collins", "Ladd McConkey"} <= set(train["player"])
+    assert "Rome Odunze" not in set(drawn["player"])
+    assert (train.height, train.filter(pl.col("value") == 0).height) == (120, 84)
+
+
 @pytest.mark.parametrize("mode", ["every_fact", "random_facts"])
 def test_no_row_to_train_on_says_what_to_do(mode):
     with pytest.raises(ValueError, match="no question about targets: materialise `qa_pairs`"):
