@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nfl_lora_pipeline.base_model import BaseModel
+from nfl_lora_pipeline.blas import load_fast_blas
 from nfl_lora_pipeline.model_shape import Linear, ModelShape, read_shape
 from nfl_lora_pipeline.recipe import Recipe
 
@@ -79,7 +80,7 @@ def memory_needed(base: BaseModel, recipe: Recipe, *, row_tokens: int, answer_to
         step = tokens * sum(of_layer), tokens * a_logit
     else:
         step = recipe.batch_rows * row_tokens * sum(of_layer), recipe.batch_rows * answer_tokens * a_logit
-    scoring = SCORED_TOKENS * max(of_layer), SCORED_TOKENS // row_tokens * answer_tokens * a_logit
+    scoring = SCORED_TOKENS * max(of_layer, default=0), SCORED_TOKENS // row_tokens * answer_tokens * a_logit
     activations, logits = max(step, scoring, key=sum)
     trained = COPIES[recipe.method] * _trained_bytes(shape, recipe, len(layers))
     return MemoryNeed(shape.weights_bytes, trained, int(activations), int(logits))
@@ -104,11 +105,12 @@ def refuse_too_little(need: MemoryNeed, base: BaseModel, recipe: Recipe, *, mach
 
 def machine_memory() -> int:
     """Bytes to work in: the accelerator's, or else this machine's or the container's that this process is in."""
+    load_fast_blas()
     import mlx.core as mx
 
     if mx.default_device() != mx.Device(mx.cpu):
         of_device = mx.device_info()
-        for name in ("max_recommended_working_set_size", "total_memory", "memory_size"):
+        for name in ("memory_size", "total_memory"):  # Metal, CUDA
             if of_device.get(name):
                 return int(of_device[name])
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]

@@ -1,7 +1,6 @@
 """What a base model's `config.json` and the headers of its safetensors files say of it, without a weight being read."""
 
 import json
-import math
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 FLOAT_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 WORD_BITS = 32  # of the words that hold quantised weights
 LENGTH_BYTES = 8  # of a header's length, before the header
-IN_A_LAYER = re.compile(r"\blayers\.(?P<layer>\d+)\.(?P<module>.+)\.(?P<kind>\w+)$")
+IN_A_LAYER = re.compile(r"\b(?:layers|h|blocks)\.(?P<layer>\d+)\.(?P<module>.+)\.(?P<kind>\w+)$")
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class ModelShape:
         weights_bytes: of all arrays as they are stored.
         layers: for each layer from the bottom, its linear layers by name.
         layer_bytes: for each layer, of all its arrays as they are stored.
-        heads: of attention.
-        vocabulary: tokens.
+        heads: of attention; 0 where the configuration does not say.
+        vocabulary: tokens; 0 where it does not say.
         item_bytes: of a number that is not quantised.
     """
 
@@ -43,6 +42,19 @@ class ModelShape:
     heads: int
     vocabulary: int
     item_bytes: int
+
+
+@dataclass(frozen=True)
+class _Array:
+    """One entry of a header."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
+
+    @property
+    def size_bytes(self) -> int:
+        return self.data_offsets[1] - self.data_offsets[0]
 
 
 def read_shape(folder: Path) -> ModelShape:
@@ -58,32 +70,36 @@ def read_shape(folder: Path) -> ModelShape:
     for name, array in arrays.items():
         if place := IN_A_LAYER.search(name):
             layer = int(place["layer"])
-            layer_bytes[layer] = layer_bytes.get(layer, 0) + _bytes(array)
+            layer_bytes[layer] = layer_bytes.get(layer, 0) + array.size_bytes
             linears = layers.setdefault(layer, {})
-            if place["kind"] == "weight" and len(array["shape"]) == 2:
+            if place["kind"] == "weight" and len(array.shape) == 2:
                 linears[place["module"]] = _linear(name.removesuffix(".weight"), arrays, config)
     return ModelShape(
-        weights_bytes=sum(_bytes(array) for array in arrays.values()),
+        weights_bytes=sum(array.size_bytes for array in arrays.values()),
         layers=[layers[layer] for layer in sorted(layers)],
         layer_bytes=[layer_bytes[layer] for layer in sorted(layers)],
-        heads=config["num_attention_heads"],
-        vocabulary=config["vocab_size"],
-        item_bytes=max((FLOAT_BYTES.get(array["dtype"], 0) for array in arrays.values()), default=0) or 4,
+        heads=_number(config, "num_attention_heads"),
+        vocabulary=_number(config, "vocab_size"),
+        item_bytes=max((FLOAT_BYTES.get(array.dtype, 0) for array in arrays.values()), default=0) or 4,
     )
 
 
 def _config(file: Path) -> dict[str, Any]:
+    """The configuration; of a model of texts and pictures, that of its texts."""
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        if all(isinstance(config[name], int) for name in ("num_attention_heads", "vocab_size")):
-            return dict(config)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not a model's configuration ({error!r}); fetch the base model again") from error
-    raise ValueError(f"{file}: num_attention_heads and vocab_size are no whole numbers; fetch the base model again")
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return config | config.get("text_config", {})
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{file}: not a model's configuration ({error}); fetch the base model again") from error
 
 
-def _header(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, {"dtype", "shape", "data_offsets"}) of each array.
+def _number(config: Mapping[str, Any], name: str) -> int:
+    number = config.get(name)
+    return number if isinstance(number, int) else 0
+
+
+def _header(file: Path) -> Iterator[tuple[str, _Array]]:
+    """The arrays of a file by name.
 
     Source: the safetensors format: the header's length in 8 bytes, little-endian, then the header as JSON.
     """
@@ -93,25 +109,15 @@ def _header(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if length > file.stat().st_size:
                 raise ValueError("its header is longer than the file")
             arrays = json.loads(stream.read(length))
-        yield from ((name, array) for name, array in arrays.items() if name != "__metadata__")
-    except (struct.error, ValueError, AttributeError) as error:
+        yield from ((name, _Array(**array)) for name, array in arrays.items() if name != "__metadata__")
+    except (struct.error, ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{file}: not a safetensors file ({error}); fetch the base model again") from error
 
 
-def _bytes(array: Mapping[str, Any]) -> int:
-    first, last = array["data_offsets"]
-    return int(last - first)
-
-
-def _linear(path: str, arrays: Mapping[str, Any], config: Mapping[str, Any]) -> Linear:
-    outputs, inputs = arrays[f"{path}.weight"]["shape"]
+def _linear(path: str, arrays: Mapping[str, _Array], config: Mapping[str, Any]) -> Linear:
+    outputs, inputs = arrays[f"{path}.weight"].shape
     if f"{path}.scales" not in arrays:
         return Linear(inputs, outputs, quantised=False)
-    quantisation = config["quantization"]
-    bits = (quantisation.get(path) or quantisation)["bits"]  # a module can have bits of its own
+    quantisation = config.get("quantization") or config.get("quantization_config") or {}
+    bits = (quantisation.get(path) or quantisation).get("bits", 4)  # a module can have bits of its own
     return Linear(inputs * WORD_BITS // bits, outputs, quantised=True)
-
-
-def parameters_of(linears: Mapping[str, Linear]) -> int:
-    """How many weights linear layers have, however they are stored."""
-    return sum(math.prod((linear.inputs, linear.outputs)) for linear in linears.values())

@@ -14,7 +14,8 @@ from nfl_lora_pipeline.assets.common import clear_failure, data_uri, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.dataset import dataset_splits
 from nfl_lora_pipeline.files import replacing_folder
-from nfl_lora_pipeline.recipe import NOT_OF_THE_ADAPTER
+from nfl_lora_pipeline.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
+from nfl_lora_pipeline.recipe import NOT_OF_THE_ADAPTER, Recipe
 from nfl_lora_pipeline.resources import StoreResource, Trainer
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.wording import load_templates
@@ -109,7 +110,9 @@ def _train(
     parent = _parent(held, made_of) if recipe.warm_start else None
     if parent:
         say(context, f"going on from adapter {parent}, which knows {', '.join(held.provenance(parent)['weeks'])}")
-    model, tokenizer = base_models.load(base_models.resolve(recipe.base_model))
+    base = base_models.resolve(recipe.base_model)
+    _check_memory(context, base, recipe, rows)
+    model, tokenizer = base_models.load(base)
     with replacing_folder(folder) as unfinished:
         given = (model, tokenizer, lessons(rows), recipe, unfinished)
         more: dict[str, Any] = {
@@ -131,6 +134,19 @@ def _train(
         f"{certain:,} of {log.facts:,} facts certain, lowest p {log.lowest_probability:.2f}, {log.seconds:.0f} s",
         1.0,
     )
+
+
+def _check_memory(
+    context: dg.AssetExecutionContext, base: base_models.BaseModel, recipe: Recipe, rows: pl.DataFrame
+) -> None:
+    """Before anything is loaded."""
+    longest = rows.select(pl.col("answer", "question").str.len_chars().max()).row(0)
+    need = memory_needed(
+        base, recipe, row_tokens=tokens_at_most(sum(longest)), answer_tokens=tokens_at_most(longest[0])
+    )
+    held = machine_memory()
+    context.log.info(f"about {need.total / 1e9:.1f} GB of memory needed, of {held / 1e9:.1f} GB")
+    refuse_too_little(need, base, recipe, machine_bytes=held)
 
 
 def _parent(held: Store, made_of: dict[str, Any]) -> str | None:
