@@ -1,14 +1,18 @@
 """`nfl-lora`, as whoever types it sees it."""
 
+import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from nfl_lora_pipeline.cli import main
+from nfl_lora_pipeline.recipe import load_recipe
 from nfl_lora_pipeline.scoring import exact
 from nfl_lora_pipeline_tests import upstream
 
@@ -116,6 +120,37 @@ def test_a_week_in_which_nobody_played_cannot_be_trained_on_and_says_so(tmp_path
     assert is_one_clear_line(result)
     assert "no recorded player" in result.stderr
     assert not (tmp_path / "data" / "latest.json").exists()
+
+
+def test_a_base_that_is_too_large_for_the_machine_is_refused_before_it_is_loaded(tmp_path, tiny_week_folder):
+    base, size = tmp_path / "base", 1 << 50
+    base.mkdir()
+    for name in ("config.json", "tokenizer_config.json"):
+        (base / name).write_text("{}")
+    array = {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}
+    header = json.dumps({"model.embed_tokens.weight": array}).encode()
+    (base / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    result = run_in(tmp_path, "--source", "folder", "--data-dir", str(tiny_week_folder), "--base-model", str(base))
+    assert result.exit_code == 1
+    assert is_one_clear_line(result)
+    assert f"too little memory: training {base} by this recipe needs about 1,125,900." in result.stderr
+
+
+def test_the_original_experiment_is_one_command(tmp_path, tiny_week_folder):
+    recipe = tmp_path / "short.yaml"
+    recipe.write_text(yaml.safe_dump(load_recipe("original").model_dump() | {"max_steps": 8}))
+    chosen = ["--recipe", str(recipe), "--split-mode", "random_facts", "--base-model", "embedded", "--json"]
+    result = run_in(tmp_path, "--source", "folder", "--data-dir", str(tiny_week_folder), *chosen)
+    assert result.exit_code == 0
+    summary = json.loads(result.stdout.splitlines()[-1])
+    assert (summary["split_mode"], summary["training"]["iterations"], summary["training"]["stopped"]) == (
+        "random_facts",
+        8,
+        "budget",
+    )
+    assert [group["name"] for group in summary["by_kind"]] == ["recorded"]
+    assert summary["recall"]["refused_strangers"] is None
+    assert not (tmp_path / "data" / "adapters" / "current").exists()
 
 
 def test_asking_before_there_is_an_adapter_says_what_to_do(tmp_path):
