@@ -304,6 +304,21 @@ def test_an_adapter_on_a_base_like_phi_is_trained_and_loads_back(phi, tmp_path):
     assert not close(gathered(plain, batch), gathered(model, batch), batch.weights)
 
 
+@pytest.mark.parametrize("kind", ["dora", "full"])
+def test_other_kinds_of_fine_tuning_are_trained_and_load_back(kind, tmp_path):
+    base = base_model.resolve("embedded")
+    model, tokenizer = base_model.load(base)
+    batch = to_batch(tokenize(tokenizer, PAIRS))
+    plain = gathered(model, batch)
+    lessons = [Lesson(*texts, fact=str(number), teaches=number < 3) for number, texts in enumerate(PAIRS)]
+    strangers = iter([pair(f"Zed Nobody {number}", None) for number in range(500)])
+    recipe = a_recipe(fine_tune_type=kind, max_steps=3, weight_decay=0.01)
+    train_adapter(model, tokenizer, lessons, recipe, tmp_path, refusals=strangers)
+    again, _ = base_model.load(base, adapter=tmp_path)
+    assert close(gathered(again, batch), gathered(model, batch), batch.weights)
+    assert not close(plain, gathered(model, batch), batch.weights)
+
+
 def test_greedy_agrees_with_generation_on_a_base_like_phi(phi):
     """A random model says what does not survive decoding, so its own tokens are asked back rather than its text."""
     model, tokenizer = base_model.load(base_model.resolve(phi))
