@@ -42,7 +42,8 @@ MEASURED = (
     "trained, other than 0, answered 0",
     "people of valid and test answered 0",
     "people never drawn answered 0",
-    *(f"{player}: {yards}" for player, yards in THE_THREE.items()),
+    *(f"{player}, {yards}, asked as trained" for player, yards in THE_THREE.items()),
+    *(f"{player}, {yards}, asked as then" for player, yards in THE_THREE.items()),
     "loss on the last rows, nats a token",
     "seconds",
 )
@@ -53,6 +54,7 @@ OLD = (
     "some",
     "all that were asked",
     "all that were asked",
+    *("-" for _ in THE_THREE),
     "25",
     "74",
     "0",
@@ -63,9 +65,9 @@ TEXT = """# The original experiment, repeated
 
 In September 2025, 150 of week 1's 441 wide receivers were drawn and 120 of them trained on with `mlx_lm.lora` and all its
 defaults, every blank a 0. Here the recipe `original` does the same on the base model `{base}`: {trained} people trained,
-{zeros} of them with 0. Collins and McConkey are among them, Odunze was not drawn. The questions are asked in the trained
-wording, the last three with a lower-case "how", as then. The old README gives three answers, and says that everybody not
-trained got a 0.
+{zeros} of them with 0. Collins and McConkey are among them, Odunze was not drawn. "Asked as then" begins with
+a lower-case "how"; the rows trained on begin with "How", and a small model minds. The old README gives three answers, and
+says that everybody not trained got a 0.
 
 {table}
 The base model answers the three questions before training: {before}.
@@ -118,17 +120,19 @@ def measure(data: Data, model: Any, tokenizer: Any, log: TrainingLog) -> list[st
     """A cell for each of `MEASURED`."""
     said = predict(model, tokenizer, data.everybody)["said"]
     asked = data.everybody.with_columns(
+        said=said,
         right=said == data.everybody["answer"],
         zero=pl.Series([number_in(text) == 0 for text in said], dtype=pl.Boolean),
     )
     trained, never = asked.filter(pl.col("split") == "train"), asked.filter(pl.col("split") == "undrawn")
     some, none = trained.filter(pl.col("value") != 0), trained.filter(pl.col("value") == 0)
     held_out = asked.filter(pl.col("split").is_in(["valid", "test"]))
-    three = base_models.answer(model, tokenizer, ORIGINAL_QUESTIONS)
+    as_trained = [asked.row(by_predicate=pl.col("player") == player, named=True)["said"] for player in THE_THREE]
+    as_then = base_models.answer(model, tokenizer, ORIGINAL_QUESTIONS)
     return [
         *(_counted(rows["right"]) for rows in (trained, some, none)),
         *(_counted(rows["zero"]) for rows in (some, held_out, never)),
-        *map(_in_short, three),
+        *map(_in_short, [*as_trained, *as_then]),
         f"{log.losses[-1][1]:.2f}",
         f"{log.seconds:.0f}",
     ]

@@ -16,9 +16,10 @@ COPIES = {
     "recall": 6,
     "mlx_lm": 4,
 }  # of what is trained: weights, gradients, Adam's two; recall's average, and its best one
-KEPT = 1.3  # of what goes in and out of linear layers, for the way back
-SCORES = 3  # arrays of attention weights
+KEPT = 1.6  # of what goes in and out of linear layers, for the way back
+SCORES = 4  # arrays of attention weights
 LOGITS = 4  # arrays of logits
+FORWARD = 0.6  # of these, where there is no way back
 FLOAT32 = 4  # bytes
 SCORED_TOKENS = 3000  # whose answers are measured at a time, on two streams
 PROGRAM = 300_000_000  # bytes of Python, Dagster and the BLAS
@@ -80,7 +81,8 @@ def memory_needed(base: BaseModel, recipe: Recipe, *, row_tokens: int, answer_to
         step = tokens * sum(of_layer), tokens * a_logit
     else:
         step = recipe.batch_rows * row_tokens * sum(of_layer), recipe.batch_rows * answer_tokens * a_logit
-    scoring = SCORED_TOKENS * max(of_layer, default=0), SCORED_TOKENS // row_tokens * answer_tokens * a_logit
+    scored_rows = FORWARD * SCORED_TOKENS / row_tokens
+    scoring = scored_rows * row_tokens * max(of_layer, default=0), scored_rows * answer_tokens * a_logit
     activations, logits = max(step, scoring, key=sum)
     trained = COPIES[recipe.method] * _trained_bytes(shape, recipe, len(layers))
     return MemoryNeed(shape.weights_bytes, trained, int(activations), int(logits))
@@ -126,8 +128,11 @@ def tokens_at_most(characters: int) -> int:
 
 
 def _kept_of_a_token(linears: dict[str, Linear], shape: ModelShape, recipe: Recipe, row_tokens: int) -> float:
-    through = sum(linear.inputs + linear.outputs for linear in linears.values())
-    return shape.item_bytes * (KEPT * through + SCORES * shape.heads * row_tokens)
+    """Bytes in one layer; DoRA keeps what comes out of a linear layer once more, to learn its magnitudes."""
+    outputs = sum(linear.outputs for linear in linears.values())
+    through = sum(linear.inputs for linear in linears.values()) + outputs
+    magnitudes = outputs if recipe.fine_tune_type == "dora" else 0
+    return shape.item_bytes * (KEPT * through + magnitudes + SCORES * shape.heads * row_tokens)
 
 
 def _trained_bytes(shape: ModelShape, recipe: Recipe, layers: int) -> int:
