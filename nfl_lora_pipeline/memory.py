@@ -1,6 +1,7 @@
 """How much memory a training will need, worked out before anything is loaded.
 
-The factors were fitted to measured peaks of MLX's arrays (`TrainingLog.peak_memory_bytes`).
+The factors were fitted to peaks measured on a CPU, of arrays (`TrainingLog.peak_memory_bytes`) and of the process. An
+accelerator keeps fewer copies of attention weights and logits, so that there it is an upper bound.
 """
 
 import os
@@ -16,13 +17,14 @@ COPIES = {
     "recall": 6,
     "mlx_lm": 4,
 }  # of what is trained: weights, gradients, Adam's two; recall's average, and its best one
-KEPT = 1.6  # of what goes in and out of linear layers, for the way back
-SCORES = 4  # arrays of attention weights
-LOGITS = 4  # arrays of logits
-FORWARD = 0.6  # of these, where there is no way back
+KEPT = 1.4  # of what goes in and out of linear layers, for the way back
+SCORES = 3  # arrays of attention weights
+LOGITS = 6  # arrays of logits
+FORWARD = 0.2  # of what a layer keeps, where there is no way back
 FLOAT32 = 4  # bytes
 SCORED_TOKENS = 3000  # whose answers are measured at a time, on two streams
 PROGRAM = 300_000_000  # bytes of Python, Dagster and the BLAS
+FREED = 0.15  # of all arrays: what malloc holds on to
 TOKENS_A_CHARACTER, TOKENS_OF_A_CHAT = (
     0.4,
     16,
@@ -40,14 +42,12 @@ class MemoryNeed:
         trained: what is trained, with gradients, the optimizer's state and the moving average.
         activations: kept for the way back, of one batch.
         logits: of one batch.
-        program: of the process besides arrays.
     """
 
     weights: int
     trained: int
     activations: int
     logits: int
-    program: int = PROGRAM
 
     @property
     def arrays(self) -> int:
@@ -58,6 +58,11 @@ class MemoryNeed:
     def total(self) -> int:
         """Of the whole process."""
         return self.arrays + self.program
+
+    @property
+    def program(self) -> int:
+        """Of the process besides arrays."""
+        return PROGRAM + int(FREED * self.arrays)
 
 
 def memory_needed(base: BaseModel, recipe: Recipe, *, row_tokens: int, answer_tokens: int) -> MemoryNeed:
@@ -76,13 +81,13 @@ def memory_needed(base: BaseModel, recipe: Recipe, *, row_tokens: int, answer_to
     layers = shape.layers[-recipe.num_layers :] if recipe.num_layers > 0 else shape.layers
     of_layer = [_kept_of_a_token(layer, shape, recipe, row_tokens) for layer in layers]
     a_logit = LOGITS * FLOAT32 * shape.vocabulary
+    width, asked = row_tokens, answer_tokens
     if recipe.method == "mlx_lm":
-        tokens = recipe.batch_rows * -(-row_tokens // PADDED_TO) * PADDED_TO
-        step = tokens * sum(of_layer), tokens * a_logit
-    else:
-        step = recipe.batch_rows * row_tokens * sum(of_layer), recipe.batch_rows * answer_tokens * a_logit
-    scored_rows = FORWARD * SCORED_TOKENS / row_tokens
-    scoring = scored_rows * row_tokens * max(of_layer, default=0), scored_rows * answer_tokens * a_logit
+        width = asked = -(-row_tokens // PADDED_TO) * PADDED_TO
+    unpacked = _unpacked_bytes(shape, recipe, len(layers))
+    step = recipe.batch_rows * width * sum(of_layer) + unpacked, recipe.batch_rows * asked * a_logit
+    scored_rows = SCORED_TOKENS / row_tokens
+    scoring = FORWARD * SCORED_TOKENS * max(of_layer, default=0), scored_rows * answer_tokens * a_logit
     activations, logits = max(step, scoring, key=sum)
     trained = COPIES[recipe.method] * _trained_bytes(shape, recipe, len(layers))
     return MemoryNeed(shape.weights_bytes, trained, int(activations), int(logits))
@@ -96,7 +101,7 @@ def refuse_too_little(need: MemoryNeed, base: BaseModel, recipe: Recipe, *, mach
     """
     if need.total <= machine_bytes:
         return
-    parts = ", ".join(f"{_spoken(amount)} {name}" for name, amount in vars(need).items())
+    parts = ", ".join(f"{_spoken(amount)} {name}" for name, amount in [*vars(need).items(), ("program", need.program)])
     smaller = f"a smaller batch_rows (now {recipe.batch_rows}), " if recipe.batch_rows > 1 else ""
     raise ValueError(
         f"too little memory: training {base.name} by this recipe needs about {_spoken(need.total)} ({parts}), and there are "
@@ -135,17 +140,25 @@ def _kept_of_a_token(linears: dict[str, Linear], shape: ModelShape, recipe: Reci
     return shape.item_bytes * (KEPT * through + magnitudes + SCORES * shape.heads * row_tokens)
 
 
+def _adapted(shape: ModelShape, recipe: Recipe, layers: int) -> list[Linear]:
+    named = [item for linears in shape.layers[-layers:] for item in linears.items()]
+    return [linear for name, linear in named if recipe.modules is None or name in recipe.modules]
+
+
 def _trained_bytes(shape: ModelShape, recipe: Recipe, layers: int) -> int:
     if recipe.fine_tune_type == "full":
         return sum(shape.layer_bytes[-layers:])
-    chosen = [
-        linear
-        for linears in shape.layers[-layers:]
-        for name, linear in linears.items()
-        if recipe.modules is None or name in recipe.modules
-    ]
     magnitudes = recipe.fine_tune_type == "dora"
-    return FLOAT32 * sum(recipe.rank * (each.inputs + each.outputs) + magnitudes * each.outputs for each in chosen)
+    adapted = _adapted(shape, recipe, layers)
+    return FLOAT32 * sum(recipe.rank * (each.inputs + each.outputs) + magnitudes * each.outputs for each in adapted)
+
+
+def _unpacked_bytes(shape: ModelShape, recipe: Recipe, layers: int) -> int:
+    """DoRA unpacks quantised weights, and keeps them for the way back."""
+    if recipe.fine_tune_type != "dora":
+        return 0
+    packed = [linear for linear in _adapted(shape, recipe, layers) if linear.quantised]
+    return shape.item_bytes * sum(linear.inputs * linear.outputs for linear in packed)
 
 
 def _spoken(amount: int) -> str:
