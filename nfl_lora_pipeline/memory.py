@@ -1,7 +1,7 @@
 """How much memory a training will need, worked out before anything is loaded.
 
-The factors were fitted to peaks measured on a CPU, of arrays (`TrainingLog.peak_memory_bytes`) and of the process. An
-accelerator keeps fewer copies of attention weights and logits, so that there it is an upper bound.
+The factors were fitted to peaks measured on a CPU, of arrays (`TrainingLog.peak_memory_bytes`) and of the process; on an
+accelerator they have not been measured.
 """
 
 import os
