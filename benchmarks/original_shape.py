@@ -17,7 +17,6 @@ import polars as pl
 import yaml
 
 from nfl_lora_pipeline import base_model as base_models
-from nfl_lora_pipeline.curriculum import TrainingLog
 from nfl_lora_pipeline.evaluation import predict
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.lessons import lessons
@@ -29,6 +28,7 @@ from nfl_lora_pipeline.report import ORIGINAL_QUESTIONS, table
 from nfl_lora_pipeline.scoring import is_refusal, number_in
 from nfl_lora_pipeline.source import week_file
 from nfl_lora_pipeline.splits import split_rows
+from nfl_lora_pipeline.training_log import TrainingLog
 from nfl_lora_pipeline.week import NflWeek
 from nfl_lora_pipeline.wording import load_templates
 

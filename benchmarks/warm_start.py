@@ -10,7 +10,6 @@ import click
 import polars as pl
 
 from nfl_lora_pipeline import base_model as base_models
-from nfl_lora_pipeline.curriculum import TrainingLog
 from nfl_lora_pipeline.evaluation import certainty
 from nfl_lora_pipeline.lessons import fresh_refusals, lessons
 from nfl_lora_pipeline.players import parse_week
@@ -20,6 +19,7 @@ from nfl_lora_pipeline.rows import tokenize
 from nfl_lora_pipeline.source import week_file
 from nfl_lora_pipeline.splits import split_rows
 from nfl_lora_pipeline.training import train_adapter
+from nfl_lora_pipeline.training_log import TrainingLog
 from nfl_lora_pipeline.week import NflWeek, parse_weeks
 from nfl_lora_pipeline.wording import choose_stats, load_templates
 

@@ -1,10 +1,14 @@
-"""Which rows a training step sees, and when training has seen enough. No data of its own: it works on any lessons."""
+"""Which rows a training step sees, and when training has seen enough. No data of its own: it works on any lessons.
+
+Each step shows facts in doubt, each in one of its doubtful phrasings, safe ones in turn so that none is lost, and questions
+without an answer. Every so many steps the averaged adapter is asked, and what it answers decides what is shown next.
+"""
 
 import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from nfl_lora_pipeline.blas import load_fast_blas
@@ -14,82 +18,37 @@ load_fast_blas()
 import mlx.core as mx  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
 import numpy as np  # noqa: E402
-from mlx.utils import tree_flatten  # noqa: E402
+from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 
-from nfl_lora_pipeline.evaluation import certainty  # noqa: E402
+from nfl_lora_pipeline.averaging import MovingAverage, Weights  # noqa: E402
+from nfl_lora_pipeline.checkpoint import Checkpoint  # noqa: E402
+from nfl_lora_pipeline.knowledge import SAFE, Knowledge  # noqa: E402
+from nfl_lora_pipeline.lessons import Lesson  # noqa: E402
+from nfl_lora_pipeline.pace import Pace  # noqa: E402
 from nfl_lora_pipeline.recipe import Recipe  # noqa: E402
+from nfl_lora_pipeline.refusals import Refusals  # noqa: E402
 from nfl_lora_pipeline.rows import Batch, TokenRow, to_batches, tokenize  # noqa: E402
+from nfl_lora_pipeline.schedule import learning_rate  # noqa: E402
 from nfl_lora_pipeline.streams import streams  # noqa: E402
+from nfl_lora_pipeline.training_log import TrainingLog  # noqa: E402
 
-SAFE = 0.9  # a row whose lowest p is above this is shown seldom
-SAFE_SHARE = 0.4  # how seldom, and how seldom it is measured
-IN_HAND = 1000  # rows worked on at a time: what comes round too seldom is forgotten before it is learnt
-REPLAY = 0.4  # safe rows shown for each doubtful one, at most
-SAMPLE = 1000  # rows that are measured at a check besides those in hand
-LEAST_STEPS = 320  # of a budget, however little there is to learn
-WARM_EPOCHS = 2  # times the recipe's epochs over new rows, where most of what is shown is replayed
-LEAST_REPLAY = 4  # batches: safe rows between two looks at a doubtful one, where there are that many
-AVERAGE = 0.95  # how much of the moving average stays at a step
-CHECK_EVERY = 32  # steps, or half an epoch where that is more, but not twice as many
-PROBES = 96  # fresh refusals asked at a check
-REFUSED = 0.94  # the share of them that must be refused before training ends sooner than its budget
-NEARLY = 0.99  # the share of teaching rows that are certain when the end is set
-ENDING = 0.4  # of the steps made until then: how many follow
-LOWEST_RATE = 0.12  # of the peak learning rate
-UNKNOWN_POWER = 0.3  # the learning rate falls with the share of rows not yet certain, to this power
-OVERTIME = 64  # steps behind the budget, at the lowest learning rate, while a row is not certain
-OVERTIME_CHECK = 16  # steps
+IN_HAND = 1000  # facts worked on at a time: what comes round too seldom is forgotten before it is learnt
+REPLAY = 0.25  # safe facts shown for each doubtful one
+LEAST_REPLAY = 32  # safe facts shown between two looks at a doubtful one, where there are that many
+SAMPLE = 1000  # rows of safe facts that are asked about at a check
+SAMPLE_SHARE = 0.4  # of them, at most
+ENDING_SAMPLE = 1500  # rows, when the end is set
+REST = 0.7  # of the places for what teaches: what is left of them when all of it is known
+FEW = 3  # times the share that is not known: how the places go back
+SAFE_PEOPLE = 6  # one in so many places of refusals is for somebody without a record who is refused already
+REFUSED = 0.94  # the share of strangers that must be refused before training ends sooner than its budget
 WHOLE_EVERY = 4  # steps: in the others, answers end at their last doubtful token
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A question and the answer to learn. `teaches` is False where the answer is a refusal that a base gives anyway."""
-
-    question: str
-    answer: str
-    fact: str
-    teaches: bool
-
-
-@dataclass
-class TrainingLog:
-    """What a training did, as figures for metadata and report.
-
-    Attributes:
-        losses: (iteration, mean loss in nats over the answer tokens not yet known).
-        certain: (iteration, share of the teaching rows whose every answer token has p > `certain_above`).
-        rows, facts: what was to be learnt, refusals included.
-        uncertain: the facts that were not certain at the end, with their lowest probability in any phrasing.
-        stopped: why training ended: "certain" (every row is) or "budget".
-    """
-
-    losses: list[tuple[int, float]] = field(default_factory=list)
-    certain: list[tuple[int, float]] = field(default_factory=list)
-    iterations: int = 0
-    rows: int = 0
-    facts: int = 0
-    uncertain: dict[str, float] = field(default_factory=dict)
-    lowest_probability: float = 0.0
-    trained_parameters: int = 0
-    tokens_per_second: float = 0.0
-    peak_memory_bytes: int = 0
-    seconds: float = 0.0
-    stopped: str = "budget"
-
-
-def shared_tail(rows: Sequence[TokenRow]) -> int:
-    """How many tokens all answers end with alike, but for one that is left to every answer."""
-    answers = [row.tokens[row.start :] for row in rows]
-    shortest = min(len(answer) for answer in answers)
-    alike = itertools.takewhile(lambda at: len({answer[-at] for answer in answers}) == 1, range(1, shortest))
-    return max(0, sum(1 for _ in alike) - 1)
 
 
 class Curriculum:
     """Which rows a step sees. Its `batches` is an `iterate_batches` for mlx-lm's `train`; when it ends, training ends.
 
-    Facts and refusals share a batch. What a check measures, and what is kept, is a moving average of the adapter.
+    What a check measures, and what is kept, is a moving average of the adapter.
     """
 
     def __init__(
@@ -104,194 +63,207 @@ class Curriculum:
         report: Callable[[str, float], None],
         *,
         warm: bool = False,
+        keep: Callable[[Checkpoint], None] = lambda checkpoint: None,
     ):
-        self.model, self.tokenizer, self.recipe, self.optimizer = model, tokenizer, recipe, optimizer
-        self.refusals, self.log, self.report = refusals, log, report
-        self.facts = [lesson.fact for lesson in lessons]
+        self.model, self.recipe, self.optimizer, self.log = model, recipe, optimizer, log
+        self.report, self.keep = report, keep
         self.rows = tokenize(tokenizer, ((lesson.question, lesson.answer) for lesson in lessons))
-        self.teaching = [index for index, lesson in enumerate(lessons) if lesson.teaches]
-        self.refusing = [index for index, lesson in enumerate(lessons) if not lesson.teaches]
-        self.phrasings_of_refused: dict[str, list[int]] = {}
-        for index in self.refusing:
-            self.phrasings_of_refused.setdefault(self.facts[index], []).append(index)
-        order = {fact: place for place, fact in enumerate(dict.fromkeys(self.facts))}
-        self.places = [order[fact] for fact in self.facts]
-        self.tail = shared_tail(self.rows)
-        self.lowest = np.zeros(len(lessons))
-        self.until = np.zeros(len(lessons), np.int32)
-        self.lowest[self.refusing] = 1.0  # as the base says it, until a check finds otherwise
+        teaches = [lesson.teaches for lesson in lessons]
+        self.knowledge = Knowledge(self.rows, [lesson.fact for lesson in lessons], teaches, above=recipe.certain_above)
+        self.pace = Pace(recipe, sum(teaches), warm=warm)
         self.rng = random.Random(recipe.seed)
-        self.budget = self.last_step = self.check_every = 0
-        self.warm, self.unknown = warm, 1.0
-        self.to_learn = len(self.teaching)
-        self._plan()
-        self.average: list[tuple[str, mx.array]] = []
-        self.ending = False
-        self.best: tuple[tuple[int, float], list[tuple[str, mx.array]]] | None = None
+        self.refusals = Refusals(refusals, tokenizer, self.rng)
+        self.average = MovingAverage(model)
+        self.best: tuple[list[float], Weights] | None = None
+        self.tail = shared_tail(self.rows)
+        self.shown = np.zeros(len(self.rows), np.int32)
+        self.waiting: list[int] = []
+        self.first_step, self.resumes = 0, False
 
     def batches(self, dataset: object, batch_size: int, **_: object) -> Iterator[list[Batch]]:
-        """Rows that teach, of which the safe ones seldom, and rows that refuse, most of them drawn just now."""
-        waiting: list[int] = []
-        for step in itertools.count():
-            self._set_learning_rate(step)
-            self._average(step)
-            if self._is_time_to_check(step):
-                if self._check(step) or step >= self.last_step:
-                    return
-                waiting = []
-            refusing = round(batch_size * self.recipe.refusal_share)
-            if len(waiting) < batch_size - refusing:
-                waiting = self._queue() + waiting
-            taken, waiting = waiting[refusing - batch_size :], waiting[: refusing - batch_size]
-            known_people = self._some_refusing(refusing)
-            fresh = tokenize(self.tokenizer, itertools.islice(self.refusals, refusing - len(known_people)))
-            known = [*taken, *known_people]
-            rows = [self.rows[index] for index in known] + fresh
-            if step % WHOLE_EVERY:
-                until = [*self.until[known].tolist(), *[0] * len(fresh)]
-                rows = [self._shortened(row, last) for row, last in zip(rows, until, strict=True)]
-            yield to_batches(rows, len(streams()))
+        """The batches of one step, until training is at its end."""
+        for step in itertools.count(self.first_step):
+            self.log.iterations = step
+            if self.resumes:  # all until the rows was done before the checkpoint was written
+                self.resumes = False
+            elif self._is_over(step):
+                return
+            yield to_batches(self._rows(step, batch_size), len(streams()))
 
     def conclude(self) -> None:
-        """Put the best adapter back and write down what is not certain."""
+        """Put the best adapter on the model, and have it measured."""
         assert self.best is not None, "conclude() before training has ended"
         self.model.load_weights(self.best[1], strict=False)
-        if self.log.stopped != "certain":
-            self._measure(range(len(self.rows)))
-        worst: dict[str, float] = {}
-        for fact, lowest in zip(self.facts, self.lowest.tolist(), strict=True):
-            worst[fact] = min(lowest, worst.get(fact, 1.0))
-        above = self.recipe.certain_above
-        self.log.uncertain = {
-            fact: low for fact, low in sorted(worst.items(), key=lambda item: item[1]) if low <= above
+        if self.best[1] is not self.average.weights:
+            self.knowledge.measure_all(self.model)
+
+    def checkpoint(self, step: int) -> Checkpoint:
+        """All that is needed to go on with step `step`."""
+        parts: dict[str, Weights] = {
+            "model": tree_flatten(self.model.trainable_parameters()),
+            "average": self.average.weights,
+            "best": self.best[1] if self.best else [],
+            "optimizer": tree_flatten(self.optimizer.state),
         }
-        self.log.lowest_probability = min(worst.values())
+        hard = [[row.tokens, row.start] for row in self.refusals.hard]
+        return Checkpoint(
+            {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays},
+            {
+                "step": step,
+                "pace": {name: value for name, value in asdict(self.pace).items() if name != "recipe"},
+                "log": asdict(self.log),
+                "rng": self.rng.getstate(),
+                "random": random_seed(),
+                "drawn": self.refusals.drawn,
+                "hard": hard,
+                "best": self.best[0] if self.best else None,
+                "waiting": self.waiting,
+                "shown": self.shown.tolist(),
+                "lowest": self.knowledge.lowest.tolist(),
+                "until": self.knowledge.until.tolist(),
+                "latest": self.knowledge.latest.tolist(),
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on where a checkpoint of the same training was written."""
+        state = checkpoint.state
+        self.model.load_weights(checkpoint.part("model"), strict=False)
+        average = dict(checkpoint.part("average"))
+        self.average.weights = [(name, average[name]) for name, _ in self.average.weights]
+        self.best = (state["best"], checkpoint.part("best")) if state["best"] else None
+        self.optimizer.init(self.model.trainable_parameters())
+        self.optimizer.state = tree_unflatten(checkpoint.part("optimizer"))
+        mx.random.seed(state["random"])
+        self.pace = Pace(self.recipe, **state["pace"])
+        self.log.__dict__.update(state["log"])
+        version, numbers, gauss = state["rng"]
+        self.rng.setstate((version, tuple(numbers), gauss))
+        self.refusals.skip(state["drawn"])
+        self.refusals.hard = [TokenRow(tokens, start) for tokens, start in state["hard"]]
+        self.waiting = state["waiting"]
+        self.shown = np.array(state["shown"], np.int32)
+        self.knowledge.lowest, self.knowledge.latest = np.array(state["lowest"]), np.array(state["latest"])
+        self.knowledge.until = np.array(state["until"], np.int32)
+        self.first_step, self.resumes = state["step"], True
+
+    def _is_over(self, step: int) -> bool:
+        """Do what comes before a step's rows; whether there is to be no such step."""
+        self.optimizer.learning_rate = learning_rate(self.recipe, step, self.pace.budget, self.pace.unknown)
+        self.average.update(step)
+        if not self.pace.is_time_to_check(step):
+            return False
+        with self.average.in_place():
+            done = self._check(step)
+        if done or step >= self.pace.last_step:
+            return True
+        self.waiting = []
+        self.keep(self.checkpoint(step))
+        return False
+
+    def _check(self, step: int) -> bool:
+        """Ask the model what it knows; whether training may end."""
+        known = self.knowledge
+        if step == 0:
+            known.measure_all(self.model)
+        else:
+            asked = self._in_hand() + known.doubtful(taught=False).tolist()
+            known.measure(self.model, self._sample(known.safe_rows()))
+            known.look(self.model, asked, self.rng)
+        refused = self.refusals.probe(self.model)
+        enough = refused >= REFUSED or step >= self.pace.budget
+        done = False
+        if (enough and bool(np.all(known.latest > known.above))) or step >= self.pace.last_step:
+            done = known.measure_all(self.model) and enough
+            self._keep_best(refused)
+        rows = len(self.rows)
+        self.pace.progress(step, unknown := known.unknown_rows(), rows)
+        self.log.certain.append((step, 1 - unknown / rows))
+        loss = f", loss {self.log.losses[-1][1]:.3f}" if self.log.losses else ""
+        self.report(
+            f"iteration {step}{loss}: about {rows - unknown:,} of {rows:,} rows certain, {refused:.0%} of strangers refused",
+            1.0 if done else (1 - unknown / rows) * refused,
+        )
+        self.log.stopped = "certain" if done else "budget"
+        return done
+
+    def _keep_best(self, refused: float) -> None:
+        score = [float(np.sum(self.knowledge.lowest > self.knowledge.above)), refused]
+        if self.best is None or score >= self.best[0]:
+            self.best = score, self.average.weights
+
+    def _sample(self, rows: list[int]) -> list[int]:
+        """Some of what is thought to be known; towards the end all of it, if it is not too much."""
+        count = ENDING_SAMPLE if self.pace.ending else min(SAMPLE, math.ceil(SAMPLE_SHARE * len(rows)))
+        return self.rng.sample(rows, min(count, len(rows)))
+
+    def _in_hand(self) -> list[int]:
+        """The facts to work on: all that are nearly safe, and the first so many of those that are not certain."""
+        doubtful = self.knowledge.doubtful(taught=True)
+        certain = self.knowledge.latest[doubtful] > self.knowledge.above
+        return doubtful[~certain][:IN_HAND].tolist() + doubtful[certain].tolist()
+
+    def _rows(self, step: int, batch_rows: int) -> list[TokenRow]:
+        """The rows of a step: some that teach, some people without a record, some questions without an answer."""
+        most = batch_rows * (1 - self.recipe.refusal_share)
+        teaching = max(1, round(most * min(1.0, REST + (1 - REST) * FEW * self.knowledge.unknown_share())))
+        while len(self.waiting) < teaching:
+            self.waiting = self._next_pass() + self.waiting
+        self.waiting, taken = self.waiting[:-teaching], self.waiting[-teaching:]
+        known = taken + self._some_refusing(batch_rows - teaching)
+        fresh = self.refusals.take(batch_rows - len(known))
+        rows = [self.rows[index] for index in known] + fresh
+        if step % WHOLE_EVERY == 0:
+            return rows
+        until = [*self.knowledge.until[known].tolist(), *[0] * len(fresh)]
+        return [self._shortened(row, last) for row, last in zip(rows, until, strict=True)]
+
+    def _next_pass(self) -> list[int]:
+        """One row of each doubtful fact in hand, and of some safe ones, shuffled."""
+        doubtful, safe = self._in_hand(), self.knowledge.safe(taught=True).tolist()
+        replayed = min(len(safe), math.ceil(max(REPLAY * len(doubtful), LEAST_REPLAY)))
+        rows = [self._next_phrasing(fact) for fact in doubtful + self._longest_not_shown(safe, replayed)]
+        self.rng.shuffle(rows)
+        return rows
+
+    def _some_refusing(self, count: int) -> list[int]:
+        """People without a record: the doubtful ones in up to half of the places, others in some."""
+        doubtful = self.knowledge.doubtful(taught=False).tolist()
+        safe = self.knowledge.safe(taught=False).tolist()
+        facts = self.rng.sample(doubtful, min(len(doubtful), count // 2))
+        facts += self._longest_not_shown(safe, min(len(safe), count // SAFE_PEOPLE))
+        return [self._next_phrasing(fact) for fact in facts]
+
+    def _longest_not_shown(self, facts: list[int], count: int) -> list[int]:
+        """The facts shown least, so that none is lost; which of those that are even, by chance."""
+        times = [int(self.shown[self.knowledge.of_fact[fact]].sum()) for fact in facts]
+        order = sorted(zip(times, (self.rng.random() for _ in facts), facts, strict=True))
+        return [fact for _, _, fact in order[:count]]
+
+    def _next_phrasing(self, fact: int) -> int:
+        """The doubtful phrasing of a fact, or of a safe one any, that was shown least."""
+        indices = self.knowledge.of_fact[fact].tolist()
+        doubtful = [index for index in indices if self.knowledge.lowest[index] < SAFE] or indices
+        index: int = min(doubtful, key=lambda index: (self.shown[index], self.rng.random()))
+        self.shown[index] += 1
+        return index
 
     def _shortened(self, row: TokenRow, doubtful_until: int) -> TokenRow:
         """The row up to its last doubtful token, or else to where all answers go on alike: what follows teaches little."""
         end = row.start + doubtful_until if doubtful_until else len(row.tokens) - self.tail
         return TokenRow(row.tokens[:end], row.start)
 
-    def _set_end(self, step: int) -> None:
-        """Nearly all is known: what is left of the budget shrinks to a share of the steps made so far."""
-        if not self.ending:
-            self.ending = True
-            self.budget = min(self.budget, step + math.ceil(ENDING * step))
-            self.last_step = self.budget + OVERTIME
 
-    def _plan(self) -> None:
-        """Budget and checks for so many rows to learn."""
-        epoch = math.ceil(self.to_learn / self.recipe.batch_rows)
-        epochs = self.recipe.max_epochs * (WARM_EPOCHS if self.warm else 1)
-        self.budget = self.last_step = min(self.recipe.max_steps, max(LEAST_STEPS, epochs * epoch))
-        self.check_every = min(max(CHECK_EVERY, epoch // 2), 2 * CHECK_EVERY)
+def shared_tail(rows: Sequence[TokenRow]) -> int:
+    """How many tokens all answers end with alike, but for one that is left to every answer."""
+    answers = [row.tokens[row.start :] for row in rows]
+    shortest = min(len(answer) for answer in answers)
+    alike = itertools.takewhile(lambda at: len({answer[-at] for answer in answers}) == 1, range(1, shortest))
+    return max(0, sum(1 for _ in alike) - 1)
 
-    def _progress(self, step: int, known: int) -> None:
-        """How much of what was to be learnt is unknown, and what follows from it."""
-        if step == 0:
-            self.to_learn = len(self.teaching) - known
-            self._plan()
-        self.unknown = (len(self.teaching) - known) / max(1, self.to_learn)
-        if step and self.unknown <= 1 - NEARLY:
-            self._set_end(step)
 
-    def _is_time_to_check(self, step: int) -> bool:
-        if step == 0:
-            return self.warm
-        if step < self.budget:
-            return step % self.check_every == 0
-        return (step - self.budget) % OVERTIME_CHECK == 0 or step >= self.last_step
-
-    def _due(self, rows: list[int]) -> list[int]:
-        """The doubtful rows that are in hand, and a sample of the others."""
-        doubtful = set(self._in_hand([index for index in rows if self.lowest[index] < SAFE]))
-        others = [index for index in rows if index not in doubtful]
-        return sorted(doubtful) + self.rng.sample(others, min(SAMPLE, math.ceil(SAFE_SHARE * len(others))))
-
-    def _queue(self) -> list[int]:
-        """The doubtful rows, and of the safe ones a share, but not many more than there are doubtful ones."""
-        doubtful = self._in_hand([index for index in self.teaching if self.lowest[index] < SAFE])
-        safe = [index for index in self.teaching if self.lowest[index] >= SAFE]
-        replayed = min(SAFE_SHARE * len(safe), max(REPLAY * len(doubtful), LEAST_REPLAY * self.recipe.batch_rows))
-        rows = doubtful + self.rng.sample(safe, math.ceil(replayed))
-        self.rng.shuffle(rows)
-        while len(rows) < self.recipe.batch_rows:
-            rows += self.rng.sample(self.teaching, len(self.teaching))
-        return rows
-
-    def _in_hand(self, doubtful: list[int]) -> list[int]:
-        """The rows to work on: all that are nearly certain, and the first so many of those that are not."""
-        unknown = [index for index in doubtful if self.lowest[index] <= self.recipe.certain_above]
-        unknown.sort(key=self.places.__getitem__)
-        return unknown[:IN_HAND] + [index for index in doubtful if self.lowest[index] > self.recipe.certain_above]
-
-    def _some_refusing(self, count: int) -> list[int]:
-        """People without a record: the doubtful ones in up to half of the places, others in a quarter."""
-        doubtful = [index for index in self.refusing if self.lowest[index] < SAFE]
-        chosen = self.rng.sample(doubtful, min(len(doubtful), count // 2))
-        return chosen + self.rng.sample(self.refusing, min(count // 4, len(self.refusing)))
-
-    def _set_learning_rate(self, step: int) -> None:
-        warm = min(1.0, (step + 1) / (self.recipe.warmup_steps + 1))
-        left = min(max(0.0, 1 - step / self.budget), min(1.0, self.unknown) ** UNKNOWN_POWER)
-        self.optimizer.learning_rate = self.recipe.learning_rate * warm * min(1.0, LOWEST_RATE + 1.3 * left)
-
-    def _average(self, step: int) -> None:
-        """Keep a moving average of the adapter: what a step on strangers takes from a fact, the average mostly keeps."""
-        decay = min(AVERAGE, step / (step + 10))
-        now = tree_flatten(self.model.trainable_parameters())
-        before = self.average or now
-        self.average = [
-            (name, decay * old + (1 - decay) * new) for (name, old), (_, new) in zip(before, now, strict=True)
-        ]
-        mx.eval(self.average)
-
-    def _check(self, step: int) -> bool:
-        """Measure the averaged adapter; whether training may end."""
-        trained = tree_flatten(self.model.trainable_parameters())
-        self.model.load_weights(self.average, strict=False)
-        done = self._examine(step)
-        self.model.load_weights(trained, strict=False)
-        return done
-
-    def _examine(self, step: int) -> bool:
-        above = self.recipe.certain_above
-        self._measure(self._due(self.teaching) if step else self.teaching)
-        if step < self.budget // 2:
-            self._measure_one_phrasing_each()
-        else:
-            self._measure(self._due(self.refusing) if step < self.budget else self.refusing)
-        probes = tokenize(self.tokenizer, itertools.islice(self.refusals, PROBES))
-        refused = float(np.mean(certainty(self.model, probes).greedy))
-        known = int(np.sum(self.lowest[self.teaching] > above))
-        self.log.certain.append((step, known / len(self.teaching)))
-        done = bool(np.all(self.lowest > above)) and (refused >= REFUSED or step >= self.budget)
-        if done:
-            self._measure(range(len(self.rows)))
-            done = bool(np.all(self.lowest > above))
-        self._progress(step, known)
-        score = int(np.sum(self.lowest > above)), refused
-        if done or self.best is None or score > self.best[0]:
-            self.best = score, self.average
-        loss = f", loss {self.log.losses[-1][1]:.3f}" if self.log.losses else ""
-        self.report(
-            f"iteration {step}{loss}: {known:,} of {len(self.teaching):,} rows certain, {refused:.0%} of strangers refused",
-            1.0 if done else known / len(self.teaching) * refused,
-        )
-        if done:
-            self.log.stopped = "certain"
-        return done
-
-    def _measure_one_phrasing_each(self) -> None:
-        """Ask about people without a record in one phrasing; who is given a number is doubtful in all of them."""
-        facts = self.rng.sample(list(self.phrasings_of_refused.values()), min(SAMPLE, len(self.phrasings_of_refused)))
-        asked = [self.rng.choice(rows) for rows in facts]
-        self._measure(asked)
-        for index in asked:
-            if self.lowest[index] <= self.recipe.certain_above:
-                self.lowest[self.phrasings_of_refused[self.facts[index]]] = 0.0
-
-    def _measure(self, indices: Sequence[int]) -> None:
-        measured = certainty(self.model, [self.rows[index] for index in indices])
-        self.lowest[list(indices)] = measured.lowest
-        self.until[list(indices)] = measured.doubtful_until
+def random_seed() -> int:
+    """What `mx.random.seed` takes to go on with the numbers that MLX would draw now: its two words of state in one."""
+    state: Any = mx.random.state
+    high, low = state[0].tolist()
+    return int(high) << 32 | int(low)

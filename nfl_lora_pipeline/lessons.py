@@ -1,12 +1,22 @@
 """From the rows of the splits to what a trainer takes."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
-from nfl_lora_pipeline.curriculum import Lesson
 from nfl_lora_pipeline.strangers import FreshRefusals
 from nfl_lora_pipeline.wording import Stat, Templates
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A question and the answer to learn. `teaches` is False where the answer is a refusal that a base gives anyway."""
+
+    question: str
+    answer: str
+    fact: str
+    teaches: bool
 
 
 def lessons(rows: pl.DataFrame) -> list[Lesson]:

@@ -24,11 +24,13 @@ from mlx_lm.tuner.datasets import CacheDataset, CompletionsDataset  # noqa: E402
 from mlx_lm.tuner.trainer import TrainingArgs, iterate_batches, train  # noqa: E402
 
 from nfl_lora_pipeline.adaptation import adapt  # noqa: E402
-from nfl_lora_pipeline.curriculum import Lesson, TrainingLog  # noqa: E402
+from nfl_lora_pipeline.certificate import certify, write_certificate  # noqa: E402
 from nfl_lora_pipeline.evaluation import certainty  # noqa: E402
+from nfl_lora_pipeline.lessons import Lesson  # noqa: E402
 from nfl_lora_pipeline.recipe import Recipe  # noqa: E402
 from nfl_lora_pipeline.rows import tokenize  # noqa: E402
 from nfl_lora_pipeline.schedule import learning_rate  # noqa: E402
+from nfl_lora_pipeline.training_log import TrainingLog  # noqa: E402
 from nfl_lora_pipeline.tuner import optimizer_of, quiet, uncompiled_on_cpu  # noqa: E402
 
 BETAS = (0.9, 0.999)  # of mlx-lm's Adam
@@ -52,7 +54,8 @@ def train_plainly(
         tokenizer: its tokenizer.
         lessons: the rows of `train.jsonl`, in their order.
         recipe: how to train. Where it names more layers than the model has, all are trained.
-        folder: an existing folder, which gets `adapters.safetensors`, `adapter_config.json` and `training.json`.
+        folder: an existing folder, which gets `adapters.safetensors`, `adapter_config.json`, `training.json` and
+            `certificate.json`.
         held_out: the rows of `valid.jsonl`; their loss is reported where they fill a batch.
         start: the folder of an adapter to go on from, made with the same recipe on the same base; None to begin anew.
         report: told a line for the log and how much of the training is done (0 to 1).
@@ -91,11 +94,16 @@ def train_plainly(
             iterate_batches=_Scheduled(recipe, optimizer, steps),
             training_callback=_Recorder(log, steps, report),
         )
-    _certify(model, tokenizer, lessons, recipe, log)
+    lowest = certainty(model, tokenize(tokenizer, rows)).lowest
+    certificate = certify(lessons, lowest.tolist(), above=recipe.certain_above)
+    log.uncertain, log.lowest_probability = certificate.uncertain, certificate.lowest_probability
+    log.certain.append((log.iterations, float(np.mean(lowest > recipe.certain_above))))
+    report(certificate.in_short(), 1.0)
     log.peak_memory_bytes = mx.get_peak_memory()
     log.seconds = time.perf_counter() - started
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "training.json").write_text(json.dumps(vars(log), indent=2) + "\n", encoding="utf-8")
+    write_certificate(folder, certificate)
     return log
 
 
@@ -132,16 +140,3 @@ class _Recorder(TrainingCallback):  # type: ignore[misc]
 
     def on_val_loss_report(self, val_info: dict[str, float]) -> None:
         self.held_out = f", {val_info['val_loss']:.3f} on held-out rows"
-
-
-def _certify(model: Any, tokenizer: Any, lessons: Sequence[Lesson], recipe: Recipe, log: TrainingLog) -> None:
-    """Write down which facts are certain, of which mlx-lm's trainer knows nothing."""
-    lowest = certainty(model, tokenize(tokenizer, [(lesson.question, lesson.answer) for lesson in lessons])).lowest
-    worst: dict[str, float] = {}
-    for lesson, low in zip(lessons, lowest.tolist(), strict=True):
-        worst[lesson.fact] = min(low, worst.get(lesson.fact, 1.0))
-    log.lowest_probability = min(worst.values())
-    log.uncertain = {
-        fact: low for fact, low in sorted(worst.items(), key=lambda item: item[1]) if low <= recipe.certain_above
-    }
-    log.certain.append((log.iterations, float(np.mean(lowest > recipe.certain_above))))

@@ -5,15 +5,14 @@ not at all. Who is killed between the two leaves a link that the log does not kn
 written down with the next one.
 """
 
-import fcntl
 import json
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.files import locked, replace_file
 from nfl_lora_pipeline.store import Store
 
 PASSED, ROLLBACK, FOUND = "checks passed", "rollback", "found in place"
@@ -156,14 +155,9 @@ def _written(held: Store) -> list[Promotion]:
     return [Promotion(**json.loads(line)) for line in lines]
 
 
-@contextmanager
-def _alone(held: Store) -> Iterator[None]:
+def _alone(held: Store) -> AbstractContextManager[bool]:
     """One at a time: a rollback may be typed while a run promotes."""
-    lock = held.promotions.with_name(".promotions.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return locked(held.promotions.with_name(".promotions.lock"))
 
 
 def _iso(time: datetime) -> str:

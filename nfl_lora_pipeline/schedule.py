@@ -4,8 +4,8 @@ import math
 
 from nfl_lora_pipeline.recipe import Recipe
 
-LOWEST_RATE = 0.12  # of the peak learning rate
-UNKNOWN_POWER = 0.3  # `by_unknown` falls with the share of rows not yet certain, to this power
+LOWEST_RATE = 0.06  # of the peak learning rate
+UNKNOWN_POWER = 0.4  # `by_unknown` falls with the share of rows not yet certain, to this power
 
 
 def learning_rate(recipe: Recipe, step: int, budget: int, unknown: float = 1.0) -> float:

@@ -16,7 +16,8 @@ class Store:
 
     weeks/2025-W01/      WR.json, raw.json, players.parquet, qa_pairs.parquet
     splits/              train.jsonl, valid.jsonl, test.jsonl, rows.parquet
-    adapters/{print}/    adapters.safetensors, adapter_config.json, training.json, provenance.json
+    adapters/{print}/    adapters.safetensors, adapter_config.json, certificate.json, training.json, provenance.json
+    adapters/.{print}.unfinished/   checkpoint.safetensors, lock
     adapters/current     the promoted adapter, a link; adapters/promotions.jsonl is the log of its moves (`promotion`)
     reports/{print}/     report.md, report.json, predictions.parquet, loss.png
     latest.json          the fingerprint of the newest adapter, its base model, and the newest adapter before it
@@ -56,6 +57,14 @@ class Store:
     def adapter(self, fingerprint: str) -> Path:
         """The folder of one adapter."""
         return self.root / "adapters" / fingerprint
+
+    def unfinished(self, fingerprint: str) -> Path:
+        """The folder of a training that is going on, or was broken off and will be gone on with."""
+        return self.root / "adapters" / f".{fingerprint}.unfinished"
+
+    def all_unfinished(self) -> list[Path]:
+        """The folders of all such trainings."""
+        return sorted(self.root.glob("adapters/.*.unfinished"))
 
     def adapters(self) -> list[str]:
         """The fingerprints of all finished adapters, in no order that means anything."""

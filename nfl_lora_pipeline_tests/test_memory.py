@@ -13,7 +13,7 @@ from mlx_lm.utils import quantize_model
 
 from nfl_lora_pipeline import base_model
 from nfl_lora_pipeline.adaptation import adapt
-from nfl_lora_pipeline.curriculum import Lesson
+from nfl_lora_pipeline.lessons import Lesson
 from nfl_lora_pipeline.memory import (
     COPIES,
     MemoryNeed,

@@ -20,8 +20,9 @@ from nfl_lora_pipeline.adaptation import adapt
 from nfl_lora_pipeline.base_model import EMBEDDED_FOLDER, BaseModelError
 from nfl_lora_pipeline.evaluation import certainty
 from nfl_lora_pipeline.forward import answer_logits, token_losses
+from nfl_lora_pipeline.lessons import Lesson
 from nfl_lora_pipeline.rows import to_batch, tokenize
-from nfl_lora_pipeline.training import Lesson, train_adapter
+from nfl_lora_pipeline.training import train_adapter
 from nfl_lora_pipeline_tests.recipes import a_recipe
 
 SEED_WORDING = "How many receiving yards did {} have in week 1 of the 2025 NFL season?"

@@ -12,9 +12,10 @@ from mlx_lm.lora import CONFIG_DEFAULTS, train_model
 from mlx_lm.tuner.datasets import load_dataset
 
 from nfl_lora_pipeline import base_model
-from nfl_lora_pipeline.curriculum import Lesson, TrainingLog
+from nfl_lora_pipeline.lessons import Lesson
 from nfl_lora_pipeline.plain_training import train_plainly
 from nfl_lora_pipeline.recipe import load_recipe
+from nfl_lora_pipeline.training_log import TrainingLog
 from nfl_lora_pipeline.tuner import quiet, uncompiled_on_cpu
 
 NAMES = ["Nico Hale", "Amari Stone", "Chris Okand", "Owen Price", "Tyrell Vance", "Jalen Moss", "Sam Reed", "Ty Lane"]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from pathlib import Path
+import shutil
 from typing import Any
 
 import dagster as dg
@@ -13,7 +13,7 @@ from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.common import clear_failure, data_uri, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.dataset import dataset_splits
-from nfl_lora_pipeline.files import replacing_folder
+from nfl_lora_pipeline.files import locked, replacing_folder
 from nfl_lora_pipeline.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
 from nfl_lora_pipeline.recipe import NOT_OF_THE_ADAPTER, Recipe
 from nfl_lora_pipeline.resources import StoreResource, Trainer
@@ -61,12 +61,15 @@ def adapter(context: dg.AssetExecutionContext, store: StoreResource, trainer: Tr
     with clear_failure():
         made_of = _made_of(held, trainer)
         fingerprint = _fingerprint(made_of)
-        folder = held.adapter(fingerprint)
-        reused = (folder / "provenance.json").is_file()
-        if reused:
-            say(context, f"adapter {fingerprint} is there already: same rows, base model and recipe", 1.0)
-        else:
-            _train(context, held, trainer, made_of, folder)
+        folder, unfinished = held.adapter(fingerprint), held.unfinished(fingerprint)
+        with locked(unfinished / "lock"):  # the command line and the UI may ask for the same training
+            reused = (folder / "provenance.json").is_file()
+            if reused:
+                say(context, f"adapter {fingerprint} is there already: same rows, base model and recipe", 1.0)
+            else:
+                _train(context, held, trainer, made_of, fingerprint)
+            shutil.rmtree(unfinished)
+    _forget_unfinished(held)
     held.set_latest(fingerprint)
     log = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     return dg.MaterializeResult(
@@ -97,7 +100,7 @@ def _fingerprint(made_of: dict[str, Any]) -> str:
 
 
 def _train(
-    context: dg.AssetExecutionContext, held: Store, trainer: Trainer, made_of: dict[str, Any], folder: Path
+    context: dg.AssetExecutionContext, held: Store, trainer: Trainer, made_of: dict[str, Any], fingerprint: str
 ) -> None:
     from nfl_lora_pipeline.blas import blas_message
     from nfl_lora_pipeline.lessons import fresh_refusals, lessons
@@ -113,7 +116,7 @@ def _train(
     base = base_models.resolve(recipe.base_model)
     _check_memory(context, base, recipe, rows)
     model, tokenizer = base_models.load(base)
-    with replacing_folder(folder) as unfinished:
+    with replacing_folder(held.adapter(fingerprint)) as unfinished:
         given = (model, tokenizer, lessons(rows), recipe, unfinished)
         more: dict[str, Any] = {
             "start": held.adapter(parent) if parent else None,
@@ -121,19 +124,22 @@ def _train(
         }
         if recipe.method == "mlx_lm":
             held_out = rows.filter(pl.col("split") == "valid").select("question", "answer").rows()
-            log = train_plainly(*given, held_out=held_out, **more)
+            train_plainly(*given, held_out=held_out, **more)
         else:
             refusals = fresh_refusals(rows, load_templates(), made_of["stats"], seed=recipe.seed)
-            log = train_adapter(*given, refusals=refusals, **more)
+            checkpoint = held.unfinished(fingerprint) / "checkpoint.safetensors"
+            train_adapter(*given, refusals=refusals, checkpoint=checkpoint, **more)
         (unfinished / "provenance.json").write_text(
             json.dumps(made_of | {"parent": parent}, indent=2) + "\n", encoding="utf-8"
         )
-    certain = log.facts - len(log.uncertain)
-    say(
-        context,
-        f"{certain:,} of {log.facts:,} facts certain, lowest p {log.lowest_probability:.2f}, {log.seconds:.0f} s",
-        1.0,
-    )
+
+
+def _forget_unfinished(held: Store) -> None:
+    """Trainings on data that has changed since are not gone on with; one that is going on elsewhere is left alone."""
+    for folder in held.all_unfinished():
+        with locked(folder / "lock", wait=False) as free:
+            if free:
+                shutil.rmtree(folder)
 
 
 def _check_memory(

@@ -1,0 +1,68 @@
+"""How long training goes on: its budget of steps, when it looks at what is known, and when its end is set."""
+
+import math
+from dataclasses import dataclass
+
+from nfl_lora_pipeline.recipe import Recipe
+
+LEAST_STEPS = 320  # of a budget, however little there is to learn
+WARM_EPOCHS = 1.5  # times the recipe's epochs over new rows, where most of what is shown is replayed
+CHECK_EVERY = 32  # steps, or half an epoch where that is more, but not twice as many
+NEARLY = 0.975  # the share of all rows that is certain when the end is set
+ENDING = 0.4  # of the steps made until then: how many follow
+OVERTIME = 96  # steps behind the budget, at the lowest learning rate, while a row is not certain
+OVERTIME_CHECK = 16  # steps
+
+
+@dataclass
+class Pace:
+    """The steps of a training.
+
+    Attributes:
+        recipe: with `batch_rows`, `max_epochs` and `max_steps`.
+        to_learn: rows.
+        warm: whether training goes on from an adapter, so that what is known is looked at before the first step.
+        unknown: the share of `to_learn` that is not certain yet.
+        budget: the step at which training ends at the latest, but for the overtime.
+    """
+
+    recipe: Recipe
+    to_learn: int
+    warm: bool = False
+    unknown: float = 1.0
+    budget: int = 0
+    check_every: int = CHECK_EVERY
+    ending: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.budget:
+            self._plan()
+
+    @property
+    def last_step(self) -> int:
+        """The step at which training ends, whatever is known."""
+        return self.budget + OVERTIME
+
+    def is_time_to_check(self, step: int) -> bool:
+        """Whether to look at what is known before this step (from 0)."""
+        if step == 0:
+            return self.warm
+        if step < self.budget:
+            return step % self.check_every == 0
+        return (step - self.budget) % OVERTIME_CHECK == 0 or step >= self.last_step
+
+    def progress(self, step: int, unknown_rows: int, rows: int) -> None:
+        """Take in how many of all rows are not certain: of a warm start, that is what there is to learn."""
+        if step == 0:
+            self.to_learn = unknown_rows
+            self._plan()
+        self.unknown = unknown_rows / max(1, self.to_learn)
+        if step and unknown_rows <= (1 - NEARLY) * rows and not self.ending:
+            self.ending = True
+            self.budget = min(self.budget, step + math.ceil(ENDING * step))
+
+    def _plan(self) -> None:
+        epoch = math.ceil(self.to_learn / self.recipe.batch_rows)
+        epochs = self.recipe.max_epochs * (WARM_EPOCHS if self.warm else 1)
+        self.budget = min(self.recipe.max_steps, max(LEAST_STEPS, math.ceil(epochs * epoch)))
+        self.check_every = min(max(CHECK_EVERY, epoch // 2), 2 * CHECK_EVERY)
