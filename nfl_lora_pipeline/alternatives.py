@@ -143,7 +143,7 @@ def _whole_week(model: OneByOne, room: int | None, table: FactTable, asked: pl.D
     weeks = {tuple(table.week(question)) for question in few["question"]}
     needed = max(map(model.tokens, weeks)) + max(len(model.prompt(question)) for question in few["question"])
     if room is not None and needed + ANSWER_TOKENS > room:
-        way.note = f"not possible: {needed:,} tokens, and the base takes {room:,}"
+        way.note = f"{needed:,} tokens, and the base takes {room:,}"
         return way
     return model.fared(way, few, table.week)
 

@@ -28,15 +28,13 @@ def to_markdown(result: dict[str, Any]) -> str:
         f"hash ({result['device']}). Right is an answer with the right number. The last column says after how many questions "
         f"the {result['spent_seconds']:,.0f} s of training and evaluation are made up for by quicker answers "
         f"({result['tuned']}, against that way; less than a tenth saved counts as nothing).\n\n"
-        f"{table(header, [_row(way) for way in ways])}\n"
-        f"{_verdict(result)}\n"
+        f"{table(header, [_row(way, asked) for way in ways if way['seconds']])}\n"
+        f"{' '.join([*_not_tried(ways), _verdict(result)])}\n"
     )
 
 
-def _row(way: dict[str, Any]) -> list[str]:
-    if not way["seconds"]:
-        return [way["name"], way["note"], *[""] * 6]
-    few = f" of {way['asked']['facts']}" if way["note"] else ""
+def _row(way: dict[str, Any], asked: dict[str, int]) -> list[str]:
+    few = "" if way["asked"] == asked else f" of {way['asked']['facts']}"
     return [
         way["name"],
         percent(way["right"]) + few,
@@ -47,6 +45,10 @@ def _row(way: dict[str, Any]) -> list[str]:
         f"{way['peak_memory_bytes'] / 1e6:,.1f} MB",
         _pays_off(way),
     ]
+
+
+def _not_tried(ways: list[dict[str, Any]]) -> list[str]:
+    return [f"Not tried: {way['name']} ({way['note']})." for way in ways if not way["seconds"]]
 
 
 def _pays_off(way: dict[str, Any]) -> str:

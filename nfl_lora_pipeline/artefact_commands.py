@@ -59,7 +59,7 @@ def verify(prefix: str, store: Path) -> None:
     from nfl_lora_pipeline.store import Store
 
     held = Store(store)
-    fingerprint = _wanted(held, prefix)
+    fingerprint = _reported(held, prefix)
     found = ask_all(held, fingerprint, say=_say)
     for artefact in found:
         click.echo(f"{artefact.name}: {artefact.same} of {artefact.asked} answers as in the report")
@@ -85,7 +85,7 @@ def compare(prefix: str, store: Path, **counts: int) -> None:
     from nfl_lora_pipeline.store import Store
 
     held = Store(store)
-    fingerprint = _wanted(held, prefix)
+    fingerprint = _reported(held, prefix)
     result = ask_all(held, fingerprint, say=_say, **counts)
     click.echo(to_markdown(result))
     add_to_report(held.report(fingerprint), "alternatives", result, to_markdown(result))
@@ -94,11 +94,14 @@ def compare(prefix: str, store: Path, **counts: int) -> None:
 COMMANDS = [export, serve, verify, compare]
 
 
-def _wanted(held: Any, prefix: str) -> str:
-    """The adapter to look at: promoted or not, since its report says why not."""
+def _reported(held: Any, prefix: str) -> str:
+    """An adapter with a report: the promoted one, else the newest, whose report says why it is not promoted."""
     from nfl_lora_pipeline.promotion import in_use
+    from nfl_lora_pipeline.report_additions import check_report
 
-    return held.latest() if not prefix and held.promoted() is None else in_use(held, prefix)
+    fingerprint: str = held.latest() if not prefix and held.promoted() is None else in_use(held, prefix)
+    check_report(held.report(fingerprint))
+    return fingerprint
 
 
 def _say(line: str) -> None:

@@ -52,14 +52,13 @@ def recall_plot(scored: pl.DataFrame) -> bytes:
     asked = scored.filter(pl.col("kind").is_in(["recorded", "bye"])).with_columns(trained=pl.col("split") == "train")
     panels = [_recall(asked, column) for column in ("stat", "phrasing")]
     rows = max(panel["name"].n_unique() for panel in panels)
-    figure = _figure(max(1.5, 0.9 + 0.3 * rows))
+    figure = _figure(max(2.0, 0.9 + 0.3 * rows))
     least = min([1.0, *(share for panel in panels for share in panel["recall"])])
     for axes, panel, title in zip(figure.subplots(1, 2, sharex=True), panels, ("by stat", "by phrasing"), strict=True):
         names = panel["name"].unique(maintain_order=True).to_list()
-        for trained, colour in ((False, HELD_OUT_COLOUR), (True, TRAINED_COLOUR)):
-            of = panel.filter(pl.col("trained") == trained)
-            places = [names.index(name) for name in of["name"]]
-            axes.plot(of["recall"].to_list(), places, "o", color=colour, clip_on=False)
+        for name, trained, recall in panel.iter_rows():
+            colour, size = (TRAINED_COLOUR, 5.5) if trained else (HELD_OUT_COLOUR, 8)  # so that both show in one place
+            axes.plot([recall], [names.index(name)], "o", color=colour, markersize=size, clip_on=False)
         _rows_of(axes, names)
         axes.set_xlim(max(0.0, least - 0.25 * (1 - least) - 0.005), 1.0)
         axes.locator_params(axis="x", nbins=4)
@@ -86,10 +85,12 @@ def margin_plot(scored: pl.DataFrame) -> bytes:
     }
     figure = _figure(2.8)
     axes = figure.add_subplot()
-    axes.hist(
-        [values.to_list() for values, _ in shown.values()], bins=MARGINS, color=[colour for _, colour in shown.values()]
-    )
     if shown:
+        axes.hist(
+            [values.to_list() for values, _ in shown.values()],
+            bins=MARGINS,
+            color=[colour for _, colour in shown.values()],
+        )
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.axvline(CERTAIN_ABOVE, color=LOSS_COLOUR, linestyle="--", linewidth=1.2)
@@ -111,11 +112,11 @@ def cost_plot(ways: Sequence[dict[str, Any]]) -> bytes:
         ways: of `alternatives.compare`; those that were not tried are left out.
     """
     tried = [way for way in reversed(ways) if way["seconds"]]
-    figure = _figure(max(1.5, 0.9 + 0.3 * len(tried)))
+    figure = _figure(max(2.0, 0.9 + 0.3 * len(tried)))
     right, seconds = figure.subplots(1, 2, sharey=True)
     places = range(len(tried))
-    right.plot([way["refused"] for way in tried], places, "D", color=STRANGER_COLOUR, markersize=5, clip_on=False)
-    right.plot([way["right"] for way in tried], places, "o", color=TRAINED_COLOUR, clip_on=False)
+    right.plot([way["refused"] for way in tried], places, "D", color=STRANGER_COLOUR, markersize=7, clip_on=False)
+    right.plot([way["right"] for way in tried], places, "o", color=TRAINED_COLOUR, markersize=5.5, clip_on=False)
     right.set_xlim(0, 1)
     right.xaxis.set_major_formatter(_percent())
     right.set_xticks([0, 0.25, 0.5, 0.75, 1])

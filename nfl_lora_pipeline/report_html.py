@@ -18,6 +18,7 @@ h2 { border-bottom: 1px solid var(--line); padding-bottom: 0.3rem; }
 table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: 0.35rem 0.9rem 0.35rem 0; border-bottom: 1px solid var(--line);
   overflow-wrap: break-word; }
+thead:not(:has(th:not(:empty))) { display: none; }
 th { color: var(--quiet); font-weight: 600; }
 tbody tr:nth-child(even) { background: var(--band); }
 th:first-child, td:first-child { padding-left: 0.5rem; }

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import requests
@@ -41,6 +42,7 @@ def serve(held: Store, fingerprint: str, *, host: str, port: int) -> None:
             return super().load("default_model", None, "default_model")
 
     server.ModelProvider = OneModel  # which `main` makes one of
+    server.scan_cache_dir = lambda: SimpleNamespace(repos=())  # whatever else is on this machine is not on offer
     options = {"--model": base.folder, "--adapter-path": held.adapter(fingerprint), "--host": host, "--port": port}
     sys.argv = ["mlx_lm.server", *(str(word) for pair in options.items() for word in pair), "--log-level", "WARNING"]
     warnings.filterwarnings("ignore", message="mlx_lm.server is not recommended")  # said in our own words
