@@ -40,8 +40,8 @@ def _row(way: dict[str, Any], asked: dict[str, int]) -> list[str]:
         percent(way["right"]) + few,
         percent(way["refused"]),
         f"{way['prompt_tokens']:,.0f}, {way['output_tokens']:,.0f}" if way["output_tokens"] else "none",
-        f"{way['seconds']['p50']:.4f}",
-        f"{way['seconds']['p95']:.4f}",
+        _seconds(way["seconds"]["p50"]),
+        _seconds(way["seconds"]["p95"]),
         f"{way['peak_memory_bytes'] / 1e6:,.1f} MB",
         _pays_off(way),
     ]
@@ -49,6 +49,10 @@ def _row(way: dict[str, Any], asked: dict[str, int]) -> list[str]:
 
 def _not_tried(ways: list[dict[str, Any]]) -> list[str]:
     return [f"Not tried: {way['name']} ({way['note']})." for way in ways if not way["seconds"]]
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.4f}" if seconds >= 0.0001 else "< 0.0001"
 
 
 def _pays_off(way: dict[str, Any]) -> str:

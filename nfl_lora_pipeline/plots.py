@@ -153,7 +153,7 @@ def _figure(height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, height), dpi=150, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(7, height), dpi=110, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 

@@ -3,8 +3,6 @@
 import re
 from typing import Any
 
-from markdown_it import MarkdownIt
-
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --quiet: #5c5c5c; --ground: #ffffff; --line: #dcdcdc; --band: #f6f7f8; }
 @media (prefers-color-scheme: dark) {
@@ -36,6 +34,8 @@ def to_html(markdown: str) -> str:
     What models said is in it: tags are shown, not obeyed; there are no links, and a picture is shown only where it lies
     in the text itself.
     """
+    from markdown_it import MarkdownIt
+
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "autolink", "reference"])
     parser.validateLink = lambda url: bool(_DATA_URI.fullmatch(url))  # type: ignore[method-assign]
     for name, rendered in (("table_open", '<div class="table"><table>\n'), ("table_close", "</table></div>\n")):
