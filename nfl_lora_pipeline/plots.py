@@ -132,7 +132,7 @@ def cost_plot(ways: Sequence[dict[str, Any]]) -> bytes:
     for axes in (right, seconds):
         _rows_of(axes, [way["name"] for way in tried])
     seconds.tick_params(axis="y", labelleft=False, left=False)
-    _key(figure, {"recorded facts right": TRAINED_COLOUR, "strangers refused": STRANGER_COLOUR})
+    _key(figure, {"recorded facts right": TRAINED_COLOUR, "strangers refused": STRANGER_COLOUR}, marks="oD")
     return _png(figure)
 
 
@@ -168,10 +168,13 @@ def _rows_of(axes: Any, names: Sequence[str]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _key(figure: Any, colours: dict[str, str]) -> None:
+def _key(figure: Any, colours: dict[str, str], marks: str = "ooo") -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], marker="o", linestyle="", color=colour, label=name) for name, colour in colours.items()]
+    handles = [
+        Line2D([], [], marker=mark, linestyle="", color=colour, label=name)
+        for (name, colour), mark in zip(colours.items(), marks, strict=False)
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8, labelcolor=INK)
 
 

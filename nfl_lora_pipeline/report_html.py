@@ -21,7 +21,7 @@ th { color: var(--quiet); font-weight: 600; }
 tbody tr:nth-child(even) { background: var(--band); }
 th:first-child, td:first-child { padding-left: 0.5rem; }
 blockquote { margin: 1rem 0; padding: 0.2rem 1rem; border-left: 4px solid #d98200; background: var(--band); }
-img { display: block; max-width: 100%; width: 770px; height: auto; box-sizing: border-box; margin: 1rem 0; padding: 10px;
+img { display: block; max-width: 100%; width: 790px; height: auto; box-sizing: border-box; margin: 1rem 0; padding: 10px;
   background: #ffffff; border-radius: 6px; }
 code { background: var(--band); padding: 0 0.25em; }
 """
