@@ -128,11 +128,10 @@ def _with_model(
     for title, retrieve in ways.items():
         say(title)
         yield model.fared(Way(title, kind), asked, retrieve)
-    if adapter:
-        fuse_layers(model.model)
+    if adapter and fuse_layers(model.model):
         say(FUSED)
         yield model.fared(Way(FUSED, kind), asked, lambda question: [])
-    else:
+    if not adapter:
         say("base, the whole week in the prompt")
         yield _whole_week(model, context_tokens(base), table, asked)
 

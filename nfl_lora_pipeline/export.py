@@ -26,21 +26,23 @@ def fuse(base: BaseModel, adapter: Path, folder: Path) -> None:
     """Write base and adapter as one model into an existing, empty folder, which `mlx_lm.load` takes by itself.
 
     Raises:
-        ValueError: mlx-lm cannot load the two, or the adapter changes no layer.
+        ValueError: mlx-lm cannot load the two.
     """
     model, _, config = base_models.load_with_config(base, adapter=adapter)
     from mlx_lm.utils import save_config, save_model
 
     adapted = fuse_layers(model)
-    if not adapted:
-        raise ValueError(f"adapter {adapter}: it changes no layer of {base.name!r}")
     _copy_all_but_weights(base.folder, folder)
     save_model(folder, model)
     save_config(_without_layers(config, adapted), folder / "config.json", keep_vision_config=True)
 
 
 def fuse_layers(model: Any) -> set[str]:
-    """Put plain layers in the place of a model's LoRA layers, and return their names."""
+    """Put plain layers in the place of a model's LoRA layers.
+
+    Returns:
+        Their names; none where whole layers were trained, which a loaded model has in their places already.
+    """
     from mlx.utils import tree_unflatten
 
     adapted = {name: module for name, module in model.named_modules() if hasattr(module, "fuse")}

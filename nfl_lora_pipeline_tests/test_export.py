@@ -12,13 +12,13 @@ from mlx.utils import tree_flatten
 from mlx_lm.utils import load_config, quantize_model, save_config, save_model
 
 from nfl_lora_pipeline import base_model
+from nfl_lora_pipeline.adaptation import adapt
 from nfl_lora_pipeline.artefacts import export_checked
 from nfl_lora_pipeline.base_model import EMBEDDED_FOLDER
 from nfl_lora_pipeline.export import MARK, export_adapter, export_fused, fuse
 from nfl_lora_pipeline.promotion import in_use
 from nfl_lora_pipeline.recipe import load_recipe
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.training import add_lora
 from nfl_lora_pipeline_tests.fakes import put_adapter
 
 QUESTION = "How many receiving yards did Amari Stone have in week 1 of the 2025 NFL season?"
@@ -70,25 +70,24 @@ def test_a_fused_model_gives_the_answers_of_base_and_adapter(base, quantised, tr
     assert answers(folder, [QUESTION]) != [EXPECTED]
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora"])
-def test_fusing_into_a_quantised_base_keeps_what_is_finer_than_its_grid(kind, quantised, tmp_path):
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    base = base_model.resolve(str(quantised))
+@pytest.mark.parametrize(("kind", "bits"), [("lora", 4), ("dora", 4), ("full", 32)])
+def test_fusing_keeps_what_is_finer_than_the_grid_of_a_quantised_base(kind, bits, quantised, tmp_path):
+    base = base_model.resolve(str(quantised) if bits == 4 else "embedded")
     model, tokenizer = base_model.load(base)
     tokens = mx.array([tokenizer.encode(QUESTION)])
     plain = model(tokens)
-    config = add_lora(model, load_recipe("embedded").model_copy(update={"fine_tune_type": kind}))
+    adapter, fused = tmp_path / "adapter", tmp_path / "fused"
+    adapter.mkdir()
+    fused.mkdir()
+    config = adapt(model, load_recipe("embedded").model_copy(update={"fine_tune_type": kind}))
     mx.random.seed(8)
-    slight = [
-        (name, mx.random.normal(array.shape) * 3e-3) if name.endswith("lora_b") else (name, array)
+    slightly = {
+        name: array + mx.random.normal(array.shape) * 3e-3 if name.endswith(("lora_b", "proj.weight")) else array
         for name, array in tree_flatten(model.trainable_parameters())
-    ]
-    mx.save_safetensors(str(adapter / "adapters.safetensors"), dict(slight))
+    }
+    mx.save_safetensors(str(adapter / "adapters.safetensors"), slightly)
     (adapter / "adapter_config.json").write_text(json.dumps(config))
 
-    fused = tmp_path / "fused"
-    fused.mkdir()
     fuse(base, adapter, fused)
 
     with_adapter = base_model.load(base, adapter=adapter)[0](tokens)
