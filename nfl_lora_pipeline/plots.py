@@ -13,6 +13,7 @@ INK, FAINT = "#333333", "#d9d9d9"
 LOSS_COLOUR, CERTAIN_COLOUR = "#c0392b", "#1f6fb2"
 TRAINED_COLOUR, HELD_OUT_COLOUR, STRANGER_COLOUR = CERTAIN_COLOUR, "#d98200", "#6b6b6b"
 CERTAIN_ABOVE = 0.5
+KINDS_OF_FACTS = ["recorded", "bye", "no_record"]
 MARGINS = [tenth / 10 for tenth in range(11)]
 LONGEST_NAME = 36
 
@@ -49,7 +50,7 @@ def recall_plot(scored: pl.DataFrame) -> bytes:
     Args:
         scored: one row a question: `kind`, `stat`, `phrasing`, `split` and `right`.
     """
-    asked = scored.filter(pl.col("kind").is_in(["recorded", "bye"])).with_columns(trained=pl.col("split") == "train")
+    asked = scored.filter(pl.col("kind").is_in(KINDS_OF_FACTS[:2])).with_columns(trained=pl.col("split") == "train")
     panels = [_recall(asked, column) for column in ("stat", "phrasing")]
     rows = max(panel["name"].n_unique() for panel in panels)
     figure = _figure(max(2.0, 0.9 + 0.3 * rows))
@@ -74,7 +75,7 @@ def margin_plot(scored: pl.DataFrame) -> bytes:
     Args:
         scored: one row a question: `kind`, `split` and `lowest` (0 to 1).
     """
-    stranger, trained = pl.col("kind") == "stranger", pl.col("split") == "train"
+    stranger, trained = ~pl.col("kind").is_in(KINDS_OF_FACTS), pl.col("split") == "train"
     groups = {
         "facts, trained phrasings": (scored.filter(~stranger, trained), TRAINED_COLOUR),
         "facts, phrasings never trained": (scored.filter(~stranger, ~trained), HELD_OUT_COLOUR),
