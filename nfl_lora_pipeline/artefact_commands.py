@@ -37,7 +37,10 @@ def export(folder: Path, fused: bool, prefix: str, store: Path) -> None:
 @adapter_option
 @store_option
 def serve(port: int, host: str, prefix: str, store: Path) -> None:
-    """Answer with the promoted adapter over an OpenAI-compatible interface, until Ctrl-C."""
+    """Answer with the promoted adapter over an OpenAI-compatible interface, until Ctrl-C.
+
+    For yourself or people you trust: mlx-lm's server asks nobody who they are.
+    """
     from nfl_lora_pipeline.promotion import in_use
     from nfl_lora_pipeline.serve import serve as answer_requests
     from nfl_lora_pipeline.store import Store

@@ -1,21 +1,20 @@
 """Pictures for reports and metadata: PNG on a white ground, so that they can be read in light and dark surroundings.
 
-They are drawn 7 inches wide and meant to be shown at about 770 pixels, where 9 points are the size of text.
+Colours mean the same in all of them: blue is what was trained, orange what was not, grey are strangers.
 """
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
-INK, FAINT = "#333333", "#d9d9d9"
+from nfl_lora_pipeline.drawing import INK, in_percent, key, name_rows, new_figure, plain_numbers, to_png
+
 LOSS_COLOUR, CERTAIN_COLOUR = "#c0392b", "#1f6fb2"
 TRAINED_COLOUR, HELD_OUT_COLOUR, STRANGER_COLOUR = CERTAIN_COLOUR, "#d98200", "#6b6b6b"
 CERTAIN_ABOVE = 0.5
 KINDS_OF_FACTS = ["recorded", "bye", "no_record"]
 MARGINS = [tenth / 10 for tenth in range(11)]
-LONGEST_NAME = 36
 
 
 def loss_plot(losses: Sequence[tuple[int, float]], certain: Sequence[tuple[int, float]]) -> bytes:
@@ -25,23 +24,23 @@ def loss_plot(losses: Sequence[tuple[int, float]], certain: Sequence[tuple[int, 
         losses: (iteration, nats a token), drawn on a logarithmic axis.
         certain: (iteration, share from 0 to 1).
     """
-    figure = _figure(3.1)
+    figure = new_figure(3.1)
     left = figure.add_subplot()
     left.plot(*_columns(losses), color=LOSS_COLOUR, label="loss")
     left.set_xlabel("iteration", fontsize=9, color=INK)
     left.set_ylabel("loss on unknown tokens (nats)", fontsize=9, color=LOSS_COLOUR)
     if losses:
         left.set_yscale("log")
-        _plain_numbers(left.yaxis, between=(2, 5))
+        plain_numbers(left.yaxis, between=(2, 5))
     right = left.twinx()
     right.plot(*_columns(certain), color=CERTAIN_COLOUR, marker=".", label="certain")
     right.set_ylabel("rows certain", fontsize=9, color=CERTAIN_COLOUR)
     right.set_ylim(0, 1.03)
-    right.yaxis.set_major_formatter(_percent())
+    right.yaxis.set_major_formatter(in_percent())
     for axes in (left, right):
         axes.spines["top"].set_visible(False)
         axes.tick_params(labelsize=8)
-    return _png(figure)
+    return to_png(figure)
 
 
 def recall_plot(scored: pl.DataFrame) -> bytes:
@@ -53,20 +52,20 @@ def recall_plot(scored: pl.DataFrame) -> bytes:
     asked = scored.filter(pl.col("kind").is_in(KINDS_OF_FACTS[:2])).with_columns(trained=pl.col("split") == "train")
     panels = [_recall(asked, column) for column in ("stat", "phrasing")]
     rows = max(panel["name"].n_unique() for panel in panels)
-    figure = _figure(max(2.0, 0.9 + 0.3 * rows))
+    figure = new_figure(max(2.0, 0.9 + 0.3 * rows))
     least = min([1.0, *(share for panel in panels for share in panel["recall"])])
     for axes, panel, title in zip(figure.subplots(1, 2, sharex=True), panels, ("by stat", "by phrasing"), strict=True):
         names = panel["name"].unique(maintain_order=True).to_list()
         for name, trained, recall in panel.iter_rows():
             colour, size = (TRAINED_COLOUR, 5.5) if trained else (HELD_OUT_COLOUR, 8)  # so that both show in one place
             axes.plot([recall], [names.index(name)], "o", color=colour, markersize=size, clip_on=False)
-        _rows_of(axes, names)
+        name_rows(axes, names)
         axes.set_xlim(max(0.0, least - 0.25 * (1 - least) - 0.005), 1.0)
         axes.locator_params(axis="x", nbins=4)
-        axes.xaxis.set_major_formatter(_percent(decimals=0 if least < 0.9 else 1))
+        axes.xaxis.set_major_formatter(in_percent(decimals=0 if least < 0.9 else 1))
         axes.set_title(f"recall {title}", loc="left", fontsize=9, color=INK)
-    _key(figure, {"trained phrasings": TRAINED_COLOUR, "phrasings never trained": HELD_OUT_COLOUR})
-    return _png(figure)
+    key(figure, {"trained phrasings": TRAINED_COLOUR, "phrasings never trained": HELD_OUT_COLOUR})
+    return to_png(figure)
 
 
 def margin_plot(scored: pl.DataFrame) -> bytes:
@@ -84,7 +83,7 @@ def margin_plot(scored: pl.DataFrame) -> bytes:
     shown = {
         f"{name} ({_below(of):,} below)": (of["lowest"], colour) for name, (of, colour) in groups.items() if of.height
     }
-    figure = _figure(2.8)
+    figure = new_figure(2.8)
     axes = figure.add_subplot()
     if shown:
         axes.hist(
@@ -102,8 +101,8 @@ def margin_plot(scored: pl.DataFrame) -> bytes:
     axes.set_ylabel("questions", fontsize=9, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8, labelcolor=INK)
-    _key(figure, {name: colour for name, (_, colour) in shown.items()})
-    return _png(figure)
+    key(figure, {name: colour for name, (_, colour) in shown.items()})
+    return to_png(figure)
 
 
 def cost_plot(ways: Sequence[dict[str, Any]]) -> bytes:
@@ -113,13 +112,13 @@ def cost_plot(ways: Sequence[dict[str, Any]]) -> bytes:
         ways: of `alternatives.compare`; those that were not tried are left out.
     """
     tried = [way for way in reversed(ways) if way["seconds"]]
-    figure = _figure(max(2.0, 0.9 + 0.3 * len(tried)))
+    figure = new_figure(max(2.0, 0.9 + 0.3 * len(tried)))
     right, seconds = figure.subplots(1, 2, sharey=True)
     places = range(len(tried))
     right.plot([way["refused"] for way in tried], places, "D", color=STRANGER_COLOUR, markersize=7, clip_on=False)
     right.plot([way["right"] for way in tried], places, "o", color=TRAINED_COLOUR, markersize=5.5, clip_on=False)
     right.set_xlim(0, 1)
-    right.xaxis.set_major_formatter(_percent())
+    right.xaxis.set_major_formatter(in_percent())
     right.set_xticks([0, 0.25, 0.5, 0.75, 1])
     right.set_title("right answers", loc="left", fontsize=9, color=INK)
     for place, way in enumerate(tried):
@@ -128,13 +127,13 @@ def cost_plot(ways: Sequence[dict[str, Any]]) -> bytes:
         seconds.plot([at["p50"]], [place], "o", color=TRAINED_COLOUR)
     seconds.set_xscale("log")
     seconds.margins(x=0.1)
-    _plain_numbers(seconds.xaxis)
+    plain_numbers(seconds.xaxis)
     seconds.set_title("seconds an answer, p50 to p95", loc="left", fontsize=9, color=INK)
     for axes in (right, seconds):
-        _rows_of(axes, [way["name"] for way in tried])
+        name_rows(axes, [way["name"] for way in tried])
     seconds.tick_params(axis="y", labelleft=False, left=False)
-    _key(figure, {"recorded facts right": TRAINED_COLOUR, "strangers refused": STRANGER_COLOUR}, marks="oD")
-    return _png(figure)
+    key(figure, {"recorded facts right": TRAINED_COLOUR, "strangers refused": STRANGER_COLOUR}, marks="oD")
+    return to_png(figure)
 
 
 def _recall(asked: pl.DataFrame, column: str) -> pl.DataFrame:
@@ -147,57 +146,6 @@ def _recall(asked: pl.DataFrame, column: str) -> pl.DataFrame:
 
 def _below(asked: pl.DataFrame) -> int:
     return asked.filter(pl.col("lowest") <= CERTAIN_ABOVE).height
-
-
-def _figure(height: float) -> Any:
-    """A figure as wide as all others."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, height), dpi=110, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _rows_of(axes: Any, names: Sequence[str]) -> None:
-    """One line a name, the last on top."""
-    axes.set_yticks(range(len(names)), [name.replace("_", " ")[:LONGEST_NAME] for name in names])
-    axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.tick_params(axis="both", labelsize=8, labelcolor=INK, color=FAINT)
-    axes.grid(axis="both", color=FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
-
-
-def _key(figure: Any, colours: dict[str, str], marks: str = "ooo") -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], marker=mark, linestyle="", color=colour, label=name)
-        for (name, colour), mark in zip(colours.items(), marks, strict=False)
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8, labelcolor=INK)
-
-
-def _percent(decimals: int = 0) -> Any:
-    from matplotlib.ticker import PercentFormatter
-
-    return PercentFormatter(1.0, decimals=decimals)
-
-
-def _plain_numbers(axis: Any, between: Sequence[int] = ()) -> None:
-    """0.01 instead of a power of ten, on a logarithmic axis, and so many times that where they fit."""
-    from matplotlib.ticker import LogLocator
-
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_locator(LogLocator(subs=between))
-    axis.set_minor_formatter("{x:g}")
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:

@@ -45,7 +45,7 @@ def serve(held: Store, fingerprint: str, *, host: str, port: int) -> None:
     server.scan_cache_dir = lambda: SimpleNamespace(repos=())  # whatever else is on this machine is not on offer
     options = {"--model": base.folder, "--adapter-path": held.adapter(fingerprint), "--host": host, "--port": port}
     sys.argv = ["mlx_lm.server", *(str(word) for pair in options.items() for word in pair), "--log-level", "WARNING"]
-    warnings.filterwarnings("ignore", message="mlx_lm.server is not recommended")  # said in our own words
+    warnings.filterwarnings("ignore", message="mlx_lm.server is not recommended")  # said in the command's help
     server.main()
 
 
