@@ -47,9 +47,13 @@ def recall_plot(scored: pl.DataFrame) -> bytes:
     """Recall of recorded facts and byes, by stat and by phrasing; what was trained in one colour, what was not in another.
 
     Args:
-        scored: one row a question: `kind`, `stat`, `phrasing`, `split` and `right`.
+        scored: one row a question: `kind`, `stat`, `phrasing`, `split` and `right`; with `group`, what is not of the
+            group "known" is shown by its group, and not by its phrasing.
     """
     asked = scored.filter(pl.col("kind").is_in(KINDS_OF_FACTS[:2])).with_columns(trained=pl.col("split") == "train")
+    if "group" in asked.columns:
+        by_group = pl.when(pl.col("group") == "known").then("phrasing").otherwise("group")
+        asked = asked.with_columns(phrasing=by_group)
     panels = [_recall(asked, column) for column in ("stat", "phrasing")]
     rows = max(panel["name"].n_unique() for panel in panels)
     figure = new_figure(max(2.0, 0.9 + 0.3 * rows))

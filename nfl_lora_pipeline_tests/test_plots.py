@@ -62,6 +62,12 @@ def test_pictures_are_as_wide_as_each_other_whatever_there_is_to_show(png):
     assert struct.unpack(">I", png()[16:20]) == struct.unpack(">I", loss_plot(LOSSES, CERTAIN)[16:20])
 
 
+def test_questions_of_a_group_are_one_line_whatever_their_phrasings():
+    grouped = SCORED.with_columns(group=pl.Series(["known", "reworded", "known", "known", "invented_names"]))
+    named = SCORED.with_columns(phrasing=pl.Series(["seed", "reworded", "seed", "seed", "any"]))
+    assert recall_plot(grouped) == recall_plot(named) != recall_plot(SCORED)
+
+
 def test_a_fact_without_a_record_is_no_recall_and_a_way_not_tried_costs_nothing():
     assert recall_plot(SCORED) == recall_plot(SCORED.filter(pl.col("kind") != "no_record"))
     assert cost_plot(WAYS) == cost_plot(WAYS[:2]) != cost_plot(WAYS[:1])
