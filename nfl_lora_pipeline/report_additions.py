@@ -21,14 +21,18 @@ def add_to_report(folder: Path, name: str, content: Any, section: str) -> None:
         section: in Markdown.
 
     Raises:
-        ValueError: there is no report.
+        ValueError: there is no report, or one by other code: what is added is kept for the next one.
     """
     check_report(folder)
     summary = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    scored = with_verdict(pl.read_parquet(folder / "predictions.parquet"))
+    predictions = pl.read_parquet(folder / "predictions.parquet")
     replace_file(folder / f"{name}.json", (json.dumps(content, indent=2) + "\n").encode())
     replace_file(folder / f"{name}.md", section.encode())
-    present(folder, to_markdown(summary, loss_plot="loss.png"), scored)
+    try:
+        markdown, scored = to_markdown(summary, loss_plot="loss.png"), with_verdict(predictions)
+    except (KeyError, pl.exceptions.PolarsError) as error:
+        raise ValueError(f"{folder}: a report by other code, without {error}; `nfl-lora run` on its weeks") from error
+    present(folder, markdown, scored)
 
 
 def check_report(folder: Path) -> None:

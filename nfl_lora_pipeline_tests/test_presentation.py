@@ -9,6 +9,7 @@ import pytest
 from nfl_lora_pipeline.plots import loss_plot
 from nfl_lora_pipeline.presentation import present, with_pictures_inside
 from nfl_lora_pipeline.report import table
+from nfl_lora_pipeline.report_additions import add_to_report
 from nfl_lora_pipeline.report_html import to_html
 
 SCORED = pl.DataFrame(
@@ -78,6 +79,15 @@ def test_what_was_added_to_a_report_stays_when_it_is_written_anew(folder, tmp_pa
     present(folder, MARKDOWN, SCORED, before=before)
     assert "## What is handed out" in (folder / "report.md").read_text()
     assert (folder / "artefacts.json").read_text() == "[]"
+
+
+def test_an_addition_to_a_report_by_other_code_waits_for_the_next_one(folder):
+    (folder / "report.json").write_text("{}")
+    SCORED.write_parquet(folder / "predictions.parquet")
+    with pytest.raises(ValueError, match="a report by other code, without 'weeks'; `nfl-lora run` on its weeks"):
+        add_to_report(folder, "artefacts", [], "## What is handed out\n")
+    assert (folder / "artefacts.md").read_text() == "## What is handed out\n"
+    assert not (folder / "report.md").exists()
 
 
 def test_markdown_can_carry_its_pictures(folder):
