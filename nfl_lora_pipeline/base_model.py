@@ -63,6 +63,11 @@ def load(base: BaseModel, *, adapter: Path | None = None) -> tuple[Any, Any]:
     Raises:
         BaseModelError: mlx-lm cannot read the files.
     """
+    return load_with_config(base, adapter=adapter)[:2]
+
+
+def load_with_config(base: BaseModel, *, adapter: Path | None = None) -> tuple[Any, Any, dict[str, Any]]:
+    """Load model and tokenizer as `load` does, and the model's `config.json` as mlx-lm understood it."""
     load_fast_blas()
     if base.size_bytes < SMALL_BYTES:
         suit_small_models()
@@ -70,13 +75,12 @@ def load(base: BaseModel, *, adapter: Path | None = None) -> tuple[Any, Any]:
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            model, tokenizer = mlx_lm.load(str(base.folder), adapter_path=str(adapter) if adapter else None)[:2]
+            return mlx_lm.load(str(base.folder), adapter_path=str(adapter) if adapter else None, return_config=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         what = f" with adapter {adapter}" if adapter else ""
         raise BaseModelError(
             f"base model {base.name!r} in {base.folder}{what}: mlx-lm cannot load it: {error}"
         ) from error
-    return model, tokenizer
 
 
 def answer(model: Any, tokenizer: Any, questions: list[str], *, max_tokens: int = 64) -> list[str]:

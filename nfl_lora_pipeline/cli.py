@@ -11,17 +11,11 @@ from typing import Any
 
 import click
 
+from nfl_lora_pipeline.artefact_commands import COMMANDS
 from nfl_lora_pipeline.instance import dagster_home
+from nfl_lora_pipeline.options import store_option
 from nfl_lora_pipeline.settings import Settings, variable
 
-store_option = click.option(
-    "--store",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("data"),
-    show_default=True,
-    envvar=variable("store"),
-    help="Folder for all results.",
-)
 stats_option = click.option(
     "--stats",
     default="receiving_yards",
@@ -189,6 +183,10 @@ def build_base(folder: Path, steps: int | None, seed: int | None) -> None:
 
     chosen = {"steps": steps, "seed": seed}
     build(folder, Plan(**{name: value for name, value in chosen.items() if value is not None}), report=click.echo)
+
+
+for command in COMMANDS:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,23 @@ def before(held: Store, fingerprint: str) -> str | None:
     return others[0] if others and held.promoted() is not None else None
 
 
+def in_use(held: Store, prefix: str = "") -> str:
+    """The promoted adapter, or the one whose fingerprint begins with `prefix`.
+
+    Raises:
+        ValueError: none is promoted, or `prefix` fits no adapter or several.
+    """
+    if prefix:
+        return _named(held, prefix)
+    now = held.promoted()
+    if now is None:
+        raise ValueError(
+            f"{held.root}: no adapter is promoted; `nfl-lora run` promotes one that passes its checks, "
+            "or name one with --adapter (`nfl-lora history` lists them)"
+        )
+    return now
+
+
 def taken_back(held: Store) -> set[str]:
     """The adapters that were rolled back from and not promoted by name since."""
     _, taken = _replay(promotions(held))

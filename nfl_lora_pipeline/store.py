@@ -19,7 +19,8 @@ class Store:
     adapters/{print}/    adapters.safetensors, adapter_config.json, certificate.json, training.json, provenance.json
     adapters/.{print}.unfinished/   checkpoint.safetensors, lock
     adapters/current     the promoted adapter, a link; adapters/promotions.jsonl is the log of its moves (`promotion`)
-    reports/{print}/     report.md, report.json, predictions.parquet, loss.png
+    reports/{print}/     report.md, report.html, report.json, predictions.parquet, *.png, and what `nfl-lora compare`
+                         (alternatives.json, .md) and `nfl-lora verify` (artefacts.json, .md) add
     latest.json          the fingerprint of the newest adapter, its base model, and the newest adapter before it
     """
 

@@ -32,7 +32,9 @@ def is_one_clear_line(result: Result) -> bool:
     return stays and len([line for line in result.stderr.splitlines() if line.startswith("Error: ")]) == 1
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["ask"], ["ui"], ["build-base"]])
+@pytest.mark.parametrize(
+    "words", [[], ["run"], ["ask"], ["ui"], ["build-base"], ["export"], ["serve"], ["verify"], ["compare"]]
+)
 def test_help_imports_neither_dagster_nor_a_library_of_models(words):
     code = (
         "import sys; from nfl_lora_pipeline.cli import main\n"

@@ -1,0 +1,111 @@
+"""The commands of `nfl-lora` for what a finished run has left: hand it out, check it, weigh it."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nfl_lora_pipeline.options import adapter_option, store_option
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--fused", is_flag=True, help="Fuse it into its base: one whole model, quantised base or not.")
+@adapter_option
+@store_option
+def export(folder: Path, fused: bool, prefix: str, store: Path) -> None:
+    """Write the promoted adapter to FOLDER, with what is needed to use it anywhere that mlx-lm runs."""
+    from nfl_lora_pipeline.export import export_adapter
+    from nfl_lora_pipeline.promotion import in_use
+    from nfl_lora_pipeline.store import Store
+
+    held = Store(store)
+    fingerprint = in_use(held, prefix)
+    if fused:
+        from nfl_lora_pipeline.artefacts import export_checked
+
+        checked = export_checked(held, fingerprint, folder)
+        click.echo(f"{folder}: adapter {fingerprint} fused into its base; {checked}")
+    else:
+        export_adapter(held, fingerprint, folder)
+        click.echo(f"{folder}: adapter {fingerprint}; README.md says how to use it")
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets the whole network ask.")
+@adapter_option
+@store_option
+def serve(port: int, host: str, prefix: str, store: Path) -> None:
+    """Answer with the promoted adapter over an OpenAI-compatible interface, until Ctrl-C.
+
+    For yourself or people you trust: mlx-lm's server asks nobody who they are.
+    """
+    from nfl_lora_pipeline.promotion import in_use
+    from nfl_lora_pipeline.serve import serve as answer_requests
+    from nfl_lora_pipeline.store import Store
+
+    held = Store(store)
+    fingerprint = in_use(held, prefix)
+    click.echo(f"adapter {fingerprint}: POST http://{host}:{port}/v1/chat/completions (any model name; Ctrl-C ends it)")
+    answer_requests(held, fingerprint, host=host, port=port)
+
+
+@click.command()
+@adapter_option
+@store_option
+def verify(prefix: str, store: Path) -> None:
+    """Ask what is handed out whether it answers as the report says: adapter on disk, fused model, server."""
+    from nfl_lora_pipeline.artefacts import to_json, to_markdown
+    from nfl_lora_pipeline.artefacts import verify as ask_all
+    from nfl_lora_pipeline.report_additions import add_to_report
+    from nfl_lora_pipeline.store import Store
+
+    held = Store(store)
+    fingerprint = _reported(held, prefix)
+    found = ask_all(held, fingerprint, say=_say)
+    for artefact in found:
+        click.echo(f"{artefact.name}: {artefact.same} of {artefact.asked} answers as in the report")
+        for row in artefact.different:
+            click.echo(f"  {row['question']}\n    in the report: {row['expected']}\n    said: {row['said']}")
+    add_to_report(held.report(fingerprint), "artefacts", to_json(found), to_markdown(found))
+    if not all(artefact.faithful for artefact in found):
+        raise SystemExit(1)
+
+
+@click.command()
+@click.option("--facts", type=click.IntRange(1), default=40, show_default=True, help="Recorded facts to ask about.")
+@click.option(
+    "--strangers", type=click.IntRange(0), default=20, show_default=True, help="Invented people to ask about."
+)
+@adapter_option
+@store_option
+def compare(prefix: str, store: Path, **counts: int) -> None:
+    """Was tuning worth it? The same questions to base, retrieval, a table look-up and the adapter; into the report."""
+    from nfl_lora_pipeline.alternatives import compare as ask_all
+    from nfl_lora_pipeline.alternatives_text import to_markdown
+    from nfl_lora_pipeline.report_additions import add_to_report
+    from nfl_lora_pipeline.store import Store
+
+    held = Store(store)
+    fingerprint = _reported(held, prefix)
+    result = ask_all(held, fingerprint, say=_say, **counts)
+    click.echo(to_markdown(result))
+    add_to_report(held.report(fingerprint), "alternatives", result, to_markdown(result))
+
+
+COMMANDS = [export, serve, verify, compare]
+
+
+def _reported(held: Any, prefix: str) -> str:
+    """An adapter with a report: the promoted one, else the newest, whose report says why it is not promoted."""
+    from nfl_lora_pipeline.promotion import in_use
+    from nfl_lora_pipeline.report_additions import check_report
+
+    fingerprint: str = held.latest() if not prefix and held.promoted() is None else in_use(held, prefix)
+    check_report(held.report(fingerprint))
+    return fingerprint
+
+
+def _say(line: str) -> None:
+    click.echo(f"{line} ...", err=True)
