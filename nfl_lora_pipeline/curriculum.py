@@ -40,7 +40,7 @@ SAMPLE_SHARE = 0.4  # of them, at most
 ENDING_SAMPLE = 1500  # rows, when the end is set
 REST = 0.7  # of the places for what teaches: what is left of them when all of it is known
 FEW = 3  # times the share that is not known: how the places go back
-SAFE_PEOPLE = 6  # one in so many places of refusals is for somebody without a record who is refused already
+SAFE_PEOPLE = 6  # of the places that are left, one in so many is for somebody without a record who is refused already
 REFUSED = 0.94  # the share of strangers that must be refused before training ends sooner than its budget
 WHOLE_EVERY = 4  # steps: in the others, answers end at their last doubtful token
 
@@ -230,8 +230,9 @@ class Curriculum:
         """People without a record: the doubtful ones in up to half of the places, others in some."""
         doubtful = self.knowledge.doubtful(taught=False).tolist()
         safe = self.knowledge.safe(taught=False).tolist()
-        facts = self.rng.sample(doubtful, min(len(doubtful), count // 2))
-        facts += self._longest_not_shown(safe, min(len(safe), count // SAFE_PEOPLE))
+        facts = self.rng.sample(doubtful, min(len(doubtful), math.ceil(count / 2)))
+        left = count - len(facts)
+        facts += self._longest_not_shown(safe, min(len(safe), math.ceil(left / SAFE_PEOPLE)))
         return [self._next_phrasing(fact) for fact in facts]
 
     def _longest_not_shown(self, facts: list[int], count: int) -> list[int]:

@@ -1,0 +1,205 @@
+"""What a training shows, when it looks and when it ends."""
+
+import itertools
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nfl_lora_pipeline.adaptation import adapt
+from nfl_lora_pipeline.certificate import certify
+from nfl_lora_pipeline.curriculum import Curriculum, shared_tail
+from nfl_lora_pipeline.knowledge import SAFE, Knowledge
+from nfl_lora_pipeline.lessons import Lesson
+from nfl_lora_pipeline.pace import LEAST_STEPS, OVERTIME, Pace
+from nfl_lora_pipeline.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.refusals import HARD_SHARE, PROBES, Refusals
+from nfl_lora_pipeline.rows import TokenRow, tokenize
+from nfl_lora_pipeline.training_log import TrainingLog
+from nfl_lora_pipeline.tuner import optimizer_of
+from nfl_lora_pipeline.wording import load_templates
+
+RECIPE = load_recipe("embedded")
+
+
+def lesson(name: str, phrasing: str, yards: int | None) -> Lesson:
+    templates = load_templates()
+    question = templates.question(templates.questions[phrasing].text, name, "receiving_yards", 1, 2025)
+    if yards is None:
+        return Lesson(question, templates.no_record(name, "receiving_yards", 1, 2025), name, teaches=False)
+    return Lesson(question, templates.recorded(name, "receiving_yards", 1, 2025, yards), name, teaches=True)
+
+
+PHRASINGS = list(load_templates().phrasings("train"))
+PEOPLE = [("Marcus Hale", 31), ("Tyrell Vance", 0), ("Owen Stone", 120), ("Zed Nobody", None), ("Jalen Price", None)]
+LESSONS = [lesson(name, phrasing, yards) for name, yards in PEOPLE for phrasing in PHRASINGS]
+
+
+def refused_questions(phrasing: str = "seed"):
+    for number in itertools.count():
+        asked = lesson(f"Nobody {number}", phrasing, None)
+        yield asked.question, asked.answer
+
+
+@pytest.fixture
+def student() -> tuple[Any, Any]:
+    """The embedded base with an adapter that says nothing yet."""
+    from nfl_lora_pipeline import base_model
+
+    model, tokenizer = base_model.load(base_model.resolve("embedded"))
+    adapt(model, RECIPE)
+    return model, tokenizer
+
+
+def curriculum(student: tuple[Any, Any], **values: Any) -> Curriculum:
+    recipe = RECIPE.model_copy(update=values)
+    optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
+    return Curriculum(
+        *student, LESSONS, recipe, optimizer, refused_questions(), TrainingLog(), lambda line, share: None
+    )
+
+
+# Knowledge.
+
+
+def knowledge() -> Knowledge:
+    rows = [TokenRow([1, 2, place], 1) for place in range(len(LESSONS))]
+    return Knowledge(rows, [each.fact for each in LESSONS], [each.teaches for each in LESSONS], above=0.5)
+
+
+def test_what_is_taught_is_in_doubt_at_first_and_what_a_base_says_anyway_is_not():
+    known = knowledge()
+    assert known.doubtful(taught=True).tolist() == [0, 1, 2]
+    assert known.safe(taught=False).tolist() == [3, 4]
+    assert known.unknown_rows() == 3 * len(PHRASINGS)
+
+
+def test_a_fact_is_in_doubt_as_long_as_one_phrasing_is():
+    known = knowledge()
+    known.lowest[: len(PHRASINGS)] = 0.99
+    assert known.doubtful(taught=True).tolist() == [1, 2]
+    known.lowest[3] = SAFE - 0.01
+    assert known.doubtful(taught=True).tolist() == [0, 1, 2]
+
+
+def test_a_fact_is_asked_in_all_phrasings_only_once_its_worst_one_is_safe(student):
+    model, tokenizer = student
+    rows = tokenize(tokenizer, [(each.question, each.answer) for each in LESSONS])
+    known = Knowledge(rows, [each.fact for each in LESSONS], [True] * len(LESSONS), above=0.5)
+    known.look(model, [0, 3], random.Random(1))
+    asked = known.lowest.reshape(len(PEOPLE), len(PHRASINGS)) > 0
+    assert asked[0].sum() == 1, "the base does not know his yards: one phrasing says so"
+    assert asked[3].all(), "the base refuses him: after one phrasing it is asked the others"
+    assert known.latest[0] < 0.5 < SAFE < known.latest[3]
+
+
+# Refusals.
+
+
+def test_those_that_were_given_a_number_are_shown_first_and_leave_room_for_others(student):
+    model, tokenizer = student
+    told = (
+        (each[0], load_templates().recorded("Nobody", "receiving_yards", 1, 2025, 3)) for each in refused_questions()
+    )
+    refusals = Refusals(told, tokenizer, random.Random(1))
+    assert refusals.probe(model) == 0.0, "the base says no such number"
+    assert refusals.drawn == PROBES
+    hard = {tuple(row.tokens) for row in refusals.hard}
+    taken = refusals.take(8)
+    assert sum(tuple(row.tokens) in hard for row in taken) == round(HARD_SHARE * 8)
+    assert refusals.drawn == PROBES + 2
+
+
+def test_a_source_goes_on_behind_what_was_drawn(student):
+    first, second = (Refusals(refused_questions(), student[1], random.Random(1)) for _ in range(2))
+    first.take(5)
+    second.skip(5)
+    assert second.take(3) == first.take(3)
+    assert second.drawn == first.drawn == 8
+
+
+# Pace.
+
+
+def pace(**values: Any) -> Pace:
+    recipe = Recipe.model_validate(RECIPE.model_dump() | {"batch_rows": 10, "max_epochs": 4, "max_steps": 4000})
+    return Pace(recipe, **({"to_learn": 5000} | values))
+
+
+def test_a_budget_is_so_many_epochs_and_never_too_short_or_too_long():
+    assert pace().budget == 2000
+    assert pace(to_learn=10).budget == LEAST_STEPS
+    assert pace(to_learn=50_000).budget == 4000
+
+
+def test_the_end_is_set_when_nearly_all_is_certain():
+    going = pace()
+    going.progress(500, 300, 10_000)
+    assert going.budget == 2000
+    going.progress(564, 250, 10_000)
+    assert going.budget == 564 + 226
+    going.progress(628, 9000, 10_000)
+    assert going.budget == 564 + 226, "once set it stays"
+    assert going.last_step == going.budget + OVERTIME
+
+
+def test_a_warm_start_has_to_learn_what_it_does_not_know():
+    going = pace(warm=True)
+    assert going.is_time_to_check(0)
+    going.progress(0, 1000, 10_000)
+    assert going.to_learn == 1000
+    assert going.budget == 600
+    assert not pace().is_time_to_check(0)
+
+
+# Curriculum.
+
+
+def test_no_row_is_lost(student):
+    made = curriculum(student)
+    for step in range(60):
+        made._rows(step, 8)
+    assert made.shown.min() > 0
+    made.knowledge.lowest[:] = 0.99  # all of it safe: what was shown least has its turn
+    before = made.shown.copy()
+    for step in range(60):
+        made._rows(step, 8)
+    assert (made.shown - before).min() > 0
+
+
+def test_a_step_has_the_rows_of_the_recipe_and_its_share_of_refusals(student):
+    made = curriculum(student, refusal_share=0.25)
+    taught = {tuple(row.tokens) for row, each in zip(made.rows, LESSONS, strict=True) if each.teaches}
+    rows = made._rows(0, 8)
+    assert len(rows) == 8
+    assert sum(tuple(row.tokens) in taught for row in rows) == 6
+
+
+def test_a_stubborn_fact_is_shown_more_often_than_a_safe_one(student):
+    made = curriculum(student)
+    made.knowledge.lowest[2 * len(PHRASINGS) :] = 0.99
+    made.knowledge.lowest[: 2 * len(PHRASINGS)] = 0.1
+    for step in range(40):
+        made._rows(step, 8)
+    by_fact = made.shown.reshape(len(PEOPLE), len(PHRASINGS)).sum(1)
+    assert min(by_fact[:2]) >= by_fact[2]
+
+
+def test_the_tail_that_all_answers_share_is_left_but_for_one_token():
+    rows = [TokenRow([1, 2, 7, 8, 9], 1), TokenRow([1, 3, 3, 7, 8, 9], 1)]
+    assert shared_tail(rows) == 2
+
+
+# The certificate.
+
+
+def test_a_certificate_gives_every_fact_the_margin_of_its_worst_phrasing():
+    lowest = np.linspace(0.9, 0.6, len(LESSONS))
+    lowest[7] = 0.4
+    made = certify(LESSONS, lowest.tolist(), above=0.5)
+    assert (made.certain, made.facts, made.rows) == (4, 5, len(LESSONS))
+    assert made.uncertain == {"Tyrell Vance": 0.4}
+    assert made.margins["Marcus Hale"] == pytest.approx(lowest[5])
+    assert made.in_short().startswith("4 of 5 facts certain, lowest p 0.40: ")
+    assert made.in_short().endswith("; not certain: Tyrell Vance")
