@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint types ui bench setup lock clean
+.PHONY: run test lint types ui bench bench-setup setup lock clean
 
 run: setup
 	$(BIN)/nfl-lora run
@@ -22,8 +22,23 @@ ui: setup
 
 # Measurements that take minutes to an hour, on real weeks: make bench DATA=folder-in-upstream's-layout
 DATA ?= data/raw
-bench: setup
-	$(BIN)/python benchmarks/warm_start.py --data-dir $(DATA) --weeks 1-10
+SIZES ?= 100,300,1000,3000,10000
+bench: setup bench-setup
+	$(BIN)/python -m benchmarks.time_to_recall --data-dir $(DATA) --write
+	$(BIN)/python -m benchmarks.certify --data-dir $(DATA) --write
+	$(BIN)/python -m benchmarks.step_profile --data-dir $(DATA) --write
+	$(BIN)/python -m benchmarks.warm_start --data-dir $(DATA) --weeks 1-10
+	$(BIN)/python -m benchmarks.growth --data-dir $(DATA) --sizes $(SIZES) --write
+
+# HF PEFT on torch, in an environment of its own. On Linux the package index must have the CPU build of torch (or a file of it must
+# lie where pip looks): the plain one brings gigabytes of CUDA. Hence --no-deps, and torch is named here, where its hash depends on that.
+bench-setup: .venv-bench/installed
+
+.venv-bench/installed: benchmarks/requirements-peft.lock
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benchmarks/requirements-peft.lock
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torch==2.13.0
+	@touch $@
 
 setup: .venv/installed
 
@@ -39,4 +54,4 @@ lock:
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade -o requirements.lock
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-bench build *.egg-info

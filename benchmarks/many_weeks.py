@@ -1,6 +1,6 @@
 """How long definitions, a tick of the conditions and the UI's queries take with many weeks. Prints medians in seconds.
 
-python benchmarks/many_weeks.py --weeks 110
+python -m benchmarks.many_weeks --weeks 110
 """
 
 import os

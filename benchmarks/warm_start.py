@@ -1,6 +1,6 @@
 """Adding a week to a season: from the adapter before it, against from nothing. Prints steps, minutes and recall by week.
 
-python benchmarks/warm_start.py --data-dir FOLDER --weeks 1-10
+python -m benchmarks.warm_start --data-dir FOLDER --weeks 1-10
 """
 
 import tempfile
@@ -9,47 +9,17 @@ from pathlib import Path
 import click
 import polars as pl
 
-from nfl_lora_pipeline import base_model as base_models
+from benchmarks import ours
 from nfl_lora_pipeline.evaluation import certainty
-from nfl_lora_pipeline.lessons import fresh_refusals, lessons
-from nfl_lora_pipeline.players import parse_week
-from nfl_lora_pipeline.questions import facts, qa_pairs
 from nfl_lora_pipeline.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.rows import tokenize
-from nfl_lora_pipeline.source import week_file
-from nfl_lora_pipeline.splits import split_rows
-from nfl_lora_pipeline.training import train_adapter
 from nfl_lora_pipeline.training_log import TrainingLog
 from nfl_lora_pipeline.week import NflWeek, parse_weeks
-from nfl_lora_pipeline.wording import choose_stats, load_templates
 
 
-def rows_of(folder: Path, weeks: list[NflWeek], stats: list[str]) -> pl.DataFrame:
-    """The splits of some weeks."""
-    templates = load_templates()
-    frames = []
-    for week in weeks:
-        file = week_file(folder, week)
-        players, _ = parse_week(file.read_bytes(), week=week, origin=str(file))
-        frames.append(qa_pairs(facts(players.lazy(), choose_stats(stats)), templates).collect())
-    return split_rows(pl.concat(frames), templates, stats=choose_stats(stats))
-
-
-def train(rows: pl.DataFrame, stats: list[str], recipe: Recipe, folder: Path, start: Path | None) -> TrainingLog:
+def train(rows: pl.DataFrame, recipe: Recipe, folder: Path, start: Path | None) -> TrainingLog:
     """Train one adapter, and print what it knows."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model, tokenizer = base_models.load(base_models.resolve(recipe.base_model))
-    strangers = fresh_refusals(rows, load_templates(), choose_stats(stats), seed=recipe.seed)
-    log = train_adapter(
-        model,
-        tokenizer,
-        lessons(rows),
-        recipe,
-        folder,
-        start=start,
-        refusals=strangers,
-        report=lambda line, _: click.echo(f"    {line}"),
-    )
+    model, tokenizer, log = ours.learn(rows, recipe, folder, start=start, report=lambda line: click.echo(f"    {line}"))
     click.echo(
         f"  {log.iterations} steps, {log.seconds / 60:.1f} minutes; "
         f"{log.facts - len(log.uncertain):,} of {log.facts:,} facts certain"
@@ -76,16 +46,16 @@ def main(data_dir: Path, season: int, weeks: str, stats: str, recipe_name: str, 
     """Train on all weeks but the last, add the last, and train on all from nothing."""
     numbered = [NflWeek(season, week) for week in parse_weeks(weeks)]
     recipe, names = load_recipe(recipe_name), stats.split(",")
-    before, whole = rows_of(data_dir, numbered[:-1], names), rows_of(data_dir, numbered, names)
+    before, whole = ours.rows_of(data_dir, numbered[:-1], names), ours.rows_of(data_dir, numbered, names)
     with tempfile.TemporaryDirectory() as temporary:
         folder = keep or Path(temporary)
         if not (folder / "before" / "adapters.safetensors").is_file():
             click.echo(f"{numbered[0]} to {numbered[-2]} from nothing:")
-            train(before, names, recipe, folder / "before", None)
+            train(before, recipe, folder / "before", None)
         click.echo(f"{numbered[-1]} added to it:")
-        warm = train(whole, names, recipe, folder / "warm", folder / "before")
+        warm = train(whole, recipe, folder / "warm", folder / "before")
         click.echo(f"{numbered[0]} to {numbered[-1]} from nothing:")
-        cold = train(whole, names, recipe, folder / "cold", None)
+        cold = train(whole, recipe, folder / "cold", None)
     click.echo(
         f"warm against from nothing: {warm.iterations / cold.iterations:.2f} of the steps, "
         f"{warm.seconds / cold.seconds:.2f} of the time"

@@ -1,0 +1,141 @@
+"""This project's side of every benchmark: its rows, a training, what is known afterwards, and one training step.
+
+Nothing else in `benchmarks/` calls the trainer.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from nfl_lora_pipeline.blas import load_fast_blas
+
+load_fast_blas()
+
+import mlx.core as mx  # noqa: E402
+import mlx.optimizers as optim  # noqa: E402
+from mlx import nn  # noqa: E402
+
+from nfl_lora_pipeline import base_model as base_models  # noqa: E402
+from nfl_lora_pipeline.curriculum import TrainingLog  # noqa: E402
+from nfl_lora_pipeline.evaluation import certainty  # noqa: E402
+from nfl_lora_pipeline.lessons import fresh_refusals, lessons  # noqa: E402
+from nfl_lora_pipeline.players import parse_week  # noqa: E402
+from nfl_lora_pipeline.questions import facts, qa_pairs  # noqa: E402
+from nfl_lora_pipeline.recipe import Recipe  # noqa: E402
+from nfl_lora_pipeline.rows import Batch, TokenRow, to_batches, tokenize  # noqa: E402
+from nfl_lora_pipeline.source import week_file  # noqa: E402
+from nfl_lora_pipeline.splits import split_rows  # noqa: E402
+from nfl_lora_pipeline.streams import streams  # noqa: E402
+from nfl_lora_pipeline.training import add_lora, recall_loss, train_adapter  # noqa: E402
+from nfl_lora_pipeline.week import NflWeek  # noqa: E402
+from nfl_lora_pipeline.wording import choose_stats, load_templates  # noqa: E402
+
+
+class Recall(NamedTuple):
+    """How many facts are answered exactly in all their phrasings, and how many questions."""
+
+    facts_right: int
+    facts: int
+    rows_right: int
+    rows: int
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing is answered wrong."""
+        return self.rows_right == self.rows
+
+
+def rows_of(folder: Path, weeks: list[NflWeek], stats: list[str]) -> pl.DataFrame:
+    """The splits of some weeks that lie in a folder in upstream's layout."""
+    templates = load_templates()
+    frames = []
+    for week in weeks:
+        file = week_file(folder, week)
+        players, _ = parse_week(file.read_bytes(), week=week, origin=str(file))
+        frames.append(qa_pairs(facts(players.lazy(), choose_stats(stats)), templates).collect())
+    return split_rows(pl.concat(frames), templates, stats=choose_stats(stats))
+
+
+def trained_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """The train split: every fact in every trained phrasing."""
+    return rows.filter(pl.col("split") == "train")
+
+
+def strangers(rows: pl.DataFrame, seed: int) -> Iterator[tuple[str, str]]:
+    """Refusals drawn as the trainer draws them."""
+    stats = choose_stats(rows["stat"].unique(maintain_order=True).to_list())
+    return fresh_refusals(rows, load_templates(), stats, seed=seed)
+
+
+def load(recipe: Recipe, adapter: Path | None = None) -> tuple[Any, Any]:
+    """The recipe's base model and its tokenizer."""
+    return base_models.load(base_models.resolve(recipe.base_model), adapter=adapter)
+
+
+def learn(
+    rows: pl.DataFrame,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    start: Path | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[Any, Any, TrainingLog]:
+    """Train one adapter into a folder, which is made; model and tokenizer with it, and the training's log."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model, tokenizer = load(recipe)
+    log = train_adapter(
+        model,
+        tokenizer,
+        lessons(rows),
+        recipe,
+        folder,
+        start=start,
+        refusals=strangers(rows, recipe.seed),
+        report=lambda line, _: report(line),
+    )
+    return model, tokenizer, log
+
+
+def recall(model: Any, tokenizer: Any, rows: pl.DataFrame) -> Recall:
+    """Exact match under greedy decoding, of rows with `question`, `answer` and `fact`."""
+    right = certainty(model, tokenize(tokenizer, rows.select("question", "answer").rows())).greedy
+    by_fact = rows.select("fact", right=pl.Series(right, dtype=pl.Boolean)).group_by("fact").agg(pl.col("right").all())
+    return Recall(int(by_fact["right"].sum()), by_fact.height, int(right.sum()), rows.height)
+
+
+def sample_batches(rows: pl.DataFrame, tokenizer: Any, recipe: Recipe, count: int) -> list[list[TokenRow]]:
+    """Batches mixed as in training, facts and fresh refusals, with whole answers."""
+    refusing = round(recipe.batch_rows * recipe.refusal_share)
+    teaching = [(lesson.question, lesson.answer) for lesson in lessons(rows) if lesson.teaches]
+    told, refused, rng = tokenize(tokenizer, teaching), strangers(rows, recipe.seed), random.Random(recipe.seed)
+    return [
+        rng.sample(told, recipe.batch_rows - refusing) + tokenize(tokenizer, itertools.islice(refused, refusing))
+        for _ in range(count)
+    ]
+
+
+class Step:
+    """One training step, as `train_adapter` makes it: forward, backward and Adam."""
+
+    def __init__(self, model: Any, recipe: Recipe):
+        add_lora(model, recipe)
+        model.train()
+        if mx.default_device() == mx.Device(mx.cpu):
+            mx.disable_compile()
+        self.model, self.loss = model, recall_loss
+        self.optimizer = optim.Adam(learning_rate=recipe.learning_rate / 10, betas=[0.9, 0.98])
+        self.value_and_grad = nn.value_and_grad(model, recall_loss)
+
+    def batches(self, rows: list[TokenRow]) -> list[Batch]:
+        """Rows as the trainer hands them to a step."""
+        return to_batches(rows, len(streams()))
+
+    def __call__(self, batches: list[Batch]) -> None:
+        """Make the step, to its end."""
+        (loss, _), gradients = self.value_and_grad(self.model, *batches)
+        self.optimizer.update(self.model, gradients)
+        mx.eval(self.model.state, self.optimizer.state, loss)

@@ -1,0 +1,190 @@
+"""The operations of a training step by family, each alone at the step's shapes, forward and backward.
+
+For the architecture of the embedded base (Phi-3), on which the trainer has a path of its own: the last layer works where an
+answer stands only.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from nfl_lora_pipeline.blas import load_fast_blas
+
+load_fast_blas()
+
+import mlx.core as mx  # noqa: E402
+from mlx_lm.tuner.lora import LoRALinear  # noqa: E402
+
+from nfl_lora_pipeline import cpu_math  # noqa: E402
+from nfl_lora_pipeline.forward import token_losses  # noqa: E402
+from nfl_lora_pipeline.rows import Batch  # noqa: E402
+
+Product = tuple[int, int, int, int]  # how many, rows, inner, columns
+PRODUCTS = "matrix products"
+
+
+class Part(NamedTuple):
+    """A function to differentiate, what it is given, and the gradient that comes back to it."""
+
+    function: Callable[..., mx.array]
+    inputs: list[mx.array]
+    cotangent: mx.array
+
+    def build(self) -> list[mx.array]:
+        """The function's value and its gradients, not yet computed."""
+        values, gradients = mx.vjp(self.function, self.inputs, [self.cotangent])
+        return [*values, *gradients]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of one batch: rows, tokens a row, answer tokens a row; and of the model: layers, heads, widths and vocabulary."""
+
+    rows: int
+    tokens: int
+    answers: int
+    layers: int
+    heads: int
+    hidden: int
+    inner: int
+    vocabulary: int
+
+    @classmethod
+    def of(cls, model: Any, batch: Batch) -> "Shape":
+        """The shape of a batch in a model."""
+        args = model.args
+        sizes = len(model.layers), args.num_attention_heads, args.hidden_size, args.intermediate_size, args.vocab_size
+        return cls(*batch.tokens.shape, batch.targets.shape[1], *sizes)
+
+    def wide(self, layer: int) -> int:
+        """Tokens a row for which a layer works behind its keys and values."""
+        return self.answers if layer == self.layers - 1 else self.tokens
+
+
+def products(model: Any, batch: Batch) -> list[Product]:
+    """All matrix products of forward and backward for a batch."""
+    shape = Shape.of(model, batch)
+    found: list[Product] = []
+    head = shape.hidden // shape.heads
+    for number, layer in enumerate(model.layers):
+        positions = shape.rows * shape.wide(number)
+        attention, mlp = layer.self_attn, layer.mlp
+        found += _linear(attention.qkv_proj, shape.rows * shape.tokens, first=number == 0)
+        for linear in (attention.o_proj, mlp.gate_up_proj, mlp.down_proj):
+            found += _linear(linear, positions)
+        many, asked, seen = shape.rows * shape.heads, shape.wide(number), shape.tokens
+        found += 2 * [(many, asked, head, seen)]  # scores, and the gradient of the weights
+        found += 2 * [(many, asked, seen, head)]  # what is attended to, and the gradient of queries
+        found += 2 * [(many, seen, asked, head)]  # gradients of keys and values
+    answers = shape.rows * shape.answers
+    return [*found, (1, answers, shape.hidden, shape.vocabulary), (1, answers, shape.vocabulary, shape.hidden)]
+
+
+def _linear(linear: Any, positions: int, *, first: bool = False) -> list[Product]:
+    """A frozen linear layer with LoRA: three products forward; backward two for the factors, and what the input needs."""
+    base = linear.linear if isinstance(linear, LoRALinear) else linear
+    wide_out, wide_in = base.weight.shape
+    found = [(1, positions, wide_in, wide_out)]
+    if not first:
+        found.append((1, positions, wide_out, wide_in))
+    if isinstance(linear, LoRALinear):
+        rank = linear.lora_a.shape[1]
+        found += [(1, positions, wide_in, rank), (1, positions, rank, wide_out)]
+        found += [(1, positions, wide_out, rank), (1, rank, positions, wide_out), (1, wide_in, positions, rank)]
+        if not first:
+            found.append((1, positions, rank, wide_in))
+    return found
+
+
+def flops(found: list[Product]) -> int:
+    """Multiplications and additions."""
+    return sum(2 * many * rows * inner * columns for many, rows, inner, columns in found)
+
+
+def families(model: Any, batch: Batch) -> dict[str, Callable[[], list[mx.array]]]:
+    """What builds the operations of each family for a batch; its inputs are there already."""
+    shape = Shape.of(model, batch)
+    pairs = [
+        (_noise(many, rows, inner), _noise(many, inner, columns))
+        for many, rows, inner, columns in products(model, batch)
+    ]
+    found: dict[str, Callable[[], list[mx.array]]] = {PRODUCTS: lambda: [left @ right for left, right in pairs]}
+    for name, parts in _parts(model, shape, batch).items():
+        found[name] = lambda parts=parts: [output for part in parts for output in part.build()]  # type: ignore[misc]
+    return found
+
+
+def _parts(model: Any, shape: Shape, batch: Batch) -> dict[str, list[Part]]:
+    rows, heads, each, layers = shape.rows, shape.heads, shape.hidden // shape.heads, model.layers
+    wide = [shape.wide(number) for number in range(shape.layers)]
+    norms = [(layer.input_layernorm, shape.tokens) for layer in layers]
+    norms += [(layer.post_attention_layernorm, width) for layer, width in zip(layers, wide, strict=True)]
+    norms.append((model.model.norm, shape.answers))
+    linears = [(layer.self_attn.qkv_proj, shape.tokens) for layer in layers]
+    for layer, width in zip(layers, wide, strict=True):
+        linears += [(layer.self_attn.o_proj, width), (layer.mlp.gate_up_proj, width), (layer.mlp.down_proj, width)]
+    mask = mx.zeros((shape.tokens, shape.tokens))
+    scores = [_noise(rows, heads, width, shape.tokens) for width in wide]
+    return {
+        "softmax": [_part(cpu_math.softmax, array) for array in scores],
+        "SiLU and gate": [
+            _part(lambda gate, up: cpu_math.silu(gate) * up, *(_noise(rows, width, shape.inner) for _ in range(2)))
+            for width in wide
+        ],
+        "cross-entropy": [
+            _part(lambda logits: token_losses(logits, batch.targets), _noise(rows, shape.answers, shape.vocabulary))
+        ],
+        "RMS norm": [_part(norm, _noise(rows, width, shape.hidden)) for norm, width in norms],
+        "rotary positions": [
+            _part(layer.self_attn.rope, _noise(rows, heads, shape.tokens, each)) for layer in layers for _ in range(2)
+        ],
+        "scale and mask of scores": [
+            *(_part(lambda q: q * 0.5, _noise(rows, heads, shape.tokens, each)) for _ in layers),
+            *(
+                _part(lambda array, width=width: array + mask[:width], array)
+                for array, width in zip(scores, wide, strict=True)
+            ),
+        ],
+        "sums: LoRA and residuals": [
+            *(
+                _part(lambda base, delta: base + 4.0 * delta, *_outputs(linear, rows, width))
+                for linear, width in linears
+            ),
+            *(_part(mx.add, *(_noise(rows, width, shape.hidden) for _ in range(2))) for width in [*wide, *wide]),
+        ],
+        "splitting and joining heads": [
+            *(
+                _part(lambda qkv: _split_heads(qkv, heads), _noise(rows, shape.tokens, 3 * shape.hidden))
+                for _ in layers
+            ),
+            *(_part(_join_heads, _noise(rows, heads, width, each)) for width in wide),
+        ],
+    }
+
+
+def _part(function: Callable[..., mx.array], *inputs: mx.array) -> Part:
+    cotangent = mx.ones_like(function(*inputs))
+    mx.eval(inputs, cotangent)
+    return Part(function, list(inputs), cotangent)
+
+
+def _noise(*shape: int) -> mx.array:
+    array = mx.random.normal(shape)
+    mx.eval(array)
+    return array
+
+
+def _outputs(linear: Any, rows: int, width: int) -> list[mx.array]:
+    base = linear.linear if isinstance(linear, LoRALinear) else linear
+    return [_noise(rows, width, base.weight.shape[0]) for _ in range(2)]
+
+
+def _split_heads(qkv: mx.array, heads: int) -> mx.array:
+    rows, width, _ = qkv.shape
+    parts = mx.split(qkv, 3, -1)
+    return mx.stack([part.reshape(rows, width, heads, -1).transpose(0, 2, 1, 3) for part in parts])
+
+
+def _join_heads(attended: mx.array) -> mx.array:
+    rows, _, width, _ = attended.shape
+    return attended.transpose(0, 2, 1, 3).reshape(rows, width, -1)

@@ -1,0 +1,84 @@
+"""Figures as Markdown, and their places in `docs/benchmarks.md`: a section a benchmark, renewed where it stands."""
+
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from nfl_lora_pipeline.files import replace_file
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+HEADING = """# Benchmarks
+
+Printed by `make bench`, each section by the command that it names. Other machines give other figures; the sides of one
+table ran on one machine in one run.
+"""
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def median_and_range(values: Sequence[float], unit: str, digits: int = 1) -> str:
+    """A median, and between what the values lie: `7.5 s (of 3; 7.1 to 8.0)`."""
+    middle, least, most = (f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
+    return f"{middle} {unit}" if len(values) == 1 else f"{middle} {unit} (of {len(values)}; {least} to {most})"
+
+
+def machine() -> str:
+    """The machine in words: cores, processor, memory and system, and no name of a host."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores of {_processor()}, {memory:.0f} GiB, {platform.system()} {platform.machine()}"
+
+
+def versions(*packages: str) -> str:
+    """Python and some packages with their versions."""
+    return ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)])
+
+
+def replaced_section(document: str, name: str, content: str) -> str:
+    """`document` with the section `name` renewed, or added at its end."""
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    section = f"{begin}\n{content.strip()}\n{end}"
+    place = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}", re.DOTALL)
+    if place.search(document):
+        return place.sub(lambda _: section, document, count=1)
+    return f"{document.rstrip()}\n\n{section}\n"
+
+
+def publish(title: str, body: str, *, packages: Sequence[str] = ("mlx", "mlx-lm"), write: bool) -> None:
+    """Print a benchmark's result, and with `write` renew its section of the document."""
+    name = Path(sys.argv[0]).stem
+    command = f"python -m benchmarks.{name} {' '.join(_without_paths(sys.argv[1:]))}".strip()
+    source = f"`{command}`, {date.today()}, {machine()}; {versions(*packages)}."
+    content = f"## {title}\n\n{body.strip()}\n\n{source}"
+    click.echo(content)
+    if write:
+        document = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.is_file() else HEADING
+        replace_file(DOCUMENT, replaced_section(document, name, content).encode())
+
+
+def _without_paths(arguments: list[str]) -> list[str]:
+    """A folder of this machine means nothing to a reader."""
+    return ["DIR" if "/" in argument else argument for argument in arguments]
+
+
+def _processor() -> str:
+    if sys.platform == "darwin":
+        found = subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
+        )
+        return found.stdout.strip() or platform.processor()
+    information = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", information.read_text()) if information.is_file() else []
+    return names[0] if names else platform.processor() or "an unknown processor"
