@@ -1,5 +1,6 @@
 """The side of `mlx_lm.lora`: a training as a user runs it, in a process of its own, judged afterwards by its checkpoints."""
 
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ from nfl_lora_pipeline.recipe import Recipe
 
 POLL_SECONDS = 0.2
 ENDLESS = 10_000_000
+# A step of 27 rows on the embedded base took 0.23 s so, and 0.29 s with two threads of MKL.
+ONE_BLAS_THREAD = {"MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class Checkpoint(NamedTuple):
@@ -56,7 +59,7 @@ def train(
     Args:
         folder: a new folder, for rows, settings and checkpoints.
         seconds: counted from where training begins.
-        fast_blas: whether this project's BLAS is loaded first; else whatever came with MLX.
+        fast_blas: whether this project's BLAS is loaded first, with the one thread that suits it; else what came with MLX.
 
     Raises:
         RuntimeError: the training ended by itself.
@@ -82,7 +85,8 @@ def train(
     module = ["benchmarks.mlx_lm_fast_blas"] if fast_blas else ["mlx_lm"]
     command = [sys.executable, "-m", *module, "lora", "--config", str(folder / "config.yaml")]
     with (folder / "output.txt").open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        environment = os.environ | (ONE_BLAS_THREAD if fast_blas else {})
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     try:
         _wait(process, folder / "adapter" / "adapter_config.json", seconds)
     finally:

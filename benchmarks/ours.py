@@ -107,15 +107,14 @@ def recall(model: Any, tokenizer: Any, rows: pl.DataFrame) -> Recall:
     return Recall(int(by_fact["right"].sum()), by_fact.height, int(right.sum()), rows.height)
 
 
-def sample_batches(rows: pl.DataFrame, tokenizer: Any, recipe: Recipe, count: int) -> list[list[TokenRow]]:
-    """Batches mixed as in training, facts and fresh refusals, with whole answers."""
+def mixed_batches(rows: pl.DataFrame, tokenizer: Any, recipe: Recipe) -> Iterator[list[TokenRow]]:
+    """Batches without end, mixed as in training: rows that teach and refusals drawn just now, all answers whole."""
     refusing = round(recipe.batch_rows * recipe.refusal_share)
     teaching = [(lesson.question, lesson.answer) for lesson in lessons(rows) if lesson.teaches]
     told, refused, rng = tokenize(tokenizer, teaching), strangers(rows, recipe.seed), random.Random(recipe.seed)
-    return [
-        rng.sample(told, recipe.batch_rows - refusing) + tokenize(tokenizer, itertools.islice(refused, refusing))
-        for _ in range(count)
-    ]
+    while True:
+        fresh = tokenize(tokenizer, itertools.islice(refused, refusing))
+        yield rng.sample(told, recipe.batch_rows - refusing) + fresh
 
 
 class Step:

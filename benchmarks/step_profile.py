@@ -10,7 +10,7 @@ import cProfile
 import pstats
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,7 @@ def main(data_dir: Path, season: int, week: int, recipe_name: str, times: int, w
     recipe = load_recipe(recipe_name)
     rows = ours.rows_of(data_dir, [NflWeek(season, week)], ["receiving_yards"])
     model, tokenizer = ours.load(recipe)
-    endless = _batches(rows, tokenizer, recipe)
+    endless = ours.mixed_batches(rows, tokenizer, recipe)
     step = ours.Step(model, recipe)
     prepared = [step.batches(next(endless)) for _ in range(20)]
     staged = stages(step, prepared, times)
@@ -185,11 +185,6 @@ def main(data_dir: Path, season: int, week: int, recipe_name: str, times: int, w
         table(["Python while building the graph", "calls a step", "own time"], python_profile(step, prepared, times)),
     ]
     publish("One training step", "\n\n".join(parts), write=write)
-
-
-def _batches(rows: Any, tokenizer: Any, recipe: Any) -> Iterator[Any]:
-    while True:
-        yield from ours.sample_batches(rows, tokenizer, recipe, 1)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ counted); `mlx_lm.lora` as installed, and with the fast BLAS loaded first; HF PE
 checks are not counted. Then the same batches go through a step of ours and a step of PEFT's in turn.
 """
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -103,7 +104,7 @@ def train_peft(rows: pl.DataFrame, recipe: Recipe, learning_rate: float, seconds
 def compare_steps(rows: pl.DataFrame, recipe: Recipe) -> str:
     """The same batches, a step of each side in turn."""
     model, tokenizer = ours.load(recipe)
-    batches = ours.sample_batches(rows, tokenizer, recipe, STEP_BATCHES)
+    batches = list(itertools.islice(ours.mixed_batches(rows, tokenizer, recipe), STEP_BATCHES))
     step = ours.Step(model, recipe)
     milliseconds: dict[str, list[float]] = {"this trainer": [], "PEFT": [], "PEFT, one thread": []}
     with tempfile.TemporaryDirectory() as folder:
