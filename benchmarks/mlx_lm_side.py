@@ -32,7 +32,7 @@ class Settings(NamedTuple):
 
     learning_rate: float = 1e-3
     batch_rows: int = 27
-    save_every: int = 25
+    save_every: int = 10
 
 
 def checkpoints(folder: Path) -> list[Checkpoint]:
