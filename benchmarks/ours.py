@@ -16,10 +16,10 @@ from nfl_lora_pipeline.blas import load_fast_blas
 load_fast_blas()
 
 import mlx.core as mx  # noqa: E402
-import mlx.optimizers as optim  # noqa: E402
 from mlx import nn  # noqa: E402
 
 from nfl_lora_pipeline import base_model as base_models  # noqa: E402
+from nfl_lora_pipeline.adaptation import adapt  # noqa: E402
 from nfl_lora_pipeline.curriculum import TrainingLog  # noqa: E402
 from nfl_lora_pipeline.evaluation import certainty  # noqa: E402
 from nfl_lora_pipeline.lessons import fresh_refusals, lessons  # noqa: E402
@@ -30,7 +30,8 @@ from nfl_lora_pipeline.rows import Batch, TokenRow, to_batches, tokenize  # noqa
 from nfl_lora_pipeline.source import week_file  # noqa: E402
 from nfl_lora_pipeline.splits import split_rows  # noqa: E402
 from nfl_lora_pipeline.streams import streams  # noqa: E402
-from nfl_lora_pipeline.training import add_lora, recall_loss, train_adapter  # noqa: E402
+from nfl_lora_pipeline.training import recall_loss, train_adapter  # noqa: E402
+from nfl_lora_pipeline.tuner import optimizer_of, uncompiled_on_cpu  # noqa: E402
 from nfl_lora_pipeline.week import NflWeek  # noqa: E402
 from nfl_lora_pipeline.wording import choose_stats, load_templates  # noqa: E402
 
@@ -121,12 +122,10 @@ class Step:
     """One training step, as `train_adapter` makes it: forward, backward and Adam."""
 
     def __init__(self, model: Any, recipe: Recipe):
-        add_lora(model, recipe)
+        adapt(model, recipe)
         model.train()
-        if mx.default_device() == mx.Device(mx.cpu):
-            mx.disable_compile()
         self.model, self.loss = model, recall_loss
-        self.optimizer = optim.Adam(learning_rate=recipe.learning_rate / 10, betas=[0.9, 0.98])
+        self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
         self.value_and_grad = nn.value_and_grad(model, recall_loss)
 
     def batches(self, rows: list[TokenRow]) -> list[Batch]:
@@ -135,6 +134,7 @@ class Step:
 
     def __call__(self, batches: list[Batch]) -> None:
         """Make the step, to its end."""
-        (loss, _), gradients = self.value_and_grad(self.model, *batches)
-        self.optimizer.update(self.model, gradients)
-        mx.eval(self.model.state, self.optimizer.state, loss)
+        with uncompiled_on_cpu():
+            (loss, _), gradients = self.value_and_grad(self.model, *batches)
+            self.optimizer.update(self.model, gradients)
+            mx.eval(self.model.state, self.optimizer.state, loss)

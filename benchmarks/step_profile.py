@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from benchmarks import ours, step_families
-from benchmarks.tables import publish, table
+from benchmarks.tables import publish
 from nfl_lora_pipeline.blas import load_fast_blas
 
 load_fast_blas()
@@ -26,6 +26,7 @@ import mlx.core as mx  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
 from nfl_lora_pipeline.recipe import load_recipe  # noqa: E402
+from nfl_lora_pipeline.report import table  # noqa: E402
 from nfl_lora_pipeline.rows import Batch  # noqa: E402
 from nfl_lora_pipeline.streams import streams  # noqa: E402
 from nfl_lora_pipeline.week import NflWeek  # noqa: E402

@@ -6,27 +6,24 @@ import re
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
 from nfl_lora_pipeline.files import replace_file
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+WORTH_A_WORD = 0.05
 HEADING = """# Benchmarks
 
 Printed by `make bench`, each section by the command that it names. Other machines give other figures; the sides of one
 table ran on one machine in one run.
 """
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def median_and_range(values: Sequence[float], unit: str, digits: int = 1) -> str:
@@ -60,12 +57,40 @@ def publish(title: str, body: str, *, packages: Sequence[str] = ("mlx", "mlx-lm"
     """Print a benchmark's result, and with `write` renew its section of the document."""
     name = Path(sys.argv[0]).stem
     command = f"python -m benchmarks.{name} {' '.join(_without_paths(sys.argv[1:]))}".strip()
-    source = f"`{command}`, {date.today()}, {machine()}; {versions(*packages)}."
+    source = f"`{command}`, {date.today()}, {machine()}{_others()}; {versions(*packages)}."
     content = f"## {title}\n\n{body.strip()}\n\n{source}"
     click.echo(content)
     if write:
         document = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.is_file() else HEADING
         replace_file(DOCUMENT, replaced_section(document, name, content).encode())
+
+
+def _others() -> str:
+    """What other processes took of the cores meanwhile, where it is worth a word and can be known (on Linux)."""
+    if not START.ticks:
+        return ""
+    now = _Load.now()
+    others = (now.ticks - START.ticks) / os.sysconf("SC_CLK_TCK") - (now.own - START.own)
+    share = others / ((now.clock - START.clock) * (os.cpu_count() or 1))
+    return f", of which other processes took {share:.0%}" if share >= WORTH_A_WORD else ""
+
+
+class _Load(NamedTuple):
+    """Seconds of the clock and of this process with its children; ticks of the clock that all cores have worked."""
+
+    clock: float
+    own: float
+    ticks: int
+
+    @classmethod
+    def now(cls) -> "_Load":
+        file = Path("/proc/stat")
+        cores = file.read_text().splitlines()[0].split()[1:] if file.is_file() else []
+        user, nice, system, _, _, interrupts, soft = (int(field) for field in cores[:7]) if cores else [0] * 7
+        return cls(time.monotonic(), sum(os.times()[:4]), user + nice + system + interrupts + soft)
+
+
+START = _Load.now()
 
 
 def _without_paths(arguments: list[str]) -> list[str]:

@@ -4,14 +4,14 @@
 
 The sides learn the same rows on the same base with the same rank: this trainer (its checks and its refusals of strangers
 counted); `mlx_lm.lora` as installed, and with the fast BLAS loaded first; HF PEFT on torch (`make bench-setup`). The others'
-checks are not counted. Then the same batches go through a step of ours and a step of PEFT's in turn.
+checks are not counted. Ours is trained before, between and after the others. Then the same batches go through a step of ours
+and a step of PEFT's in turn.
 """
 
 import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +19,9 @@ import click
 import polars as pl
 
 from benchmarks import mlx_lm_side, ours, peft_side
-from benchmarks.tables import median_and_range, publish, table
+from benchmarks.tables import median_and_range, publish
 from nfl_lora_pipeline.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.report import table
 from nfl_lora_pipeline.rows import tokenize
 from nfl_lora_pipeline.week import NflWeek
 
@@ -56,13 +57,12 @@ class Outcome(NamedTuple):
         return [f"not reached after {self.seconds:,.0f} s ({known})", f"{self.steps:,}", f"at least {ratio:.0f}x"]
 
 
-def train_ours(rows: pl.DataFrame, recipe: Recipe, times: int) -> Iterator[Outcome]:
-    """This trainer, from different seeds."""
-    for seed in range(recipe.seed, recipe.seed + times):
-        with tempfile.TemporaryDirectory() as folder:
-            model, tokenizer, log = ours.learn(rows, recipe.model_copy(update={"seed": seed}), Path(folder))
-        found = ours.recall(model, tokenizer, ours.trained_rows(rows))
-        yield Outcome(log.seconds, log.iterations, found.facts_right, found.facts)
+def train_ours(rows: pl.DataFrame, recipe: Recipe, seed: int) -> Outcome:
+    """This trainer."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, tokenizer, log = ours.learn(rows, recipe.model_copy(update={"seed": seed}), Path(folder))
+    found = ours.recall(model, tokenizer, ours.trained_rows(rows))
+    return _told("ours", Outcome(log.seconds, log.iterations, found.facts_right, found.facts))
 
 
 def first_full(rows: pl.DataFrame, recipe: Recipe, folder: Path, found: list[mlx_lm_side.Checkpoint]) -> Outcome:
@@ -139,7 +139,9 @@ def compare_steps(rows: pl.DataFrame, recipe: Recipe) -> str:
 @click.option("--week", default=1)
 @click.option("--recipe", "recipe_name", default="embedded")
 @click.option("--sides", default=",".join(SIDES), help=f"Of {', '.join(SIDES)}; ours is the measure of the others.")
-@click.option("--times", default=3, help="Trainings of ours; their median counts.")
+@click.option(
+    "--times", default=3, help="Trainings of ours, before, between and after the others; their median counts."
+)
 @click.option("--cap-installed", default=20.0, help="mlx_lm.lora as installed ends after so many times our seconds.")
 @click.option("--cap-others", default=6.0, help="The other sides end after so many.")
 @click.option("--learning-rate", default=mlx_lm_side.Settings().learning_rate, help="Of the other sides.")
@@ -168,18 +170,23 @@ def main(
         raise click.UsageError("the PEFT side needs an environment of its own: run `make bench-setup` first")
     rows = ours.rows_of(data_dir, [NflWeek(season, week)], ["receiving_yards"])
     trained = ours.trained_rows(rows)
-    outcomes = [_told("ours", outcome) for outcome in train_ours(rows, recipe, times)]
-    baseline = statistics.median(outcome.seconds for outcome in outcomes)
-    lines = [_our_line(outcomes, baseline)]
+    seeds = iter(range(recipe.seed, recipe.seed + times))
+    outcomes = [train_ours(rows, recipe, next(seeds))]
     settings = mlx_lm_side.Settings(learning_rate, batch_rows, save_every)
+    others: dict[str, Outcome] = {}
     for side in [side for side in NAMES if side in chosen]:
+        seconds = statistics.median(outcome.seconds for outcome in outcomes)
         if side == "peft":
-            outcome = train_peft(trained, recipe, learning_rate, cap_others * baseline)
+            others[side] = train_peft(trained, recipe, learning_rate, cap_others * seconds)
         else:
             fast = side == "fast_blas"
-            seconds = baseline * (cap_others if fast else cap_installed)
-            outcome = train_mlx_lm(trained, recipe, settings, seconds=seconds, fast_blas=fast)
-        lines.append([NAMES[side], *_told(side, outcome).cells(baseline)])
+            seconds *= cap_others if fast else cap_installed
+            others[side] = train_mlx_lm(trained, recipe, settings, seconds=seconds, fast_blas=fast)
+        _told(side, others[side])
+        outcomes += [train_ours(rows, recipe, seed) for seed in itertools.islice(seeds, 1)]
+    outcomes += [train_ours(rows, recipe, seed) for seed in seeds]
+    baseline = statistics.median(outcome.seconds for outcome in outcomes)
+    lines = [_our_line(outcomes, baseline), *([NAMES[side], *found.cells(baseline)] for side, found in others.items())]
     facts = outcomes[0].facts
     parts = [
         f"{facts} facts of week {week} of {season} (receiving yards), {trained.height:,} rows, recipe `{recipe_name}`; "

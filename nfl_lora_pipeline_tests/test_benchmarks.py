@@ -3,7 +3,7 @@
 import os
 
 from benchmarks import mlx_lm_side
-from benchmarks.tables import median_and_range, replaced_section, table
+from benchmarks.tables import median_and_range, replaced_section
 
 
 def written(folder, name, content, at):
@@ -31,7 +31,3 @@ def test_a_checkpoint_counts_from_where_training_began_and_one_that_was_cut_off_
 def test_a_median_stands_with_the_range_of_its_values():
     assert median_and_range([3.0, 1.0, 2.04], "s") == "2.0 s (of 3; 1.0 to 3.0)"
     assert median_and_range([1234.5], "ms") == "1,234.5 ms"
-
-
-def test_a_table_is_markdown():
-    assert table(["side", "time"], [["ours", 1]]) == "| side | time |\n| --- | --- |\n| ours | 1 |"
