@@ -24,7 +24,7 @@ def available() -> bool:
 
 def torch_versions() -> str:
     """Which torch, transformers and PEFT."""
-    program = "from importlib.metadata import version as v; print(*(f'{n} {v(n)}' for n in ('torch', 'transformers', 'peft')))"
+    program = "from importlib.metadata import version as v; print(*(f'{n} {v(n)}' for n in ('torch', 'transformers', 'peft')), sep=', ')"
     return subprocess.run([PYTHON, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 
