@@ -24,7 +24,8 @@ def available() -> bool:
 
 def torch_versions() -> str:
     """Which torch, transformers and PEFT."""
-    program = "from importlib.metadata import version as v; print(*(f'{n} {v(n)}' for n in ('torch', 'transformers', 'peft')), sep=', ')"
+    names = ("torch", "transformers", "peft")
+    program = f"import importlib.metadata as m; print(*(n + ' ' + m.version(n) for n in {names}), sep=', ')"
     return subprocess.run([PYTHON, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 
