@@ -103,12 +103,15 @@ def flops(found: list[Product]) -> int:
 
 def families(model: Any, batch: Batch) -> dict[str, Callable[[], list[mx.array]]]:
     """What builds the operations of each family for a batch; its inputs are there already."""
-    shape = Shape.of(model, batch)
-    pairs = [
-        (_noise(many, rows, inner), _noise(many, inner, columns))
-        for many, rows, inner, columns in products(model, batch)
-    ]
-    found: dict[str, Callable[[], list[mx.array]]] = {PRODUCTS: lambda: [left @ right for left, right in pairs]}
+    shape, needed = Shape.of(model, batch), products(model, batch)
+    # One pair for all products of a shape: in the step, what is multiplied has just been made, and lies in a cache.
+    pairs = {
+        (many, rows, inner, columns): (_noise(many, rows, inner), _noise(many, inner, columns))
+        for many, rows, inner, columns in set(needed)
+    }
+    found: dict[str, Callable[[], list[mx.array]]] = {
+        PRODUCTS: lambda: [mx.matmul(*pairs[product]) for product in needed]
+    }
     for name, parts in _parts(model, shape, batch).items():
         found[name] = lambda parts=parts: [output for part in parts for output in part.build()]  # type: ignore[misc]
     return found

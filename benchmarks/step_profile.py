@@ -3,7 +3,8 @@
     python -m benchmarks.step_profile --data-dir FOLDER
 
 The step is timed whole and cut off after each of its stages. Then every family of its operations is timed alone, forward
-and backward, at the shapes of the step and on its streams. What is left is copies, reshapes and adding up.
+and backward, at the shapes of the step and on its streams; what is left is copies, reshapes and adding up. Processor time
+is that of all threads together, and bears it if the machine does other things meanwhile.
 """
 
 import cProfile
@@ -12,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -31,28 +32,46 @@ from nfl_lora_pipeline.rows import Batch  # noqa: E402
 from nfl_lora_pipeline.streams import streams  # noqa: E402
 from nfl_lora_pipeline.week import NflWeek  # noqa: E402
 
+Action = Callable[[int], Any]
 WARM = 5
+STEP = "the step: forward, backward, Adam"
+PYTHON = "graph building in Python, nothing computed"
+REST = "the rest: copies, reshapes, adding up gradients"
 SQUARE = 1024  # rows and columns of the matrices that show what the BLAS can do
 
 
-def median_ms(action: Callable[[int], Any], times: int) -> float:
-    """The median of some runs in milliseconds; the action is told the number of the run."""
-    milliseconds = []
+class Spent(NamedTuple):
+    """Milliseconds of the clock and of the processor, of all threads together."""
+
+    clock: float
+    processor: float
+
+    def cells(self) -> list[str]:
+        """For a table."""
+        return [f"{self.clock:.1f} ms", f"{self.processor:.1f} ms"]
+
+
+def alternating(actions: dict[str, Action], times: int) -> dict[str, Spent]:
+    """Medians of some runs, the actions in turn; an action is told the number of the run."""
+    clock: dict[str, list[float]] = {name: [] for name in actions}
+    processor: dict[str, list[float]] = {name: [] for name in actions}
     for number in range(times + WARM):
-        began = time.perf_counter()
-        action(number)
-        milliseconds.append(1000 * (time.perf_counter() - began))
-    return statistics.median(milliseconds[WARM:])
+        for name, action in actions.items():
+            began, worked = time.perf_counter(), time.process_time()
+            action(number)
+            processor[name].append(1000 * (time.process_time() - worked))
+            clock[name].append(1000 * (time.perf_counter() - began))
+    return {
+        name: Spent(statistics.median(clock[name][WARM:]), statistics.median(processor[name][WARM:]))
+        for name in actions
+    }
 
 
-def stages(step: ours.Step, prepared: list[list[Batch]], times: int) -> dict[str, float]:
-    """Milliseconds of the step, cut off after each stage."""
+def stages(step: ours.Step, prepared: list[list[Batch]]) -> dict[str, Action]:
+    """The step, cut off after each stage."""
 
     def batch(number: int) -> list[Batch]:
         return prepared[number % len(prepared)]
-
-    def whole(number: int) -> None:
-        step(batch(number))
 
     def gradients(number: int) -> None:
         mx.eval(step.value_and_grad(step.model, *batch(number)))
@@ -61,26 +80,21 @@ def stages(step: ours.Step, prepared: list[list[Batch]], times: int) -> dict[str
         mx.eval(step.loss(step.model, *batch(number)))
 
     def graph(number: int) -> None:
-        _, found = step.value_and_grad(step.model, *batch(number))
-        step.optimizer.apply_gradients(found, step.model.trainable_parameters())
+        step.value_and_grad(step.model, *batch(number))
 
-    def lane(which: int) -> Callable[[int], None]:
+    def lane(which: int) -> Action:
         return lambda number: mx.eval(step.value_and_grad(step.model, batch(number)[which]))
 
-    found = {
-        "the step: forward, backward, Adam": median_ms(whole, times),
-        "forward and backward": median_ms(gradients, times),
-        "forward": median_ms(forward, times),
-        "graph building in Python (nothing computed)": median_ms(graph, times),
-    }
+    found: dict[str, Action] = {STEP: lambda number: step(batch(number)), "forward and backward": gradients}
+    found |= {"forward": forward, PYTHON: graph}
     if len(prepared[0]) > 1:
         for which, name in enumerate(("shorter", "longer")):
-            found[f"forward and backward of the {name} rows alone"] = median_ms(lane(which), times)
+            found[f"forward and backward of the {name} rows alone"] = lane(which)
     return found
 
 
-def families(model: Any, batches: list[Batch], times: int) -> dict[str, float]:
-    """Milliseconds of each family of operations alone, all batches side by side on the step's streams."""
+def families(model: Any, batches: list[Batch]) -> dict[str, Action]:
+    """Each family of operations alone, all batches side by side on the step's streams."""
     lanes = [(step_families.families(model, batch), stream) for batch, stream in zip(batches, streams(), strict=False)]
 
     def run(name: str) -> None:
@@ -90,44 +104,46 @@ def families(model: Any, batches: list[Batch], times: int) -> dict[str, float]:
                 outputs.append(built[name]())
         mx.eval(outputs)
 
-    return {name: median_ms(lambda _, name=name: run(name), times) for name in lanes[0][0]}  # type: ignore[misc]
+    return {name: lambda _, name=name: run(name) for name in lanes[0][0]}  # type: ignore[misc]
 
 
-def around(step: ours.Step, make_batch: Callable[[], Any], times: int) -> dict[str, float]:
-    """Milliseconds of what the trainer does between two steps, and of Adam alone."""
+def adam(step: ours.Step) -> Action:
+    """Adam alone, with the parameters for gradients."""
     parameters = step.model.trainable_parameters()
-    average = [array + 0 for _, array in tree_flatten(parameters)]
+    return lambda _: mx.eval(step.optimizer.apply_gradients(parameters, parameters), step.optimizer.state)
+
+
+def between_steps(step: ours.Step, make_batch: Callable[[], Any]) -> dict[str, Action]:
+    """What the trainer does between two steps."""
+    parameters = tree_flatten(step.model.trainable_parameters())
+    average = [array + 0 for _, array in parameters]
     mx.eval(average)
 
-    def adam(_: int) -> None:
-        mx.eval(step.optimizer.apply_gradients(parameters, parameters), step.optimizer.state)
-
     def moving_average(_: int) -> None:
-        now = tree_flatten(parameters)
-        mx.eval([0.95 * old + 0.05 * new for old, (_, new) in zip(average, now, strict=True)])
+        mx.eval([0.95 * old + 0.05 * new for old, (_, new) in zip(average, parameters, strict=True)])
 
     return {
-        "Adam": median_ms(adam, times),
-        "the moving average": median_ms(moving_average, times),
-        "drawing and tokenising fresh refusals, making the batch": median_ms(lambda _: make_batch(), times),
+        "the moving average": moving_average,
+        "drawing and tokenising fresh refusals, making the batch": lambda _: make_batch(),
     }
 
 
-def blas(model: Any, batches: list[Batch], family_ms: float, times: int) -> list[list[str]]:
-    """The step's matrix products against large ones: GFLOP/s."""
-    count = sum(step_families.flops(step_families.products(model, batch)) for batch in batches)
+def large_products() -> Action:
+    """A product of large matrices on each stream."""
     lanes = streams()
     squares = [mx.random.normal((SQUARE, SQUARE), stream=stream) for stream in lanes]
     mx.eval(squares)
+    return lambda _: mx.eval([mx.matmul(of, of, stream=stream) for of, stream in zip(squares, lanes, strict=True)])
 
-    def large(_: int) -> None:
-        mx.eval([mx.matmul(square, square, stream=stream) for square, stream in zip(squares, lanes, strict=True)])
 
-    large_ms = median_ms(large, times)
-    speed, peak = count / family_ms / 1e6, len(lanes) * 2 * SQUARE**3 / large_ms / 1e6
+def blas(model: Any, batches: list[Batch], family: Spent, large: Spent) -> list[list[str]]:
+    """The step's matrix products against large ones, by processor time."""
+    count = sum(step_families.flops(step_families.products(model, batch)) for batch in batches)
+    peak = len(streams()) * 2 * SQUARE**3 / large.processor / 1e6
+    speed = count / family.processor / 1e6
     return [
-        [f"products of {SQUARE} x {SQUARE} matrices on each stream", f"{peak:.0f} GFLOP/s", ""],
-        [f"the step's products alone ({count / 1e9:.2f} GFLOP)", f"{speed:.0f} GFLOP/s", f"{family_ms:.1f} ms"],
+        [f"products of {SQUARE} x {SQUARE} matrices", f"{peak:.0f} GFLOP/s", ""],
+        [f"the step's products alone ({count / 1e9:.2f} GFLOP)", f"{speed:.0f} GFLOP/s", f"{family.processor:.1f} ms"],
         ["the same at the speed of the large ones", "", f"{count / peak / 1e6:.1f} ms"],
     ]
 
@@ -163,26 +179,26 @@ def main(data_dir: Path, season: int, week: int, recipe_name: str, times: int, w
     endless = ours.mixed_batches(rows, tokenizer, recipe)
     step = ours.Step(model, recipe)
     prepared = [step.batches(next(endless)) for _ in range(20)]
-    staged = stages(step, prepared, times)
-    whole = staged["the step: forward, backward, Adam"]
-    outside = around(step, lambda: step.batches(next(endless)), times)
     typical = sorted(prepared, key=lambda batches: sum(batch.tokens.size for batch in batches))[len(prepared) // 2]
-    alone = families(model, typical, times) | {"Adam": outside["Adam"]}
-    python = staged["graph building in Python (nothing computed)"]
-    rest = whole - python - sum(alone.values())
-    shares = alone | {"graph building in Python": python, "the rest: copies, reshapes, adding up gradients": rest}
+    staged, outside = stages(step, prepared), between_steps(step, lambda: step.batches(next(endless)))
+    alone = families(model, typical) | {"Adam": adam(step)}
+    found = alternating(staged | outside | alone | {"large": large_products()}, times)
+    whole = found[STEP].processor
+    shares = {name: found[name].processor for name in [*alone, PYTHON]}
+    shares[REST] = whole - sum(shares.values())
     parts = [
         f"{recipe.batch_rows} rows a batch on {len(streams())} stream(s), recipe `{recipe_name}`, medians of {times}; "
         f"the batch that the families are timed at: {', '.join(str(tuple(b.tokens.shape)) for b in typical)} tokens.",
-        table(["stage", "time"], [[name, f"{ms:.1f} ms"] for name, ms in staged.items()]),
+        table(["stage", "clock", "processor"], [[name, *found[name].cells()] for name in staged]),
+        table(["between two steps", "clock", "processor"], [[name, *found[name].cells()] for name in outside]),
         table(
-            ["between two steps", "time"], [[name, f"{ms:.1f} ms"] for name, ms in outside.items() if name != "Adam"]
-        ),
-        table(
-            ["family, forward and backward, alone", "time", "of the step"],
+            ["family, forward and backward, alone", "processor", "of the step"],
             [[name, f"{ms:.1f} ms", f"{ms / whole:.0%}"] for name, ms in sorted(shares.items(), key=lambda i: -i[1])],
         ),
-        table(["the BLAS", "speed", "time"], blas(model, typical, alone[step_families.PRODUCTS], times)),
+        table(
+            ["the BLAS", "speed of a core", "processor"],
+            blas(model, typical, found[step_families.PRODUCTS], found["large"]),
+        ),
         table(["Python while building the graph", "calls a step", "own time"], python_profile(step, prepared, times)),
     ]
     publish("One training step", "\n\n".join(parts), write=write)

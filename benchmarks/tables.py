@@ -58,7 +58,7 @@ def publish(title: str, body: str, *, packages: Sequence[str] = ("mlx", "mlx-lm"
     name = Path(sys.argv[0]).stem
     command = f"python -m benchmarks.{name} {' '.join(_without_paths(sys.argv[1:]))}".strip()
     source = f"`{command}`, {date.today()}, {machine()}{_others()}; {versions(*packages)}."
-    content = f"## {title}\n\n{body.strip()}\n\n{source}"
+    content = re.sub(r"\n{3,}", "\n\n", f"## {title}\n\n{body.strip()}\n\n{source}")
     click.echo(content)
     if write:
         document = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.is_file() else HEADING
