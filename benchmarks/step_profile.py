@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import click
 
 from benchmarks import ours, step_families
+from benchmarks.step_products import flops, products
 from benchmarks.tables import publish
 from nfl_lora_pipeline.blas import load_fast_blas
 
@@ -138,7 +139,7 @@ def large_products() -> Action:
 
 def blas(model: Any, batches: list[Batch], family: Spent, large: Spent) -> list[list[str]]:
     """The step's matrix products against large ones, by processor time."""
-    count = sum(step_families.flops(step_families.products(model, batch)) for batch in batches)
+    count = sum(flops(products(model, batch)) for batch in batches)
     peak = len(streams()) * 2 * SQUARE**3 / large.processor / 1e6
     speed = count / family.processor / 1e6
     return [

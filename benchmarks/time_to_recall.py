@@ -11,7 +11,6 @@ and a step of PEFT's in turn.
 import itertools
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ import click
 import polars as pl
 
 from benchmarks import mlx_lm_side, ours, peft_side
+from benchmarks.steps_in_turn import compare_steps
 from benchmarks.tables import median_and_range, publish
 from nfl_lora_pipeline.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.report import table
@@ -32,7 +32,6 @@ NAMES = {
     "peft": "HF PEFT on torch",
 }
 SAMPLE = 8  # a checkpoint is judged by one row in so many first
-STEP_BATCHES, WARM_BATCHES = 40, 5
 
 
 class Outcome(NamedTuple):
@@ -99,38 +98,6 @@ def train_peft(rows: pl.DataFrame, recipe: Recipe, learning_rate: float, seconds
         for check in peft_side.learn(file, recipe, seconds=seconds, learning_rate=learning_rate, check_every=50):
             click.echo(f"  PEFT: {check}", err=True)
     return Outcome(check["seconds"], int(check["steps"]), int(check["facts_right"]), len(set(facts)))
-
-
-def compare_steps(rows: pl.DataFrame, recipe: Recipe) -> str:
-    """The same batches, a step of each side in turn."""
-    model, tokenizer = ours.load(recipe)
-    batches = list(itertools.islice(ours.mixed_batches(rows, tokenizer, recipe), STEP_BATCHES))
-    step = ours.Step(model, recipe)
-    milliseconds: dict[str, list[float]] = {"this trainer": [], "PEFT": [], "PEFT, one thread": []}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "rows.npz"
-        peft_side.write_rows(file, [row for batch in batches for row in batch])
-        with (
-            peft_side.worker("steps", file, recipe) as every_core,
-            peft_side.worker("steps", file, recipe, threads=1) as one_core,
-        ):
-            theirs = {"PEFT": peft_side.StepWorker(every_core), "PEFT, one thread": peft_side.StepWorker(one_core)}
-            for number, batch in enumerate(batches):
-                prepared = step.batches(batch)
-                began = time.perf_counter()
-                step(prepared)
-                milliseconds["this trainer"].append(1000 * (time.perf_counter() - began))
-                for name, worker in theirs.items():
-                    milliseconds[name].append(worker(number))
-    measured = {name: values[WARM_BATCHES:] for name, values in milliseconds.items()}
-    baseline = statistics.median(measured["this trainer"])
-    return table(
-        ["a step of 32 rows" if recipe.batch_rows == 32 else f"a step of {recipe.batch_rows} rows", "time", "ratio"],
-        [
-            [name, median_and_range(values, "ms"), f"{statistics.median(values) / baseline:.2f}x"]
-            for name, values in measured.items()
-        ],
-    )
 
 
 @click.command()
