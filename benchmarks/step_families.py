@@ -13,7 +13,7 @@ load_fast_blas()
 
 import mlx.core as mx  # noqa: E402
 
-from benchmarks.step_products import Shape, outputs_of, products  # noqa: E402
+from benchmarks.step_products import Product, Shape, outputs_of, products  # noqa: E402
 from nfl_lora_pipeline import cpu_math  # noqa: E402
 from nfl_lora_pipeline.forward import token_losses  # noqa: E402
 from nfl_lora_pipeline.rows import Batch  # noqa: E402
@@ -37,17 +37,27 @@ class Part(NamedTuple):
 def families(model: Any, batch: Batch) -> dict[str, Callable[[], list[mx.array]]]:
     """What builds the operations of each family for a batch; its inputs are there already."""
     shape, needed = Shape.of(model, batch), products(model, batch)
-    # One pair for all products of a shape: in the step, what is multiplied has just been made, and lies in a cache.
-    pairs = {
-        (many, rows, inner, columns): (_noise(many, rows, inner), _noise(many, inner, columns))
-        for many, rows, inner, columns in set(needed)
-    }
+    pairs = _pairs(needed)
     found: dict[str, Callable[[], list[mx.array]]] = {
         PRODUCTS: lambda: [mx.matmul(*pairs[product]) for product in needed]
     }
     for name, parts in _parts(model, shape, batch).items():
         found[name] = lambda parts=parts: [output for part in parts for output in part.build()]  # type: ignore[misc]
     return found
+
+
+def _pairs(needed: list[Product]) -> dict[Product, tuple[mx.array, mx.array]]:
+    """What is multiplied, all from the same memory: in the step it has just been made, and lies in a cache."""
+    noise = _noise(max(many * inner * max(rows, columns) for many, rows, inner, columns in needed))
+    pairs = {
+        (many, rows, inner, columns): (
+            noise[: many * rows * inner].reshape(many, rows, inner),
+            noise[: many * inner * columns].reshape(many, inner, columns),
+        )
+        for many, rows, inner, columns in set(needed)
+    }
+    mx.eval(list(pairs.values()))
+    return pairs
 
 
 def _parts(model: Any, shape: Shape, batch: Batch) -> dict[str, list[Part]]:

@@ -35,6 +35,7 @@ from nfl_lora_pipeline.week import NflWeek  # noqa: E402
 
 Action = Callable[[int], Any]
 WARM = 5
+AT_ONCE = 6  # outputs of a family and lane that are computed together
 STEP = "the step: forward, backward, Adam"
 PYTHON = "graph building in Python, nothing computed"
 REST = "the rest: copies, reshapes, adding up gradients"
@@ -103,7 +104,10 @@ def families(model: Any, batches: list[Batch]) -> dict[str, Action]:
         for built, stream in lanes:
             with mx.stream(stream):
                 outputs.append(built[name]())
-        mx.eval(outputs)
+        while any(outputs):  # by and by, so that memory is used again as in the step
+            mx.eval([of_lane[:AT_ONCE] for of_lane in outputs])
+            for of_lane in outputs:
+                del of_lane[:AT_ONCE]
 
     return {name: lambda _, name=name: run(name) for name in lanes[0][0]}  # type: ignore[misc]
 
