@@ -28,7 +28,7 @@ from nfl_lora_pipeline.week import NflWeek
 SIDES = ("ours", "mlx_lm", "fast_blas", "peft", "steps")
 NAMES = {
     "mlx_lm": "`mlx_lm.lora` as installed",
-    "fast_blas": "`mlx_lm.lora`, fast BLAS",
+    "fast_blas": "`mlx_lm.lora`, fast BLAS on one thread",
     "peft": "HF PEFT on torch",
 }
 SAMPLE = 8  # a checkpoint is judged by one row in so many first
@@ -100,6 +100,23 @@ def train_peft(rows: pl.DataFrame, recipe: Recipe, learning_rate: float, seconds
     return Outcome(check["seconds"], int(check["steps"]), int(check["facts_right"]), len(set(facts)))
 
 
+def in_turn(
+    rows: pl.DataFrame, recipe: Recipe, settings: mlx_lm_side.Settings, caps: dict[str, float], times: int
+) -> tuple[list[Outcome], dict[str, Outcome]]:
+    """Ours from different seeds, and between them the other sides, each for so many times our seconds at most."""
+    trained, seeds = ours.trained_rows(rows), iter(range(recipe.seed, recipe.seed + times))
+    outcomes, others = [train_ours(rows, recipe, next(seeds))], {}
+    for side, cap in caps.items():
+        seconds = cap * statistics.median(outcome.seconds for outcome in outcomes)
+        if side == "peft":
+            others[side] = train_peft(trained, recipe, settings.learning_rate, seconds)
+        else:
+            others[side] = train_mlx_lm(trained, recipe, settings, seconds=seconds, fast_blas=side == "fast_blas")
+        _told(side, others[side])
+        outcomes += [train_ours(rows, recipe, seed) for seed in itertools.islice(seeds, 1)]
+    return outcomes + [train_ours(rows, recipe, seed) for seed in seeds], others
+
+
 @click.command()
 @click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--season", default=2025)
@@ -136,29 +153,16 @@ def main(
     if {"peft", "steps"} & set(chosen) and not peft_side.available():
         raise click.UsageError("the PEFT side needs an environment of its own: run `make bench-setup` first")
     rows = ours.rows_of(data_dir, [NflWeek(season, week)], ["receiving_yards"])
-    trained = ours.trained_rows(rows)
-    seeds = iter(range(recipe.seed, recipe.seed + times))
-    outcomes = [train_ours(rows, recipe, next(seeds))]
     settings = mlx_lm_side.Settings(learning_rate, batch_rows, save_every)
-    others: dict[str, Outcome] = {}
-    for side in [side for side in NAMES if side in chosen]:
-        seconds = statistics.median(outcome.seconds for outcome in outcomes)
-        if side == "peft":
-            others[side] = train_peft(trained, recipe, learning_rate, cap_others * seconds)
-        else:
-            fast = side == "fast_blas"
-            seconds *= cap_others if fast else cap_installed
-            others[side] = train_mlx_lm(trained, recipe, settings, seconds=seconds, fast_blas=fast)
-        _told(side, others[side])
-        outcomes += [train_ours(rows, recipe, seed) for seed in itertools.islice(seeds, 1)]
-    outcomes += [train_ours(rows, recipe, seed) for seed in seeds]
+    caps = {"mlx_lm": cap_installed, "fast_blas": cap_others, "peft": cap_others}
+    outcomes, others = in_turn(rows, recipe, settings, {side: caps[side] for side in NAMES if side in chosen}, times)
     baseline = statistics.median(outcome.seconds for outcome in outcomes)
     lines = [_our_line(outcomes, baseline), *([NAMES[side], *found.cells(baseline)] for side, found in others.items())]
-    facts = outcomes[0].facts
+    facts, count = outcomes[0].facts, ours.trained_rows(rows).height
     parts = [
-        f"{facts} facts of week {week} of {season} (receiving yards), {trained.height:,} rows, recipe `{recipe_name}`; "
+        f"{facts} facts of week {week} of {season} (receiving yards), {count:,} rows, recipe `{recipe_name}`; "
         f"the other sides: rank {recipe.rank} on the same layers, Adam, learning rate {learning_rate:g}, prompts masked, "
-        f"{batch_rows} rows a batch in mlx-lm (all rows fill whole batches), {recipe.batch_rows} in PEFT.",
+        f"{batch_rows} rows a batch in mlx-lm ({count % batch_rows} never shown), {recipe.batch_rows} in PEFT.",
         table([f"{facts} of {facts} facts exact", "training", "steps", "against this trainer"], lines),
     ]
     if "steps" in chosen:
