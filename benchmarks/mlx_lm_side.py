@@ -28,10 +28,14 @@ class Checkpoint(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What a user would choose for `mlx_lm.lora`."""
+    """What a user would choose for `mlx_lm.lora`; on week 1 the best of three that were tried.
+
+    With the fast BLAS all 441 facts were known after 147 s so, after 175 s with 27 rows a batch, and with 27 rows and a rate of
+    2e-3 after 184 s 365 of them.
+    """
 
     learning_rate: float = 1e-3
-    batch_rows: int = 27
+    batch_rows: int = 14
     save_every: int = 10
 
 
