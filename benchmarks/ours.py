@@ -20,7 +20,6 @@ from mlx import nn  # noqa: E402
 
 from nfl_lora_pipeline import base_model as base_models  # noqa: E402
 from nfl_lora_pipeline.adaptation import adapt  # noqa: E402
-from nfl_lora_pipeline.curriculum import TrainingLog  # noqa: E402
 from nfl_lora_pipeline.evaluation import certainty  # noqa: E402
 from nfl_lora_pipeline.lessons import fresh_refusals, lessons  # noqa: E402
 from nfl_lora_pipeline.players import parse_week  # noqa: E402
@@ -31,6 +30,7 @@ from nfl_lora_pipeline.source import week_file  # noqa: E402
 from nfl_lora_pipeline.splits import split_rows  # noqa: E402
 from nfl_lora_pipeline.streams import streams  # noqa: E402
 from nfl_lora_pipeline.training import recall_loss, train_adapter  # noqa: E402
+from nfl_lora_pipeline.training_log import TrainingLog  # noqa: E402
 from nfl_lora_pipeline.tuner import optimizer_of, uncompiled_on_cpu  # noqa: E402
 from nfl_lora_pipeline.week import NflWeek  # noqa: E402
 from nfl_lora_pipeline.wording import choose_stats, load_templates  # noqa: E402
