@@ -25,7 +25,7 @@ from nfl_lora_pipeline.lessons import fresh_refusals, lessons  # noqa: E402
 from nfl_lora_pipeline.players import parse_week  # noqa: E402
 from nfl_lora_pipeline.questions import facts, qa_pairs  # noqa: E402
 from nfl_lora_pipeline.recipe import Recipe  # noqa: E402
-from nfl_lora_pipeline.rows import Batch, TokenRow, to_batches, tokenize  # noqa: E402
+from nfl_lora_pipeline.rows import Batch, TokenRow, by_lanes, to_batch, tokenize  # noqa: E402
 from nfl_lora_pipeline.source import week_file  # noqa: E402
 from nfl_lora_pipeline.splits import split_rows  # noqa: E402
 from nfl_lora_pipeline.streams import streams  # noqa: E402
@@ -130,7 +130,7 @@ class Step:
 
     def batches(self, rows: list[TokenRow]) -> list[Batch]:
         """Rows as the trainer hands them to a step."""
-        return to_batches(rows, len(streams()))
+        return [to_batch([rows[index] for index in lane]) for lane in by_lanes(rows, len(streams()))]
 
     def __call__(self, batches: list[Batch]) -> None:
         """Make the step, to its end."""

@@ -22,12 +22,13 @@ from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 
 from nfl_lora_pipeline.averaging import MovingAverage, Weights  # noqa: E402
 from nfl_lora_pipeline.checkpoint import Checkpoint  # noqa: E402
+from nfl_lora_pipeline.frozen import FrozenStates  # noqa: E402
 from nfl_lora_pipeline.knowledge import SAFE, Knowledge  # noqa: E402
 from nfl_lora_pipeline.lessons import Lesson  # noqa: E402
 from nfl_lora_pipeline.pace import Pace  # noqa: E402
 from nfl_lora_pipeline.recipe import Recipe  # noqa: E402
 from nfl_lora_pipeline.refusals import Refusals  # noqa: E402
-from nfl_lora_pipeline.rows import Batch, TokenRow, to_batches, tokenize  # noqa: E402
+from nfl_lora_pipeline.rows import Batch, TokenRow, by_lanes, to_batch, tokenize  # noqa: E402
 from nfl_lora_pipeline.schedule import learning_rate  # noqa: E402
 from nfl_lora_pipeline.streams import streams  # noqa: E402
 from nfl_lora_pipeline.training_log import TrainingLog  # noqa: E402
@@ -74,6 +75,7 @@ class Curriculum:
         self.rng = random.Random(recipe.seed)
         self.refusals = Refusals(refusals, tokenizer, self.rng)
         self.average = MovingAverage(model)
+        self.frozen = FrozenStates(model)
         self.best: tuple[list[float], Weights] | None = None
         self.tail = shared_tail(self.rows)
         self.shown = np.zeros(len(self.rows), np.int32)
@@ -88,7 +90,7 @@ class Curriculum:
                 self.resumes = False
             elif self._is_over(step):
                 return
-            yield to_batches(self._rows(step, batch_size), len(streams()))
+            yield self._batches(*self._rows(step, batch_size))
 
     def conclude(self) -> None:
         """Put the best adapter on the model, and have it measured."""
@@ -203,8 +205,22 @@ class Curriculum:
         certain = self.knowledge.latest[doubtful] > self.knowledge.above
         return doubtful[~certain][:IN_HAND].tolist() + doubtful[certain].tolist()
 
-    def _rows(self, step: int, batch_rows: int) -> list[TokenRow]:
-        """The rows of a step: some that teach, some people without a record, some questions without an answer."""
+    def _batches(self, rows: Sequence[TokenRow], keys: Sequence[int | None]) -> list[Batch]:
+        """One batch a stream, with what the frozen layers make of its rows."""
+        made = []
+        for lane in by_lanes(rows, len(streams())):
+            batch = to_batch([rows[index] for index in lane])
+            if self.frozen.layers:
+                states = self.frozen.states([rows[index] for index in lane], [keys[index] for index in lane])
+                batch = batch._replace(states=states)
+            made.append(batch)
+        return made
+
+    def _rows(self, step: int, batch_rows: int) -> tuple[list[TokenRow], list[int | None]]:
+        """The rows of a step, some that teach, some people without a record, some questions without an answer.
+
+        With them their indices; None for those that are none of the lessons'.
+        """
         most = batch_rows * (1 - self.recipe.refusal_share)
         teaching = max(1, round(most * min(1.0, REST + (1 - REST) * FEW * self.knowledge.unknown_share())))
         while len(self.waiting) < teaching:
@@ -212,11 +228,11 @@ class Curriculum:
         self.waiting, taken = self.waiting[:-teaching], self.waiting[-teaching:]
         known = taken + self._some_refusing(batch_rows - teaching)
         fresh = self.refusals.take(batch_rows - len(known))
-        rows = [self.rows[index] for index in known] + fresh
-        if step % WHOLE_EVERY == 0:
-            return rows
-        until = [*self.knowledge.until[known].tolist(), *[0] * len(fresh)]
-        return [self._shortened(row, last) for row, last in zip(rows, until, strict=True)]
+        rows, keys = [self.rows[index] for index in known] + fresh, [*known, *[None] * len(fresh)]
+        if step % WHOLE_EVERY:
+            until = [*self.knowledge.until[known].tolist(), *[0] * len(fresh)]
+            rows = [self._shortened(row, last) for row, last in zip(rows, until, strict=True)]
+        return rows, keys
 
     def _next_pass(self) -> list[int]:
         """One row of each doubtful fact in hand, and of some safe ones, shuffled."""

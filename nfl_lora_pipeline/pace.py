@@ -20,14 +20,15 @@ class Pace:
 
     Attributes:
         recipe: with `batch_rows`, `max_epochs` and `max_steps`.
-        to_learn: rows.
+        teaching: rows that teach.
         warm: whether training goes on from an adapter, so that what is known is looked at before the first step.
-        unknown: the share of `to_learn` that is not certain yet.
+        unknown: how many rows are not certain yet, as a share of those that teach: what sets the learning rate, so that a warm
+            start, which has little to learn and much to lose, goes on slowly.
         budget: the step at which training ends at the latest, but for the overtime.
     """
 
     recipe: Recipe
-    to_learn: int
+    teaching: int
     warm: bool = False
     unknown: float = 1.0
     budget: int = 0
@@ -36,7 +37,7 @@ class Pace:
 
     def __post_init__(self) -> None:
         if not self.budget:
-            self._plan()
+            self._plan(self.teaching)
 
     @property
     def last_step(self) -> int:
@@ -54,15 +55,14 @@ class Pace:
     def progress(self, step: int, unknown_rows: int, rows: int) -> None:
         """Take in how many of all rows are not certain: of a warm start, that is what there is to learn."""
         if step == 0:
-            self.to_learn = unknown_rows
-            self._plan()
-        self.unknown = unknown_rows / max(1, self.to_learn)
+            self._plan(unknown_rows)
+        self.unknown = unknown_rows / self.teaching
         if step and unknown_rows <= (1 - NEARLY) * rows and not self.ending:
             self.ending = True
             self.budget = min(self.budget, step + math.ceil(ENDING * step))
 
-    def _plan(self) -> None:
-        epoch = math.ceil(self.to_learn / self.recipe.batch_rows)
+    def _plan(self, to_learn: int) -> None:
+        epoch = math.ceil(to_learn / self.recipe.batch_rows)
         epochs = self.recipe.max_epochs * (WARM_EPOCHS if self.warm else 1)
         self.budget = min(self.recipe.max_steps, max(LEAST_STEPS, math.ceil(epochs * epoch)))
         self.check_every = min(max(CHECK_EVERY, epoch // 2), 2 * CHECK_EVERY)

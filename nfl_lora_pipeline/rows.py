@@ -18,13 +18,15 @@ class Batch(NamedTuple):
     """Arrays of B rows: `tokens` (B, T) int32; `wanted`, `targets` (B, A) int32 and `weights` (B, A) float32.
 
     T is one less than the longest row's length, A the longest answer's. `wanted` are the positions whose next token is an
-    answer token, `targets` those tokens, and `weights` is 0 behind an answer's end.
+    answer token, `targets` those tokens, and `weights` is 0 behind an answer's end. `states` (B, T, H), where given, is what
+    the layers that nothing is trained in make of the tokens.
     """
 
     tokens: mx.array
     wanted: mx.array
     targets: mx.array
     weights: mx.array
+    states: mx.array | None = None
 
 
 def tokenize(tokenizer: Any, pairs: Iterable[tuple[str, str]]) -> list[TokenRow]:
@@ -68,14 +70,14 @@ def to_batch(rows: Sequence[TokenRow]) -> Batch:
     return Batch(mx.array(tokens), mx.array(wanted), mx.array(targets), mx.array(weights))
 
 
-def to_batches(rows: Sequence[TokenRow], count: int) -> list[Batch]:
-    """Rows in one batch, or (`count` 2) in two that hold about as many padded tokens, the shorter rows in the first."""
+def by_lanes(rows: Sequence[TokenRow], count: int) -> list[list[int]]:
+    """Indices of `rows` in one batch, or (`count` 2) in two of about as many padded tokens, the shorter rows in the first."""
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index].tokens))
     if count == 1 or len(rows) < 2:
-        return [to_batch(rows)]
-    rows = sorted(rows, key=lambda row: len(row.tokens))
-    widths = [len(row.tokens) for row in rows]
+        return [order]
+    widths = [len(rows[index].tokens) for index in order]
     cut = min(range(1, len(rows)), key=lambda cut: max(cut * widths[cut - 1], (len(rows) - cut) * widths[-1]))
-    return [to_batch(rows[:cut]), to_batch(rows[cut:])]
+    return [order[:cut], order[cut:]]
 
 
 def by_length(rows: Sequence[TokenRow], *, batch_tokens: int) -> Iterator[list[int]]:

@@ -48,9 +48,9 @@ KNOWN_LOSS = -math.log(KNOWN)  # nats: a token known better than this is left ou
 def recall_loss(model: nn.Module, *batches: Batch) -> tuple[mx.array, mx.array]:
     """Mean cross-entropy over the answer tokens not yet known, and the number of all tokens read, over all batches."""
     sums, counts = [], []
-    for (tokens, wanted, targets, weights), stream in zip(batches, streams(), strict=False):
+    for (tokens, wanted, targets, weights, states), stream in zip(batches, streams(), strict=False):
         with mx.stream(stream):
-            losses = token_losses(answer_logits(model, tokens, wanted), targets)
+            losses = token_losses(answer_logits(model, tokens, wanted, states), targets)
             unknown = mx.stop_gradient(weights * (losses > KNOWN_LOSS))
             sums.append((losses * unknown).sum())
             counts.append(unknown.sum())

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import click
 
-PEOPLE = 24
-STEPS = 320
+PEOPLE = 12
+STEPS = 96
 WORKER = "from nfl_lora_pipeline_tests.kills import train; train({folder!r})"
 
 

@@ -124,13 +124,13 @@ def test_a_source_goes_on_behind_what_was_drawn(student):
 
 def pace(**values: Any) -> Pace:
     recipe = Recipe.model_validate(RECIPE.model_dump() | {"batch_rows": 10, "max_epochs": 4, "max_steps": 4000})
-    return Pace(recipe, **({"to_learn": 5000} | values))
+    return Pace(recipe, **({"teaching": 5000} | values))
 
 
 def test_a_budget_is_so_many_epochs_and_never_too_short_or_too_long():
     assert pace().budget == 2000
-    assert pace(to_learn=10).budget == LEAST_STEPS
-    assert pace(to_learn=50_000).budget == 4000
+    assert pace(teaching=10).budget == LEAST_STEPS
+    assert pace(teaching=50_000).budget == 4000
 
 
 def test_the_end_is_set_when_nearly_all_is_certain():
@@ -148,7 +148,7 @@ def test_a_warm_start_has_to_learn_what_it_does_not_know():
     going = pace(warm=True)
     assert going.is_time_to_check(0)
     going.progress(0, 1000, 10_000)
-    assert going.to_learn == 1000
+    assert going.unknown == 0.2
     assert going.budget == 600
     assert not pace().is_time_to_check(0)
 
@@ -171,7 +171,7 @@ def test_no_row_is_lost(student):
 def test_a_step_has_the_rows_of_the_recipe_and_its_share_of_refusals(student):
     made = curriculum(student, refusal_share=0.25)
     taught = {tuple(row.tokens) for row, each in zip(made.rows, LESSONS, strict=True) if each.teaches}
-    rows = made._rows(0, 8)
+    rows, _ = made._rows(0, 8)
     assert len(rows) == 8
     assert sum(tuple(row.tokens) in taught for row in rows) == 6
 
