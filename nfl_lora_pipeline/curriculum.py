@@ -25,6 +25,7 @@ from nfl_lora_pipeline.checkpoint import Checkpoint  # noqa: E402
 from nfl_lora_pipeline.frozen import FrozenStates  # noqa: E402
 from nfl_lora_pipeline.knowledge import SAFE, Knowledge  # noqa: E402
 from nfl_lora_pipeline.lessons import Lesson  # noqa: E402
+from nfl_lora_pipeline.merged import merged  # noqa: E402
 from nfl_lora_pipeline.pace import Pace  # noqa: E402
 from nfl_lora_pipeline.recipe import Recipe  # noqa: E402
 from nfl_lora_pipeline.refusals import Refusals  # noqa: E402
@@ -155,7 +156,7 @@ class Curriculum:
         self.average.update(step)
         if not self.pace.is_time_to_check(step):
             return False
-        with self.average.in_place():
+        with self.average.in_place(), merged(self.model):
             done = self._check(step)
         if done or step >= self.pace.last_step:
             return True

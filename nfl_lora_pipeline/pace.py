@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from nfl_lora_pipeline.recipe import Recipe
 
 LEAST_STEPS = 320  # of a budget, however little there is to learn
-WARM_EPOCHS = 1.5  # times the recipe's epochs over new rows, where most of what is shown is replayed
-CHECK_EVERY = 32  # steps, or half an epoch where that is more, but not twice as many
-NEARLY = 0.975  # the share of all rows that is certain when the end is set
+WARM_EPOCHS = 3  # times the recipe's epochs over new rows, where most of what is shown is replayed
+CHECK_EVERY = 32  # steps, or half an epoch over all that teaches where that is more, but not twice as many
+NEARLY = 0.975  # the share of all rows that is certain when the end is set; a warm start begins there
 ENDING = 0.4  # of the steps made until then: how many follow
 OVERTIME = 96  # steps behind the budget, at the lowest learning rate, while a row is not certain
-OVERTIME_CHECK = 16  # steps
+OVERTIME_CHECK = 32  # steps
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Pace:
         if step == 0:
             self._plan(unknown_rows)
         self.unknown = unknown_rows / self.teaching
-        if step and unknown_rows <= (1 - NEARLY) * rows and not self.ending:
+        if step and unknown_rows <= (1 - NEARLY) * rows and not (self.ending or self.warm):
             self.ending = True
             self.budget = min(self.budget, step + math.ceil(ENDING * step))
 
@@ -65,4 +65,4 @@ class Pace:
         epoch = math.ceil(to_learn / self.recipe.batch_rows)
         epochs = self.recipe.max_epochs * (WARM_EPOCHS if self.warm else 1)
         self.budget = min(self.recipe.max_steps, max(LEAST_STEPS, math.ceil(epochs * epoch)))
-        self.check_every = min(max(CHECK_EVERY, epoch // 2), 2 * CHECK_EVERY)
+        self.check_every = min(max(CHECK_EVERY, self.teaching // self.recipe.batch_rows // 2), 2 * CHECK_EVERY)

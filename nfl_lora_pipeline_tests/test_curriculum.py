@@ -149,7 +149,7 @@ def test_a_warm_start_has_to_learn_what_it_does_not_know():
     assert going.is_time_to_check(0)
     going.progress(0, 1000, 10_000)
     assert going.unknown == 0.2
-    assert going.budget == 600
+    assert going.budget == 1200
     assert not pace().is_time_to_check(0)
 
 
