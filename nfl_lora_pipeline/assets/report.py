@@ -7,10 +7,11 @@ from nfl_lora_pipeline.assets.common import clear_failure, data_uri, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.model import adapter
 from nfl_lora_pipeline.gates import GATES, Gate, judge
+from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.promotion import before, promote, taken_back
 from nfl_lora_pipeline.recipe import GATES as GATE_KEYS
 from nfl_lora_pipeline.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.report import read_report, table, to_markdown
+from nfl_lora_pipeline.report import read_report, to_markdown
 from nfl_lora_pipeline.resources import StoreResource, Trainer
 from nfl_lora_pipeline.store import Store
 
