@@ -52,7 +52,8 @@ def exam_questions(
         others: real people by week and by a name of `BESIDE`; who is among the rows is left out.
 
     Returns:
-        The columns of `questions.qa_pairs`, and `group`. `player` is the one meant, however the question writes him;
+        The columns of `questions.qa_pairs`, and `group`. `player` is the one meant; question and answer may write him
+        otherwise, and alike;
         `kind` is "recorded" for known facts and "stranger" for what has no fact, where the refusal is the answer;
         `phrasing` is a key of the templates or, in the reworded groups, the wording itself; `split` is "test".
     """
@@ -81,9 +82,9 @@ def _altered(
     people = taught["player"].unique().to_list()
     typos = {name: slip for name in people if (slip := typo(name, known=names))}
     lasts = {name: last for name, last in unique_last_names(names).items() if name in set(people)}
-    lower = _asked(taught, templates, trained, "lower_case").with_columns(pl.col("question").str.to_lowercase())
+    lower = _asked(taught, templates, trained, "lower_case", spelt={name: name.lower() for name in people})
     return [
-        lower,
+        lower.with_columns(pl.col("question").str.to_lowercase()),
         _asked(taught, templates, trained, "typo", spelt=typos),
         _asked(taught, templates, trained, "last_name", spelt=lasts),
         _asked(taught, templates, reworded, "reworded"),

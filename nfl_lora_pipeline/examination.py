@@ -13,20 +13,16 @@ from nfl_lora_pipeline import base_model as base_models
 from nfl_lora_pipeline import general_prompts
 from nfl_lora_pipeline.base_model import EMBEDDED_FOLDER, BaseModel
 from nfl_lora_pipeline.evaluation import predict
-from nfl_lora_pipeline.exam_questions import ALTERED, exam_questions, of_the_splits
+from nfl_lora_pipeline.exam_paper import asked_of_base, origin_of, questions_of
 from nfl_lora_pipeline.figures import RunFacts, questions_to_show, summarise
 from nfl_lora_pipeline.forgetting import lost_by
 from nfl_lora_pipeline.gates import Gate, judge
 from nfl_lora_pipeline.integrity import questions_answered, tensors_loaded
-from nfl_lora_pipeline.other_positions import names_beside
 from nfl_lora_pipeline.plots import loss_plot
 from nfl_lora_pipeline.recipe import Recipe
 from nfl_lora_pipeline.report import read_report, write_report
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.strangers import share
 from nfl_lora_pipeline.verdicts import with_verdict
-from nfl_lora_pipeline.week import NflWeek
-from nfl_lora_pipeline.wording import load_templates
 
 Say = Callable[..., None]
 
@@ -74,8 +70,7 @@ def report_on_latest(held: Store, recipe: Recipe, *, evaluation_code: str, say: 
 def examine(held: Store, *, evaluation_code: str, say: Say) -> tuple[dict[str, Any], pl.DataFrame, bytes]:
     """Ask base and tuned model.
 
-    The tuned model answers everything; the base model every fact once, in a phrasing drawn by the fact's hash, and all
-    questions about people and weeks without a fact.
+    The tuned model answers everything, the base model what `asked_of_base` says.
 
     Returns:
         The summary, the predictions (one row a question) and the loss plot as PNG.
@@ -110,33 +105,6 @@ def examine(held: Store, *, evaluation_code: str, say: Say) -> tuple[dict[str, A
     return summary, predictions, loss_plot(training["losses"], training["certain"])
 
 
-def questions_of(held: Store, made_of: Mapping[str, Any]) -> tuple[pl.DataFrame, list[str]]:
-    """All questions of the exam, those of the splits first and in their order, with `group`; and what cannot be asked."""
-    rows = pl.read_parquet(held.splits / "rows.parquet")
-    others, notes = {}, []
-    for week in map(NflWeek.parse, made_of["weeks"]):
-        origin = _origin(held, str(week))
-        if origin["kind"] == "folder":
-            others[week], lacking = names_beside(Path(origin["origin"]), week)
-            notes += lacking
-        else:
-            notes.append(f"{week}: real tight ends and running backs, since the week came from no folder")
-    more = exam_questions(rows, load_templates(), stats=made_of["stats"], others=others)
-    return pl.concat([rows.with_columns(of_the_splits()), more]), notes
-
-
-def asked_of_base(asked: pl.DataFrame) -> list[bool]:
-    """For each question, whether the base is asked it: every fact of the splits once, its phrasing drawn by a hash, and
-    all that has no fact.
-    """
-    phrasings = sorted(load_templates().questions)
-    return [
-        kind == "stranger"
-        or (group not in ALTERED and phrasing == phrasings[int(share(f"base/{fact}") * len(phrasings))])
-        for fact, phrasing, kind, group in asked.select("fact", "phrasing", "kind", "group").iter_rows()
-    ]
-
-
 def _ask_base(
     base: BaseModel, asked: pl.DataFrame, shown: pl.DataFrame, say: Say
 ) -> tuple[pl.Series, tuple[list[str], float] | None]:
@@ -169,7 +137,7 @@ def _run_facts(
     held: Store, made_of: Mapping[str, Any], base: BaseModel, training: dict[str, Any], evaluation_code: str
 ) -> RunFacts:
     weeks: Sequence[str] = made_of["weeks"]
-    origins = {week: _origin(held, week) for week in weeks}
+    origins = {week: origin_of(held, week) for week in weeks}
     return RunFacts(
         base_model=base.name,
         base_revision=base.revision,
@@ -184,8 +152,3 @@ def _run_facts(
         seconds={"training": training["seconds"]},
         split_mode=made_of["mode"],
     )
-
-
-def _origin(held: Store, key: str) -> dict[str, str]:
-    content: dict[str, str] = json.loads(held.raw_origin(NflWeek.parse(key)).read_text(encoding="utf-8"))
-    return content

@@ -6,9 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from nfl_lora_pipeline.exam_questions import ALTERED, KNOWN, is_of_the_splits
-from nfl_lora_pipeline.intervals import counted, share_of
+from nfl_lora_pipeline.exam_questions import GROUPS, is_of_the_splits
+from nfl_lora_pipeline.intervals import counted
 from nfl_lora_pipeline.making_up import over_refusal, without_facts
+from nfl_lora_pipeline.recall import commonest, phrasing, recall_by, week_key
 from nfl_lora_pipeline.retention import retained
 from nfl_lora_pipeline.verdicts import number_right, refusals
 
@@ -18,7 +19,6 @@ ORIGINAL_QUESTIONS = [
 ]
 SHOWN_COLUMNS = ["question", "answer", "refusal"]
 MISSES_KEPT = 2000  # in report.json; `predictions.parquet` has all
-MISSED_FACTS = 10
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def summarise(
     told = {"trained": trained, "heldout_phrasings": held_out, "nonzero": trained.filter(pl.col("value") != 0)}
     exact = {name: counted(rows["right"]) for name, rows in (told | {"refused_strangers": strangers}).items()}
     numbers = {name: counted(rows["number_right"].drop_nulls()) for name, rows in told.items()}
-    by_week = _recall_by(trained.with_columns(week=week_key()), "week")
+    by_week = recall_by(trained.with_columns(week=week_key()), "week")
     return {
         **asdict(facts),
         "questions": shown.select("question", "base", "tuned", expected="answer").to_dicts(),
@@ -118,12 +118,12 @@ def summarise(
         "recorded_facts": real.filter(pl.col("kind") == "recorded")["fact"].n_unique(),
         "base": _of_base(asked.filter(pl.col("base").is_not_null())),
         "commonest": commonest(trained),
-        "by_stat": _recall_by(trained.sort("stat"), "stat"),
-        "by_kind": _recall_by(trained, "kind"),
-        "by_status": _recall_by(trained, "status"),
+        "by_stat": recall_by(trained.sort("stat"), "stat"),
+        "by_kind": recall_by(trained, "kind"),
+        "by_status": recall_by(trained, "status"),
         "by_week": by_week,
         "recall_by_week": {group["name"]: group["recall"] for group in by_week},
-        "by_phrasing": _recall_by(real, "phrasing", "split"),
+        "by_phrasing": recall_by(real, "phrasing", "split"),
         "phrasing": phrasing(predictions),
         "unknown": without_facts(predictions),
         "over_refusal": over_refusal(predictions),
@@ -137,82 +137,11 @@ def summarise(
     }
 
 
-def week_key() -> pl.Expr:
-    """The partition key of a row's `season` and `week`."""
-    return pl.format("{}-W{}", "season", pl.col("week").cast(pl.String).str.zfill(2))
-
-
-def commonest(trained: pl.DataFrame) -> list[dict[str, Any]]:
-    """What who knows nothing but the commonest number gets: it is said of everybody recorded.
-
-    Returns:
-        For each stat, and last for all of them ("all"), `name`, `number` (None for "all"), the counted share of facts that
-        have it, and `tuned`, the share of the same facts' questions to which the tuned model gave the right number.
-    """
-    recorded = trained.filter(pl.col("kind") == "recorded")
-    found: list[dict[str, Any]] = []
-    for (stat,), rows in recorded.sort("stat").group_by("stat", maintain_order=True):
-        values = rows.unique("fact")["value"].value_counts().sort("count", "value", descending=[True, False])
-        number, hits = values.row(0)
-        tuned = counted(rows["number_right"])["share"]
-        found.append({"name": stat, "number": number, **share_of(hits, int(values["count"].sum())), "tuned": tuned})
-    if found:
-        right, asked = sum(row["right"] for row in found), sum(row["asked"] for row in found)
-        tuned = counted(recorded["number_right"])["share"]
-        found.append({"name": "all", "number": None, **share_of(right, asked), "tuned": tuned})
-    return found
-
-
-def phrasing(predictions: pl.DataFrame) -> dict[str, Any]:
-    """How recorded facts fare in each phrasing, in altered words, and in all phrasings at once.
-
-    Returns:
-        `of_facts`: recorded facts by phrasing, `name`, `split`, `exact` and `numbers` (counted). `altered`: the same of
-        each altered group, with `refused` and up to ten misses (`worst`). `worst`: the name of the phrasing with the
-        fewest right numbers. `in_all`: the counted share of recorded facts that are right to the letter in every trained
-        and held-out phrasing, and `not_in_all`: the facts that fail most often, with `wrong`.
-    """
-    recorded = predictions.filter(pl.col("kind") == "recorded", pl.col("group") == KNOWN)
-    of_facts = [
-        {
-            "name": name,
-            "split": split,
-            "exact": counted(rows["right"]),
-            "numbers": counted(rows["number_right"]),
-        }
-        for (split, name), rows in sorted(recorded.group_by("split", "phrasing"), key=lambda group: group[0])
-    ]
-    facts = recorded.group_by("fact").agg(wrong=(~pl.col("right")).sum(), asked=pl.len())
-    failing = facts.filter(pl.col("wrong") > 0).sort(-pl.col("wrong").cast(pl.Int64), "fact")
-    return {
-        "of_facts": of_facts,
-        "altered": [_altered(predictions, group) for group in ALTERED],
-        "worst": min(of_facts, key=lambda row: row["numbers"]["share"])["name"] if of_facts else None,
-        "in_all": counted(facts["wrong"] == 0),
-        "not_in_all": failing.head(MISSED_FACTS).to_dicts(),
-    }
-
-
-def misses_of(wrong: pl.DataFrame) -> list[dict[str, str]]:
-    """`question`, `expected` and `said` of wrong answers, as a report lists them."""
-    return wrong.select("question", expected="answer", said="tuned").to_dicts()
-
-
-def _altered(predictions: pl.DataFrame, group: str) -> dict[str, Any]:
-    rows = predictions.filter(pl.col("group") == group)
-    return {
-        "name": group,
-        "numbers": counted(rows["number_right"]),
-        "refused": counted(rows["refused"]),
-        "worst": misses_of(rows.filter(~pl.col("right")).sort("refused", "fact").head(MISSED_FACTS)),
-    }
-
-
 def _misses(predictions: pl.DataFrame) -> dict[str, Any]:
-    """Trained phrasings first, then held-out ones, then the other groups."""
-    order = {"train": 0, "valid": 1, "test": 1}
+    """What is known first, the trained phrasings before the others; then the other groups in their order."""
+    order = {group: place for place, group in enumerate(GROUPS)}
     wrong = predictions.filter(~pl.col("right")).sort(
-        ~is_of_the_splits(), pl.col("split").replace_strict(order), "group", "fact", "phrasing"
+        pl.col("group").replace_strict(order), pl.col("split") != "train", "fact", "phrasing"
     )
     listed = wrong.head(MISSES_KEPT).select("question", "split", "group", expected="answer", said="tuned")
     return {
@@ -232,13 +161,3 @@ def _of_base(asked: pl.DataFrame) -> dict[str, Any]:
         "numbers": numbers,
         "refusals": refused,
     }
-
-
-def _recall_by(scored: pl.DataFrame, *names: str) -> list[dict[str, Any]]:
-    """`name` (and `split`), `right`, `asked`, `recall` with its interval, and `numbers`: of those with a number, counted."""
-    found = []
-    for keys, rows in sorted(scored.group_by(names), key=lambda group: group[0][::-1]):
-        exact, numbers = counted(rows["right"]), counted(rows["number_right"].drop_nulls())
-        named = dict(zip(("name", *names[1:]), keys, strict=True))
-        found.append(named | exact | {"recall": exact["share"], "numbers": numbers})
-    return found

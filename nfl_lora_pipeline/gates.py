@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 
 from nfl_lora_pipeline.exam_questions import INVENTED, KNOWN, is_of_the_splits
-from nfl_lora_pipeline.figures import misses_of, week_key
 from nfl_lora_pipeline.markdown import of_asked, percent
+from nfl_lora_pipeline.recall import misses_of, week_key
 from nfl_lora_pipeline.recipe import Recipe
 
 GATES = {

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nfl_lora_pipeline.markdown import measured, of_asked, percent, table
-from nfl_lora_pipeline.page_parts import making_up, phrasing, retention
+from nfl_lora_pipeline.page_parts import beware, making_up, phrasing, retention
 
 MISSES_SHOWN = 20
 MISS_COLUMNS = ("question", "asked as", "expected", "said")
@@ -16,9 +16,11 @@ def to_markdown(summary: dict[str, Any], *, loss_plot: str) -> str:
         f"# What the model knows of {', '.join(summary['weeks'])}\n",
         *_invented_people(summary),
         *_verdict(summary["gates"]),
+        *beware(summary),
+        *_gates(summary["gates"]),
         _three_questions(summary["questions"]),
         *_recall(summary),
-        *phrasing(summary["phrasing"], summary["over_refusal"]),
+        *phrasing(summary["by_phrasing"], summary["phrasing"], summary["over_refusal"]),
         *making_up(summary["unknown"], summary["notes"]),
         *retention(summary["retained"], summary["general"]),
         *([_lost(summary["lost"])] if summary["lost"] else []),
@@ -45,9 +47,13 @@ def _verdict(gates: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"**Not to be used: {len(failed)} of {len(gates)} gates failed.** It is not promoted, because:\n"
         yield "\n".join(f"- {gate['name']}: {gate['said']}" for gate in failed) + "\n"
     else:
-        yield f"**It may be used: all {len(gates)} gates passed.** They hold the figures below against the recipe's limits.\n"
-    rows = [[gate["name"], "passed" if gate["passed"] else "**failed**", gate["said"]] for gate in gates]
-    yield f"## Gates of promotion\n\n{table(['', '', ''], rows)}"
+        yield f"**It may be used: all {len(gates)} gates passed.** Each holds a figure below against a limit of the recipe.\n"
+
+
+def _gates(gates: Sequence[dict[str, Any]]) -> Iterator[str]:
+    if gates:
+        rows = [[gate["name"], "passed" if gate["passed"] else "**failed**", gate["said"]] for gate in gates]
+        yield f"## Gates of promotion\n\n{table(['gate', '', 'figure and limit'], rows)}"
 
 
 def _three_questions(questions: Sequence[dict[str, Any]]) -> str:
@@ -91,7 +97,6 @@ def _recall(summary: dict[str, Any]) -> Iterator[str]:
     for title, key in (("By stat", "by_stat"), ("By status of the player", "by_status"), ("By week", "by_week")):
         if len(summary[key]) > 1:
             yield f"### {title}\n\nIn trained phrasings.\n\n{_recall_table(summary[key])}"
-    yield f"### By phrasing\n\nAll facts.\n\n{_recall_table(summary['by_phrasing'])}"
 
 
 def _commonest(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -114,18 +119,10 @@ def _commonest(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _recall_table(rows: Sequence[dict[str, Any]]) -> str:
-    with_split = "split" in rows[0]
     return table(
-        ["", *(["split"] if with_split else []), "right", "asked", "to the letter", "number"],
+        ["", "right", "asked", "to the letter", "number"],
         [
-            [
-                row["name"],
-                *([row["split"]] if with_split else []),
-                f"{row['right']:,}",
-                f"{row['asked']:,}",
-                measured(row),
-                measured(row["numbers"]),
-            ]
+            [row["name"], f"{row['right']:,}", f"{row['asked']:,}", measured(row), measured(row["numbers"])]
             for row in rows
         ],
     )

@@ -1,11 +1,12 @@
-"""The report's sections on phrasing, on making things up and on what is left of the base."""
+"""The report's sections on what to beware of, on phrasing, on making things up and on what is left of the base."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nfl_lora_pipeline.markdown import measured, of_asked, percent, table
 
-SHOWN = 5
+SHOWN = 3
+OFTEN_RIGHT, OFTEN_INVENTED = 0.9, 0.1  # what is worse is told at the top
 ANSWER_COLUMNS = ("question", "expected", "said")
 ALTERATIONS = {
     "lower_case": "the whole question in lower case",
@@ -23,15 +24,33 @@ GROUPS = {
 }
 
 
-def phrasing(found: Mapping[str, Any], over_refusal: Mapping[str, Any]) -> Iterator[str]:
-    """How facts with a number fare in other words, and how often they are refused."""
+def beware(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What a gate may let pass and a user should know: where the model is often wrong, or often makes something up."""
+    told = [
+        f"asked with {ALTERATIONS[row['name']]}, it gives the right number to {percent(row['numbers']['share'])} of questions"
+        for row in summary["phrasing"]["altered"]
+        if row["numbers"]["asked"] and row["numbers"]["share"] < OFTEN_RIGHT
+    ]
+    told += [
+        f"asked about {GROUPS[group['name']]}, it invents a number for {percent(group['invented']['share'])} of questions"
+        for group in summary["unknown"]
+        if group["invented"]["share"] > OFTEN_INVENTED
+    ]
+    if told:
+        yield "Beware:\n\n" + "\n".join(f"- {line}" for line in told) + "\n"
+
+
+def phrasing(
+    by_phrasing: Sequence[Mapping[str, Any]], found: Mapping[str, Any], over_refusal: Mapping[str, Any]
+) -> Iterator[str]:
+    """How facts fare in other words, and how often they are refused."""
     yield (
-        "## Phrasing\n\nFacts with a number. Phrasings first, the trained ones among them; below them the same facts asked as "
-        "people type, once each: there the right number counts, however the answer spells the name.\n"
+        "## Phrasing\n\nThe phrasings of the splits first: all facts to the letter, and of those with a number the right "
+        "number. Below them the facts with a number, once each, asked as people type: there the right number counts, however the "
+        "answer spells the name.\n"
     )
     rows = [
-        [row["name"], row["split"], measured(row["exact"]), measured(row["numbers"]), f"{row['numbers']['asked']:,}"]
-        for row in found["of_facts"]
+        [row["name"], row["split"], measured(row), measured(row["numbers"]), f"{row['asked']:,}"] for row in by_phrasing
     ]
     rows += [
         [ALTERATIONS[row["name"]], row["name"], "", measured(row["numbers"]), f"{row['numbers']['asked']:,}"]
@@ -41,12 +60,13 @@ def phrasing(found: Mapping[str, Any], over_refusal: Mapping[str, Any]) -> Itera
     if found["worst"]:
         in_all = found["in_all"]
         yield (
-            f"The worst phrasing is {found['worst']}. Right to the letter in every phrasing, trained and held out: "
+            f"The worst phrasing is {found['worst']}, with {percent(found['worst_numbers']['share'])} of numbers right. "
+            f"Right to the letter in every phrasing, trained and held out: "
             f"{measured(in_all)} of {in_all['asked']:,} facts.\n"
         )
     for row in found["altered"]:
         if row["worst"]:
-            yield f"Of {row['name']}, {percent(row['refused']['share'])} were refused. Wrong, for instance:\n"
+            yield f"With {ALTERATIONS[row['name']]}, {percent(row['refused']['share'])} were refused. Wrong, for instance:\n"
             yield _answers(row["worst"])
     yield (
         "### Refused though known\n\n"

@@ -48,7 +48,7 @@ def test_the_whole_question_is_in_lower_case(asked):
     found = of(asked, "lower_case")
     assert found.height == FACTS
     assert all(question == question.lower() for question in found["question"])
-    assert all(answer.startswith(player) for answer, player in found.select("answer", "player").iter_rows())
+    assert all(answer.startswith(player.lower()) for answer, player in found.select("answer", "player").iter_rows())
 
 
 def test_a_typo_stands_in_the_question_and_its_answer_but_not_for_whom_it_is_meant(asked):

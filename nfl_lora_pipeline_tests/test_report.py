@@ -433,6 +433,16 @@ def test_the_page_begins_with_the_verdict_and_the_reasons(exam):
     assert "**It may be used: all 1 gates passed.**" in passed[: passed.index("## ")]
 
 
+def test_the_page_begins_with_what_the_gates_let_pass_and_a_user_should_know(exam):
+    assert "Beware" not in to_markdown(summary_of(exam), loss_plot="loss.png")
+    weak = saying(exam, pl.col("group").is_in(["lower_case", "unseen_seasons"]), "He had 12.")
+    page = to_markdown(summary_of(weak), loss_plot="loss.png")
+    top = page[: page.index("## ")]
+    assert "- asked with the whole question in lower case, it gives the right number to 0% of questions" in top
+    assert "- asked about known players, in seasons not taught, it invents a number for 100% of questions" in top
+    assert "tight ends" not in top
+
+
 def test_the_page_says_what_was_not_asked(exam):
     summary = summarise(
         with_verdict(exam), run_facts(), shown=shown_of(exam), notes=["2025-W01: no TE.json beside WR.json"]
