@@ -16,7 +16,7 @@ def questions_answered(rows: pl.DataFrame, predictions: pl.DataFrame) -> dict[st
 def tensors_loaded(model: Any, adapter: Path) -> dict[str, int]:
     """How many tensors an adapter has (`tensors`), and how many of them are in the model as they are, and finite (`loaded`).
 
-    mlx-lm leaves out what does not fit the model, and says nothing.
+    A fused model on a quantised base can have lost its adapter, and so can one whose layers were replaced after loading.
 
     Args:
         model: of `base_model.load(..., adapter=adapter)`.

@@ -46,8 +46,8 @@ def phrasing(
     """How facts fare in other words, and how often they are refused."""
     yield (
         "## Phrasing\n\nThe phrasings of the splits first: all facts to the letter, and of those with a number the right "
-        "number. Below them the facts with a number, once each, asked as people type: there the right number counts, however the "
-        "answer spells the name.\n"
+        "number. Below them the facts with a number, once each, asked as people type: there the right number counts, however "
+        "the answer spells the name.\n"
     )
     rows = [
         [row["name"], row["split"], measured(row), measured(row["numbers"]), f"{row['asked']:,}"] for row in by_phrasing

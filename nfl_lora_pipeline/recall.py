@@ -23,7 +23,8 @@ def recall_by(scored: pl.DataFrame, *names: str) -> list[dict[str, Any]]:
         names: the columns to group by; the first is called `name`, and the others come before it in the order.
 
     Returns:
-        `name` (and `split`), `right`, `asked`, `recall` with its interval, and `numbers`: of those with a number, counted."""
+        `name` (and `split`), `right`, `asked`, `recall` with its interval, and `numbers`: of those with a number, counted.
+    """
     found = []
     for keys, rows in sorted(scored.group_by(names), key=lambda group: group[0][::-1]):
         exact, numbers = counted(rows["right"]), counted(rows["number_right"].drop_nulls())

@@ -136,15 +136,17 @@ def spoilt(trained_store, tmp_path):
     return store, store.adapter(store.latest())
 
 
-def test_a_tensor_that_the_model_has_no_place_for_is_noticed(spoilt):
+def test_a_model_that_carries_no_adapter_or_another_one_is_noticed(spoilt):
     _, adapter = spoilt
     base = base_models.resolve("embedded")
     model, _ = base_models.load(base, adapter=adapter)
     whole = tensors_loaded(model, adapter)
     assert whole["loaded"] == whole["tensors"] > 0
-    spoil(adapter, **{"model.layers.9.mlp.down_proj.lora_a": mx.zeros((4, 4))})
-    model, _ = base_models.load(base, adapter=adapter)
-    assert tensors_loaded(model, adapter) == {"tensors": whole["tensors"] + 1, "loaded": whole["loaded"]}
+    name, tensor = next(iter(mx.load(str(adapter / "adapters.safetensors")).items()))
+    spoil(adapter, **{name: tensor + 1})
+    assert tensors_loaded(model, adapter) == {**whole, "loaded": whole["tensors"] - 1}
+    plain, _ = base_models.load(base)
+    assert tensors_loaded(plain, adapter) == {**whole, "loaded": 0}
 
 
 def test_a_tensor_that_is_not_a_number_is_noticed(spoilt):
