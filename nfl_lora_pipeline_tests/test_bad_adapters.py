@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from nfl_lora_pipeline import base_model as base_models
+from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.report import _passed
 from nfl_lora_pipeline.base_model import BaseModelError
 from nfl_lora_pipeline.examination import Exam, report_on_latest
@@ -21,10 +22,8 @@ from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.training import train_adapter
 from nfl_lora_pipeline.wording import load_templates
 
-from nfl_lora_pipeline.assets import versions  # isort: skip
-
 STATS = ["receiving_yards"]
-ENOUGH_STEPS = 96  # to be sure of a wrong answer
+ENOUGH_STEPS = 64  # to be sure of a wrong answer
 
 
 @dataclass(frozen=True)
