@@ -27,7 +27,8 @@ def measured(counted: Mapping[str, Any]) -> str:
     """A share of `intervals.counted` with its interval: "98.9% (98.3 to 99.3)"."""
     if counted["share"] is None:
         return "-"
-    return f"{percent(counted['share'])} ({100 * counted['low']:.1f} to {100 * counted['high']:.1f})"
+    low, high = min(counted["low"], 0.999), counted["high"]  # an interval never begins at all
+    return f"{percent(counted['share'])} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def of_asked(counted: Mapping[str, Any]) -> str:
