@@ -8,17 +8,20 @@ import polars as pl
 
 from nfl_lora_pipeline.files import replacing_folder
 from nfl_lora_pipeline.page import to_markdown
-
-__all__ = ["read_report", "to_markdown", "write_report"]
+from nfl_lora_pipeline.presentation import present
 
 
 def write_report(folder: Path, summary: dict[str, Any], predictions: pl.DataFrame, plot: bytes) -> None:
-    """Write `report.md`, `report.json`, `predictions.parquet` and `loss.png`, all or none."""
+    """Write `report.md`, `report.html`, `report.json`, `predictions.parquet` and the pictures, all or none.
+
+    What commands had added to the report that this one replaces stays in it.
+    """
     with replacing_folder(folder) as unfinished:
         (unfinished / "loss.png").write_bytes(plot)
-        (unfinished / "report.md").write_text(to_markdown(summary, loss_plot="loss.png"), encoding="utf-8")
         (unfinished / "report.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         predictions.write_parquet(unfinished / "predictions.parquet")
+        markdown = to_markdown(summary, loss_plot="loss.png")
+        present(unfinished, markdown, predictions, before=folder if folder.is_dir() else None)
 
 
 def read_report(folder: Path, *, evaluation_code: str) -> tuple[dict[str, Any], pl.DataFrame, bytes] | None:

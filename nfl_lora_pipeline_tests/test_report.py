@@ -197,14 +197,15 @@ def test_the_page_names_what_was_trained(predictions):
 
 def test_the_report_is_written_whole(predictions, tmp_path):
     summary = summary_of(predictions)
-    write_report(tmp_path / "report", summary, predictions, b"old")
-    write_report(tmp_path / "report", summary, predictions, b"png")
+    write_report(tmp_path / "report", summary, with_verdict(predictions), b"old")
+    write_report(tmp_path / "report", summary, with_verdict(predictions), b"png")
     names = sorted(path.name for path in (tmp_path / "report").iterdir())
-    assert names == ["loss.png", "predictions.parquet", "report.json", "report.md"]
+    pictures = ["loss.png", "margins.png", "recall.png"]
+    assert names == sorted([*pictures, "predictions.parquet", "report.html", "report.json", "report.md"])
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
     assert (tmp_path / "report" / "loss.png").read_bytes() == b"png"
     assert json.loads((tmp_path / "report" / "report.json").read_text()) == json.loads(json.dumps(summary))
-    assert pl.read_parquet(tmp_path / "report" / "predictions.parquet").equals(predictions)
+    assert pl.read_parquet(tmp_path / "report" / "predictions.parquet").equals(with_verdict(predictions))
     assert "](loss.png)" in (tmp_path / "report" / "report.md").read_text()
 
 
@@ -267,22 +268,22 @@ def test_the_page_says_which_gate_failed_and_why(predictions):
 
 def test_a_whole_report_by_the_same_code_is_read_back(predictions, tmp_path):
     summary = summary_of(predictions)
-    write_report(tmp_path / "report", summary, predictions, b"png")
+    write_report(tmp_path / "report", summary, with_verdict(predictions), b"png")
     read = read_report(tmp_path / "report", evaluation_code="1")
     assert read is not None
     assert (read[0], read[2]) == (json.loads(json.dumps(summary)), b"png")
-    assert read[1].equals(predictions)
+    assert read[1].equals(with_verdict(predictions))
 
 
 @pytest.mark.parametrize("name", ["report.json", "predictions.parquet", "loss.png"])
 def test_a_report_that_is_not_whole_is_none(predictions, tmp_path, name):
-    write_report(tmp_path / "report", summary_of(predictions), predictions, b"png")
+    write_report(tmp_path / "report", summary_of(predictions), with_verdict(predictions), b"png")
     (tmp_path / "report" / name).unlink()
     assert read_report(tmp_path / "report", evaluation_code="1") is None
 
 
 def test_a_truncated_report_or_one_by_other_code_is_none(predictions, tmp_path):
-    write_report(tmp_path / "report", summary_of(predictions), predictions, b"png")
+    write_report(tmp_path / "report", summary_of(predictions), with_verdict(predictions), b"png")
     assert read_report(tmp_path / "report", evaluation_code="2") is None
     for name in ("predictions.parquet", "report.json"):
         file = tmp_path / "report" / name
