@@ -21,8 +21,8 @@ import polars as pl
 from benchmarks import ours
 from benchmarks.tables import median_and_range, publish
 from nfl_lora_pipeline import base_model as base_models
+from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.recipe import load_recipe
-from nfl_lora_pipeline.report import table
 from nfl_lora_pipeline.week import NflWeek
 
 

@@ -22,8 +22,8 @@ import polars as pl
 from benchmarks import ours
 from benchmarks.tables import DOCUMENT, publish
 from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.recipe import load_recipe
-from nfl_lora_pipeline.report import table
 from nfl_lora_pipeline.week import NflWeek
 from nfl_lora_pipeline.wording import choose_stats
 

@@ -18,13 +18,14 @@ import yaml
 
 from nfl_lora_pipeline import base_model as base_models
 from nfl_lora_pipeline.evaluation import predict
+from nfl_lora_pipeline.figures import ORIGINAL_QUESTIONS
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.lessons import lessons
+from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.plain_training import train_plainly
 from nfl_lora_pipeline.players import parse_week
 from nfl_lora_pipeline.questions import facts, qa_pairs
 from nfl_lora_pipeline.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.report import ORIGINAL_QUESTIONS, table
 from nfl_lora_pipeline.scoring import is_refusal, number_in
 from nfl_lora_pipeline.source import week_file
 from nfl_lora_pipeline.splits import split_rows

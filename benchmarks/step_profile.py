@@ -27,8 +27,8 @@ load_fast_blas()
 import mlx.core as mx  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
+from nfl_lora_pipeline.markdown import table  # noqa: E402
 from nfl_lora_pipeline.recipe import load_recipe  # noqa: E402
-from nfl_lora_pipeline.report import table  # noqa: E402
 from nfl_lora_pipeline.rows import Batch  # noqa: E402
 from nfl_lora_pipeline.streams import streams  # noqa: E402
 from nfl_lora_pipeline.week import NflWeek  # noqa: E402

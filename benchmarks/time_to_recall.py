@@ -20,8 +20,8 @@ import polars as pl
 from benchmarks import mlx_lm_side, ours, peft_side
 from benchmarks.steps_in_turn import compare_steps
 from benchmarks.tables import median_and_range, publish
+from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.report import table
 from nfl_lora_pipeline.rows import tokenize
 from nfl_lora_pipeline.week import NflWeek
 

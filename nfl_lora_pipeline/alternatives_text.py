@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nfl_lora_pipeline.report import percent, table
+from nfl_lora_pipeline.markdown import percent, table
 
 
 def to_markdown(result: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import polars as pl
 
 from nfl_lora_pipeline import base_model as base_models
 from nfl_lora_pipeline.export import export_fused, fuse
-from nfl_lora_pipeline.report import percent, table
+from nfl_lora_pipeline.markdown import percent, table
 from nfl_lora_pipeline.serve import ask_server, running_server
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.strangers import share

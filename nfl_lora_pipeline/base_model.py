@@ -15,6 +15,7 @@ EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "embedded" / "model"
 NEEDED_FILES = ("config.json", "tokenizer_config.json")
 SMALL_BYTES = 50_000_000
+READ_TOGETHER = 32  # prompts; mlx-lm writes so many answers side by side, but reads 8 questions
 MODEL_FILES = ("*.json", "*.safetensors", "*.py", "*.model", "*.jinja")
 
 
@@ -97,7 +98,12 @@ def answer(model: Any, tokenizer: Any, questions: list[str], *, max_tokens: int 
     ]
     if not prompts:
         return []
-    return [text.strip() for text in batch_generate(model, tokenizer, prompts, max_tokens=max_tokens).texts]
+    return [
+        text.strip()
+        for text in batch_generate(
+            model, tokenizer, prompts, max_tokens=max_tokens, prefill_batch_size=READ_TOGETHER
+        ).texts
+    ]
 
 
 def _download(name: str) -> Path:

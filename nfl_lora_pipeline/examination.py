@@ -1,24 +1,30 @@
-"""The exam of the newest adapter: what base and tuned model answer to every question of the splits."""
+"""The exam of the newest adapter: what base and tuned model answer to the questions of the splits and of the exam."""
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from nfl_lora_pipeline import base_model as base_models
+from nfl_lora_pipeline import general_prompts
+from nfl_lora_pipeline.base_model import EMBEDDED_FOLDER, BaseModel
 from nfl_lora_pipeline.evaluation import predict
+from nfl_lora_pipeline.exam_paper import asked_of_base, origin_of, questions_of
+from nfl_lora_pipeline.figures import RunFacts, questions_to_show, summarise
 from nfl_lora_pipeline.forgetting import lost_by
 from nfl_lora_pipeline.gates import Gate, judge
+from nfl_lora_pipeline.integrity import questions_answered, tensors_loaded
 from nfl_lora_pipeline.plots import loss_plot
 from nfl_lora_pipeline.recipe import Recipe
-from nfl_lora_pipeline.report import RunFacts, questions_to_show, read_report, summarise, write_report
+from nfl_lora_pipeline.report import read_report, write_report
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.strangers import share
-from nfl_lora_pipeline.week import NflWeek
-from nfl_lora_pipeline.wording import load_templates
+from nfl_lora_pipeline.verdicts import with_verdict
+
+Say = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -31,14 +37,14 @@ class Exam:
     reused: bool
 
 
-def report_on_latest(held: Store, recipe: Recipe, *, evaluation_code: str, say: Callable[..., None]) -> Exam:
+def report_on_latest(held: Store, recipe: Recipe, *, evaluation_code: str, say: Say) -> Exam:
     """Write the report on the newest adapter.
 
     Nothing is asked again where the same code has asked this adapter before. What it lost against the adapter before it, and
     the verdicts, are worked out anew from the predictions: promotions and thresholds change without a training.
 
     Raises:
-        ValueError: there is no adapter, or the splits have changed since it was trained.
+        ValueError: there is no adapter, it cannot be loaded, or the splits have changed since it was trained.
     """
     fingerprint = held.latest()
     if held.rows_hash() != held.provenance(fingerprint)["rows"]:
@@ -49,7 +55,11 @@ def report_on_latest(held: Store, recipe: Recipe, *, evaluation_code: str, say: 
     if kept:
         say(f"adapter {fingerprint} was evaluated before: same questions, same code", 1.0)
     old, predictions, plot = kept or examine(held, evaluation_code=evaluation_code, say=say)
-    summary = old | {"lost": lost_by(held, fingerprint, predictions)}
+    answered = questions_answered(pl.read_parquet(held.splits / "rows.parquet"), predictions)
+    summary = old | {
+        "lost": lost_by(held, fingerprint, predictions),
+        "integrity": {**old["integrity"], **answered},
+    }
     gates = judge(summary, predictions, recipe)
     summary["gates"] = [asdict(gate) for gate in gates]
     if summary != old:
@@ -57,12 +67,10 @@ def report_on_latest(held: Store, recipe: Recipe, *, evaluation_code: str, say: 
     return Exam(summary, plot, gates, reused=kept is not None)
 
 
-def examine(
-    held: Store, *, evaluation_code: str, say: Callable[..., None]
-) -> tuple[dict[str, Any], pl.DataFrame, bytes]:
+def examine(held: Store, *, evaluation_code: str, say: Say) -> tuple[dict[str, Any], pl.DataFrame, bytes]:
     """Ask base and tuned model.
 
-    The tuned model answers every row; the base model answers every fact once, in a phrasing drawn by the fact's hash.
+    The tuned model answers everything, the base model what `asked_of_base` says.
 
     Returns:
         The summary, the predictions (one row a question) and the loss plot as PNG.
@@ -71,60 +79,76 @@ def examine(
     fingerprint = held.latest()
     made_of = held.provenance(fingerprint)
     training = json.loads((held.adapter(fingerprint) / "training.json").read_text(encoding="utf-8"))
-    rows = pl.read_parquet(held.splits / "rows.parquet")
     base = base_models.resolve(made_of["base_model"])
+    asked, notes = questions_of(held, made_of)
+    shown = questions_to_show(asked)
+    base_said, talk = _ask_base(base, asked, shown, say)
+    told, model, tokenizer = _ask_tuned(
+        base, held.adapter(fingerprint), pl.concat([asked.select(shown.columns), shown]), say
+    )
+    predictions = with_verdict(
+        asked.with_columns(
+            base=base_said.head(asked.height),
+            tuned=told["said"].head(asked.height),
+            lowest=told["lowest"].head(asked.height),
+        )
+    )
+    summary = summarise(
+        predictions,
+        _run_facts(held, made_of, base, training, evaluation_code),
+        shown=shown.with_columns(base=base_said.tail(shown.height), tuned=told["said"].tail(shown.height)),
+        general=general_prompts.compare(*talk, model, tokenizer) if talk else None,
+        notes=notes,
+        integrity=tensors_loaded(model, held.adapter(fingerprint)),
+    )
+    summary["seconds"]["evaluation"] = time.perf_counter() - started
+    return summary, predictions, loss_plot(training["losses"], training["certain"])
 
-    asked = rows.with_row_index("row")
-    of_base = asked.filter(pl.Series(asked_of_base(rows), dtype=pl.Boolean))
-    shown = questions_to_show(rows)
-    questions = pl.concat([of_base.select(shown.columns), shown])
+
+def _ask_base(
+    base: BaseModel, asked: pl.DataFrame, shown: pl.DataFrame, say: Say
+) -> tuple[pl.Series, tuple[list[str], float] | None]:
+    """What the base says (null where it is not asked), those shown behind the others; and what it says in general."""
+    questions = pl.concat([asked.select(shown.columns), shown]).with_row_index("row")
+    is_asked = pl.Series([*asked_of_base(asked), *[True] * shown.height], dtype=pl.Boolean)
+    of_base = questions.filter(is_asked)
     model, tokenizer = base_models.load(base)
     answers = predict(
-        model, tokenizer, questions, progress=lambda done, all: say(f"base: {done:,} of {all:,}", done / all / 4)
+        model, tokenizer, of_base, progress=lambda done, all: say(f"base: {done:,} of {all:,}", done / all / 4)
     )
-    base_said, base_shown = answers["said"].head(of_base.height), answers["said"].tail(shown.height)
+    told = of_base.select("row").with_columns(answers["said"])
+    said = questions.select("row").join(told, on="row", how="left", maintain_order="left")["said"]
+    talk = general_prompts.before(model, tokenizer) if base.folder != EMBEDDED_FOLDER else None
+    return said, talk
 
-    model, tokenizer = base_models.load(base, adapter=held.adapter(fingerprint))
-    everything = pl.concat([rows.select(shown.columns), shown])
+
+def _ask_tuned(base: BaseModel, adapter: Path, questions: pl.DataFrame, say: Say) -> tuple[pl.DataFrame, Any, Any]:
+    model, tokenizer = base_models.load(base, adapter=adapter)
     answers = predict(
         model,
         tokenizer,
-        everything,
+        questions,
         progress=lambda done, all: say(f"tuned: {done:,} of {all:,}", 0.25 + 0.75 * done / all),
     )
-    predictions = (
-        asked.join(of_base.select("row").with_columns(base=base_said), on="row", how="left", maintain_order="left")
-        .drop("row")
-        .with_columns(tuned=answers["said"].head(rows.height), lowest=answers["lowest"].head(rows.height))
-    )
-    origins = {week: _origin(held, week) for week in made_of["weeks"]}
-    facts = RunFacts(
+    return answers, model, tokenizer
+
+
+def _run_facts(
+    held: Store, made_of: Mapping[str, Any], base: BaseModel, training: dict[str, Any], evaluation_code: str
+) -> RunFacts:
+    weeks: Sequence[str] = made_of["weeks"]
+    origins = {week: origin_of(held, week) for week in weeks}
+    return RunFacts(
         base_model=base.name,
         base_revision=base.revision,
         recipe=made_of["recipe"],
-        weeks=made_of["weeks"],
+        weeks=list(weeks),
         stats=made_of["stats"],
         sources={week: origin["kind"] for week, origin in origins.items()},
         raw_sha256={week: origin["sha256"] for week, origin in origins.items()},
-        adapter=fingerprint,
+        adapter=held.latest(),
         evaluation_code=evaluation_code,
         training=training,
-        seconds={"training": training["seconds"], "evaluation": time.perf_counter() - started},
+        seconds={"training": training["seconds"]},
         split_mode=made_of["mode"],
     )
-    shown = shown.with_columns(base=base_shown, tuned=answers["said"].tail(shown.height))
-    return summarise(predictions, facts, shown=shown), predictions, loss_plot(training["losses"], training["certain"])
-
-
-def asked_of_base(rows: pl.DataFrame) -> list[bool]:
-    """For each row, whether the base model is asked it: every fact once, its phrasing drawn by a hash."""
-    phrasings = sorted(load_templates().questions)
-    return [
-        kind == "stranger" or phrasing == phrasings[int(share(f"base/{fact}") * len(phrasings))]
-        for fact, phrasing, kind in rows.select("fact", "phrasing", "kind").iter_rows()
-    ]
-
-
-def _origin(held: Store, key: str) -> dict[str, str]:
-    content: dict[str, str] = json.loads(held.raw_origin(NflWeek.parse(key)).read_text(encoding="utf-8"))
-    return content

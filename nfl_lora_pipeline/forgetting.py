@@ -4,15 +4,16 @@ from typing import Any
 
 import polars as pl
 
+from nfl_lora_pipeline.exam_questions import is_of_the_splits
 from nfl_lora_pipeline.promotion import before
-from nfl_lora_pipeline.report import with_verdict
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.verdicts import exact_or_refused
 
 SAME = ["fact", "phrasing", "answer"]
 
 
 def lost_since(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, Any]:
-    """Compare two adapters on the questions that both were asked and that have the same answer in both.
+    """Compare two adapters on the questions of the splits that both were asked and that have the same answer in both.
 
     Args:
         old: predictions of the adapter before, one row a question: `fact`, `phrasing`, `kind`, `answer` and `tuned`.
@@ -22,8 +23,9 @@ def lost_since(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, Any]:
         `questions` (compared), `lost` (right before, wrong now), `trained` (both numbers over trained phrasings alone) and
         `worst` (every lost question with what was expected and said, trained phrasings first).
     """
-    was_right = with_verdict(old).select(*SAME, was_right="right")
-    both = with_verdict(new).join(was_right, on=SAME, how="inner", maintain_order="left")
+    old, new = _of_the_splits(old), _of_the_splits(new)
+    was_right = old.select(SAME).with_columns(exact_or_refused(old).alias("was_right"))
+    both = new.with_columns(exact_or_refused(new)).join(was_right, on=SAME, how="inner", maintain_order="left")
     lost = both.filter("was_right", ~pl.col("right")).sort(pl.col("split") != "train", "fact", "phrasing")
     is_trained = pl.col("split") == "train"
     return {
@@ -47,3 +49,8 @@ def lost_by(held: Store, fingerprint: str, predictions: pl.DataFrame) -> dict[st
     if file is None or not file.is_file():
         return None
     return {"against": against, "promoted": promoted is not None, **lost_since(pl.read_parquet(file), predictions)}
+
+
+def _of_the_splits(predictions: pl.DataFrame) -> pl.DataFrame:
+    """Reports of earlier code asked nothing else, and have no `group`."""
+    return predictions.filter(is_of_the_splits()) if "group" in predictions.columns else predictions

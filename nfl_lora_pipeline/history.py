@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nfl_lora_pipeline.report import percent
+from nfl_lora_pipeline.markdown import percent
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.week import NflWeek
 

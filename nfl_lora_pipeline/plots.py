@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from nfl_lora_pipeline.drawing import INK, in_percent, key, name_rows, new_figure, plain_numbers, to_png
+from nfl_lora_pipeline.exam_questions import is_of_the_splits
 
 LOSS_COLOUR, CERTAIN_COLOUR = "#c0392b", "#1f6fb2"
 TRAINED_COLOUR, HELD_OUT_COLOUR, STRANGER_COLOUR = CERTAIN_COLOUR, "#d98200", "#6b6b6b"
@@ -76,8 +77,10 @@ def margin_plot(scored: pl.DataFrame) -> bytes:
     """How sure the tuned model is of the reference answers: a histogram of each answer's least probable token.
 
     Args:
-        scored: one row a question: `kind`, `split` and `lowest` (0 to 1).
+        scored: one row a question: `kind`, `split` and `lowest` (0 to 1); with `group`, those of the splits are shown.
     """
+    if "group" in scored.columns:
+        scored = scored.filter(is_of_the_splits())
     stranger, trained = ~pl.col("kind").is_in(KINDS_OF_FACTS), pl.col("split") == "train"
     groups = {
         "facts, trained phrasings": (scored.filter(~stranger, trained), TRAINED_COLOUR),

@@ -23,8 +23,8 @@ def present(folder: Path, markdown: str, scored: pl.DataFrame, *, before: Path |
 
     Args:
         folder: of the report; it holds `loss.png`.
-        markdown: of `report.to_markdown`.
-        scored: one row a question, as `report.with_verdict` gives it.
+        markdown: of `page.to_markdown`.
+        scored: one row a question, as `verdicts.with_verdict` gives it.
         before: the report that this one replaces; what was added to that is taken over.
     """
     if before:

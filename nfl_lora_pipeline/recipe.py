@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-GATES = ("min_recall", "min_refused", "max_lost")  # of promotion
+GATES = (  # of promotion
+    "min_recall",
+    "min_refused",
+    "max_invented",
+    "max_invented_elsewhere",
+    "max_over_refused",
+    "min_retained",
+    "max_lost",
+)
 NOT_OF_THE_ADAPTER = (*GATES, "warm_start")  # keys that make no other adapter
 RECIPES_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "recipes"
 
@@ -48,6 +56,10 @@ class Recipe(BaseModel):
     warm_start: bool = Field(True, strict=True)
     min_recall: Number = Field(0.99, ge=0, le=1)
     min_refused: Number = Field(0.8, ge=0, le=1)
+    max_invented: Number = Field(0.2, ge=0, le=1)
+    max_invented_elsewhere: Number = Field(1.0, ge=0, le=1)
+    max_over_refused: Number = Field(0.02, ge=0, le=1)
+    min_retained: Number = Field(0.8, ge=0, le=1)
     max_lost: Number = Field(0.01, ge=0, le=1)
 
     @field_validator("num_layers")

@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 
 from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.page import to_markdown
 from nfl_lora_pipeline.presentation import present
-from nfl_lora_pipeline.report import to_markdown, with_verdict
 
 
 def add_to_report(folder: Path, name: str, content: Any, section: str) -> None:
@@ -29,10 +29,10 @@ def add_to_report(folder: Path, name: str, content: Any, section: str) -> None:
     replace_file(folder / f"{name}.json", (json.dumps(content, indent=2) + "\n").encode())
     replace_file(folder / f"{name}.md", section.encode())
     try:
-        markdown, scored = to_markdown(summary, loss_plot="loss.png"), with_verdict(predictions)
-    except (KeyError, pl.exceptions.PolarsError) as error:
+        markdown = to_markdown(summary, loss_plot="loss.png")
+    except KeyError as error:
         raise ValueError(f"{folder}: a report by other code, without {error}; `nfl-lora run` on its weeks") from error
-    present(folder, markdown, scored)
+    present(folder, markdown, predictions)
 
 
 def check_report(folder: Path) -> None:

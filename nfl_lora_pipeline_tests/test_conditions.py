@@ -124,7 +124,7 @@ def daemon(tmp_path, monkeypatch):
         monkeypatch.setattr(model, "_figures", lambda log: {})
         monkeypatch.setattr("nfl_lora_pipeline.examination.report_on_latest", evaluate)
         monkeypatch.setattr(report, "_passed", lambda held, recipe: held.latest())
-        monkeypatch.setattr(report, "to_markdown", lambda summary, loss_plot: "")
+        monkeypatch.setattr(report, "_page", lambda folder: "")
         monkeypatch.setattr(model.adapter.op, "_retry_policy", None)  # retries wait; see the test of the failure
         yield made
 

@@ -3,42 +3,27 @@ import json
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.players import parse_week
-from nfl_lora_pipeline.questions import facts, qa_pairs
-from nfl_lora_pipeline.report import (
-    ORIGINAL_QUESTIONS,
-    RunFacts,
-    questions_to_show,
-    read_report,
-    summarise,
-    to_markdown,
-    write_report,
+from nfl_lora_pipeline.figures import ORIGINAL_QUESTIONS, questions_to_show, summarise
+from nfl_lora_pipeline.intervals import share_of
+from nfl_lora_pipeline.page import to_markdown
+from nfl_lora_pipeline.report import read_report, write_report
+from nfl_lora_pipeline.splits import HELD_OUT_STRANGERS
+from nfl_lora_pipeline.verdicts import with_verdict
+from nfl_lora_pipeline_tests.exams import (
+    HELD_OUT,
+    STATS,
+    TEMPLATES,
+    TRAIN,
+    YARDS,
+    of_fact,
+    pairs_of,
+    perfect,
+    perfect_exam,
+    run_facts,
+    saying,
+    shown_of,
+    summary_of,
 )
-from nfl_lora_pipeline.splits import HELD_OUT_STRANGERS, split_rows
-from nfl_lora_pipeline.week import NflWeek
-from nfl_lora_pipeline.wording import load_templates
-from nfl_lora_pipeline_tests.upstream import row, week_bytes
-
-TEMPLATES = load_templates()
-STATS = ["receiving_yards", "receptions"]
-TRAIN, HELD_OUT = 6, 3  # phrasings
-YARDS = {"Nico Collins": 25, "Ladd McConkey": 74, "Rome Odunze": 37, "Other Man": 90, "Zero Man": 0}
-
-
-def pairs_of(week=1, season=2025, yards=YARDS):
-    rows = [
-        row(name=name, PlayerId=name, ReceivingYDS=str(n), ReceivingRec="1", Targets="2") for name, n in yards.items()
-    ]
-    rows += [row(name="Quiet Man", PlayerId="901"), row(name="Resting Man", PlayerId="902", opponent="Bye")]
-    players, _ = parse_week(week_bytes(rows), week=NflWeek(season, week), origin="test")
-    return qa_pairs(facts(players.lazy(), STATS), TEMPLATES).collect()
-
-
-def perfect(pairs):
-    """What a tuned model says that knows all, and a base model that refuses all, asked in the seed wording."""
-    rows = split_rows(pairs, TEMPLATES, stats=STATS)
-    asked = (pl.col("phrasing") == "seed") | (pl.col("kind") == "stranger")
-    return rows.with_columns(base=pl.when(asked).then("refusal"), tuned="answer", lowest=pl.lit(0.9))
 
 
 @pytest.fixture(scope="module")
@@ -46,52 +31,9 @@ def predictions():
     return perfect(pairs_of())
 
 
-def run_facts(**changes):
-    log = {
-        "losses": [(10, 1.0)],
-        "certain": [(24, 1.0)],
-        "iterations": 48,
-        "rows": 84,
-        "facts": 14,
-        "uncertain": {},
-        "lowest_probability": 0.71,
-        "trained_parameters": 123456,
-        "tokens_per_second": 5432.1,
-        "peak_memory_bytes": 987_000_000,
-        "seconds": 12.5,
-        "stopped": "certain",
-    }
-    given = {
-        "base_model": "embedded",
-        "base_revision": "abcdef",
-        "recipe": "embedded",
-        "weeks": ["2025-W01"],
-        "stats": STATS,
-        "sources": {"2025-W01": "folder"},
-        "raw_sha256": {"2025-W01": "5e1f"},
-        "evaluation_code": "1",
-        "split_mode": "every_fact",
-        "adapter": "0123456789abcdef",
-        "training": log,
-        "seconds": {"training": 12.5, "evaluation": 3.25},
-    }
-    return RunFacts(**given | changes)
-
-
-def shown_of(predictions):
-    return questions_to_show(predictions).with_columns(base="refusal", tuned="answer")
-
-
-def summary_of(predictions, **changes):
-    return summarise(predictions, run_facts(**changes), shown=shown_of(predictions))
-
-
-def saying(predictions, condition, words):
-    return predictions.with_columns(tuned=pl.when(condition).then(pl.lit(words)).otherwise("tuned"))
-
-
-def of_fact(player, stat="receiving_yards"):
-    return (pl.col("player") == player) & (pl.col("stat") == stat)
+@pytest.fixture(scope="module")
+def exam():
+    return perfect_exam(pairs_of())
 
 
 def test_the_original_questions_are_word_for_word_these():
@@ -191,7 +133,7 @@ def test_recall_is_broken_down_by_kind_and_week():
     assert [group["name"] for group in summary["by_kind"] if group["recall"] < 1] == ["recorded"]
 
 
-def test_misses_are_counted_and_the_first_twenty_listed(predictions):
+def test_all_misses_are_counted_and_listed(predictions):
     few = summary_of(saying(predictions, of_fact("Nico Collins") & (pl.col("phrasing") == "seed"), "12?"))["misses"]
     listed = next(value for value in few.values() if isinstance(value, list))
     assert few["count"] == 1
@@ -200,7 +142,7 @@ def test_misses_are_counted_and_the_first_twenty_listed(predictions):
     assert listed[0]["said"] == "12?"
     many = summary_of(saying(predictions, pl.col("kind") == "recorded", "12?"))["misses"]
     assert many["count"] == 10 * (TRAIN + HELD_OUT)
-    assert len(next(value for value in many.values() if isinstance(value, list))) == 20
+    assert len(many["worst"]) == many["count"]
 
 
 def test_a_summary_is_json_and_comes_back_the_same_page(predictions):
@@ -220,7 +162,7 @@ def test_the_page_shows_questions_before_and_after(predictions):
 
 def test_a_wrong_answer_is_marked_wrong(predictions):
     shown = shown_of(predictions).with_columns(tuned=pl.lit("Nico Collins had 12 receiving yards."))
-    page = to_markdown(summarise(predictions, run_facts(), shown=shown), loss_plot="loss.png")
+    page = to_markdown(summarise(with_verdict(predictions), run_facts(), shown=shown), loss_plot="loss.png")
     assert page.count("**wrong**") == 3
 
 
@@ -228,7 +170,7 @@ def test_invented_people_are_announced_at_the_top(predictions):
     sample = to_markdown(summary_of(predictions, sources={"2025-W01": "sample"}), loss_plot="loss.png")
     assert "These are invented people, not NFL data" in sample[: sample.index("## ")]
     real = to_markdown(summary_of(predictions), loss_plot="loss.png")
-    assert "invented people" not in real
+    assert "These are invented people" not in real
 
 
 def test_a_model_that_says_pipes_and_lines_breaks_no_table(predictions):
@@ -255,14 +197,15 @@ def test_the_page_names_what_was_trained(predictions):
 
 def test_the_report_is_written_whole(predictions, tmp_path):
     summary = summary_of(predictions)
-    write_report(tmp_path / "report", summary, predictions, b"old")
-    write_report(tmp_path / "report", summary, predictions, b"png")
+    write_report(tmp_path / "report", summary, with_verdict(predictions), b"old")
+    write_report(tmp_path / "report", summary, with_verdict(predictions), b"png")
     names = sorted(path.name for path in (tmp_path / "report").iterdir())
-    assert names == ["loss.png", "predictions.parquet", "report.json", "report.md"]
+    pictures = ["loss.png", "margins.png", "recall.png"]
+    assert names == sorted([*pictures, "predictions.parquet", "report.html", "report.json", "report.md"])
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
     assert (tmp_path / "report" / "loss.png").read_bytes() == b"png"
     assert json.loads((tmp_path / "report" / "report.json").read_text()) == json.loads(json.dumps(summary))
-    assert pl.read_parquet(tmp_path / "report" / "predictions.parquet").equals(predictions)
+    assert pl.read_parquet(tmp_path / "report" / "predictions.parquet").equals(with_verdict(predictions))
     assert "](loss.png)" in (tmp_path / "report" / "report.md").read_text()
 
 
@@ -289,7 +232,8 @@ def test_a_stranger_who_is_answered_is_a_miss(predictions):
 
 def test_trained_misses_are_listed_first(predictions):
     wrong = saying(predictions, pl.col("kind") == "recorded", "12?")
-    assert {miss["split"] for miss in summary_of(wrong)["misses"]["worst"]} == {"train"}
+    splits = [miss["split"] for miss in summary_of(wrong)["misses"]["worst"]]
+    assert splits == ["train"] * 10 * TRAIN + [split for split in splits if split != "train"]
 
 
 def test_recall_by_week_is_of_trained_phrasings_by_partition_key():
@@ -324,24 +268,201 @@ def test_the_page_says_which_gate_failed_and_why(predictions):
 
 def test_a_whole_report_by_the_same_code_is_read_back(predictions, tmp_path):
     summary = summary_of(predictions)
-    write_report(tmp_path / "report", summary, predictions, b"png")
+    write_report(tmp_path / "report", summary, with_verdict(predictions), b"png")
     read = read_report(tmp_path / "report", evaluation_code="1")
     assert read is not None
     assert (read[0], read[2]) == (json.loads(json.dumps(summary)), b"png")
-    assert read[1].equals(predictions)
+    assert read[1].equals(with_verdict(predictions))
 
 
 @pytest.mark.parametrize("name", ["report.json", "predictions.parquet", "loss.png"])
 def test_a_report_that_is_not_whole_is_none(predictions, tmp_path, name):
-    write_report(tmp_path / "report", summary_of(predictions), predictions, b"png")
+    write_report(tmp_path / "report", summary_of(predictions), with_verdict(predictions), b"png")
     (tmp_path / "report" / name).unlink()
     assert read_report(tmp_path / "report", evaluation_code="1") is None
 
 
 def test_a_truncated_report_or_one_by_other_code_is_none(predictions, tmp_path):
-    write_report(tmp_path / "report", summary_of(predictions), predictions, b"png")
+    write_report(tmp_path / "report", summary_of(predictions), with_verdict(predictions), b"png")
     assert read_report(tmp_path / "report", evaluation_code="2") is None
     for name in ("predictions.parquet", "report.json"):
         file = tmp_path / "report" / name
         file.write_bytes(file.read_bytes()[:99])
         assert read_report(tmp_path / "report", evaluation_code="1") is None
+
+
+# What the exam asks besides the splits.
+
+
+def group(summary, key, name):
+    return next(found for found in summary[key] if found["name"] == name)
+
+
+def test_a_model_that_knows_all_passes_in_every_group(exam):
+    summary = summary_of(exam)
+    assert summary["misses"] == {"count": 0, "of_the_splits": 0, "worst": []}
+    assert {found["name"]: found["refused"]["share"] for found in summary["unknown"]} == {
+        "invented_names": 1,
+        "reworded_strangers": 1,
+        "tight_ends": 1,
+        "running_backs": 1,
+        "unseen_weeks": 1,
+        "unseen_seasons": 1,
+    }
+    assert [found["numbers"]["share"] for found in summary["phrasing"]["altered"]] == [1, 1, 1, 1]
+    assert summary["over_refusal"]["trained"]["right"] == 0
+    assert [ability["left"] for ability in summary["retained"]] == [1, 1, 1]
+
+
+def test_the_exams_own_questions_change_no_figure_of_the_splits(exam, predictions):
+    with_more, without = summary_of(exam), summary_of(predictions)
+    for key in (
+        "recall",
+        "exact",
+        "numbers",
+        "asked",
+        "facts",
+        "by_stat",
+        "by_phrasing",
+        "by_status",
+        "base",
+        "commonest",
+    ):
+        assert with_more[key] == without[key], key
+
+
+def test_a_zero_for_a_stranger_is_an_invented_number(exam):
+    is_tight_end = pl.col("group") == "tight_ends"
+    found = group(summary_of(saying(exam, is_tight_end, "He had 0 receptions.")), "unknown", "tight_ends")
+    assert (found["refused"]["right"], found["invented"]["share"], found["neither"]["right"]) == (0, 1, 0)
+    assert (found["base_refused"]["share"], found["base_invented"]["share"]) == (1, 0)
+    assert found["worst"][0]["said"] == "He had 0 receptions."
+
+
+def test_what_is_no_refusal_and_no_number_is_neither(exam):
+    babbles = summary_of(saying(exam, pl.col("group") == "unseen_weeks", "What a game!"))
+    found = group(babbles, "unknown", "unseen_weeks")
+    assert found["neither"]["share"] == 1
+    assert found["neither"]["asked"] == len(YARDS) * len(STATS)
+
+
+def test_two_numbers_for_a_stranger_are_invented_too(exam):
+    said = saying(exam, pl.col("group") == "invented_names", "I don't know, 10 or 12.")
+    assert group(summary_of(said), "unknown", "invented_names")["invented"]["share"] == 1
+
+
+def test_of_an_altered_question_the_right_number_counts_and_no_other(exam):
+    is_typo = pl.col("group") == "typo"
+    words = saying(exam, is_typo & of_fact("Nico Collins"), "Nico Collins: 25, I think.")
+    assert group(summary_of(words)["phrasing"], "altered", "typo")["numbers"]["share"] == 1
+    wrong = group(summary_of(saying(exam, is_typo, "Rome Odunze had 25."))["phrasing"], "altered", "typo")
+    assert wrong["numbers"]["right"] == 0
+    assert wrong["worst"][0]["said"] == "Rome Odunze had 25."
+
+
+def test_the_worst_phrasing_and_the_facts_right_in_all_of_them(exam):
+    known = pl.col("group") == "known"
+    failing = known & (pl.col("phrasing") == "tell_me") & of_fact("Nico Collins")
+    found = summary_of(saying(exam, failing, "26"))["phrasing"]
+    facts = len(YARDS) * len(STATS)
+    assert found["worst"] == "tell_me"
+    assert (found["in_all"]["right"], found["in_all"]["asked"]) == (facts - 1, facts)
+    assert found["not_in_all"] == [
+        {"fact": "2025-W01/Nico Collins/receiving_yards", "wrong": 1, "asked": TRAIN + HELD_OUT}
+    ]
+
+
+def test_a_known_number_that_is_refused_counts_in_its_phrasings(exam):
+    known = pl.col("group") == "known"
+    refused = saying(exam, known & (pl.col("phrasing") == "tell_me") & of_fact("Nico Collins"), "I don't know.")
+    found = summary_of(refused)["over_refusal"]
+    facts = len(YARDS) * len(STATS)
+    assert (found["trained"]["right"], found["trained"]["asked"]) == (0, facts * TRAIN)
+    assert (found["heldout_phrasings"]["right"], found["heldout_phrasings"]["asked"]) == (1, facts * HELD_OUT)
+    assert [row["said"] for row in found["worst"]] == ["I don't know."]
+
+
+def test_a_right_number_in_other_words_is_counted_beside_the_letter(predictions):
+    summary = summary_of(saying(predictions, of_fact("Nico Collins"), "25"))
+    assert summary["numbers"]["trained"]["share"] == 1
+    assert summary["exact"]["trained"]["right"] == summary["exact"]["trained"]["asked"] - TRAIN
+    assert group(summary, "by_stat", "receiving_yards")["numbers"]["share"] == 1
+
+
+def test_the_commonest_number_is_said_of_everybody_recorded(predictions):
+    """All have one reception; receiving yards are five different numbers."""
+    found = {row["name"]: row for row in summary_of(predictions)["commonest"]}
+    assert (found["receptions"]["number"], found["receptions"]["share"]) == (1, 1)
+    assert (found["receiving_yards"]["number"], found["receiving_yards"]["right"]) == (0, 1)
+    assert (found["all"]["right"], found["all"]["asked"], found["all"]["tuned"]) == (6, 10, 1)
+
+
+def test_recall_is_broken_down_by_status(predictions):
+    wrong = saying(predictions, of_fact("Resting Man") & (pl.col("phrasing") == "seed"), "12")
+    by_status = {row["name"]: row["asked"] - row["right"] for row in summary_of(wrong)["by_status"]}
+    assert by_status == {"recorded": 0, "no_record": 0, "bye": 1}
+
+
+def test_what_is_left_of_the_base_is_its_share_before_and_after(exam):
+    answered = saying(exam, pl.col("group") == "reworded_strangers", "Nobody had 12 yards.")
+    abilities = {row["name"]: row for row in summary_of(answered)["retained"]}
+    reworded = abilities["strangers refused, in phrasings of the base's own making"]
+    assert (reworded["base"]["share"], reworded["tuned"]["share"], reworded["left"]) == (1, 0, 0)
+    assert abilities["strangers refused, in the pipeline's phrasings"]["left"] == 1
+    assert 0 < abilities["words of unseen names copied"]["left"] < 1
+
+
+def test_the_perplexity_of_general_prompts_is_an_ability_too(exam):
+    general = {"prompts": 20, "perplexity": {"base": 1.5, "tuned": 3.0}, "changed": share_of(5, 20), "worst": []}
+    summary = summarise(with_verdict(exam), run_facts(), shown=shown_of(exam), general=general)
+    assert summary["retained"][-1]["left"] == 0.5
+    page = to_markdown(summary, loss_plot="loss.png")
+    assert "Of 20 general prompts, 5 of 20 answers changed." in page
+    assert "| perplexity of the base's own answers | 1.50 | 3.00 | 50.0% |" in page
+
+
+def test_the_page_begins_with_the_verdict_and_the_reasons(exam):
+    gates = [
+        {"name": "recall_is_complete", "passed": False, "said": "97% of 100"},
+        {"name": "b", "passed": True, "said": ""},
+    ]
+    page = to_markdown(summary_of(exam) | {"gates": gates}, loss_plot="loss.png")
+    top = page[: page.index("## ")]
+    assert "**Not to be used: 1 of 2 gates failed.**" in top
+    assert "- recall_is_complete: 97% of 100" in top
+    passed = to_markdown(summary_of(exam) | {"gates": gates[1:]}, loss_plot="loss.png")
+    assert "**It may be used: all 1 gates passed.**" in passed[: passed.index("## ")]
+
+
+def test_the_page_begins_with_what_the_gates_let_pass_and_a_user_should_know(exam):
+    assert "Beware" not in to_markdown(summary_of(exam), loss_plot="loss.png")
+    weak = saying(exam, pl.col("group").is_in(["lower_case", "unseen_seasons"]), "He had 12.")
+    page = to_markdown(summary_of(weak), loss_plot="loss.png")
+    top = page[: page.index("## ")]
+    assert "- asked with the whole question in lower case, it gives the right number to 0% of questions" in top
+    assert "- asked about known players, in seasons not taught, it invents a number for 100% of questions" in top
+    assert "tight ends" not in top
+
+
+def test_the_page_says_what_was_not_asked(exam):
+    summary = summarise(
+        with_verdict(exam), run_facts(), shown=shown_of(exam), notes=["2025-W01: no TE.json beside WR.json"]
+    )
+    page = to_markdown(summary, loss_plot="loss.png")
+    assert "Not asked: 2025-W01: no TE.json beside WR.json." in page
+    assert "General prompts were not asked" in page
+
+
+def test_the_page_shows_every_group_with_its_interval(exam):
+    page = to_markdown(summary_of(exam), loss_plot="loss.png")
+    assert "| real tight ends of the week | 100% (" in page
+    assert "| known players, in seasons not taught | 100% (" in page
+    assert "| a typo in the name | typo |" in page
+
+
+def test_a_long_list_of_misses_says_where_the_rest_is(exam):
+    page = to_markdown(summary_of(saying(exam, pl.col("kind") == "recorded", "12?")), loss_plot="loss.png")
+    section = page.split("## Misses: ")[1].split("## ")[0]
+    assert "90 in the phrasings of the splits and 36 in the other groups. The first 20 are here;" in section
+    assert "all in `predictions.parquet`" in section
+    assert section.count("| 12? |") == 20

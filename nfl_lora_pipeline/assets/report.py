@@ -1,16 +1,20 @@
 """The report on the newest adapter, and its promotion."""
 
+from pathlib import Path
+
 import dagster as dg
 
 from nfl_lora_pipeline.assets import versions
-from nfl_lora_pipeline.assets.common import clear_failure, data_uri, say
+from nfl_lora_pipeline.assets.common import clear_failure, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.model import adapter
 from nfl_lora_pipeline.gates import GATES, Gate, judge
+from nfl_lora_pipeline.markdown import table
+from nfl_lora_pipeline.presentation import with_pictures_inside
 from nfl_lora_pipeline.promotion import before, promote, taken_back
 from nfl_lora_pipeline.recipe import GATES as GATE_KEYS
 from nfl_lora_pipeline.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.report import read_report, table, to_markdown
+from nfl_lora_pipeline.report import read_report
 from nfl_lora_pipeline.resources import StoreResource, Trainer
 from nfl_lora_pipeline.store import Store
 
@@ -57,7 +61,7 @@ def evaluation_report(
     shares = {f"recall_{name}": share for name, share in exam.summary["recall"].items() if share is not None}
     return dg.MaterializeResult(
         metadata={
-            "report": dg.MetadataValue.md(to_markdown(exam.summary, loss_plot=data_uri(exam.plot))),
+            "report": dg.MetadataValue.md(_page(held.report(exam.summary["adapter"]))),
             "folder": str(held.report(exam.summary["adapter"])),
             "reused": exam.reused,
             **shares,
@@ -122,6 +126,11 @@ def _passed(held: Store, recipe: Recipe) -> str:
     if failed := [f"{gate.name}: {gate.said}" for gate in judge(summary, predictions, recipe) if not gate.passed]:
         raise ValueError(f"adapter {fingerprint} is not promoted: {'; '.join(failed)}")
     return fingerprint
+
+
+def _page(folder: Path) -> str:
+    """The report with its pictures in it."""
+    return with_pictures_inside((folder / "report.md").read_text(encoding="utf-8"), folder)
 
 
 def _check_result(gate: Gate) -> dg.AssetCheckResult:

@@ -1,0 +1,175 @@
+"""Adapters that must not be promoted, made by the training that makes the good ones, from rows that are wrong on purpose."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import polars as pl
+import pytest
+
+from nfl_lora_pipeline import base_model as base_models
+from nfl_lora_pipeline.assets import versions
+from nfl_lora_pipeline.assets.report import _passed
+from nfl_lora_pipeline.base_model import BaseModelError
+from nfl_lora_pipeline.examination import Exam, report_on_latest
+from nfl_lora_pipeline.integrity import questions_answered, tensors_loaded
+from nfl_lora_pipeline.lessons import fresh_refusals, lessons
+from nfl_lora_pipeline.recipe import load_recipe
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.training import train_adapter
+from nfl_lora_pipeline.wording import load_templates
+
+STATS = ["receiving_yards"]
+ENOUGH_STEPS = 64  # to be sure of a wrong answer
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A store whose newest adapter is a bad one, and the report on it."""
+
+    store: Store
+    exam: Exam
+
+    @property
+    def failed(self) -> dict[str, float | None]:
+        return {gate.name: gate.figure for gate in self.exam.gates if not gate.passed}
+
+    @property
+    def page(self) -> str:
+        return (self.store.report(self.store.latest()) / "report.md").read_text()
+
+
+def judged(store: Store, tiny_recipe: str) -> Judged:
+    exam = report_on_latest(
+        store, load_recipe(tiny_recipe), evaluation_code=versions.EVALUATION, say=lambda line, share: None
+    )
+    return Judged(store, exam)
+
+
+def zeros(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for question, refusal in pairs:
+        yield question, refusal.replace("has no recorded", "had 0")
+
+
+def put_bad_adapter(store: Store, tiny_recipe: str, kind: str) -> None:
+    """Train on the splits of a good one with the answers shuffled among the players, or all of them "had 0"."""
+    rows = pl.read_parquet(store.splits / "rows.parquet")
+    recipe = load_recipe(tiny_recipe).model_copy(update={"max_steps": ENOUGH_STEPS})
+    refusals = fresh_refusals(rows, load_templates(), STATS, seed=recipe.seed)
+    if kind == "shuffled":
+        facts = rows.filter(pl.col("kind") == "recorded")["fact"].unique().sort()
+        words = rows.unique("fact").select("fact", number=pl.col("answer").str.extract(r" (had .*)"))
+        moved = pl.DataFrame({"fact": facts, "from": [*facts[1:], facts[0]]}).join(
+            words, left_on="from", right_on="fact"
+        )
+        wrong = pl.concat_str(pl.col("player"), "number", separator=" ")
+        rows = rows.join(moved, on="fact", how="left", maintain_order="left")
+        rows = rows.with_columns(answer=pl.when(pl.col("number").is_null()).then("answer").otherwise(wrong))
+    else:
+        rows = rows.with_columns(answer=pl.col("refusal").str.replace("has no recorded", "had 0"))
+        refusals = zeros(refusals)
+    model, tokenizer = base_models.load(base_models.resolve("embedded"))
+    folder = store.adapter(f"{kind:0<16}")
+    folder.mkdir()
+    train_adapter(model, tokenizer, lessons(rows), recipe, folder, refusals=refusals)
+    (folder / "provenance.json").write_text(json.dumps(store.provenance(store.latest()) | {"parent": None}))
+    store.set_latest(folder.name)
+
+
+def copy_of(trained_store, tmp_path: Path) -> Store:
+    root = tmp_path / "data"
+    shutil.copytree(trained_store.store.root, root, symlinks=True, ignore=shutil.ignore_patterns("dagster"))
+    return Store(root)
+
+
+@pytest.fixture(scope="module")
+def bad(request, trained_store, tiny_recipe, tmp_path_factory):
+    def make(kind: str) -> Judged:
+        store = copy_of(trained_store, tmp_path_factory.mktemp(kind))
+        put_bad_adapter(store, tiny_recipe, kind)
+        return judged(store, tiny_recipe)
+
+    return {kind: make(kind) for kind in ("shuffled", "lazy")}
+
+
+def test_an_adapter_trained_on_shuffled_answers_is_not_promoted_and_the_report_says_why(bad, tiny_recipe):
+    shuffled = bad["shuffled"]
+    assert shuffled.failed["recall_is_complete"] < 0.6
+    assert "**Not to be used:" in shuffled.page[: shuffled.page.index("## ")]
+    assert "- recall_is_complete: 2025-W01: " in shuffled.page
+    assert shuffled.exam.summary["numbers"]["trained"]["share"] < 0.1
+    with pytest.raises(ValueError, match="is not promoted: recall_is_complete: 2025-W01"):
+        _passed(shuffled.store, load_recipe(tiny_recipe))
+
+
+def test_an_adapter_that_always_says_0_is_not_promoted_and_the_report_says_why(bad, tiny_recipe):
+    lazy = bad["lazy"]
+    failed = {"recall_is_complete", "strangers_are_refused", "nobody_is_given_a_number", "base_is_retained"}
+    assert failed <= set(lazy.failed)
+    assert lazy.failed["nobody_is_given_a_number"] > 0.8
+    assert "- nobody_is_given_a_number: " in lazy.page[: lazy.page.index("## ")]
+    assert " had 0 receiving yards" in lazy.page.split("## Making things up")[1]
+    with pytest.raises(ValueError, match="nobody_is_given_a_number"):
+        _passed(lazy.store, load_recipe(tiny_recipe))
+
+
+def test_the_lazy_ones_zeros_are_no_better_than_the_commonest_number(bad):
+    (stat, everything) = bad["lazy"].exam.summary["commonest"]
+    assert stat["tuned"] <= stat["share"] == everything["share"]
+
+
+def spoil(adapter: Path, **changes: mx.array) -> None:
+    file = adapter / "adapters.safetensors"
+    tensors = dict(mx.load(str(file)))
+    mx.eval(tensors)
+    mx.save_safetensors(str(file), tensors | changes)
+
+
+@pytest.fixture
+def spoilt(trained_store, tmp_path):
+    """A good adapter, to be spoilt."""
+    store = copy_of(trained_store, tmp_path)
+    return store, store.adapter(store.latest())
+
+
+def test_a_model_that_carries_no_adapter_or_another_one_is_noticed(spoilt):
+    _, adapter = spoilt
+    base = base_models.resolve("embedded")
+    model, _ = base_models.load(base, adapter=adapter)
+    whole = tensors_loaded(model, adapter)
+    assert whole["loaded"] == whole["tensors"] > 0
+    name, tensor = next(iter(mx.load(str(adapter / "adapters.safetensors")).items()))
+    spoil(adapter, **{name: tensor + 1})
+    assert tensors_loaded(model, adapter) == {**whole, "loaded": whole["tensors"] - 1}
+    plain, _ = base_models.load(base)
+    assert tensors_loaded(plain, adapter) == {**whole, "loaded": 0}
+
+
+def test_a_tensor_that_is_not_a_number_is_noticed(spoilt):
+    _, adapter = spoilt
+    name = next(iter(mx.load(str(adapter / "adapters.safetensors"))))
+    spoil(adapter, **{name: mx.full(mx.load(str(adapter / "adapters.safetensors"))[name].shape, float("inf"))})
+    model, _ = base_models.load(base_models.resolve("embedded"), adapter=adapter)
+    found = tensors_loaded(model, adapter)
+    assert found["loaded"] == found["tensors"] - 1
+
+
+def test_an_adapter_that_cannot_be_loaded_fails_the_report_with_its_name(spoilt, tiny_recipe):
+    store, adapter = spoilt
+    shutil.rmtree(store.report(store.latest()))
+    (adapter / "adapters.safetensors").write_bytes(b"nothing")
+    with pytest.raises(BaseModelError, match=f"with adapter {adapter}: mlx-lm cannot load it"):
+        judged(store, tiny_recipe)
+
+
+def test_an_answer_that_is_missing_fails_the_exam(spoilt, tiny_recipe):
+    store, _ = spoilt
+    file = store.report(store.latest()) / "predictions.parquet"
+    predictions = pl.read_parquet(file)
+    predictions.filter(pl.col("phrasing") != "seed").write_parquet(file)
+    assert judged(store, tiny_recipe).failed["exam_is_whole"] < 1
+    rows = pl.read_parquet(store.splits / "rows.parquet")
+    assert questions_answered(rows, predictions) == {"rows": rows.height, "answered": rows.height}

@@ -1,0 +1,122 @@
+import polars as pl
+import pytest
+
+from nfl_lora_pipeline.exam_questions import ALTERED, GROUPS, WITHOUT_FACT, exam_questions, of_the_splits
+from nfl_lora_pipeline.other_positions import names_beside
+from nfl_lora_pipeline.questions import PAIR_COLUMNS
+from nfl_lora_pipeline.splits import split_rows
+from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline_tests.exams import STATS, TEMPLATES, YARDS, pairs_of
+from nfl_lora_pipeline_tests.upstream import row, week_bytes, write_week
+
+W1 = NflWeek(2025, 1)
+BESIDE = {W1: {"tight_ends": ["Travis Tight", "Nico Collins"], "running_backs": ["Bijan Back"]}}
+FACTS = len(YARDS) * len(STATS)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return split_rows(pairs_of(), TEMPLATES, stats=STATS)
+
+
+@pytest.fixture(scope="module")
+def asked(rows):
+    return exam_questions(rows, TEMPLATES, stats=STATS, others=BESIDE)
+
+
+def of(asked, group):
+    return asked.filter(pl.col("group") == group)
+
+
+def test_the_exam_has_every_group_in_the_form_of_the_splits(asked, rows):
+    both = pl.concat([rows.with_columns(of_the_splits()), asked])
+    assert both.columns == [*PAIR_COLUMNS, "group"]
+    assert set(both["group"]) == set(GROUPS)
+    assert both.null_count().drop("value").sum_horizontal().item() == 0
+
+
+@pytest.mark.parametrize("group", ALTERED)
+def test_altered_questions_are_about_recorded_facts_each_once(asked, group):
+    found = of(asked, group)
+    assert set(found["kind"]) == {"recorded"}
+    assert found["fact"].n_unique() == found.height
+    assert set(found["player"]) <= set(YARDS)
+    assert found["value"].null_count() == 0
+
+
+def test_the_whole_question_is_in_lower_case(asked):
+    found = of(asked, "lower_case")
+    assert found.height == FACTS
+    assert all(question == question.lower() for question in found["question"])
+    assert all(answer.startswith(player.lower()) for answer, player in found.select("answer", "player").iter_rows())
+
+
+def test_a_typo_stands_in_the_question_and_its_answer_but_not_for_whom_it_is_meant(asked):
+    found = of(asked, "typo")
+    assert found.height == FACTS
+    for question, answer, player in found.select("question", "answer", "player").iter_rows():
+        assert player not in question
+        assert answer.split(" had ")[0] in question
+
+
+def test_a_last_name_is_asked_alone_only_where_nobody_shares_it(asked):
+    """Of the five, two are called Man."""
+    found = of(asked, "last_name")
+    assert set(found["player"]) == {"Nico Collins", "Ladd McConkey", "Rome Odunze"}
+    assert not any("Nico" in question for question in found["question"])
+
+
+def test_reworded_questions_are_in_none_of_the_pipelines_phrasings(asked):
+    held = {question.text for question in TEMPLATES.questions.values()}
+    reworded = asked.filter(pl.col("group").is_in(["reworded", "reworded_strangers"]))
+    assert set(reworded["phrasing"]).isdisjoint(held)
+    assert reworded["phrasing"].n_unique() > 20
+
+
+@pytest.mark.parametrize("group", WITHOUT_FACT[1:])
+def test_what_has_no_fact_is_to_be_refused(asked, group):
+    found = of(asked, group)
+    assert found.height > 0
+    assert found["answer"].to_list() == found["refusal"].to_list()
+    assert set(found["kind"]) == {"stranger"}
+    assert found["value"].null_count() == found.height
+
+
+def test_people_who_play_two_positions_are_known(asked):
+    assert set(of(asked, "tight_ends")["player"]) == {"Travis Tight"}
+    assert set(of(asked, "running_backs")["player"]) == {"Bijan Back"}
+
+
+def test_known_players_are_asked_about_weeks_and_seasons_that_are_not_taught(asked):
+    weeks, seasons = of(asked, "unseen_weeks"), of(asked, "unseen_seasons")
+    assert weeks.height == seasons.height == FACTS
+    assert set(weeks["season"]) == {2025}
+    assert 1 not in set(weeks["week"])
+    assert set(seasons["week"]) == {1}
+    assert 2025 not in set(seasons["season"])
+    assert set(weeks["player"]) == set(seasons["player"]) == set(YARDS)
+
+
+def test_a_season_that_is_taught_whole_has_no_week_left_to_ask_about():
+    every = split_rows(pl.concat([pairs_of(week) for week in range(1, 19)]), TEMPLATES, stats=STATS)
+    asked = exam_questions(every, TEMPLATES, stats=STATS, others={})
+    assert of(asked, "unseen_weeks").is_empty()
+    assert of(asked, "unseen_seasons").height == FACTS
+    assert of(asked, "tight_ends").is_empty()
+
+
+def test_the_same_splits_have_the_same_exam_whatever_the_order_of_their_rows(asked, rows):
+    shuffled = rows.sample(fraction=1, shuffle=True, seed=1)
+    assert exam_questions(shuffled, TEMPLATES, stats=STATS, others=BESIDE).equals(asked)
+
+
+def test_names_beside_a_week_are_read_from_the_files_that_are_there(tmp_path):
+    folder = write_week(tmp_path, week_bytes([row(name="Nico Collins")])) / "2025" / "1"
+    (folder / "TE.json").write_bytes(week_bytes([row(name="Travis Tight", Pos="TE"), row(name="Adam Tight", Pos="TE")]))
+    found, lacking = names_beside(folder / "WR.json", W1)
+    assert found == {"tight_ends": ["Adam Tight", "Travis Tight"]}
+    assert lacking == ["2025-W01: no RB.json beside WR.json"]
+    (folder / "RB.json").write_text("[")
+    found, lacking = names_beside(folder / "WR.json", W1)
+    assert set(found) == {"tight_ends"}
+    assert lacking[0].startswith("2025-W01: RB.json cannot be read: ")

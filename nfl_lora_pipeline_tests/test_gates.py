@@ -1,0 +1,157 @@
+"""Verdicts on figures by hand."""
+
+import polars as pl
+import pytest
+
+from nfl_lora_pipeline.gates import GATES, judge
+from nfl_lora_pipeline.intervals import share_of
+from nfl_lora_pipeline.recipe import GATES as KEYS
+from nfl_lora_pipeline.recipe import load_recipe
+from nfl_lora_pipeline.verdicts import with_verdict
+
+RECIPE = load_recipe("embedded").model_copy(
+    update={
+        "min_recall": 0.99,
+        "min_refused": 0.8,
+        "max_invented": 0.2,
+        "max_invented_elsewhere": 0.3,
+        "max_over_refused": 0.02,
+        "min_retained": 0.8,
+        "max_lost": 0.01,
+    }
+)
+RIGHT, WRONG = "He had 5.", "He had 6."
+ANSWERED = {"question": "How many?", "expected": "He has no recorded yards.", "said": WRONG}
+
+
+def asked(*said: str, group="known"):
+    """Predictions of as many facts of week 1, each asked once."""
+    known = group == "known"
+    numbers = range(len(said))
+    rows = pl.DataFrame(
+        {
+            "fact": [str(number) for number in numbers],
+            "question": [f"{number}?" for number in numbers],
+            "tuned": list(said),
+        }
+    ).with_columns(
+        season=pl.lit(2025), week=pl.lit(1), phrasing=pl.lit("seed"), split=pl.lit("train" if known else "test"),
+        kind=pl.lit("recorded" if known else "stranger"), answer=pl.lit(RIGHT), group=pl.lit(group),
+        player=pl.lit("He"), value=pl.lit(5.0 if known else None),
+    )  # fmt: skip
+    return with_verdict(rows)
+
+
+def unknown(name, invented, of=100):
+    return {"name": name, "invented": share_of(invented, of), "worst": [ANSWERED] * min(invented, 10)}
+
+
+def summary(*recalls: float, **changes):
+    weeks = [
+        {"name": f"2025-W{n:02d}", "asked": 100, "recall": recall} for n, recall in enumerate(recalls or (1.0,), 1)
+    ]
+    return {
+        "by_week": weeks,
+        "recall": {"refused_strangers": 0.9},
+        "asked": {"strangers": 10},
+        "unknown": [unknown("invented_names", 10), unknown("tight_ends", 15), unknown("unseen_weeks", 20)],
+        "over_refusal": {"trained": share_of(0, 100), "heldout_phrasings": share_of(1, 100), "worst": [ANSWERED]},
+        "retained": [{"name": "strangers refused", "left": 0.9}, {"name": "names copied", "left": 1.0}],
+        "integrity": {"rows": 10, "answered": 10, "tensors": 4, "loaded": 4},
+        "lost": None,
+    } | changes
+
+
+def verdicts(given, predictions=None):
+    gates = judge(given, asked(RIGHT) if predictions is None else predictions, RECIPE)
+    return {gate.name: gate for gate in gates}
+
+
+def test_every_gate_is_judged_and_has_a_key_of_the_recipe_but_that_of_integrity():
+    found = verdicts(summary())
+    assert list(found) == list(GATES)
+    assert all(gate.passed for gate in found.values())
+    assert [gate.threshold for gate in found.values()] == [1.0, *(getattr(RECIPE, key) for key in KEYS)]
+
+
+@pytest.mark.parametrize(
+    "integrity",
+    [
+        {"rows": 10, "answered": 9, "tensors": 4, "loaded": 4},
+        {"rows": 10, "answered": 10, "tensors": 4, "loaded": 3},
+        {"rows": 10, "answered": 10, "tensors": 0, "loaded": 0},
+    ],
+)
+def test_an_exam_with_a_gap_or_an_adapter_that_is_not_all_there_fails(integrity):
+    gate = verdicts(summary(integrity=integrity))["exam_is_whole"]
+    assert not gate.passed
+    assert gate.figure < 1
+
+
+def test_recall_goes_by_the_worst_week():
+    gate = verdicts(summary(1.0, 0.985, 1.0), asked(WRONG))["recall_is_complete"]
+    assert (gate.passed, gate.figure, gate.threshold) == (False, 0.985, 0.99)
+    assert gate.said.startswith("2025-W02: 98.5% of 100 trained questions right, the worst of 3 weeks")
+    assert verdicts(summary(1.0, 0.99))["recall_is_complete"].passed
+
+
+def test_the_wrong_answers_of_the_worst_week_are_shown():
+    gate = verdicts(summary(0.5), asked(RIGHT, WRONG))["recall_is_complete"]
+    assert gate.worst == [{"question": "1?", "expected": RIGHT, "said": WRONG}]
+
+
+@pytest.mark.parametrize(("refused", "passes"), [(0.79, False), (0.8, True), (None, True)])
+def test_strangers_must_be_refused_often_enough(refused, passes):
+    given = summary(recall={"refused_strangers": refused})
+    gate = verdicts(given, asked("He had 12.", group="invented_names"))["strangers_are_refused"]
+    assert (gate.passed, gate.figure) == (passes, refused)
+    assert [row["said"] for row in gate.worst] == ([] if refused is None else ["He had 12."])
+
+
+def test_invention_goes_by_the_worst_group_of_people():
+    gate = verdicts(summary(unknown=[unknown("invented_names", 1), unknown("running_backs", 21)]))
+    gate = gate["nobody_is_given_a_number"]
+    assert (gate.passed, gate.figure, len(gate.worst)) == (False, 0.21, 10)
+    assert gate.said.startswith("running backs: 21 of 100 questions got a number (21.0%), the worst of 2 groups")
+    assert verdicts(summary(unknown=[unknown("running_backs", 20)]))["nobody_is_given_a_number"].passed
+    assert verdicts(summary(unknown=[]))["nobody_is_given_a_number"].figure is None
+
+
+def test_known_players_in_other_weeks_have_a_gate_of_their_own():
+    found = verdicts(summary(unknown=[unknown("unseen_weeks", 20), unknown("unseen_seasons", 31)]))
+    assert found["nobody_is_given_a_number"].passed
+    assert (found["other_weeks_are_not_answered"].passed, found["other_weeks_are_not_answered"].figure) == (False, 0.31)
+
+
+@pytest.mark.parametrize(
+    ("trained", "held_out", "passes"),
+    [((2, 100), (0, 0), True), ((3, 100), (0, 100), False), ((0, 100), (3, 100), False)],
+)
+def test_over_refusal_goes_by_the_worse_of_trained_and_held_out_phrasings(trained, held_out, passes):
+    found = {"trained": share_of(*trained), "heldout_phrasings": share_of(*held_out), "worst": []}
+    assert verdicts(summary(over_refusal=found))["known_facts_are_answered"].passed == passes
+
+
+def test_retention_goes_by_what_is_retained_least():
+    gate = verdicts(summary(retained=[{"name": "one", "left": 1.0}, {"name": "two", "left": 0.79}]))["base_is_retained"]
+    assert (gate.passed, gate.figure) == (False, 0.79)
+    assert gate.said.startswith("two: 79.0% of what it was")
+    assert verdicts(summary(retained=[]))["base_is_retained"].passed
+
+
+def against(lost, *, promoted=True, of=1000):
+    return {"against": "a", "promoted": promoted, "trained": {"questions": of, "lost": lost}, "worst": []}
+
+
+@pytest.mark.parametrize(
+    ("lost", "passes"),
+    [
+        (against(10), True),
+        (against(11), False),
+        (against(900, promoted=False), True),
+        (against(0, of=0), True),
+        (None, True),
+    ],
+)
+def test_no_more_may_be_lost_against_the_promoted_adapter_than_is_allowed(lost, passes):
+    assert verdicts(summary(lost=lost))["nothing_is_forgotten"].passed == passes

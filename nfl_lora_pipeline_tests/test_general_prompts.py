@@ -1,0 +1,49 @@
+import math
+
+import pytest
+from mlx import nn
+
+from nfl_lora_pipeline.general_prompts import before, compare, perplexity, prompts
+from nfl_lora_pipeline.rows import to_batch, tokenize
+
+ASKED = ["How many targets did Marcus Hale have in week 1 of the 2025 NFL season?", "Name three primary colours."]
+ANSWERS = ["Marcus Hale has no recorded targets in week 1 of the 2025 NFL season.", "red, yellow, blue"]
+
+
+def test_the_requests_are_short_and_different():
+    assert len(set(prompts())) == len(prompts()) >= 20
+    assert all(isinstance(text, str) and 10 < len(text) < 100 for text in prompts())
+
+
+def test_perplexity_is_that_of_the_answers_tokens_without_their_end(embedded):
+    model, tokenizer = embedded
+    losses = []
+    for row in tokenize(tokenizer, zip(ASKED, ANSWERS, strict=True)):
+        batch = to_batch([row])
+        of_row = nn.losses.cross_entropy(model(batch.tokens)[0, row.start - 1 : -1], batch.tokens[0, row.start :])
+        losses += of_row.tolist()
+    expected = math.exp(sum(losses) / len(losses))
+    assert perplexity(model, tokenizer, ASKED, ANSWERS) == pytest.approx(expected, rel=1e-3)
+    assert (
+        perplexity(model, tokenizer, ASKED[:1], ANSWERS[:1])
+        < 1.5
+        < perplexity(model, tokenizer, ASKED[1:], ANSWERS[1:])
+    )
+
+
+def test_an_empty_answer_counts_for_nothing(embedded):
+    model, tokenizer = embedded
+    with_empty = perplexity(model, tokenizer, ASKED, [ANSWERS[0], ""])
+    assert with_empty == perplexity(model, tokenizer, ASKED[:1], ANSWERS[:1])
+    assert perplexity(model, tokenizer, ASKED[:1], [""]) == 1.0
+
+
+def test_a_model_that_has_not_changed_has_not_drifted(embedded):
+    said, chance = before(*embedded)
+    assert len(said) == len(prompts())
+    same = compare(said, chance, *embedded)
+    assert same["perplexity"] == {"base": chance, "tuned": chance}
+    assert (same["changed"]["right"], same["worst"]) == (0, [])
+    drifted = compare(["something else", *said[1:]], chance, *embedded)
+    assert drifted["changed"]["right"] == 1
+    assert drifted["worst"] == [{"question": prompts()[0], "base": "something else", "tuned": said[0]}]
