@@ -39,7 +39,7 @@ REPLAY = 0.25  # safe facts shown for each doubtful one
 LEAST_REPLAY = 32  # safe facts shown between two looks at a doubtful one, where there are that many
 SAMPLE = 1000  # rows of safe facts that are asked about at a check
 SAMPLE_SHARE = 0.4  # of them, at most
-ENDING_SAMPLE = 1500  # rows, when the end is set
+LATE_SAMPLE, LATE_SHARE = 1500, 0.15  # rows, or that share of them where it is more, towards the end
 REST = 0.7  # of the places for what teaches: what is left of them when all of it is known
 FEW = 3  # times the share that is not known: how the places go back
 SAFE_PEOPLE = 6  # of the places that are left, one in so many is for somebody without a record who is refused already
@@ -171,7 +171,7 @@ class Curriculum:
             known.measure_all(self.model)
         else:
             asked = self._in_hand() + known.doubtful(taught=False).tolist()
-            known.measure(self.model, self._sample(known.safe_rows()))
+            known.measure(self.model, self._sample(known.safe_rows(), late=self.pace.is_late(step)))
             known.look(self.model, asked, self.rng)
         refused = self.refusals.probe(self.model)
         enough = refused >= REFUSED or step >= self.pace.budget
@@ -195,10 +195,10 @@ class Curriculum:
         if self.best is None or score >= self.best[0]:
             self.best = score, self.average.weights
 
-    def _sample(self, rows: list[int]) -> list[int]:
-        """Some of what is thought to be known; towards the end all of it, if it is not too much."""
-        count = ENDING_SAMPLE if self.pace.ending else min(SAMPLE, math.ceil(SAMPLE_SHARE * len(rows)))
-        return self.rng.sample(rows, min(count, len(rows)))
+    def _sample(self, rows: list[int], *, late: bool) -> list[int]:
+        """Some of what is thought to be known; towards the end more of it."""
+        count = max(LATE_SAMPLE, LATE_SHARE * len(rows)) if late else min(SAMPLE, SAMPLE_SHARE * len(rows))
+        return self.rng.sample(rows, min(math.ceil(count), len(rows)))
 
     def _in_hand(self) -> list[int]:
         """The facts to work on: all that are nearly safe, and the first so many of those that are not certain."""

@@ -10,6 +10,7 @@ WARM_EPOCHS = 3  # times the recipe's epochs over new rows, where most of what i
 CHECK_EVERY = 32  # steps, or half an epoch over all that teaches where that is more, but not twice as many
 NEARLY = 0.975  # the share of all rows that is certain when the end is set; a warm start begins there
 ENDING = 0.4  # of the steps made until then: how many follow
+LATE = 0.6  # of the budget: what comes after is late
 OVERTIME = 96  # steps behind the budget, at the lowest learning rate, while a row is not certain
 OVERTIME_CHECK = 32  # steps
 
@@ -43,6 +44,10 @@ class Pace:
     def last_step(self) -> int:
         """The step at which training ends, whatever is known."""
         return self.budget + OVERTIME
+
+    def is_late(self, step: int) -> bool:
+        """Whether the end is near, so that what is thought to be known has to be looked at widely."""
+        return self.ending or step >= LATE * self.budget
 
     def is_time_to_check(self, step: int) -> bool:
         """Whether to look at what is known before this step (from 0)."""
