@@ -20,10 +20,10 @@ import polars as pl
 
 from benchmarks import ours
 from benchmarks.tables import median_and_range, publish
-from nfl_lora_pipeline import base_model as base_models
-from nfl_lora_pipeline.markdown import table
-from nfl_lora_pipeline.recipe import load_recipe
-from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline.models import base_model as base_models
+from nfl_lora_pipeline.reports.markdown import table
+from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 
 def ask_alone(base: Path, adapter: Path, question: str) -> tuple[float, str]:

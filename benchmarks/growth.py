@@ -22,10 +22,10 @@ import polars as pl
 from benchmarks import ours
 from benchmarks.tables import DOCUMENT, publish
 from nfl_lora_pipeline.files import replace_file
-from nfl_lora_pipeline.markdown import table
-from nfl_lora_pipeline.recipe import load_recipe
-from nfl_lora_pipeline.week import NflWeek
-from nfl_lora_pipeline.wording import choose_stats
+from nfl_lora_pipeline.lessons.wording import choose_stats
+from nfl_lora_pipeline.reports.markdown import table
+from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 PICTURE = DOCUMENT.with_name("growth.png")
 

@@ -22,7 +22,7 @@ import requests
 from nfl_lora_pipeline.assets.common import nfl_week
 from nfl_lora_pipeline.definitions import defs
 from nfl_lora_pipeline.instance import dagster_home
-from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 LOAD = "import nfl_lora_pipeline.definitions"
 # What the page of a partitioned asset asks for.

@@ -1,6 +1,6 @@
 """`python -m benchmarks.mlx_lm_fast_blas lora ...` is `python -m mlx_lm lora ...` with a fast BLAS loaded first."""
 
-from nfl_lora_pipeline.blas import load_fast_blas
+from nfl_lora_pipeline.models.blas import load_fast_blas
 
 load_fast_blas()
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import polars as pl
 import yaml
 
-from nfl_lora_pipeline import base_model as base_models
-from nfl_lora_pipeline.recipe import Recipe
+from nfl_lora_pipeline.models import base_model as base_models
+from nfl_lora_pipeline.tuning.recipe import Recipe
 
 POLL_SECONDS = 0.2
 ENDLESS = 10_000_000

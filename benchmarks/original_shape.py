@@ -16,22 +16,22 @@ import click
 import polars as pl
 import yaml
 
-from nfl_lora_pipeline import base_model as base_models
-from nfl_lora_pipeline.evaluation import predict
-from nfl_lora_pipeline.figures import ORIGINAL_QUESTIONS
+from nfl_lora_pipeline.exam.figures import ORIGINAL_QUESTIONS
+from nfl_lora_pipeline.exam.scoring import is_refusal, number_in
 from nfl_lora_pipeline.files import replace_file
-from nfl_lora_pipeline.lessons import lessons
-from nfl_lora_pipeline.markdown import table
-from nfl_lora_pipeline.plain_training import train_plainly
-from nfl_lora_pipeline.players import parse_week
-from nfl_lora_pipeline.questions import facts, qa_pairs
-from nfl_lora_pipeline.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.scoring import is_refusal, number_in
-from nfl_lora_pipeline.source import week_file
-from nfl_lora_pipeline.splits import split_rows
-from nfl_lora_pipeline.training_log import TrainingLog
-from nfl_lora_pipeline.week import NflWeek
-from nfl_lora_pipeline.wording import load_templates
+from nfl_lora_pipeline.lessons.lessons import lessons
+from nfl_lora_pipeline.lessons.questions import facts, qa_pairs
+from nfl_lora_pipeline.lessons.splits import split_rows
+from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.models import base_model as base_models
+from nfl_lora_pipeline.models.evaluation import predict
+from nfl_lora_pipeline.reports.markdown import table
+from nfl_lora_pipeline.tuning.plain_training import train_plainly
+from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.tuning.training_log import TrainingLog
+from nfl_lora_pipeline.weeks.players import parse_week
+from nfl_lora_pipeline.weeks.source import week_file
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 WEEK = NflWeek(2025, 1)
 THE_THREE = {"Nico Collins": 25, "Ladd McConkey": 74, "Rome Odunze": 37}

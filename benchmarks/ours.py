@@ -11,29 +11,29 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from nfl_lora_pipeline.blas import load_fast_blas
+from nfl_lora_pipeline.models.blas import load_fast_blas
 
 load_fast_blas()
 
 import mlx.core as mx  # noqa: E402
 from mlx import nn  # noqa: E402
 
-from nfl_lora_pipeline import base_model as base_models  # noqa: E402
-from nfl_lora_pipeline.adaptation import adapt  # noqa: E402
-from nfl_lora_pipeline.evaluation import certainty  # noqa: E402
-from nfl_lora_pipeline.lessons import fresh_refusals, lessons  # noqa: E402
-from nfl_lora_pipeline.players import parse_week  # noqa: E402
-from nfl_lora_pipeline.questions import facts, qa_pairs  # noqa: E402
-from nfl_lora_pipeline.recipe import Recipe  # noqa: E402
-from nfl_lora_pipeline.rows import Batch, TokenRow, by_lanes, to_batch, tokenize  # noqa: E402
-from nfl_lora_pipeline.source import week_file  # noqa: E402
-from nfl_lora_pipeline.splits import split_rows  # noqa: E402
-from nfl_lora_pipeline.streams import streams  # noqa: E402
-from nfl_lora_pipeline.training import recall_loss, train_adapter  # noqa: E402
-from nfl_lora_pipeline.training_log import TrainingLog  # noqa: E402
-from nfl_lora_pipeline.tuner import optimizer_of, uncompiled_on_cpu  # noqa: E402
-from nfl_lora_pipeline.week import NflWeek  # noqa: E402
-from nfl_lora_pipeline.wording import choose_stats, load_templates  # noqa: E402
+from nfl_lora_pipeline.lessons.lessons import fresh_refusals, lessons  # noqa: E402
+from nfl_lora_pipeline.lessons.questions import facts, qa_pairs  # noqa: E402
+from nfl_lora_pipeline.lessons.splits import split_rows  # noqa: E402
+from nfl_lora_pipeline.lessons.wording import choose_stats, load_templates  # noqa: E402
+from nfl_lora_pipeline.models import base_model as base_models  # noqa: E402
+from nfl_lora_pipeline.models.evaluation import certainty  # noqa: E402
+from nfl_lora_pipeline.models.rows import Batch, TokenRow, by_lanes, to_batch, tokenize  # noqa: E402
+from nfl_lora_pipeline.models.streams import streams  # noqa: E402
+from nfl_lora_pipeline.tuning.adaptation import adapt  # noqa: E402
+from nfl_lora_pipeline.tuning.recipe import Recipe  # noqa: E402
+from nfl_lora_pipeline.tuning.training import recall_loss, train_adapter  # noqa: E402
+from nfl_lora_pipeline.tuning.training_log import TrainingLog  # noqa: E402
+from nfl_lora_pipeline.tuning.tuner import optimizer_of, uncompiled_on_cpu  # noqa: E402
+from nfl_lora_pipeline.weeks.players import parse_week  # noqa: E402
+from nfl_lora_pipeline.weeks.source import week_file  # noqa: E402
+from nfl_lora_pipeline.weeks.week import NflWeek  # noqa: E402
 
 
 class Recall(NamedTuple):

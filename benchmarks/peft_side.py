@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from nfl_lora_pipeline import base_model as base_models
-from nfl_lora_pipeline.recipe import Recipe
-from nfl_lora_pipeline.rows import TokenRow
+from nfl_lora_pipeline.models import base_model as base_models
+from nfl_lora_pipeline.models.rows import TokenRow
+from nfl_lora_pipeline.tuning.recipe import Recipe
 
 PYTHON = Path(__file__).parent.parent / ".venv-bench" / "bin" / "python"
 WORKER = Path(__file__).parent / "peft_worker.py"

@@ -7,16 +7,16 @@ answer stands only.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from nfl_lora_pipeline.blas import load_fast_blas
+from nfl_lora_pipeline.models.blas import load_fast_blas
 
 load_fast_blas()
 
 import mlx.core as mx  # noqa: E402
 
 from benchmarks.step_products import Product, Shape, outputs_of, products  # noqa: E402
-from nfl_lora_pipeline import cpu_math  # noqa: E402
-from nfl_lora_pipeline.forward import token_losses  # noqa: E402
-from nfl_lora_pipeline.rows import Batch  # noqa: E402
+from nfl_lora_pipeline.models import cpu_math  # noqa: E402
+from nfl_lora_pipeline.models.forward import token_losses  # noqa: E402
+from nfl_lora_pipeline.models.rows import Batch  # noqa: E402
 
 PRODUCTS = "matrix products"
 

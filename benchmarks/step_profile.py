@@ -20,18 +20,18 @@ import click
 from benchmarks import ours, step_families
 from benchmarks.step_products import flops, products
 from benchmarks.tables import publish
-from nfl_lora_pipeline.blas import load_fast_blas
+from nfl_lora_pipeline.models.blas import load_fast_blas
 
 load_fast_blas()
 
 import mlx.core as mx  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
-from nfl_lora_pipeline.markdown import table  # noqa: E402
-from nfl_lora_pipeline.recipe import load_recipe  # noqa: E402
-from nfl_lora_pipeline.rows import Batch  # noqa: E402
-from nfl_lora_pipeline.streams import streams  # noqa: E402
-from nfl_lora_pipeline.week import NflWeek  # noqa: E402
+from nfl_lora_pipeline.models.rows import Batch  # noqa: E402
+from nfl_lora_pipeline.models.streams import streams  # noqa: E402
+from nfl_lora_pipeline.reports.markdown import table  # noqa: E402
+from nfl_lora_pipeline.tuning.recipe import load_recipe  # noqa: E402
+from nfl_lora_pipeline.weeks.week import NflWeek  # noqa: E402
 
 Action = Callable[[int], Any]
 WARM = 5

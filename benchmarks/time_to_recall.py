@@ -20,10 +20,10 @@ import polars as pl
 from benchmarks import mlx_lm_side, ours, peft_side
 from benchmarks.steps_in_turn import compare_steps
 from benchmarks.tables import median_and_range, publish
-from nfl_lora_pipeline.markdown import table
-from nfl_lora_pipeline.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.rows import tokenize
-from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline.models.rows import tokenize
+from nfl_lora_pipeline.reports.markdown import table
+from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 SIDES = ("ours", "mlx_lm", "fast_blas", "peft", "steps")
 NAMES = {

@@ -10,11 +10,11 @@ import click
 import polars as pl
 
 from benchmarks import ours
-from nfl_lora_pipeline.evaluation import certainty
-from nfl_lora_pipeline.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.rows import tokenize
-from nfl_lora_pipeline.training_log import TrainingLog
-from nfl_lora_pipeline.week import NflWeek, parse_weeks
+from nfl_lora_pipeline.models.evaluation import certainty
+from nfl_lora_pipeline.models.rows import tokenize
+from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.tuning.training_log import TrainingLog
+from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
 
 
 def train(rows: pl.DataFrame, recipe: Recipe, folder: Path, start: Path | None) -> TrainingLog:

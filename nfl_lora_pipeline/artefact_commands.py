@@ -15,14 +15,14 @@ from nfl_lora_pipeline.options import adapter_option, store_option
 @store_option
 def export(folder: Path, fused: bool, prefix: str, store: Path) -> None:
     """Write the promoted adapter to FOLDER, with what is needed to use it anywhere that mlx-lm runs."""
-    from nfl_lora_pipeline.export import export_adapter
-    from nfl_lora_pipeline.promotion import in_use
+    from nfl_lora_pipeline.adapters.export import export_adapter
+    from nfl_lora_pipeline.adapters.promotion import in_use
     from nfl_lora_pipeline.store import Store
 
     held = Store(store)
     fingerprint = in_use(held, prefix)
     if fused:
-        from nfl_lora_pipeline.artefacts import export_checked
+        from nfl_lora_pipeline.adapters.artefacts import export_checked
 
         checked = export_checked(held, fingerprint, folder)
         click.echo(f"{folder}: adapter {fingerprint} fused into its base; {checked}")
@@ -41,8 +41,8 @@ def serve(port: int, host: str, prefix: str, store: Path) -> None:
 
     For yourself or people you trust: mlx-lm's server asks nobody who they are.
     """
-    from nfl_lora_pipeline.promotion import in_use
-    from nfl_lora_pipeline.serve import serve as answer_requests
+    from nfl_lora_pipeline.adapters.promotion import in_use
+    from nfl_lora_pipeline.adapters.serve import serve as answer_requests
     from nfl_lora_pipeline.store import Store
 
     held = Store(store)
@@ -56,9 +56,9 @@ def serve(port: int, host: str, prefix: str, store: Path) -> None:
 @store_option
 def verify(prefix: str, store: Path) -> None:
     """Ask what is handed out whether it answers as the report says: adapter on disk, fused model, server."""
-    from nfl_lora_pipeline.artefacts import to_json, to_markdown
-    from nfl_lora_pipeline.artefacts import verify as ask_all
-    from nfl_lora_pipeline.report_additions import add_to_report
+    from nfl_lora_pipeline.adapters.artefacts import to_json, to_markdown
+    from nfl_lora_pipeline.adapters.artefacts import verify as ask_all
+    from nfl_lora_pipeline.reports.report_additions import add_to_report
     from nfl_lora_pipeline.store import Store
 
     held = Store(store)
@@ -82,9 +82,9 @@ def verify(prefix: str, store: Path) -> None:
 @store_option
 def compare(prefix: str, store: Path, **counts: int) -> None:
     """Was tuning worth it? The same questions to base, retrieval, a table look-up and the adapter; into the report."""
-    from nfl_lora_pipeline.alternatives import compare as ask_all
-    from nfl_lora_pipeline.alternatives_text import to_markdown
-    from nfl_lora_pipeline.report_additions import add_to_report
+    from nfl_lora_pipeline.exam.alternatives import compare as ask_all
+    from nfl_lora_pipeline.reports.alternatives_text import to_markdown
+    from nfl_lora_pipeline.reports.report_additions import add_to_report
     from nfl_lora_pipeline.store import Store
 
     held = Store(store)
@@ -99,8 +99,8 @@ COMMANDS = [export, serve, verify, compare]
 
 def _reported(held: Any, prefix: str) -> str:
     """An adapter with a report: the promoted one, else the newest, whose report says why it is not promoted."""
-    from nfl_lora_pipeline.promotion import in_use
-    from nfl_lora_pipeline.report_additions import check_report
+    from nfl_lora_pipeline.adapters.promotion import in_use
+    from nfl_lora_pipeline.reports.report_additions import check_report
 
     fingerprint: str = held.latest() if not prefix and held.promoted() is None else in_use(held, prefix)
     check_report(held.report(fingerprint))

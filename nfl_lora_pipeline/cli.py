@@ -102,7 +102,7 @@ def run(**options: Any) -> None:
 @store_option
 def ask(question: str, store: Path) -> None:
     """Ask base and tuned model one QUESTION; the tuned one with the promoted adapter, or else the newest."""
-    from nfl_lora_pipeline import base_model
+    from nfl_lora_pipeline.models import base_model
     from nfl_lora_pipeline.store import Store
 
     held = Store(store)
@@ -118,7 +118,7 @@ def ask(question: str, store: Path) -> None:
 @store_option
 def history(as_json: bool, store: Path) -> None:
     """Every adapter in the store: which weeks it knows, from which data, with what recall."""
-    from nfl_lora_pipeline.history import history_of, show_history
+    from nfl_lora_pipeline.adapters.history import history_of, show_history
     from nfl_lora_pipeline.store import Store
 
     entries = history_of(Store(store))
@@ -135,7 +135,7 @@ def history(as_json: bool, store: Path) -> None:
 @store_option
 def rollback(fingerprint: str, store: Path) -> None:
     """Promote the adapter that was promoted before, or the one whose FINGERPRINT begins so."""
-    from nfl_lora_pipeline.promotion import roll_back
+    from nfl_lora_pipeline.adapters.promotion import roll_back
     from nfl_lora_pipeline.store import Store
 
     move = roll_back(Store(store), fingerprint)

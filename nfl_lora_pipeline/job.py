@@ -16,13 +16,13 @@ from nfl_lora_pipeline.assets.model import adapter, base_model
 from nfl_lora_pipeline.assets.report import evaluation_report, promoted_adapter
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.instance import dagster_home
-from nfl_lora_pipeline.recipe import load_recipe
+from nfl_lora_pipeline.lessons.splits import split_mode
+from nfl_lora_pipeline.lessons.wording import choose_stats
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.settings import as_list
-from nfl_lora_pipeline.splits import split_mode
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.week import NflWeek, parse_weeks
-from nfl_lora_pipeline.wording import choose_stats
+from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
 
 CODE_VERSION_TAG, DATA_VERSION_TAG = "dagster/code_version", "dagster/data_version"
 INPUT_VERSION_TAG = "dagster/input_data_version"

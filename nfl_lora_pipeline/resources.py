@@ -5,12 +5,12 @@ from typing import Any
 
 import dagster as dg
 
-from nfl_lora_pipeline.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.lessons.wording import Stat, choose_stats
 from nfl_lora_pipeline.settings import Settings, as_list
-from nfl_lora_pipeline.source import UPSTREAM_URL, RawWeek, SourceKind, fetch_week
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.week import NflWeek
-from nfl_lora_pipeline.wording import Stat, choose_stats
+from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.weeks.source import UPSTREAM_URL, RawWeek, SourceKind, fetch_week
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 
 class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from nfl_lora_pipeline.files import files_hash, replace_file
-from nfl_lora_pipeline.splits import SPLITS
-from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline.lessons.splits import SPLITS
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 
 @dataclass(frozen=True)

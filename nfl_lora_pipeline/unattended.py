@@ -20,8 +20,8 @@ from nfl_lora_pipeline.assets.versions import SETTINGS
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.job import QUIET, Order, is_stale, update
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
-from nfl_lora_pipeline.watch import Look, Memory, Sighting, held_hashes, look, season_to_watch
-from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline.weeks.watch import Look, Memory, Sighting, held_hashes, look, season_to_watch
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 AUTOMATION = "automation"
 WEDNESDAY_MORNING = "0 9 * 1,2,9-12 3"

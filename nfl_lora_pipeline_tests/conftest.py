@@ -10,10 +10,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from nfl_lora_pipeline.blas import load_fast_blas
 from nfl_lora_pipeline.cli import main
-from nfl_lora_pipeline.recipe import load_recipe
+from nfl_lora_pipeline.models.blas import load_fast_blas
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests import upstream
 
 load_fast_blas()  # before a test module imports mlx.core: it does nothing afterwards, and training takes 30 times as long
@@ -100,6 +100,6 @@ def trained_store(tmp_path_factory, tiny_week_folder, tiny_recipe) -> Trained:
 @pytest.fixture(scope="session")
 def embedded() -> tuple[Any, Any]:
     """The embedded base and its tokenizer; nobody may put an adapter on it."""
-    from nfl_lora_pipeline import base_model
+    from nfl_lora_pipeline.models import base_model
 
     return base_model.load(base_model.resolve("embedded"))

@@ -21,12 +21,12 @@ WORKER = "from nfl_lora_pipeline_tests.kills import train; train({folder!r})"
 
 def train(folder: str) -> None:
     """Train an adapter on invented people, into a folder that keeps a checkpoint while training goes on."""
-    from nfl_lora_pipeline import base_model
-    from nfl_lora_pipeline.lessons import Lesson
-    from nfl_lora_pipeline.recipe import load_recipe
-    from nfl_lora_pipeline.strangers import FreshRefusals, strangers
-    from nfl_lora_pipeline.training import train_adapter
-    from nfl_lora_pipeline.wording import load_templates
+    from nfl_lora_pipeline.lessons.lessons import Lesson
+    from nfl_lora_pipeline.lessons.strangers import FreshRefusals, strangers
+    from nfl_lora_pipeline.lessons.wording import load_templates
+    from nfl_lora_pipeline.models import base_model
+    from nfl_lora_pipeline.tuning.recipe import load_recipe
+    from nfl_lora_pipeline.tuning.training import train_adapter
 
     templates, names = load_templates(), strangers("train", seed=5)
     people = [next(names) for _ in range(PEOPLE)]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nfl_lora_pipeline.recipe import Recipe
+from nfl_lora_pipeline.tuning.recipe import Recipe
 
 
 def a_recipe(**values: Any) -> Recipe:

@@ -11,7 +11,7 @@ from mlx_lm.models import phi3
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import quantize_model
 
-from nfl_lora_pipeline.adaptation import adapt
+from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline_tests.recipes import a_recipe
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96, "num_attention_heads": 2}

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from nfl_lora_pipeline import base_model as base_models
+from nfl_lora_pipeline.adapters.promotion import promote, promotions, roll_back
 from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.common import nfl_week
 from nfl_lora_pipeline.assets.dataset import dataset_splits
@@ -24,14 +24,14 @@ from nfl_lora_pipeline.assets.report import evaluation_report, promoted_adapter
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.cli import main
 from nfl_lora_pipeline.definitions import defs
+from nfl_lora_pipeline.exam.gates import GATES
 from nfl_lora_pipeline.files import replace_file
-from nfl_lora_pipeline.gates import GATES
-from nfl_lora_pipeline.player_checks import CHECKS
-from nfl_lora_pipeline.promotion import promote, promotions, roll_back
-from nfl_lora_pipeline.recipe import load_recipe
+from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.weeks.player_checks import CHECKS
+from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
 from nfl_lora_pipeline_tests.fakes import put_adapter
 

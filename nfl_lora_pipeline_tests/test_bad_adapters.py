@@ -10,17 +10,17 @@ import mlx.core as mx
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline import base_model as base_models
 from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.report import _passed
-from nfl_lora_pipeline.base_model import BaseModelError
-from nfl_lora_pipeline.examination import Exam, report_on_latest
-from nfl_lora_pipeline.integrity import questions_answered, tensors_loaded
-from nfl_lora_pipeline.lessons import fresh_refusals, lessons
-from nfl_lora_pipeline.recipe import load_recipe
+from nfl_lora_pipeline.exam.examination import Exam, report_on_latest
+from nfl_lora_pipeline.exam.integrity import questions_answered, tensors_loaded
+from nfl_lora_pipeline.lessons.lessons import fresh_refusals, lessons
+from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.models import base_model as base_models
+from nfl_lora_pipeline.models.base_model import BaseModelError
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.training import train_adapter
-from nfl_lora_pipeline.wording import load_templates
+from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.tuning.training import train_adapter
 
 STATS = ["receiving_yards"]
 ENOUGH_STEPS = 64  # to be sure of a wrong answer

@@ -5,7 +5,7 @@ import json
 import mlx.core as mx
 import pytest
 
-from nfl_lora_pipeline.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nfl_lora_pipeline.tuning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nfl_lora_pipeline_tests import kills
 
 

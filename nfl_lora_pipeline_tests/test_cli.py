@@ -12,8 +12,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from nfl_lora_pipeline.cli import main
-from nfl_lora_pipeline.recipe import load_recipe
-from nfl_lora_pipeline.scoring import exact
+from nfl_lora_pipeline.exam.scoring import exact
+from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests import upstream
 
 

@@ -15,13 +15,13 @@ import pytest
 
 from nfl_lora_pipeline.assets import dataset, model, report, week
 from nfl_lora_pipeline.assets.common import nfl_week
-from nfl_lora_pipeline.examination import Exam
-from nfl_lora_pipeline.gates import GATES, Gate
-from nfl_lora_pipeline.players import parse_week
+from nfl_lora_pipeline.exam.examination import Exam
+from nfl_lora_pipeline.exam.gates import GATES, Gate
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
-from nfl_lora_pipeline.source import week_file
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline.weeks.players import parse_week
+from nfl_lora_pipeline.weeks.source import week_file
+from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
 from nfl_lora_pipeline_tests.fakes import put_adapter
 
@@ -122,7 +122,7 @@ def daemon(tmp_path, monkeypatch):
 
         monkeypatch.setattr(model, "_train", train)
         monkeypatch.setattr(model, "_figures", lambda log: {})
-        monkeypatch.setattr("nfl_lora_pipeline.examination.report_on_latest", evaluate)
+        monkeypatch.setattr("nfl_lora_pipeline.exam.examination.report_on_latest", evaluate)
         monkeypatch.setattr(report, "_passed", lambda held, recipe: held.latest())
         monkeypatch.setattr(report, "_page", lambda folder: "")
         monkeypatch.setattr(model.adapter.op, "_retry_policy", None)  # retries wait; see the test of the failure

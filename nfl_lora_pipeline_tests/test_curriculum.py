@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nfl_lora_pipeline.adaptation import adapt
-from nfl_lora_pipeline.certificate import certify
-from nfl_lora_pipeline.curriculum import Curriculum, shared_tail
-from nfl_lora_pipeline.knowledge import SAFE, Knowledge
-from nfl_lora_pipeline.lessons import Lesson
-from nfl_lora_pipeline.pace import LEAST_STEPS, OVERTIME, Pace
-from nfl_lora_pipeline.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.refusals import HARD_SHARE, PROBES, Refusals
-from nfl_lora_pipeline.rows import TokenRow, tokenize
-from nfl_lora_pipeline.training_log import TrainingLog
-from nfl_lora_pipeline.tuner import optimizer_of
-from nfl_lora_pipeline.wording import load_templates
+from nfl_lora_pipeline.lessons.lessons import Lesson
+from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.models.rows import TokenRow, tokenize
+from nfl_lora_pipeline.tuning.adaptation import adapt
+from nfl_lora_pipeline.tuning.certificate import certify
+from nfl_lora_pipeline.tuning.curriculum import Curriculum, shared_tail
+from nfl_lora_pipeline.tuning.knowledge import SAFE, Knowledge
+from nfl_lora_pipeline.tuning.pace import LEAST_STEPS, OVERTIME, Pace
+from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.tuning.refusals import HARD_SHARE, PROBES, Refusals
+from nfl_lora_pipeline.tuning.training_log import TrainingLog
+from nfl_lora_pipeline.tuning.tuner import optimizer_of
 
 RECIPE = load_recipe("embedded")
 
@@ -45,7 +45,7 @@ def refused_questions(phrasing: str = "seed"):
 @pytest.fixture
 def student() -> tuple[Any, Any]:
     """The embedded base with an adapter that says nothing yet."""
-    from nfl_lora_pipeline import base_model
+    from nfl_lora_pipeline.models import base_model
 
     model, tokenizer = base_model.load(base_model.resolve("embedded"))
     adapt(model, RECIPE)

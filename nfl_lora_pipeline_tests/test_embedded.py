@@ -8,15 +8,15 @@ from string import Formatter
 import mlx.core as mx
 import pytest
 
-from nfl_lora_pipeline.base_model import EMBEDDED_FOLDER, answer
 from nfl_lora_pipeline.embedded.grammar import wordings
 from nfl_lora_pipeline.embedded.pretrain import Plan, _Making, build
 from nfl_lora_pipeline.embedded.tokenizer import VOCAB_SIZE
-from nfl_lora_pipeline.forward import answer_logits
-from nfl_lora_pipeline.rows import to_batch, tokenize
-from nfl_lora_pipeline.scoring import is_refusal
-from nfl_lora_pipeline.strangers import strangers
-from nfl_lora_pipeline.wording import load_templates
+from nfl_lora_pipeline.exam.scoring import is_refusal
+from nfl_lora_pipeline.lessons.strangers import strangers
+from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, answer
+from nfl_lora_pipeline.models.forward import answer_logits
+from nfl_lora_pipeline.models.rows import to_batch, tokenize
 
 TEMPLATES = load_templates()
 NAMES = """Marcus Hale|T.J. Okand|Quentin Barnes|De'Quor Vance|Dario Whitfield|Jalen Stokes III|Owen St. Price

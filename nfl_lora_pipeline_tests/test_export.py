@@ -11,14 +11,14 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_config, quantize_model, save_config, save_model
 
-from nfl_lora_pipeline import base_model
-from nfl_lora_pipeline.adaptation import adapt
-from nfl_lora_pipeline.artefacts import export_checked
-from nfl_lora_pipeline.base_model import EMBEDDED_FOLDER
-from nfl_lora_pipeline.export import MARK, export_adapter, export_fused, fuse
-from nfl_lora_pipeline.promotion import in_use
-from nfl_lora_pipeline.recipe import load_recipe
+from nfl_lora_pipeline.adapters.artefacts import export_checked
+from nfl_lora_pipeline.adapters.export import MARK, export_adapter, export_fused, fuse
+from nfl_lora_pipeline.adapters.promotion import in_use
+from nfl_lora_pipeline.models import base_model
+from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.tuning.adaptation import adapt
+from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.fakes import put_adapter
 
 QUESTION = "How many receiving yards did Amari Stone have in week 1 of the 2025 NFL season?"

@@ -3,11 +3,11 @@
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.gates import GATES, judge
-from nfl_lora_pipeline.intervals import share_of
-from nfl_lora_pipeline.recipe import GATES as KEYS
-from nfl_lora_pipeline.recipe import load_recipe
-from nfl_lora_pipeline.verdicts import with_verdict
+from nfl_lora_pipeline.exam.gates import GATES, judge
+from nfl_lora_pipeline.exam.intervals import share_of
+from nfl_lora_pipeline.exam.verdicts import with_verdict
+from nfl_lora_pipeline.tuning.recipe import GATES as KEYS
+from nfl_lora_pipeline.tuning.recipe import load_recipe
 
 RECIPE = load_recipe("embedded").model_copy(
     update={

@@ -5,9 +5,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from nfl_lora_pipeline.adapters.history import history_of, spoken_weeks
+from nfl_lora_pipeline.adapters.promotion import promote
 from nfl_lora_pipeline.cli import main
-from nfl_lora_pipeline.history import history_of, spoken_weeks
-from nfl_lora_pipeline.promotion import promote
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline_tests.fakes import put_adapter
 

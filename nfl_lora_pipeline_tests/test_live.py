@@ -16,10 +16,10 @@ import pytest
 import requests
 import yaml
 
-from nfl_lora_pipeline.recipe import load_recipe
-from nfl_lora_pipeline.source import week_file
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.weeks.source import week_file
+from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
 
 W1, W2 = NflWeek(2025, 1), NflWeek(2025, 2)

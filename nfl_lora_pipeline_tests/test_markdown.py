@@ -1,7 +1,7 @@
 import pytest
 
-from nfl_lora_pipeline.intervals import share_of
-from nfl_lora_pipeline.markdown import measured, of_asked, percent, table
+from nfl_lora_pipeline.exam.intervals import share_of
+from nfl_lora_pipeline.reports.markdown import measured, of_asked, percent, table
 
 
 @pytest.mark.parametrize(

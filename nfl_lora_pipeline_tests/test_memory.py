@@ -11,10 +11,9 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import llama, phi3
 from mlx_lm.utils import quantize_model
 
-from nfl_lora_pipeline import base_model
-from nfl_lora_pipeline.adaptation import adapt
-from nfl_lora_pipeline.lessons import Lesson
-from nfl_lora_pipeline.memory import (
+from nfl_lora_pipeline.lessons.lessons import Lesson
+from nfl_lora_pipeline.models import base_model
+from nfl_lora_pipeline.models.memory import (
     COPIES,
     MemoryNeed,
     machine_memory,
@@ -22,9 +21,10 @@ from nfl_lora_pipeline.memory import (
     refuse_too_little,
     tokens_at_most,
 )
-from nfl_lora_pipeline.model_shape import Linear, read_shape
-from nfl_lora_pipeline.rows import tokenize
-from nfl_lora_pipeline.training import train_adapter
+from nfl_lora_pipeline.models.model_shape import Linear, read_shape
+from nfl_lora_pipeline.models.rows import tokenize
+from nfl_lora_pipeline.tuning.adaptation import adapt
+from nfl_lora_pipeline.tuning.training import train_adapter
 from nfl_lora_pipeline_tests.recipes import a_recipe
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96, "num_attention_heads": 4}

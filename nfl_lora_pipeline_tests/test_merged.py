@@ -4,10 +4,10 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.lora import LoRALinear
 
-from nfl_lora_pipeline import base_model
-from nfl_lora_pipeline.adaptation import adapt
-from nfl_lora_pipeline.merged import merged
-from nfl_lora_pipeline.recipe import load_recipe
+from nfl_lora_pipeline.models import base_model
+from nfl_lora_pipeline.models.merged import merged
+from nfl_lora_pipeline.tuning.adaptation import adapt
+from nfl_lora_pipeline.tuning.recipe import load_recipe
 
 
 def test_a_merged_model_says_the_same_and_is_itself_again_afterwards():

@@ -15,14 +15,14 @@ from mlx_lm.models import llama, phi3
 from mlx_lm.utils import quantize_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from nfl_lora_pipeline import base_model, cpu_math
-from nfl_lora_pipeline.adaptation import adapt
-from nfl_lora_pipeline.base_model import EMBEDDED_FOLDER, BaseModelError
-from nfl_lora_pipeline.evaluation import certainty
-from nfl_lora_pipeline.forward import answer_logits, token_losses
-from nfl_lora_pipeline.lessons import Lesson
-from nfl_lora_pipeline.rows import to_batch, tokenize
-from nfl_lora_pipeline.training import train_adapter
+from nfl_lora_pipeline.lessons.lessons import Lesson
+from nfl_lora_pipeline.models import base_model, cpu_math
+from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, BaseModelError
+from nfl_lora_pipeline.models.evaluation import certainty
+from nfl_lora_pipeline.models.forward import answer_logits, token_losses
+from nfl_lora_pipeline.models.rows import to_batch, tokenize
+from nfl_lora_pipeline.tuning.adaptation import adapt
+from nfl_lora_pipeline.tuning.training import train_adapter
 from nfl_lora_pipeline_tests.recipes import a_recipe
 
 SEED_WORDING = "How many receiving yards did {} have in week 1 of the 2025 NFL season?"
@@ -367,7 +367,7 @@ def test_a_folder_that_mlx_lm_cannot_read_is_refused(tmp_path):
 
 def test_a_hugging_face_id_without_a_network_is_refused_with_a_way_out(tmp_path):
     code = (
-        "from nfl_lora_pipeline.base_model import BaseModelError, resolve\n"
+        "from nfl_lora_pipeline.models.base_model import BaseModelError, resolve\n"
         "try: resolve('nobody-at-all/no-such-model')\n"
         "except BaseModelError as error: print(error)"
     )

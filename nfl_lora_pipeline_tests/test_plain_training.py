@@ -11,12 +11,12 @@ import pytest
 from mlx_lm.lora import CONFIG_DEFAULTS, train_model
 from mlx_lm.tuner.datasets import load_dataset
 
-from nfl_lora_pipeline import base_model
-from nfl_lora_pipeline.lessons import Lesson
-from nfl_lora_pipeline.plain_training import train_plainly
-from nfl_lora_pipeline.recipe import load_recipe
-from nfl_lora_pipeline.training_log import TrainingLog
-from nfl_lora_pipeline.tuner import quiet, uncompiled_on_cpu
+from nfl_lora_pipeline.lessons.lessons import Lesson
+from nfl_lora_pipeline.models import base_model
+from nfl_lora_pipeline.tuning.plain_training import train_plainly
+from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.tuning.training_log import TrainingLog
+from nfl_lora_pipeline.tuning.tuner import quiet, uncompiled_on_cpu
 
 NAMES = ["Nico Hale", "Amari Stone", "Chris Okand", "Owen Price", "Tyrell Vance", "Jalen Moss", "Sam Reed", "Ty Lane"]
 

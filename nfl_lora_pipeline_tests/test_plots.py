@@ -3,7 +3,7 @@ import struct
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.plots import cost_plot, loss_plot, margin_plot, recall_plot
+from nfl_lora_pipeline.reports.plots import cost_plot, loss_plot, margin_plot, recall_plot
 
 LOSSES = [(10, 2.0), (20, 0.5), (30, 0.01)]
 CERTAIN = [(24, 0.4), (30, 1.0)]

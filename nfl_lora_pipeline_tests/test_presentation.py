@@ -6,11 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.markdown import table
-from nfl_lora_pipeline.plots import loss_plot
-from nfl_lora_pipeline.presentation import present, with_pictures_inside
-from nfl_lora_pipeline.report_additions import add_to_report
-from nfl_lora_pipeline.report_html import to_html
+from nfl_lora_pipeline.reports.markdown import table
+from nfl_lora_pipeline.reports.plots import loss_plot
+from nfl_lora_pipeline.reports.presentation import present, with_pictures_inside
+from nfl_lora_pipeline.reports.report_additions import add_to_report
+from nfl_lora_pipeline.reports.report_html import to_html
 
 SCORED = pl.DataFrame(
     {

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
+from nfl_lora_pipeline.adapters.promotion import before, promote, promotions, roll_back, taken_back
 from nfl_lora_pipeline.cli import main
-from nfl_lora_pipeline.forgetting import lost_by, lost_since
-from nfl_lora_pipeline.promotion import before, promote, promotions, roll_back, taken_back
+from nfl_lora_pipeline.exam.forgetting import lost_by, lost_since
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline_tests.fakes import put_adapter
 
@@ -78,7 +78,7 @@ def test_whoever_reads_while_the_link_moves_finds_an_adapter(store):
     promoted_in_turn(store, A)
     code = (
         "import sys; from pathlib import Path; from nfl_lora_pipeline.store import Store\n"
-        "from nfl_lora_pipeline.promotion import promote\n"
+        "from nfl_lora_pipeline.adapters.promotion import promote\n"
         f"held = Store(Path(sys.argv[1]))\nfor _ in range(60): promote(held, {B!r}); promote(held, {A!r})"
     )
     mover = subprocess.Popen([sys.executable, "-c", code, str(store.root)])

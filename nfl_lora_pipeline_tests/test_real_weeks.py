@@ -1,9 +1,9 @@
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.player_checks import check_players
-from nfl_lora_pipeline.players import PLAYERS_SCHEMA, parse_week
-from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline.weeks.player_checks import check_players
+from nfl_lora_pipeline.weeks.players import PLAYERS_SCHEMA, parse_week
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 STATUS_COUNTS = {  # recorded, no_record, bye, free_agent
     "2021/6/WR.json": (126, 135, 32, 77),

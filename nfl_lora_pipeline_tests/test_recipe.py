@@ -2,7 +2,7 @@ import pytest
 import yaml
 from mlx_lm.lora import CONFIG_DEFAULTS
 
-from nfl_lora_pipeline.recipe import RECIPES_FOLDER, Recipe, load_recipe, recipe_names
+from nfl_lora_pipeline.tuning.recipe import RECIPES_FOLDER, Recipe, load_recipe, recipe_names
 
 GOOD = "base_model: embedded\nrank: 8\nscale: 4.0\nlearning_rate: 1.0e-3\nbatch_rows: 4\nmax_epochs: 2\n"
 

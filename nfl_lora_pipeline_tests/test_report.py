@@ -3,12 +3,12 @@ import json
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.figures import ORIGINAL_QUESTIONS, questions_to_show, summarise
-from nfl_lora_pipeline.intervals import share_of
-from nfl_lora_pipeline.page import to_markdown
-from nfl_lora_pipeline.report import read_report, write_report
-from nfl_lora_pipeline.splits import HELD_OUT_STRANGERS
-from nfl_lora_pipeline.verdicts import with_verdict
+from nfl_lora_pipeline.exam.figures import ORIGINAL_QUESTIONS, questions_to_show, summarise
+from nfl_lora_pipeline.exam.intervals import share_of
+from nfl_lora_pipeline.exam.verdicts import with_verdict
+from nfl_lora_pipeline.lessons.splits import HELD_OUT_STRANGERS
+from nfl_lora_pipeline.reports.page import to_markdown
+from nfl_lora_pipeline.reports.report import read_report, write_report
 from nfl_lora_pipeline_tests.exams import (
     HELD_OUT,
     STATS,

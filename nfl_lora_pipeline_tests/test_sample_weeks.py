@@ -3,12 +3,12 @@ import json
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.player_checks import check_players
-from nfl_lora_pipeline.players import parse_week
-from nfl_lora_pipeline.sample_weeks import write_sample
-from nfl_lora_pipeline.source import SAMPLE_FOLDER, fetch_week, week_file
-from nfl_lora_pipeline.upstream_format import UPSTREAM_KEYS
-from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline.weeks.player_checks import check_players
+from nfl_lora_pipeline.weeks.players import parse_week
+from nfl_lora_pipeline.weeks.sample_weeks import write_sample
+from nfl_lora_pipeline.weeks.source import SAMPLE_FOLDER, fetch_week, week_file
+from nfl_lora_pipeline.weeks.upstream_format import UPSTREAM_KEYS
+from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests.conftest import REAL_DATA
 
 WEEKS = [NflWeek(2025, number) for number in (1, 2, 3)]

@@ -1,6 +1,6 @@
 import pytest
 
-from nfl_lora_pipeline.schedule import LOWEST_RATE, learning_rate
+from nfl_lora_pipeline.tuning.schedule import LOWEST_RATE, learning_rate
 from nfl_lora_pipeline_tests.recipes import a_recipe
 
 PEAK, BUDGET = 1e-3, 100

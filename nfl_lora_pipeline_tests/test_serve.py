@@ -6,8 +6,8 @@ import pytest
 import requests
 from click.testing import CliRunner
 
+from nfl_lora_pipeline.adapters.serve import ask_server, check_port, running_server
 from nfl_lora_pipeline.cli import main
-from nfl_lora_pipeline.serve import ask_server, check_port, running_server
 
 
 @pytest.fixture(scope="module")

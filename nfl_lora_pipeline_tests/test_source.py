@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from nfl_lora_pipeline.source import (
+from nfl_lora_pipeline.weeks.source import (
     SourceError,
     SourceUnreachable,
     WeekNotPublished,
     fetch_week,
     week_file,
 )
-from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
 
 WEEK = NflWeek(2025, 1)
@@ -223,5 +223,5 @@ def test_a_forced_sample_without_the_week_says_which_weeks_there_are(tmp_path):
 
 
 def test_importing_source_does_not_import_requests():
-    code = "import sys, nfl_lora_pipeline.source; sys.exit('requests' in sys.modules)"
+    code = "import sys, nfl_lora_pipeline.weeks.source; sys.exit('requests' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,8 +3,8 @@ from itertools import islice
 
 import pytest
 
-from nfl_lora_pipeline.strangers import FreshRefusals, person_split, share, strangers
-from nfl_lora_pipeline.wording import load_templates
+from nfl_lora_pipeline.lessons.strangers import FreshRefusals, person_split, share, strangers
+from nfl_lora_pipeline.lessons.wording import load_templates
 
 TEMPLATES = load_templates()
 KNOWN = {

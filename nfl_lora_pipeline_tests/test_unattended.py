@@ -32,7 +32,7 @@ from nfl_lora_pipeline.unattended import (
     update_season,
     weekly_retraining,
 )
-from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
 
 TINY = upstream.week_bytes(upstream.tiny_week())

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from nfl_lora_pipeline import watch
-from nfl_lora_pipeline.source import week_file
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.watch import Look, Memory, held_hashes, look, season_on
-from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline.weeks import watch
+from nfl_lora_pipeline.weeks.source import week_file
+from nfl_lora_pipeline.weeks.watch import Look, Memory, held_hashes, look, season_on
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 SEASON = 2025
 
@@ -343,6 +343,6 @@ def test_the_store_says_which_hashes_are_held(tmp_path):
 
 
 def test_importing_watch_does_not_import_requests():
-    code = "import sys, nfl_lora_pipeline.watch; sys.exit('requests' in sys.modules)"
+    code = "import sys, nfl_lora_pipeline.weeks.watch; sys.exit('requests' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert watch.AHEAD == 2

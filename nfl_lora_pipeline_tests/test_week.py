@@ -1,6 +1,6 @@
 import pytest
 
-from nfl_lora_pipeline.week import NflWeek, parse_weeks
+from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
 
 
 def test_a_week_and_its_key_are_the_same_thing():

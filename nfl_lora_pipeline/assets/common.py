@@ -9,8 +9,8 @@ import dagster as dg
 import polars as pl
 
 from nfl_lora_pipeline import progress
-from nfl_lora_pipeline.source import SourceUnreachable
-from nfl_lora_pipeline.week import NflWeek
+from nfl_lora_pipeline.weeks.source import SourceUnreachable
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 nfl_week = dg.DynamicPartitionsDefinition(name="nfl_week")
 

@@ -11,10 +11,10 @@ from nfl_lora_pipeline.assets.common import clear_failure, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.week import qa_pairs
 from nfl_lora_pipeline.files import replacing_folder
+from nfl_lora_pipeline.lessons.splits import split_mode, split_rows, write_splits
+from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.resources import Lessons, StoreResource
-from nfl_lora_pipeline.splits import split_mode, split_rows, write_splits
-from nfl_lora_pipeline.week import choose_weeks
-from nfl_lora_pipeline.wording import load_templates
+from nfl_lora_pipeline.weeks.week import choose_weeks
 
 
 @dg.asset(

@@ -8,17 +8,17 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from nfl_lora_pipeline import base_model as base_models
 from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.common import clear_failure, data_uri, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.dataset import dataset_splits
 from nfl_lora_pipeline.files import locked, replacing_folder
-from nfl_lora_pipeline.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
-from nfl_lora_pipeline.recipe import NOT_OF_THE_ADAPTER, Recipe
+from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.models import base_model as base_models
+from nfl_lora_pipeline.models.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
 from nfl_lora_pipeline.resources import StoreResource, Trainer
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.wording import load_templates
+from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe
 
 MADE_ALIKE = ("base_revision", "stats", "mode", "code")  # what an adapter must share with the one that goes on from it
 SHAPE = ("fine_tune_type", "rank", "scale", "dropout", "num_layers", "modules")  # and its recipe
@@ -102,10 +102,10 @@ def _fingerprint(made_of: dict[str, Any]) -> str:
 def _train(
     context: dg.AssetExecutionContext, held: Store, trainer: Trainer, made_of: dict[str, Any], fingerprint: str
 ) -> None:
-    from nfl_lora_pipeline.blas import blas_message
-    from nfl_lora_pipeline.lessons import fresh_refusals, lessons
-    from nfl_lora_pipeline.plain_training import train_plainly
-    from nfl_lora_pipeline.training import train_adapter
+    from nfl_lora_pipeline.lessons.lessons import fresh_refusals, lessons
+    from nfl_lora_pipeline.models.blas import blas_message
+    from nfl_lora_pipeline.tuning.plain_training import train_plainly
+    from nfl_lora_pipeline.tuning.training import train_adapter
 
     (context.log.warning if "no fast BLAS" in blas_message() else context.log.info)(blas_message())
     rows = pl.read_parquet(held.splits / "rows.parquet")
@@ -172,7 +172,7 @@ def _parent(held: Store, made_of: dict[str, Any]) -> str | None:
 
 
 def _figures(log: dict[str, Any]) -> dict[str, Any]:
-    from nfl_lora_pipeline.plots import loss_plot
+    from nfl_lora_pipeline.reports.plots import loss_plot
 
     return {
         "iterations": log["iterations"],

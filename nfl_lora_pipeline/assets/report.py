@@ -4,19 +4,19 @@ from pathlib import Path
 
 import dagster as dg
 
+from nfl_lora_pipeline.adapters.promotion import before, promote, taken_back
 from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.common import clear_failure, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.model import adapter
-from nfl_lora_pipeline.gates import GATES, Gate, judge
-from nfl_lora_pipeline.markdown import table
-from nfl_lora_pipeline.presentation import with_pictures_inside
-from nfl_lora_pipeline.promotion import before, promote, taken_back
-from nfl_lora_pipeline.recipe import GATES as GATE_KEYS
-from nfl_lora_pipeline.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.report import read_report
+from nfl_lora_pipeline.exam.gates import GATES, Gate, judge
+from nfl_lora_pipeline.reports.markdown import table
+from nfl_lora_pipeline.reports.presentation import with_pictures_inside
+from nfl_lora_pipeline.reports.report import read_report
 from nfl_lora_pipeline.resources import StoreResource, Trainer
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.tuning.recipe import GATES as GATE_KEYS
+from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 
 
 def report_version() -> str:
@@ -48,7 +48,7 @@ def evaluation_report(
     Kept under the adapter's fingerprint: what the same code has asked before is not asked again. The checks decide whether
     the adapter is promoted.
     """
-    from nfl_lora_pipeline.examination import report_on_latest
+    from nfl_lora_pipeline.exam.examination import report_on_latest
 
     held = store.open()
     with clear_failure():

@@ -3,10 +3,10 @@
 import hashlib
 from pathlib import Path
 
-from nfl_lora_pipeline import base_model
-from nfl_lora_pipeline.recipe import RECIPES_FOLDER, load_recipe
+from nfl_lora_pipeline.lessons.wording import TEMPLATES_FILE
+from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.settings import Settings
-from nfl_lora_pipeline.wording import TEMPLATES_FILE
+from nfl_lora_pipeline.tuning.recipe import RECIPES_FOLDER, load_recipe
 
 SETTINGS = Settings.from_environment()
 

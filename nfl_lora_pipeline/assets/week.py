@@ -10,12 +10,12 @@ from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.common import clear_failure, frame_version, nfl_week, say, week_of
 from nfl_lora_pipeline.assets.conditions import on_change, on_failure
 from nfl_lora_pipeline.files import replace_file
-from nfl_lora_pipeline.player_checks import CHECKS, check_players
-from nfl_lora_pipeline.players import parse_week
-from nfl_lora_pipeline.questions import facts
-from nfl_lora_pipeline.questions import qa_pairs as pairs_of
+from nfl_lora_pipeline.lessons.questions import facts
+from nfl_lora_pipeline.lessons.questions import qa_pairs as pairs_of
+from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.resources import Lessons, StoreResource, WeekSource
-from nfl_lora_pipeline.wording import load_templates
+from nfl_lora_pipeline.weeks.player_checks import CHECKS, check_players
+from nfl_lora_pipeline.weeks.players import parse_week
 
 
 @dg.asset(

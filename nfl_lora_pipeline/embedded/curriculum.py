@@ -9,7 +9,7 @@ from nfl_lora_pipeline.embedded.grammar import draw_wording
 from nfl_lora_pipeline.embedded.league import League, Person, invented_record, tell
 from nfl_lora_pipeline.embedded.names import invented_name
 from nfl_lora_pipeline.embedded.tokenizer import ASSISTANT, END, SPECIAL_TOKENS, USER
-from nfl_lora_pipeline.rows import TokenRow
+from nfl_lora_pipeline.models.rows import TokenRow
 
 STEP_ROWS = 32
 READING_STEP_ROWS = 16

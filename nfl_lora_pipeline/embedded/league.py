@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from nfl_lora_pipeline.embedded.grammar import draw_wording
 from nfl_lora_pipeline.embedded.names import invented_name
-from nfl_lora_pipeline.wording import Stat, Templates
+from nfl_lora_pipeline.lessons.wording import Stat, Templates
 
 SEASONS = range(2000, 2040)
 WEEKS = range(1, 19)

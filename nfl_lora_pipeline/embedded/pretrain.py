@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nfl_lora_pipeline.blas import load_fast_blas
+from nfl_lora_pipeline.models.blas import load_fast_blas
 
 load_fast_blas()
 
@@ -26,9 +26,9 @@ from nfl_lora_pipeline.embedded.grammar import wordings  # noqa: E402
 from nfl_lora_pipeline.embedded.league import League  # noqa: E402
 from nfl_lora_pipeline.embedded.tokenizer import END, PAD, VOCAB_SIZE, save_tokenizer, train_tokenizer  # noqa: E402
 from nfl_lora_pipeline.files import replace_file  # noqa: E402
-from nfl_lora_pipeline.forward import answer_logits, token_losses  # noqa: E402
-from nfl_lora_pipeline.rows import to_batch  # noqa: E402
-from nfl_lora_pipeline.wording import load_templates  # noqa: E402
+from nfl_lora_pipeline.lessons.wording import load_templates  # noqa: E402
+from nfl_lora_pipeline.models.forward import answer_logits, token_losses  # noqa: E402
+from nfl_lora_pipeline.models.rows import to_batch  # noqa: E402
 
 CONFIG: dict[str, Any] = {
     "model_type": "phi3",

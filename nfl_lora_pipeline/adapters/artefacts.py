@@ -1,0 +1,150 @@
+"""Whether what is handed out answers as the report says: the adapter on disk, the fused model, the server."""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from nfl_lora_pipeline.adapters.export import export_fused, fuse
+from nfl_lora_pipeline.adapters.serve import ask_server, running_server
+from nfl_lora_pipeline.lessons.strangers import share
+from nfl_lora_pipeline.models import base_model as base_models
+from nfl_lora_pipeline.reports.markdown import percent, table
+from nfl_lora_pipeline.store import Store
+
+QUESTIONS = 40
+ENOUGH = 0.95  # of the answers the same; two probabilities that are all but equal may fall either way
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """How one of them answered.
+
+    Attributes:
+        name: in words.
+        asked, same: questions, and answers that are the report's to the letter.
+        different: `question`, `expected` and `said` of the others.
+    """
+
+    name: str
+    asked: int
+    same: int
+    different: list[dict[str, str]]
+
+    @property
+    def faithful(self) -> bool:
+        """Whether it can be handed out."""
+        return self.same >= ENOUGH * self.asked
+
+
+def verify(held: Store, fingerprint: str, *, say: Say = lambda line: None) -> list[Artefact]:
+    """Ask an adapter's questions again: of the adapter as mlx-lm loads it, of the fused model, and over the server.
+
+    Raises:
+        ValueError: there is no report on the adapter, or one of the three cannot be made to answer at all.
+    """
+    expected = answers_in_report(held, fingerprint)
+    base = base_models.resolve(held.provenance(fingerprint)["base_model"])
+    questions = expected["question"].to_list()
+    say("the adapter, loaded by mlx-lm")
+    loaded = base_models.load(base, adapter=held.adapter(fingerprint))
+    found = [compared("the adapter, loaded by mlx-lm", expected, base_models.answer(*loaded, questions))]
+    del loaded
+    with tempfile.TemporaryDirectory() as folder:
+        say("the fused model")
+        fuse(base, held.adapter(fingerprint), Path(folder))
+        found.append(fused_model(Path(folder), expected))
+    say("the server")
+    with running_server(held, fingerprint) as address:
+        found.append(compared("the server", expected, [ask_server(address, question) for question in questions]))
+    return found
+
+
+def export_checked(held: Store, fingerprint: str, folder: Path) -> str:
+    """Write an adapter, fused into its base, to `folder`, unless it does not answer as its report says.
+
+    Returns:
+        What was checked, in words.
+
+    Raises:
+        ValueError: it does not; or `export.export_fused` raises it. Nothing is written.
+    """
+    expected = answers_in_report(held, fingerprint)
+    found: list[Artefact] = []
+
+    def check(written: Path) -> None:
+        found.append(fused_model(written, expected))
+        if not found[0].faithful:
+            first = found[0].different[0]
+            raise ValueError(
+                f"{folder}: not written, since the fused model gives {found[0].same} of {found[0].asked} answers of the "
+                f"report: {first['question']} {first['expected']!r} became {first['said']!r}"
+            )
+
+    export_fused(held, fingerprint, folder, check=check)
+    return f"{found[0].same} of {found[0].asked} answers as in the report"
+
+
+def answers_in_report(held: Store, fingerprint: str) -> pl.DataFrame:
+    """Some questions of an adapter's report, drawn by a hash, and the three that it shows.
+
+    Returns:
+        `question` and `tuned` (the answer in the report).
+
+    Raises:
+        ValueError: there is no report on this adapter.
+    """
+    folder = held.report(fingerprint)
+    try:
+        summary = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        predictions = pl.read_parquet(folder / "predictions.parquet", columns=["question", "tuned"])
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise ValueError(f"{folder}: no report on adapter {fingerprint}: materialise `evaluation_report`") from error
+    keys = pl.Series([share(f"verify/{question}") for question in predictions["question"]], dtype=pl.Float64)
+    shown = pl.DataFrame(summary["questions"], schema_overrides={"tuned": pl.String}).select("question", "tuned")
+    drawn = predictions.with_columns(key=keys).sort("key").drop("key").head(QUESTIONS)
+    return pl.concat([shown, drawn]).unique("question", keep="first", maintain_order=True)
+
+
+def fused_model(folder: Path, expected: pl.DataFrame) -> Artefact:
+    """How a fused model in a folder answers.
+
+    Raises:
+        ValueError: mlx-lm cannot load it.
+    """
+    loaded = base_models.load(base_models.resolve(str(folder)))
+    return compared("the fused model", expected, base_models.answer(*loaded, expected["question"].to_list()))
+
+
+def compared(name: str, expected: pl.DataFrame, said: Sequence[str]) -> Artefact:
+    """Answers against those of the report."""
+    asked = expected.select("question", expected="tuned").with_columns(said=pl.Series(said, dtype=pl.String))
+    different = asked.filter(pl.col("said").str.strip_chars() != pl.col("expected").str.strip_chars())
+    return Artefact(name, asked.height, asked.height - different.height, different.to_dicts())
+
+
+def to_json(found: Sequence[Artefact]) -> list[dict[str, Any]]:
+    """The content of `artefacts.json`."""
+    return [asdict(artefact) for artefact in found]
+
+
+def to_markdown(found: Sequence[Artefact]) -> str:
+    """A section of the report."""
+    rows = [
+        [artefact.name, percent(artefact.same / artefact.asked), f"{artefact.asked:,} questions"] for artefact in found
+    ]
+    told = "## What is handed out\n\nAnswers that are those of this report, to the letter.\n\n" + table(
+        ["", "same", "of"], rows
+    )
+    different = [
+        [artefact.name, row["question"], row["expected"], row["said"]]
+        for artefact in found
+        for row in artefact.different
+    ]
+    return told + ("\n" + table(["", "question", "in the report", "said"], different) if different else "")

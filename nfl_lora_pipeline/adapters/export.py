@@ -1,0 +1,134 @@
+"""An adapter to take away: fused into its base, or with what is needed to use it.
+
+mlx-lm's own `fuse` rounds the layers of a quantised base back to the grid they came from, and whatever of the adapter is
+finer than the grid is gone. Here the adapted layers are written in the precision that the base computes in, the others as
+they were; mlx-lm reads such a mixture by itself, since a layer without scales is a plain one.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nfl_lora_pipeline.files import replacing_folder
+from nfl_lora_pipeline.models import base_model as base_models
+from nfl_lora_pipeline.models.base_model import BaseModel
+from nfl_lora_pipeline.store import Store
+
+MARK = "export.json"  # the file by which a folder is known as an export, which another one may replace
+ADAPTER_FILES = ("adapters.safetensors", "adapter_config.json", "provenance.json")
+WEIGHTS = ("*.safetensors", "model.safetensors.index.json")
+
+
+def fuse(base: BaseModel, adapter: Path, folder: Path) -> None:
+    """Write base and adapter as one model into an existing, empty folder, which `mlx_lm.load` takes by itself.
+
+    Raises:
+        ValueError: mlx-lm cannot load the two.
+    """
+    model, _, config = base_models.load_with_config(base, adapter=adapter)
+    from mlx_lm.utils import save_config, save_model
+
+    adapted = fuse_layers(model)
+    _copy_all_but_weights(base.folder, folder)
+    save_model(folder, model)
+    save_config(_without_layers(config, adapted), folder / "config.json", keep_vision_config=True)
+
+
+def fuse_layers(model: Any) -> set[str]:
+    """Put plain layers in the place of a model's LoRA layers.
+
+    Returns:
+        Their names; none where whole layers were trained, which a loaded model has in their places already.
+    """
+    from mlx.utils import tree_unflatten
+
+    adapted = {name: module for name, module in model.named_modules() if hasattr(module, "fuse")}
+    model.update_modules(tree_unflatten([(name, module.fuse(dequantize=True)) for name, module in adapted.items()]))
+    return set(adapted)
+
+
+def export_fused(held: Store, fingerprint: str, folder: Path, *, check: Callable[[Path], None]) -> None:
+    """Write an adapter of the store, fused into its base, to `folder`.
+
+    Args:
+        held: the store.
+        fingerprint: of the adapter.
+        folder: need not exist; an earlier export in it is replaced.
+        check: looks at the finished model before it takes its place; what it raises keeps it from doing so.
+
+    Raises:
+        ValueError: `folder` holds something else or cannot be written; or base and adapter cannot be loaded.
+    """
+    made_of = held.provenance(fingerprint)
+    with _exporting(folder) as unfinished:
+        fuse(base_models.resolve(made_of["base_model"]), held.adapter(fingerprint), unfinished)
+        check(unfinished)
+        use = (
+            "    mlx_lm.generate --model . --temp 0 --prompt '...'\n    mlx_lm.server --model . --port 8080\n\n"
+            "It is a whole model: base and adapter are one, and whatever takes an MLX model takes it."
+        )
+        _sign(unfinished, made_of | {"fingerprint": fingerprint}, kind="fused", use=use)
+
+
+def export_adapter(held: Store, fingerprint: str, folder: Path) -> None:
+    """Write an adapter of the store to `folder`, with the base where that is the embedded one.
+
+    Raises:
+        ValueError: `folder` holds something else, or cannot be written.
+    """
+    made_of = held.provenance(fingerprint)
+    base = made_of["base_model"]
+    embedded = base == base_models.EMBEDDED
+    with _exporting(folder) as unfinished:
+        for name in ADAPTER_FILES:
+            shutil.copyfile(held.adapter(fingerprint) / name, unfinished / name)
+        if embedded:
+            shutil.copytree(base_models.EMBEDDED_FOLDER, unfinished / "base")
+        options = f"--model {'base' if embedded else base} --adapter-path ."
+        use = (
+            f"    mlx_lm.generate {options} --temp 0 --prompt '...'\n    mlx_lm.server {options} --port 8080\n\n"
+            f"It works on this base alone: {base}, revision {made_of['base_revision']} by this project's count."
+        )
+        _sign(unfinished, made_of | {"fingerprint": fingerprint}, kind="adapter", use=use)
+
+
+@contextmanager
+def _exporting(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder`, where nothing else is lost by that."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; name a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
+        raise ValueError(f"{folder} is not empty, and no earlier export; name another folder, or empty this one")
+    try:
+        with replacing_folder(folder.resolve()) as unfinished:
+            yield unfinished
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written: {error}") from error
+
+
+def _copy_all_but_weights(source: Path, folder: Path) -> None:
+    """The tokenizer, its chat template and whatever else lies beside a model's weights, to the letter."""
+    weights = {file for pattern in WEIGHTS for file in source.glob(pattern)}
+    for file in sorted(set(source.iterdir()) - weights):
+        if file.is_file() and not file.name.startswith(".") and file.suffix.lower() != ".md":
+            shutil.copyfile(file, folder / file.name)
+
+
+def _without_layers(config: dict[str, Any], layers: set[str]) -> dict[str, Any]:
+    """A model's config in which no quantisation is told of these layers."""
+    told = {key: config[key] for key in ("quantization", "quantization_config") if isinstance(config.get(key), dict)}
+    return config | {key: {name: of[name] for name in of if name not in layers} for key, of in told.items()}
+
+
+def _sign(folder: Path, made_of: dict[str, Any], *, kind: str, use: str) -> None:
+    told = {name: made_of[name] for name in ("fingerprint", "weeks", "stats", "base_model", "base_revision")}
+    (folder / MARK).write_text(json.dumps({"kind": kind, **told}, indent=2) + "\n", encoding="utf-8")
+    card = (
+        f"# Adapter {made_of['fingerprint']}{', fused into its base' if kind == 'fused' else ''}\n\n"
+        f"Knows {', '.join(made_of['stats'])} of {', '.join(made_of['weeks'])}; base {made_of['base_model']}. "
+        f"Made by nfl_lora_pipeline; the base's licence holds. In this folder:\n\n{use}\n"
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")

@@ -1,0 +1,185 @@
+"""What the exam asks besides the rows of the splits: known facts in other words, and people and weeks without a fact."""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+
+import polars as pl
+
+from nfl_lora_pipeline.embedded.grammar import wordings
+from nfl_lora_pipeline.exam.alterations import typo, unique_last_names
+from nfl_lora_pipeline.lessons.questions import FACT_COLUMNS, PAIR_COLUMNS, qa_pairs
+from nfl_lora_pipeline.lessons.strangers import share, strangers
+from nfl_lora_pipeline.lessons.wording import Question, Stat, Templates
+from nfl_lora_pipeline.weeks.week import LAST_WEEK, NflWeek
+
+KNOWN, INVENTED = "known", "invented_names"  # the rows of the splits
+ALTERED = ("lower_case", "typo", "last_name", "reworded")  # known facts, each asked once
+BESIDE = ("tight_ends", "running_backs")
+WITHOUT_FACT = (INVENTED, "reworded_strangers", *BESIDE, "unseen_weeks", "unseen_seasons")
+GROUPS = (KNOWN, *ALTERED, *WITHOUT_FACT)
+
+MOST = 1500  # questions of a group
+STRANGERS = 150
+WORDINGS = 60  # of the grammar's, chosen by a hash
+SEASONS = (-3, -2, -1, 1, 2)  # how far from a known season an unknown one lies
+
+
+def of_the_splits() -> pl.Expr:
+    """The `group` of a row of the splits."""
+    return pl.when(pl.col("kind") == "stranger").then(pl.lit(INVENTED)).otherwise(pl.lit(KNOWN)).alias("group")
+
+
+def is_of_the_splits() -> pl.Expr:
+    """Whether a question is one of the splits, by its `group`."""
+    return pl.col("group").is_in([KNOWN, INVENTED])
+
+
+def exam_questions(
+    rows: pl.DataFrame,
+    templates: Templates,
+    *,
+    stats: Sequence[Stat],
+    others: Mapping[NflWeek, Mapping[str, Sequence[str]]],
+) -> pl.DataFrame:
+    """The questions of all groups but the splits' own two.
+
+    Every one is asked in one phrasing, drawn by a hash of what it asks, so that the same splits have the same exam.
+
+    Args:
+        rows: those of the splits.
+        templates: the wordings.
+        stats: the stats to ask about.
+        others: real people by week and by a name of `BESIDE`; who is among the rows is left out.
+
+    Returns:
+        The columns of `questions.qa_pairs`, and `group`. `player` is the one meant; question and answer may write him
+        otherwise, and alike;
+        `kind` is "recorded" for known facts and "stranger" for what has no fact, where the refusal is the answer;
+        `phrasing` is a key of the templates or, in the reworded groups, the wording itself; `split` is "test".
+    """
+    taught = rows.filter(pl.col("kind") == "recorded", pl.col("split") == "train").unique("fact", maintain_order=True)
+    taught = taught.select(FACT_COLUMNS).sort("fact")
+    names = frozenset(rows["player"]) | {name for week in others.values() for group in week.values() for name in group}
+    trained = {name: templates.questions[name] for name in templates.phrasings("train")}
+    reworded = _some_wordings(templates)
+    frames = [
+        *_altered(taught, names, templates, trained, reworded),
+        _asked(_strangers(rows, names, stats), templates, reworded, "reworded_strangers"),
+        *(_asked(_people(others, rows, group, stats), templates, trained, group) for group in BESIDE),
+        _asked(_moved(taught, rows, "unseen_weeks"), templates, trained, "unseen_weeks"),
+        _asked(_moved(taught, rows, "unseen_seasons"), templates, trained, "unseen_seasons"),
+    ]
+    return pl.concat(frames)
+
+
+def _altered(
+    taught: pl.DataFrame,
+    names: frozenset[str],
+    templates: Templates,
+    trained: Mapping[str, Question],
+    reworded: Mapping[str, Question],
+) -> list[pl.DataFrame]:
+    people = taught["player"].unique().to_list()
+    typos = {name: slip for name in people if (slip := typo(name, known=names))}
+    lasts = {name: last for name, last in unique_last_names(names).items() if name in set(people)}
+    lower = _asked(taught, templates, trained, "lower_case", spelt={name: name.lower() for name in people})
+    return [
+        lower.with_columns(pl.col("question").str.to_lowercase()),
+        _asked(taught, templates, trained, "typo", spelt=typos),
+        _asked(taught, templates, trained, "last_name", spelt=lasts),
+        _asked(taught, templates, reworded, "reworded"),
+    ]
+
+
+def _asked(
+    facts: pl.DataFrame,
+    templates: Templates,
+    questions: Mapping[str, Question],
+    group: str,
+    *,
+    spelt: Mapping[str, str] | None = None,
+) -> pl.DataFrame:
+    """Every fact once; with `spelt`, those of the people in it alone, with their names written so."""
+    if spelt is not None:
+        facts = facts.filter(pl.col("player").is_in(list(spelt)))
+    drawn = [(share(f"{group}/{fact}"), share(f"{group}/phrasing/{fact}")) for fact in facts["fact"]]
+    keys = sorted(questions)
+    chosen = (
+        facts.with_columns(
+            place=pl.Series([place for place, _ in drawn], dtype=pl.Float64),
+            phrasing=pl.Series([keys[int(at * len(keys))] for _, at in drawn], dtype=pl.String),
+        )
+        .sort("place", "fact")
+        .head(MOST)
+    )
+    written = chosen.select(FACT_COLUMNS)
+    if spelt is not None:
+        written = written.with_columns(pl.col("player").replace(spelt))
+    pairs = qa_pairs(written.lazy(), templates.model_copy(update={"questions": dict(questions)})).collect()
+    return (
+        pairs.drop("player")
+        .join(chosen.select("fact", "phrasing", "player"), on=["fact", "phrasing"])
+        .sort("fact")
+        .select(*PAIR_COLUMNS)
+        .with_columns(group=pl.lit(group), split=pl.lit("test"))
+    )
+
+
+def _some_wordings(templates: Templates) -> dict[str, Question]:
+    """Wordings of the grammar that the embedded base was made with, but for those of the templates."""
+    held = {question.text for question in templates.questions.values()}
+    others = sorted((text for text in wordings() if text not in held), key=lambda text: share(f"wording/{text}"))
+    return {text: Question(split="test", text=text) for text in others[:WORDINGS]}
+
+
+def _strangers(rows: pl.DataFrame, names: frozenset[str], stats: Sequence[Stat]) -> pl.DataFrame:
+    season, week = rows.select("season", "week").sort("season", "week").row(0)
+    drawn = islice(strangers("test", seed=season + 1, known=names), STRANGERS)
+    return _without_fact(list(dict.fromkeys(drawn)), season, week, "reworded_strangers", stats)
+
+
+def _people(
+    others: Mapping[NflWeek, Mapping[str, Sequence[str]]], rows: pl.DataFrame, group: str, stats: Sequence[Stat]
+) -> pl.DataFrame:
+    taught = set(rows["player"])
+    frames = [
+        _without_fact([name for name in people.get(group, ()) if name not in taught], at.season, at.week, group, stats)
+        for at, people in sorted(others.items(), key=lambda item: item[0])
+    ]
+    return pl.concat([_without_fact([], 0, 0, group, stats), *frames])
+
+
+def _without_fact(names: Sequence[str], season: int, week: int, group: str, stats: Sequence[Stat]) -> pl.DataFrame:
+    people = pl.DataFrame({"player": names}, schema={"player": pl.String}).with_columns(
+        season=pl.lit(season, pl.Int32), week=pl.lit(week, pl.Int8), player_id=pl.lit("")
+    )
+    asked = people.join(pl.DataFrame({"stat": list(stats)}, schema={"stat": pl.String}), how="cross")
+    return _as_strangers(asked, group)
+
+
+def _moved(taught: pl.DataFrame, rows: pl.DataFrame, group: str) -> pl.DataFrame:
+    """Everybody with a number, asked about a week of the same season, or the same week of a season, that is not taught."""
+    weeks = {(season, week) for season, week in rows.select("season", "week").unique().iter_rows()}
+    seasons = {season for season, _ in weeks}
+    places = []
+    for player, stat, season, week in taught.select("player", "stat", "season", "week").iter_rows():
+        if group == "unseen_weeks":
+            free = [(season, at) for at in range(1, LAST_WEEK + 1) if (season, at) not in weeks]
+        else:
+            free = [(season + far, week) for far in SEASONS if season + far not in seasons]
+        places.append(free[int(share(f"{group}/{player}/{stat}") * len(free))] if free else (None, None))
+    moved = taught.with_columns(
+        season=pl.Series([season for season, _ in places], dtype=pl.Int32),
+        week=pl.Series([week for _, week in places], dtype=pl.Int8),
+    )
+    return _as_strangers(moved.drop_nulls("season").unique(["player", "stat"], maintain_order=True), group)
+
+
+def _as_strangers(asked: pl.DataFrame, group: str) -> pl.DataFrame:
+    week_key = pl.format("{}-W{}", "season", pl.col("week").cast(pl.String).str.zfill(2))
+    return asked.with_columns(
+        status=pl.lit("stranger"),
+        kind=pl.lit("stranger"),
+        value=pl.lit(None, pl.Float64),
+        fact=pl.concat_str(week_key, pl.lit(group), "player", "stat", separator="/"),
+    ).select(FACT_COLUMNS)

@@ -1,0 +1,63 @@
+"""What of the predictions is right."""
+
+import polars as pl
+
+from nfl_lora_pipeline.exam.exam_questions import ALTERED
+from nfl_lora_pipeline.exam.scoring import is_refusal, is_right_number, numbers_in
+from nfl_lora_pipeline.exam.subjects import Names
+
+
+def exact_or_refused(predictions: pl.DataFrame) -> pl.Series:
+    """Whether each answer is the reference answer to the letter, or of a stranger a refusal in any words.
+
+    Args:
+        predictions: `kind`, `answer` and `tuned`, one row a question.
+    """
+    exact = predictions["tuned"].str.strip_chars() == predictions["answer"]
+    stranger = predictions["kind"] == "stranger"
+    refused = [exactly or (unknown and is_refusal(said)) for exactly, unknown, said in
+               zip(exact, stranger, predictions["tuned"], strict=True)]  # fmt: skip
+    return pl.Series("right", refused, dtype=pl.Boolean)
+
+
+def with_verdict(predictions: pl.DataFrame) -> pl.DataFrame:
+    """Predictions with four verdicts on what the tuned model said.
+
+    Args:
+        predictions: `group`, `kind`, `player`, `value`, `answer` and `tuned`, one row a question.
+
+    Returns:
+        Them, with Boolean `right` (`exact_or_refused`; of a fact in altered words, the right number), `number_right`
+        (the right number and no other, about the right player or without a name; null where no number is right),
+        `refused`, and `invented` (a number is given where there is none to give; null where there is one).
+    """
+    return predictions.with_columns(
+        exact_or_refused(predictions),
+        number_right(predictions, "tuned"),
+        refusals(predictions, "tuned"),
+        inventions(predictions, "tuned"),
+    ).with_columns(right=pl.when(pl.col("group").is_in(ALTERED)).then("number_right").otherwise("right"))
+
+
+def number_right(predictions: pl.DataFrame, column: str) -> pl.Series:
+    """Whether each answer in `column` gives the fact's number and no other; null where there is none, or no answer."""
+    known = Names.of(predictions["player"].unique())
+    rows = predictions.select("player", "value", "answer", column).iter_rows()
+    found = [
+        None if value is None or said is None else said == answer or is_right_number(said, value, player, known)
+        for player, value, answer, said in rows
+    ]
+    return pl.Series("number_right", found, dtype=pl.Boolean)
+
+
+def refusals(predictions: pl.DataFrame, column: str) -> pl.Series:
+    """Whether each answer in `column` is a refusal in any words; null where there is none."""
+    found = [None if said is None else is_refusal(said) for said in predictions[column]]
+    return pl.Series("refused", found, dtype=pl.Boolean)
+
+
+def inventions(predictions: pl.DataFrame, column: str) -> pl.Series:
+    """Whether each answer in `column` gives a number though there is none; null where there is one, or no answer."""
+    rows = predictions.select("value", column).iter_rows()
+    found = [None if value is not None or said is None else bool(numbers_in(said)) for value, said in rows]
+    return pl.Series("invented", found, dtype=pl.Boolean)

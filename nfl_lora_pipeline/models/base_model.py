@@ -1,0 +1,135 @@
+"""Base models: the embedded one, a folder, or a Hugging Face id, all loaded through `mlx_lm.load`."""
+
+import contextlib
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from nfl_lora_pipeline.models.blas import load_fast_blas, suit_small_models
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "embedded" / "model"
+NEEDED_FILES = ("config.json", "tokenizer_config.json")
+SMALL_BYTES = 50_000_000
+READ_TOGETHER = 32  # prompts; mlx-lm writes so many answers side by side, but reads 8 questions
+MODEL_FILES = ("*.json", "*.safetensors", "*.py", "*.model", "*.jinja")
+
+
+class BaseModelError(ValueError):
+    """A base model that is not there or cannot be read; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model on this machine.
+
+    Attributes:
+        name: what the user asked for ("embedded", a folder or a Hugging Face id).
+        folder: where its files lie.
+        revision: a hash over the files' names and content, or over names and sizes beyond 64 MB.
+        size_bytes: of all files together.
+    """
+
+    name: str
+    folder: Path
+    revision: str
+    size_bytes: int
+
+
+def resolve(name: str) -> BaseModel:
+    """Find a base model, downloading it when it is a Hugging Face id that is not in the local cache.
+
+    Raises:
+        BaseModelError: no such folder or id, no network, or files are missing.
+    """
+    folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _download(name)
+    for needed in NEEDED_FILES:
+        if not (folder / needed).is_file():
+            raise BaseModelError(f"base model {name!r}: {folder} has no {needed}; name a folder that mlx_lm.load takes")
+    if not any(folder.glob("*.safetensors")):
+        raise BaseModelError(f"base model {name!r}: {folder} has no *.safetensors")
+    model_files = sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern)})
+    return BaseModel(name, folder, _revision(model_files), sum(file.stat().st_size for file in model_files))
+
+
+def load(base: BaseModel, *, adapter: Path | None = None) -> tuple[Any, Any]:
+    """Load model and tokenizer, with the LoRA layers of `adapter` (a folder) where one is given.
+
+    Raises:
+        BaseModelError: mlx-lm cannot read the files.
+    """
+    return load_with_config(base, adapter=adapter)[:2]
+
+
+def load_with_config(base: BaseModel, *, adapter: Path | None = None) -> tuple[Any, Any, dict[str, Any]]:
+    """Load model and tokenizer as `load` does, and the model's `config.json` as mlx-lm understood it."""
+    load_fast_blas()
+    if base.size_bytes < SMALL_BYTES:
+        suit_small_models()
+    import mlx_lm
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return mlx_lm.load(str(base.folder), adapter_path=str(adapter) if adapter else None, return_config=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+        what = f" with adapter {adapter}" if adapter else ""
+        raise BaseModelError(
+            f"base model {base.name!r} in {base.folder}{what}: mlx-lm cannot load it: {error}"
+        ) from error
+
+
+def answer(model: Any, tokenizer: Any, questions: list[str], *, max_tokens: int = 64) -> list[str]:
+    """Greedy answers of the model, one a question, without surrounding blanks."""
+    from mlx_lm import batch_generate
+
+    prompts = [
+        list(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=False
+            )
+        )
+        for question in questions
+    ]
+    if not prompts:
+        return []
+    return [
+        text.strip()
+        for text in batch_generate(
+            model, tokenizer, prompts, max_tokens=max_tokens, prefill_batch_size=READ_TOGETHER
+        ).texts
+    ]
+
+
+def _download(name: str) -> Path:
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise BaseModelError(
+            f"base model {name!r}: no such folder; use {EMBEDDED!r}, a folder or a Hugging Face id (owner/name)"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.py", "tokenizer.model", "*.tiktoken", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, etag_timeout=5))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BaseModelError(
+            f"base model {name!r}: could not be downloaded ({reason}). Check the id and the network, "
+            f"or use {EMBEDDED!r}, which needs neither."
+        ) from error
+
+
+def _revision(model_files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in model_files:
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}:".encode())
+        if size <= 64_000_000:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,113 @@
+"""What a model answers, and how much of it is right.
+
+Greedy decoding gives the reference answer if and only if each of its tokens is the arg-max when the ones before it are
+given. One forward pass over question and answer therefore settles a whole batch of questions; only where neither the
+reference answer nor the refusal comes out is an answer generated token by token.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from nfl_lora_pipeline.models.blas import load_fast_blas
+
+load_fast_blas()
+
+import mlx.core as mx  # noqa: E402
+import numpy as np  # noqa: E402
+
+from nfl_lora_pipeline.models.base_model import answer as generate_answers  # noqa: E402
+from nfl_lora_pipeline.models.forward import answer_logits, token_losses  # noqa: E402
+from nfl_lora_pipeline.models.rows import TokenRow, by_length, to_batch, tokenize  # noqa: E402
+from nfl_lora_pipeline.models.streams import streams  # noqa: E402
+
+KNOWN = 0.95  # an answer token with a higher probability is known
+BATCH_TOKENS = 1500
+GENERATE_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """For each row, in order: whether greedy decoding gives its answer, and its answer's least probable token.
+
+    Attributes:
+        greedy: (N,) bool.
+        lowest: (N,) float64 probability.
+        doubtful_until: (N,) int32, how many answer tokens there are up to the last one that is not `KNOWN`; 0 where all are.
+    """
+
+    greedy: "np.ndarray[Any, np.dtype[np.bool_]]"
+    lowest: "np.ndarray[Any, np.dtype[np.float64]]"
+    doubtful_until: "np.ndarray[Any, np.dtype[np.int32]]"
+
+
+def certainty(model: Any, rows: Sequence[TokenRow]) -> Certainty:
+    """Score answers by teacher forcing, without generating them."""
+    greedy = np.zeros(len(rows), np.bool_)
+    lowest = np.zeros(len(rows), np.float64)
+    until = np.zeros(len(rows), np.int32)
+    was_training = model.training
+    model.eval()
+    batches = list(by_length(rows, batch_tokens=BATCH_TOKENS))
+    lanes = streams()
+    for first in range(0, len(batches), len(lanes)):
+        scored = []
+        for indices, stream in zip(batches[first : first + len(lanes)], lanes, strict=False):
+            with mx.stream(stream):
+                scored.append((indices, *_score(model, [rows[index] for index in indices])))
+        mx.eval(scored)
+        for indices, hit, worst, last in scored:
+            greedy[indices] = np.array(hit)
+            lowest[indices] = np.exp(-np.array(worst, np.float64))
+            until[indices] = np.array(last)
+    if was_training:
+        model.train()
+    return Certainty(greedy, lowest, until)
+
+
+def _score(model: Any, rows: Sequence[TokenRow]) -> tuple[mx.array, mx.array, mx.array]:
+    batch = to_batch(rows)
+    logits = answer_logits(model, batch.tokens, batch.wanted)
+    hit = (mx.argmax(logits, -1) == batch.targets) | (batch.weights == 0)
+    losses = token_losses(logits, batch.targets) * batch.weights
+    place = mx.arange(1, losses.shape[1] + 1, dtype=mx.int32)
+    return hit.all(-1), losses.max(-1), mx.where(losses > -math.log(KNOWN), place, 0).max(-1)
+
+
+def predict(
+    model: Any, tokenizer: Any, asked: pl.DataFrame, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> pl.DataFrame:
+    """Answer questions greedily.
+
+    Args:
+        model: a model of `mlx_lm.load`.
+        tokenizer: its tokenizer.
+        asked: one row a question, with `question`, `answer` (the reference) and `refusal` (the refusal's words for it).
+        progress: told how many of how many questions are answered.
+
+    Returns:
+        `said` (what the model answers) and `lowest` (Float64, the least probability of a token of the reference answer),
+        one row a question, in order.
+    """
+    questions, answers, refusals = (asked[column].to_list() for column in ("question", "answer", "refusal"))
+    said: list[str | None] = [None] * len(questions)
+    reference = certainty(model, tokenize(tokenizer, zip(questions, answers, strict=True)))
+    for index in np.flatnonzero(reference.greedy).tolist():
+        said[index] = answers[index]
+    progress(len(questions) - said.count(None), len(questions))
+    open_rows = [index for index, text in enumerate(said) if text is None and refusals[index] != answers[index]]
+    refused = certainty(model, tokenize(tokenizer, ((questions[index], refusals[index]) for index in open_rows)))
+    for index, yes in zip(open_rows, refused.greedy, strict=True):
+        if yes:
+            said[index] = refusals[index]
+    open_rows = [index for index, text in enumerate(said) if text is None]
+    progress(len(questions) - len(open_rows), len(questions))
+    for first in range(0, len(open_rows), GENERATE_ROWS):
+        chunk = open_rows[first : first + GENERATE_ROWS]
+        for index, text in zip(chunk, generate_answers(model, tokenizer, [questions[i] for i in chunk]), strict=True):
+            said[index] = text
+        progress(len(questions) - said.count(None), len(questions))
+    return pl.DataFrame({"said": said, "lowest": reference.lowest}, schema={"said": pl.String, "lowest": pl.Float64})

@@ -1,0 +1,116 @@
+"""Logits where an answer stands, and nowhere else.
+
+A question/answer row is scored on its answer alone, so that the last projection, and for the architecture of the embedded
+model the last layer too, need only the answer's positions. On the CPU the exponentials of `cpu_math` replace MLX's.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_flatten
+from mlx_lm.models import llama, phi3
+
+from nfl_lora_pipeline.models import cpu_math
+
+
+def answer_logits(model: Any, tokens: mx.array, wanted: mx.array, states: mx.array | None = None) -> mx.array:
+    """Next-token logits at chosen positions.
+
+    Args:
+        model: a model of `mlx_lm.load`, with or without LoRA layers.
+        tokens: (B, T) int32 token ids, padded at the end.
+        wanted: (B, A) int32 positions in 0..T-1.
+        states: (B, T, H) what the layers below the lowest trained one make of the tokens, where that is known already
+            (`frozen.FrozenStates`).
+
+    Returns:
+        (B, A, V) logits.
+    """
+    start = 0 if states is None else _first_trained(model)
+    if _has_fast_path(model):
+        h = model.model.embed_tokens(tokens) if states is None else states
+        return _project(model, _phi3_states(model, h, start, wanted))
+    if states is not None:
+        h = model.model.norm(_through(model.model.layers[start:], states))
+        return _project(model, mx.take_along_axis(h, wanted[:, :, None], 1))
+    if isinstance(model, phi3.Model | llama.Model):
+        return _project(model, mx.take_along_axis(model.model(tokens), wanted[:, :, None], 1))
+    return mx.take_along_axis(model(tokens), wanted[:, :, None], 1)
+
+
+def layer_by_layer(model: Any) -> bool:
+    """Whether the layers of this architecture can be called one by one, each with a causal mask."""
+    sliding = any(getattr(layer, "use_sliding", False) for layer in model.layers)
+    return isinstance(model, phi3.Model | llama.Model) and not sliding
+
+
+def lower_states(model: Any, tokens: mx.array, layers: int) -> mx.array:
+    """(B, T, H) hidden states behind the first `layers` layers, of a model that is called `layer_by_layer`."""
+    h = model.model.embed_tokens(tokens)
+    if _has_fast_path(model):
+        return _phi3_layers(model.model.layers[:layers], h)
+    return _through(model.model.layers[:layers], h)
+
+
+def token_losses(logits: mx.array, targets: mx.array) -> mx.array:
+    """Cross-entropy in nats: logits (B, A, V), targets (B, A), result (B, A) float32."""
+    if mx.default_device() == mx.Device(mx.cpu) and logits.dtype == mx.float32:
+        return cpu_math.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)).reshape(targets.shape)
+    return nn.losses.cross_entropy(logits.astype(mx.float32), targets)
+
+
+def _has_fast_path(model: Any) -> bool:
+    return (
+        isinstance(model, phi3.Model)
+        and mx.default_device() == mx.Device(mx.cpu)
+        and model.args.rope_scaling is None
+        and model.args.num_key_value_heads == model.args.num_attention_heads
+        and model.model.norm.weight.dtype == mx.float32
+    )
+
+
+def _project(model: Any, states: mx.array) -> mx.array:
+    if model.args.tie_word_embeddings:
+        return model.model.embed_tokens.as_linear(states)
+    return model.lm_head(states)
+
+
+def _first_trained(model: Any) -> int:
+    return next(place for place, layer in enumerate(model.layers) if tree_flatten(layer.trainable_parameters()))
+
+
+def _through(layers: Sequence[Any], h: mx.array) -> mx.array:
+    for layer in layers:
+        h = layer(h, "causal", None)
+    return h
+
+
+def _phi3_states(model: Any, h: mx.array, start: int, wanted: mx.array) -> mx.array:
+    """The last layer's states at the wanted positions, from the states that layer `start` takes."""
+    *lower, last = model.model.layers[start:]
+    return model.model.norm(_phi3_layer(last, _phi3_layers(lower, h), wanted))
+
+
+def _phi3_layers(layers: Sequence[Any], h: mx.array) -> mx.array:
+    for layer in layers:
+        h = _phi3_layer(layer, h, None)
+    return h
+
+
+def _phi3_layer(layer: Any, h: mx.array, wanted: mx.array | None) -> mx.array:
+    rows, width, _ = h.shape
+    mask = mx.where(mx.arange(width)[None, :] > mx.arange(width)[:, None], -1e9, 0.0)
+    attention = layer.self_attn
+    parts = mx.split(attention.qkv_proj(layer.input_layernorm(h)), 3, -1)
+    q, k, v = (part.reshape(rows, width, attention.n_heads, -1).transpose(0, 2, 1, 3) for part in parts)
+    q, k = attention.rope(q), attention.rope(k)
+    if wanted is not None:
+        h = mx.take_along_axis(h, wanted[:, :, None], 1)
+        q = mx.take_along_axis(q, wanted[:, None, :, None], 2)
+        mask = mask[wanted][:, None]
+    weights = cpu_math.softmax((q * attention.scale) @ k.swapaxes(-1, -2) + mask)
+    h = h + attention.o_proj((weights @ v).transpose(0, 2, 1, 3).reshape(h.shape))
+    gate, up = mx.split(layer.mlp.gate_up_proj(layer.post_attention_layernorm(h)), 2, -1)
+    return h + layer.mlp.down_proj(cpu_math.silu(gate) * up)

@@ -1,0 +1,165 @@
+"""How much memory a training will need, worked out before anything is loaded.
+
+The factors were fitted to peaks measured on a CPU, of arrays (`TrainingLog.peak_memory_bytes`) and of the process; on an
+accelerator they have not been measured.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from nfl_lora_pipeline.models.base_model import BaseModel
+from nfl_lora_pipeline.models.blas import load_fast_blas
+from nfl_lora_pipeline.models.model_shape import Linear, ModelShape, read_shape
+from nfl_lora_pipeline.tuning.recipe import Recipe
+
+COPIES = {
+    "recall": 6,
+    "mlx_lm": 4,
+}  # of what is trained: weights, gradients, Adam's two; recall's average, and its best one
+KEPT = 1.4  # of what goes in and out of linear layers, for the way back
+SCORES = 3  # arrays of attention weights
+LOGITS = 6  # arrays of logits
+FORWARD = 0.2  # of what a layer keeps, where there is no way back
+FLOAT32 = 4  # bytes
+SCORED_TOKENS = 3000  # whose answers are measured at a time, on two streams
+PROGRAM = 300_000_000  # bytes of Python, Dagster and the BLAS
+FREED = 0.15  # of all arrays: what malloc holds on to
+TOKENS_A_CHARACTER, TOKENS_OF_A_CHAT = (
+    0.4,
+    16,
+)  # of question and answer together; the embedded tokenizer, a small one, needs 0.39
+PADDED_TO = 32  # tokens, by mlx-lm's own batches
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes at the worst moment of a training.
+
+    Attributes:
+        weights: of the base model, as stored.
+        trained: what is trained, with gradients, the optimizer's state and the moving average.
+        activations: kept for the way back, of one batch.
+        logits: of one batch.
+    """
+
+    weights: int
+    trained: int
+    activations: int
+    logits: int
+
+    @property
+    def arrays(self) -> int:
+        """What MLX calls peak memory."""
+        return self.weights + self.trained + self.activations + self.logits
+
+    @property
+    def total(self) -> int:
+        """Of the whole process."""
+        return self.arrays + self.program
+
+    @property
+    def program(self) -> int:
+        """Of the process besides arrays."""
+        return PROGRAM + int(FREED * self.arrays)
+
+
+def memory_needed(base: BaseModel, recipe: Recipe, *, row_tokens: int, answer_tokens: int) -> MemoryNeed:
+    """Estimate what training the recipe on the base needs, from the base's configuration and headers.
+
+    Args:
+        base: the base model.
+        recipe: how to train.
+        row_tokens: of the longest question with its answer.
+        answer_tokens: of the longest answer.
+
+    Raises:
+        ValueError: a file of the base model is not what its name says.
+    """
+    shape = read_shape(base.folder)
+    layers = shape.layers[-recipe.num_layers :] if recipe.num_layers > 0 else shape.layers
+    of_layer = [_kept_of_a_token(layer, shape, recipe, row_tokens) for layer in layers]
+    a_logit = LOGITS * FLOAT32 * shape.vocabulary
+    width, asked = row_tokens, answer_tokens
+    if recipe.method == "mlx_lm":
+        width = asked = -(-row_tokens // PADDED_TO) * PADDED_TO
+    unpacked = _unpacked_bytes(shape, recipe, len(layers))
+    step = recipe.batch_rows * width * sum(of_layer) + unpacked, recipe.batch_rows * asked * a_logit
+    scored_rows = SCORED_TOKENS / row_tokens
+    scoring = FORWARD * SCORED_TOKENS * max(of_layer, default=0), scored_rows * answer_tokens * a_logit
+    activations, logits = max(step, scoring, key=sum)
+    trained = COPIES[recipe.method] * _trained_bytes(shape, recipe, len(layers))
+    return MemoryNeed(shape.weights_bytes, trained, int(activations), int(logits))
+
+
+def refuse_too_little(need: MemoryNeed, base: BaseModel, recipe: Recipe, *, machine_bytes: int) -> None:
+    """Stop before the work where it cannot fit.
+
+    Raises:
+        ValueError: the machine has less than is needed; says how much of what, and what needs less.
+    """
+    if need.total <= machine_bytes:
+        return
+    parts = ", ".join(f"{_spoken(amount)} {name}" for name, amount in [*vars(need).items(), ("program", need.program)])
+    smaller = f"a smaller batch_rows (now {recipe.batch_rows}), " if recipe.batch_rows > 1 else ""
+    raise ValueError(
+        f"too little memory: training {base.name} by this recipe needs about {_spoken(need.total)} ({parts}), and there are "
+        f"{_spoken(machine_bytes)}; use {smaller}fewer num_layers, a base model in 4 bits (recipe phi-3.5-mini-4bit) or the "
+        "recipe embedded"
+    )
+
+
+def machine_memory() -> int:
+    """Bytes to work in: the accelerator's, or else this machine's or the container's that this process is in."""
+    load_fast_blas()
+    import mlx.core as mx
+
+    if mx.default_device() != mx.Device(mx.cpu):
+        of_device = mx.device_info()
+        for name in ("memory_size", "total_memory"):  # Metal, CUDA
+            if of_device.get(name):
+                return int(of_device[name])
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in map(Path, CGROUP_LIMITS):
+        text = file.read_text(encoding="ascii").strip() if file.is_file() else ""
+        limits += [int(text)] if text.isdecimal() else []
+    return min(limits)
+
+
+def tokens_at_most(characters: int) -> int:
+    """More tokens than a text of so many characters has with any tokenizer that a base model here comes with."""
+    return TOKENS_OF_A_CHAT + int(TOKENS_A_CHARACTER * characters)
+
+
+def _kept_of_a_token(linears: dict[str, Linear], shape: ModelShape, recipe: Recipe, row_tokens: int) -> float:
+    """Bytes in one layer; DoRA keeps what comes out of a linear layer once more, to learn its magnitudes."""
+    outputs = sum(linear.outputs for linear in linears.values())
+    through = sum(linear.inputs for linear in linears.values()) + outputs
+    magnitudes = outputs if recipe.fine_tune_type == "dora" else 0
+    return shape.item_bytes * (KEPT * through + magnitudes + SCORES * shape.heads * row_tokens)
+
+
+def _adapted(shape: ModelShape, recipe: Recipe, layers: int) -> list[Linear]:
+    named = [item for linears in shape.layers[-layers:] for item in linears.items()]
+    return [linear for name, linear in named if recipe.modules is None or name in recipe.modules]
+
+
+def _trained_bytes(shape: ModelShape, recipe: Recipe, layers: int) -> int:
+    if recipe.fine_tune_type == "full":
+        return sum(shape.layer_bytes[-layers:])
+    magnitudes = recipe.fine_tune_type == "dora"
+    adapted = _adapted(shape, recipe, layers)
+    return FLOAT32 * sum(recipe.rank * (each.inputs + each.outputs) + magnitudes * each.outputs for each in adapted)
+
+
+def _unpacked_bytes(shape: ModelShape, recipe: Recipe, layers: int) -> int:
+    """DoRA unpacks quantised weights, and keeps them for the way back."""
+    if recipe.fine_tune_type != "dora":
+        return 0
+    packed = [linear for linear in _adapted(shape, recipe, layers) if linear.quantised]
+    return shape.item_bytes * sum(linear.inputs * linear.outputs for linear in packed)
+
+
+def _spoken(amount: int) -> str:
+    return f"{amount / 1e9:,.1f} GB"

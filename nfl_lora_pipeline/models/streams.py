@@ -1,0 +1,23 @@
+"""Where batches are computed side by side.
+
+On the CPU an MLX stream is a thread, and an operation uses no other (but for a BLAS's own), so that two streams keep two
+cores busy with a small model.
+"""
+
+import os
+from functools import cache
+from typing import Any
+
+from nfl_lora_pipeline.models.blas import load_fast_blas
+
+load_fast_blas()
+
+import mlx.core as mx  # noqa: E402
+
+
+@cache
+def streams() -> list[Any]:
+    """Two streams on a CPU with more than one core, else one: the default one first."""
+    if mx.default_device() == mx.Device(mx.cpu) and (os.cpu_count() or 1) > 1:
+        return [mx.default_stream(mx.cpu), mx.new_stream(mx.cpu)]
+    return [mx.default_stream(mx.default_device())]

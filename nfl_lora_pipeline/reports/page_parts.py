@@ -1,0 +1,136 @@
+"""The report's sections on what to beware of, on phrasing, on making things up and on what is left of the base."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from nfl_lora_pipeline.reports.markdown import measured, of_asked, percent, table
+
+SHOWN = 3
+OFTEN_RIGHT, OFTEN_INVENTED = 0.9, 0.1  # what is worse is told at the top
+ANSWER_COLUMNS = ("question", "expected", "said")
+ALTERATIONS = {
+    "lower_case": "the whole question in lower case",
+    "typo": "a typo in the name",
+    "last_name": "the last name alone, where nobody else bears it",
+    "reworded": "one of 60 other wordings, from the making of the embedded base",
+}
+GROUPS = {
+    "invented_names": "people who do not exist, in phrasings never trained",
+    "reworded_strangers": "people who do not exist, in other wordings",
+    "tight_ends": "real tight ends of the week",
+    "running_backs": "real running backs of the week",
+    "unseen_weeks": "known players, in weeks not taught",
+    "unseen_seasons": "known players, in seasons not taught",
+}
+
+
+def beware(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What a gate may let pass and a user should know: where the model is often wrong, or often makes something up."""
+    told = [
+        f"asked with {ALTERATIONS[row['name']]}, it gives the right number to {percent(row['numbers']['share'])} of questions"
+        for row in summary["phrasing"]["altered"]
+        if row["numbers"]["asked"] and row["numbers"]["share"] < OFTEN_RIGHT
+    ]
+    told += [
+        f"asked about {GROUPS[group['name']]}, it invents a number for {percent(group['invented']['share'])} of questions"
+        for group in summary["unknown"]
+        if group["invented"]["share"] > OFTEN_INVENTED
+    ]
+    if told:
+        yield "Beware:\n\n" + "\n".join(f"- {line}" for line in told) + "\n"
+
+
+def phrasing(
+    by_phrasing: Sequence[Mapping[str, Any]], found: Mapping[str, Any], over_refusal: Mapping[str, Any]
+) -> Iterator[str]:
+    """How facts fare in other words, and how often they are refused."""
+    yield (
+        "## Phrasing\n\nThe phrasings of the splits first: all facts to the letter, and of those with a number the right "
+        "number. Below them the facts with a number, once each, asked as people type: there the right number counts, however "
+        "the answer spells the name.\n"
+    )
+    rows = [
+        [row["name"], row["split"], measured(row), measured(row["numbers"]), f"{row['asked']:,}"] for row in by_phrasing
+    ]
+    rows += [
+        [ALTERATIONS[row["name"]], row["name"], "", measured(row["numbers"]), f"{row['numbers']['asked']:,}"]
+        for row in found["altered"]
+    ]
+    yield table(["phrasing", "", "to the letter", "number", "asked"], rows)
+    if found["worst"]:
+        in_all = found["in_all"]
+        yield (
+            f"The worst phrasing is {found['worst']}, with {percent(found['worst_numbers']['share'])} of numbers right. "
+            f"Right to the letter in every phrasing, trained and held out: "
+            f"{measured(in_all)} of {in_all['asked']:,} facts.\n"
+        )
+    for row in found["altered"]:
+        if row["worst"]:
+            yield f"With {ALTERATIONS[row['name']]}, {percent(row['refused']['share'])} were refused. Wrong, for instance:\n"
+            yield _answers(row["worst"])
+    yield (
+        "### Refused though known\n\n"
+        f"{_refused(over_refusal['trained'])} in trained phrasings, "
+        f"{_refused(over_refusal['heldout_phrasings'])} in held-out ones.\n"
+    )
+    if over_refusal["worst"]:
+        yield _answers(over_refusal["worst"])
+
+
+def making_up(groups: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Iterator[str]:
+    """What is said about people and weeks without a fact."""
+    yield (
+        "## Making things up\n\nQuestions without an answer: nobody taught the model anything about these people or weeks, so "
+        "that any number is invented, 0 too, and any refusal is right.\n"
+    )
+    columns = ("refused", "invented", "neither")
+    rows = [
+        [
+            GROUPS[group["name"]],
+            *(measured(group[column]) for column in columns),
+            f"{group['refused']['asked']:,}",
+            percent(group["base_refused"]["share"]),
+        ]
+        for group in groups
+    ]
+    if rows:
+        yield table(["about", "refused", "a number invented", "neither", "asked", "base: refused"], rows)
+    if notes:
+        yield "Not asked: " + "; ".join(notes) + ".\n"
+    for group in groups:
+        if group["worst"]:
+            yield f"About {GROUPS[group['name']]}, for instance:\n"
+            yield _answers(group["worst"])
+
+
+def retention(abilities: Sequence[Mapping[str, Any]], general: Mapping[str, Any] | None) -> Iterator[str]:
+    """What the base could do, before and after."""
+    yield "## What is left of the base\n\nThe same questions to the base model and to the tuned one.\n"
+    rows = [
+        [ability["name"], _ability(ability["base"]), _ability(ability["tuned"]), percent(ability["left"])]
+        for ability in abilities
+    ]
+    if rows:
+        yield table(["", "base", "tuned", "left"], rows)
+    if general is None:
+        yield (
+            "General prompts were not asked: the embedded base answers questions about receiving stats and nothing else, "
+            "so that there is nothing in general that it could forget.\n"
+        )
+        return
+    yield f"Of {general['prompts']} general prompts, {of_asked(general['changed'])} answers changed.\n"
+    if general["worst"]:
+        changed = [[row["question"], row["base"], row["tuned"]] for row in general["worst"][:SHOWN]]
+        yield table(["prompt", "base", "tuned"], changed)
+
+
+def _ability(value: Mapping[str, Any] | float) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else f"{measured(value)} of {value['asked']:,}"
+
+
+def _refused(counted: Mapping[str, Any]) -> str:
+    return f"{measured(counted)} of {counted['asked']:,} questions" if counted["asked"] else "none asked"
+
+
+def _answers(rows: Sequence[Mapping[str, str]]) -> str:
+    return table(ANSWER_COLUMNS, [[row[name] for name in ANSWER_COLUMNS] for row in rows[:SHOWN]])

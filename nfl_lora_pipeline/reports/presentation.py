@@ -1,0 +1,72 @@
+"""What is made of a finished report for people to look at: pictures, `report.md`, and `report.html` to send to somebody."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import polars as pl
+
+from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.reports.plots import cost_plot, margin_plot, recall_plot
+from nfl_lora_pipeline.reports.report_html import to_html
+
+ADDITIONS = ("alternatives", "artefacts")  # what commands add to a report later, as NAME.json and a section NAME.md
+LAST_SECTION = "## Training\n"
+PICTURES = "![recall by stat and by phrasing](recall.png)\n\n![how sure the tuned model is](margins.png)\n\n"
+COST_PICTURE = "![what other ways cost and how right they are](cost.png)\n\n"
+_PICTURE = re.compile(r"!\[([^\]]*)\]\(([a-z]+\.png)\)")
+
+
+def present(folder: Path, markdown: str, scored: pl.DataFrame, *, before: Path | None = None) -> None:
+    """Write pictures, `report.md` and `report.html` into a report's folder.
+
+    Args:
+        folder: of the report; it holds `loss.png`.
+        markdown: of `page.to_markdown`.
+        scored: one row a question, as `verdicts.with_verdict` gives it.
+        before: the report that this one replaces; what was added to that is taken over.
+    """
+    if before:
+        _take_over(before, folder)
+    pictures = {"recall.png": recall_plot(scored), "margins.png": margin_plot(scored)}
+    alternatives = folder / "alternatives.json"
+    if alternatives.is_file():
+        pictures["cost.png"] = cost_plot(json.loads(alternatives.read_text(encoding="utf-8"))["ways"])
+    for name, png in pictures.items():
+        replace_file(folder / name, png)
+    whole = _with_sections(markdown, folder)
+    replace_file(folder / "report.md", whole.encode())
+    replace_file(folder / "report.html", to_html(with_pictures_inside(whole, folder)).encode())
+
+
+def with_pictures_inside(markdown: str, folder: Path) -> str:
+    """A report's Markdown with its pictures in it, as the UI and a single file need them."""
+
+    def inside(found: re.Match[str]) -> str:
+        file = folder / found[2]
+        return f"![{found[1]}]({_data_uri(file.read_bytes())})" if file.is_file() else found[0]
+
+    return _PICTURE.sub(inside, markdown)
+
+
+def _take_over(before: Path, folder: Path) -> None:
+    for name in (f"{addition}.{kind}" for addition in ADDITIONS for kind in ("json", "md")):
+        if (before / name).is_file():
+            replace_file(folder / name, (before / name).read_bytes())
+
+
+def _with_sections(markdown: str, folder: Path) -> str:
+    """Pictures, and what was added, before the last section."""
+    told, heading, training = markdown.partition(LAST_SECTION)
+    sections = "## Recall and certainty in pictures\n\n" + PICTURES
+    for name in ADDITIONS:
+        file = folder / f"{name}.md"
+        if file.is_file():
+            sections += file.read_text(encoding="utf-8").rstrip() + "\n\n"
+            sections += COST_PICTURE if name == "alternatives" else ""
+    return f"{told.rstrip()}\n\n{sections}{heading}{training}"
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -1,0 +1,102 @@
+"""What of a model is trained: LoRA or DoRA layers put on it, or its own layers let loose.
+
+The layers are mlx-lm's, and what is written down about them is what `mlx_lm.load(adapter_path=...)` reads. LoRA on a
+quantised base is QLoRA.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nfl_lora_pipeline.models.blas import load_fast_blas
+
+load_fast_blas()
+
+from mlx import nn  # noqa: E402
+from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
+
+from nfl_lora_pipeline.tuning.recipe import Recipe  # noqa: E402
+
+WORD_BITS = 32  # of the words that hold quantised weights
+
+
+def adapt(model: Any, recipe: Recipe) -> dict[str, Any]:
+    """Freeze the model but for what the recipe trains.
+
+    Args:
+        model: a model of `mlx_lm.load`; it carries the adapter afterwards.
+        recipe: how to train.
+
+    Returns:
+        The content of `adapter_config.json` with which `mlx_lm.load(adapter_path=...)` does the same.
+
+    Raises:
+        ValueError: the recipe does not fit this model: more layers than it has, modules that no layer has, a rank that a
+            module is too small for, or a kind of fine-tuning that quantised weights rule out. The model is as it was.
+    """
+    linears = _checked(model, recipe)
+    count = len(model.layers) if recipe.num_layers == -1 else recipe.num_layers
+    parameters: dict[str, Any] | None = None
+    model.freeze()
+    if recipe.fine_tune_type == "full":
+        for layer in model.layers[-count:]:
+            layer.unfreeze()
+    else:
+        parameters = {"rank": recipe.rank, "scale": recipe.scale, "dropout": recipe.dropout}
+        if recipe.modules:
+            parameters["keys"] = list(linears)
+        linear_to_lora_layers(model, count, parameters, use_dora=recipe.fine_tune_type == "dora")
+    return {
+        "fine_tune_type": recipe.fine_tune_type,
+        "num_layers": count,
+        "lora_parameters": parameters,
+        "model": recipe.base_model,
+    }
+
+
+def sides(linear: Any) -> tuple[int, int]:
+    """How many numbers go into a linear layer, quantised or not, and how many come out."""
+    outputs, inputs = linear.weight.shape
+    return (inputs * WORD_BITS // linear.bits if isinstance(linear, nn.QuantizedLinear) else inputs), outputs
+
+
+def _checked(model: Any, recipe: Recipe) -> Mapping[str, Any]:
+    """The linear layers of one layer of the model that the recipe adapts, by name."""
+    layers = len(model.layers)
+    if recipe.num_layers > layers:
+        raise ValueError(f"num_layers: {recipe.num_layers}, but this base model has {layers}; use -1 for all")
+    present = {
+        name: module
+        for name, module in model.layers[-1].named_modules()
+        if isinstance(module, nn.Linear | nn.QuantizedLinear)
+    }
+    if unknown := set(recipe.modules or ()) - set(present):
+        raise ValueError(f"modules: this base model has no {min(unknown)!r}; it has {', '.join(sorted(present))}")
+    chosen = {name: present[name] for name in recipe.modules or present}
+    _check_quantised(chosen, recipe.fine_tune_type)
+    if recipe.fine_tune_type != "full":
+        _check_rank(chosen, recipe.rank)
+    return chosen
+
+
+def _check_quantised(linears: Mapping[str, Any], fine_tune_type: str) -> None:
+    """MLX gives packed weights no gradient, and mlx-lm's DoRA counts them in whole words."""
+    bits = {linear.bits for linear in linears.values() if isinstance(linear, nn.QuantizedLinear)}
+    if bits and fine_tune_type == "full":
+        raise ValueError(
+            f"fine_tune_type: full, but this base model is quantised to {min(bits)} bits, and quantised weights are not "
+            "trained; use lora, or a base model that is not quantised"
+        )
+    if fine_tune_type == "dora" and (uneven := [each for each in bits if WORD_BITS % each]):
+        raise ValueError(
+            f"fine_tune_type: dora, but this base model is quantised to {uneven[0]} bits, which mlx-lm's DoRA cannot "
+            "unpack; use lora, or a base model of 2, 4 or 8 bits"
+        )
+
+
+def _check_rank(linears: Mapping[str, Any], rank: int) -> None:
+    name, narrowest = min(linears.items(), key=lambda item: min(sides(item[1])))
+    inputs, outputs = sides(narrowest)
+    if rank > min(inputs, outputs):
+        raise ValueError(
+            f"rank: {rank}, but {name} of this base model is {inputs} by {outputs}; use {min(inputs, outputs)} at most"
+        )

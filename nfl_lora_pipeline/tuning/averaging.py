@@ -1,0 +1,42 @@
+"""A moving average of what is trained: what a step on one row takes from another, the average mostly keeps."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from nfl_lora_pipeline.models.blas import load_fast_blas
+
+load_fast_blas()
+
+import mlx.core as mx  # noqa: E402
+from mlx.utils import tree_flatten  # noqa: E402
+
+STAYS = 0.95  # how much of the average stays at a step
+Weights = list[tuple[str, mx.array]]
+
+
+class MovingAverage:
+    """The average of a model's trainable parameters; young averages move faster."""
+
+    def __init__(self, model: Any):
+        self.model = model
+        self.weights: Weights = tree_flatten(model.trainable_parameters())
+
+    def update(self, step: int) -> None:
+        """Take in the parameters as they are before step `step` (from 0)."""
+        stays = min(STAYS, step / (step + 10))
+        now = tree_flatten(self.model.trainable_parameters())
+        self.weights = [
+            (name, stays * old + (1 - stays) * new) for (name, old), (_, new) in zip(self.weights, now, strict=True)
+        ]
+        mx.eval(self.weights)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The model has the average in the block, and what is trained again after it."""
+        trained = tree_flatten(self.model.trainable_parameters())
+        self.model.load_weights(self.weights, strict=False)
+        try:
+            yield
+        finally:
+            self.model.load_weights(trained, strict=False)

@@ -1,0 +1,142 @@
+"""Training as `mlx_lm.lora` does it: its trainer, its loss over whole rows, its batches, to the last step.
+
+What the recipe `original` stands for, and what `training` is compared with. The order of seeds and draws is that of
+`mlx_lm.lora`, so that the same rows and recipe give the same adapter there and here.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from nfl_lora_pipeline.models.blas import load_fast_blas
+
+load_fast_blas()
+
+import mlx.core as mx  # noqa: E402
+import mlx.optimizers as optim  # noqa: E402
+import numpy as np  # noqa: E402
+from mlx.utils import tree_flatten  # noqa: E402
+from mlx_lm.tuner.callbacks import TrainingCallback  # noqa: E402
+from mlx_lm.tuner.datasets import CacheDataset, CompletionsDataset  # noqa: E402
+from mlx_lm.tuner.trainer import TrainingArgs, iterate_batches, train  # noqa: E402
+
+from nfl_lora_pipeline.lessons.lessons import Lesson  # noqa: E402
+from nfl_lora_pipeline.models.evaluation import certainty  # noqa: E402
+from nfl_lora_pipeline.models.rows import tokenize  # noqa: E402
+from nfl_lora_pipeline.tuning.adaptation import adapt  # noqa: E402
+from nfl_lora_pipeline.tuning.certificate import certify, write_certificate  # noqa: E402
+from nfl_lora_pipeline.tuning.recipe import Recipe  # noqa: E402
+from nfl_lora_pipeline.tuning.schedule import learning_rate  # noqa: E402
+from nfl_lora_pipeline.tuning.training_log import TrainingLog  # noqa: E402
+from nfl_lora_pipeline.tuning.tuner import optimizer_of, quiet, uncompiled_on_cpu  # noqa: E402
+
+BETAS = (0.9, 0.999)  # of mlx-lm's Adam
+
+
+def train_plainly(
+    model: Any,
+    tokenizer: Any,
+    lessons: Sequence[Lesson],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    held_out: Sequence[tuple[str, str]] = (),
+    start: Path | None = None,
+    report: Callable[[str, float], None] = lambda line, share: None,
+) -> TrainingLog:
+    """Train an adapter for the recipe's steps.
+
+    Args:
+        model: a model of `mlx_lm.load`; it carries the adapter afterwards.
+        tokenizer: its tokenizer.
+        lessons: the rows of `train.jsonl`, in their order.
+        recipe: how to train. Where it names more layers than the model has, all are trained.
+        folder: an existing folder, which gets `adapters.safetensors`, `adapter_config.json`, `training.json` and
+            `certificate.json`.
+        held_out: the rows of `valid.jsonl`; their loss is reported where they fill a batch.
+        start: the folder of an adapter to go on from, made with the same recipe on the same base; None to begin anew.
+        report: told a line for the log and how much of the training is done (0 to 1).
+
+    Raises:
+        ValueError: the recipe does not fit the model, or there are fewer rows than a batch has.
+    """
+    started = time.perf_counter()
+    if len(lessons) < recipe.batch_rows:
+        raise ValueError(f"batch_rows: {recipe.batch_rows}, but there are {len(lessons)} rows; use {len(lessons) or 1}")
+    recipe = recipe.model_copy(update={"num_layers": min(recipe.num_layers, len(model.layers))})
+    np.random.seed(recipe.seed)
+    mx.random.seed(recipe.seed)
+    mx.reset_peak_memory()
+    config = adapt(model, recipe)
+    if start is not None:
+        model.load_weights(str(start / "adapters.safetensors"), strict=False)
+    log = TrainingLog(rows=len(lessons), facts=len({lesson.fact for lesson in lessons}))
+    log.trained_parameters = sum(array.size for _, array in tree_flatten(model.trainable_parameters()))
+    steps = min(recipe.max_steps, recipe.max_epochs * (len(lessons) // recipe.batch_rows))
+    optimizer = optimizer_of(recipe, betas=BETAS)
+    rows = [(lesson.question, lesson.answer) for lesson in lessons]
+    args = TrainingArgs(
+        batch_size=recipe.batch_rows,
+        iters=steps,
+        steps_per_save=sys.maxsize,
+        adapter_file=str(folder / "adapters.safetensors"),
+    )
+    with quiet(), uncompiled_on_cpu():
+        train(
+            model,
+            optimizer,
+            train_dataset=_dataset(tokenizer, rows),
+            val_dataset=_dataset(tokenizer, held_out) if len(held_out) >= recipe.batch_rows else None,
+            args=args,
+            iterate_batches=_Scheduled(recipe, optimizer, steps),
+            training_callback=_Recorder(log, steps, report),
+        )
+    lowest = certainty(model, tokenize(tokenizer, rows)).lowest
+    certificate = certify(lessons, lowest.tolist(), above=recipe.certain_above)
+    log.uncertain, log.lowest_probability = certificate.uncertain, certificate.lowest_probability
+    log.certain.append((log.iterations, float(np.mean(lowest > recipe.certain_above))))
+    report(certificate.in_short(), 1.0)
+    log.peak_memory_bytes = mx.get_peak_memory()
+    log.seconds = time.perf_counter() - started
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "training.json").write_text(json.dumps(vars(log), indent=2) + "\n", encoding="utf-8")
+    write_certificate(folder, certificate)
+    return log
+
+
+def _dataset(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> CacheDataset:
+    rows = [{"prompt": question, "completion": answer} for question, answer in pairs]
+    return CacheDataset(CompletionsDataset(rows, tokenizer, "prompt", "completion", mask_prompt=False))
+
+
+class _Scheduled:
+    """mlx-lm's own batches; before a step's, the learning rate is set."""
+
+    def __init__(self, recipe: Recipe, optimizer: optim.Optimizer, steps: int):
+        self.recipe, self.optimizer, self.steps = recipe, optimizer, steps
+
+    def __call__(self, *args: Any, loop: bool = False, **options: Any) -> Iterator[Any]:
+        for step, batch in enumerate(iterate_batches(*args, loop=loop, **options)):
+            if loop:  # which validation does not
+                self.optimizer.learning_rate = learning_rate(self.recipe, step, self.steps)
+            yield batch
+
+
+class _Recorder(TrainingCallback):  # type: ignore[misc]
+    def __init__(self, log: TrainingLog, steps: int, report: Callable[[str, float], None]):
+        self.log, self.steps, self.report = log, steps, report
+        self.held_out = ""
+
+    def on_train_loss_report(self, train_info: dict[str, float]) -> None:
+        step, loss = int(train_info["iteration"]), train_info["train_loss"]
+        self.log.losses.append((step, loss))
+        self.log.iterations = step
+        self.log.tokens_per_second = train_info["tokens_per_second"]
+        if step % 50 == 0 or step == self.steps:
+            self.report(f"iteration {step} of {self.steps}, loss {loss:.3f}{self.held_out}", step / self.steps)
+
+    def on_val_loss_report(self, val_info: dict[str, float]) -> None:
+        self.held_out = f", {val_info['val_loss']:.3f} on held-out rows"

@@ -1,0 +1,55 @@
+"""Questions without an answer for the steps of a training: those that were given a number, then ones never asked."""
+
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from nfl_lora_pipeline.models.blas import load_fast_blas
+
+load_fast_blas()
+
+import numpy as np  # noqa: E402
+
+from nfl_lora_pipeline.models.evaluation import certainty  # noqa: E402
+from nfl_lora_pipeline.models.rows import TokenRow, tokenize  # noqa: E402
+
+PROBES = 192  # asked at a check
+TIMES = 2  # how often one that was given a number is shown
+HARD_SHARE = 0.75  # of the places, for these at most
+
+
+class Refusals:
+    """Draws from an endless source.
+
+    Most of what is drawn is refused anyway and teaches nothing; to ask costs a third of a training step, so that it pays to
+    ask first and to train on those that failed.
+    """
+
+    def __init__(self, source: Iterator[tuple[str, str]], tokenizer: Any, rng: random.Random):
+        self.source, self.tokenizer, self.rng = source, tokenizer, rng
+        self.drawn = 0
+        self.hard: list[TokenRow] = []
+
+    def probe(self, model: Any) -> float:
+        """Ask about some never asked before; the share that is refused."""
+        rows = self._draw(PROBES)
+        refused = certainty(model, rows).greedy
+        self.hard = TIMES * [row for row, right in zip(rows, refused, strict=True) if not right]
+        self.rng.shuffle(self.hard)
+        return float(np.mean(refused))
+
+    def take(self, count: int) -> list[TokenRow]:
+        """So many rows to train on."""
+        hard = min(len(self.hard), round(HARD_SHARE * count))
+        taken, self.hard = self.hard[:hard], self.hard[hard:]
+        return taken + self._draw(count - hard)
+
+    def skip(self, drawn: int) -> None:
+        """Pass over what a training that is gone on with has drawn already."""
+        self.drawn += sum(1 for _ in itertools.islice(self.source, drawn))
+
+    def _draw(self, count: int) -> list[TokenRow]:
+        rows = tokenize(self.tokenizer, itertools.islice(self.source, count))
+        self.drawn += len(rows)
+        return rows

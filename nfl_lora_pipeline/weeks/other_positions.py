@@ -1,0 +1,36 @@
+"""Real people whom nobody taught anything about: tight ends and running backs of the same week."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from nfl_lora_pipeline.weeks.players import BadWeek, parse_week
+from nfl_lora_pipeline.weeks.week import NflWeek
+
+POSITIONS = {"tight_ends": "TE.json", "running_backs": "RB.json"}
+
+
+def names_beside(week_file: Path, week: NflWeek) -> tuple[Mapping[str, list[str]], list[str]]:
+    """Who plays what, from the files that may lie beside a week's wide receivers.
+
+    They serve the exam alone, so that one that cannot be read costs its questions and nothing else.
+
+    Args:
+        week_file: `{folder}/2025/1/WR.json`.
+        week: the week.
+
+    Returns:
+        Sorted names by a key of `POSITIONS`, and for each file that is not there or cannot be read a line that says so.
+    """
+    found: dict[str, list[str]] = {}
+    lacking: list[str] = []
+    for position, name in POSITIONS.items():
+        file = week_file.with_name(name)
+        if not file.is_file():
+            lacking.append(f"{week}: no {name} beside WR.json")
+            continue
+        try:
+            players, _ = parse_week(file.read_bytes(), week=week, origin=name)
+            found[position] = sorted(players["player"].unique())
+        except (BadWeek, OSError) as error:
+            lacking.append(f"{week}: {name} cannot be read: {error}")
+    return found, lacking
