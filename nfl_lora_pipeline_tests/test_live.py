@@ -16,13 +16,14 @@ import pytest
 import requests
 import yaml
 
+from nfl_lora_pipeline.files import locked
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.source import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
 
-W1, W2 = NflWeek(2025, 1), NflWeek(2025, 2)
+W1, W2, W3 = (NflWeek(2025, number) for number in (1, 2, 3))
 RUNS = (
     """{ runsOrError(limit: 200) { ... on Runs { results { status assetSelection { path } tags { key value } } } } }"""
 )
@@ -31,6 +32,10 @@ SWITCHES = """{ repositoriesOrError { ... on RepositoryConnection { nodes {
 FAILED = (
     """{ runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { runId assetSelection { path } } } } }"""
 )
+RUNNING = (
+    """{ runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { results { runId assetSelection { path } } } } }"""
+)
+CANCELED = """{ runsOrError(filter: {statuses: [CANCELED]}) { ... on Runs { results { runId } } } }"""
 PATIENCE = 420.0  # seconds; a slow machine trains for a minute
 
 
@@ -156,3 +161,36 @@ def test_a_week_dropped_into_a_watched_folder_ends_in_a_promoted_adapter_and_onl
     assert live.ran() == sorted([*before, f"raw_wr_json {W1}"])
     with capsys.disabled():
         print(f" [file to promoted adapter: week 1 {first:.0f} s, week 2 {second:.0f} s]", end="")
+
+
+def test_a_training_cancelled_in_the_ui_leaves_no_process_and_no_lock_and_is_gone_on_with(live):
+    from dagster_graphql import DagsterGraphQLClient
+
+    client, known = DagsterGraphQLClient("127.0.0.1", port_number=live.port), live.store.adapters()
+    live.publish(W3, yards="17")
+
+    def checkpoints() -> list[Path]:
+        return [file for folder in live.store.all_unfinished() for file in folder.glob("checkpoint.safetensors")]
+
+    live.wait(lambda: bool(checkpoints()), what="a checkpoint of the training on three weeks")
+    (run,) = [each["runId"] for each in live.ask(RUNNING)["runsOrError"]["results"] if "adapter" in str(each)]
+    client.terminate_run(run)
+    live.wait(lambda: run in str(live.ask(CANCELED)), what="the end of the cancelled run")
+    live.wait(lambda: run not in command_lines(), what="the end of its process")
+    (checkpoint,) = checkpoints()
+    assert sorted(file.name for file in checkpoint.parent.iterdir()) == ["checkpoint.safetensors", "lock"]
+    with locked(checkpoint.parent / "lock", wait=False) as free:
+        assert free
+    assert live.store.adapters() == known
+
+    client.submit_job_execution("__ASSET_JOB", asset_selection=[["adapter"]])
+    live.wait(lambda: len(live.store.adapters()) > len(known), what="the rest of the training")
+    (new,) = set(live.store.adapters()) - set(known)
+    log = json.loads((live.store.adapter(new) / "training.json").read_text())
+    assert log["resumed"], "it went on from the checkpoint"
+    live.wait(lambda: not live.store.all_unfinished(), what="the end of what was unfinished")
+
+
+def command_lines() -> str:
+    """Of all processes."""
+    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
