@@ -181,7 +181,7 @@ def test_the_splits_are_prompts_and_completions_as_many_as_the_metadata_says(who
 def test_the_adapter_has_all_its_files_and_knows_where_it_came_from(whole):
     store, told = whole.graph.store, whole.metadata("adapter")
     folder = store.adapter(store.latest())
-    names = {"adapters.safetensors", "adapter_config.json", "training.json", "provenance.json"}
+    names = {"adapters.safetensors", "adapter_config.json", "training.json", "certificate.json", "provenance.json"}
     assert {file.name for file in folder.iterdir()} == names
     assert (told["folder"], told["reused"], told["facts"], told["uncertain_facts"]) == (str(folder), False, 11, 0)
     made_of = store.provenance(store.latest())

@@ -111,9 +111,9 @@ def daemon(tmp_path, monkeypatch):
     with dg.DagsterInstance.ephemeral() as instance:
         made = Daemon(tmp_path, instance)
 
-        def train(context, held, trainer, made_of, folder):
+        def train(context, held, trainer, made_of, fingerprint):
             made.trainings.append(made_of["weeks"])
-            put_adapter(held, folder.name, **made_of)
+            put_adapter(held, fingerprint, **made_of)
 
         def evaluate(held, recipe, *, evaluation_code, say):
             summary = {"adapter": held.latest(), "recall": {"trained": 1.0}}
