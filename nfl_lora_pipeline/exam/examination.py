@@ -19,6 +19,7 @@ from nfl_lora_pipeline.exam.verdicts import with_verdict
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, BaseModel
 from nfl_lora_pipeline.models.evaluation import predict
+from nfl_lora_pipeline.models.merged import merged
 from nfl_lora_pipeline.reports.plots import loss_plot
 from nfl_lora_pipeline.reports.report import read_report, write_report
 from nfl_lora_pipeline.store import Store
@@ -124,12 +125,13 @@ def _ask_base(
 
 def _ask_tuned(base: BaseModel, adapter: Path, questions: pl.DataFrame, say: Say) -> tuple[pl.DataFrame, Any, Any]:
     model, tokenizer = base_models.load(base, adapter=adapter)
-    answers = predict(
-        model,
-        tokenizer,
-        questions,
-        progress=lambda done, all: say(f"tuned: {done:,} of {all:,}", 0.25 + 0.75 * done / all),
-    )
+    with merged(model):  # as fast as the base alone; `nfl-lora verify` asks the adapter as it lies on disk
+        answers = predict(
+            model,
+            tokenizer,
+            questions,
+            progress=lambda done, all: say(f"tuned: {done:,} of {all:,}", 0.25 + 0.75 * done / all),
+        )
     return answers, model, tokenizer
 
 
