@@ -86,8 +86,10 @@ def test_the_log_has_the_figures_of_any_other_training(tmp_path):
     assert log.trained_parameters == 3 * 8 * (128 + 3 * 128)
     assert set(log.uncertain) == {lesson.fact for lesson in LESSONS}
     assert log.lowest_probability == min(log.uncertain.values()) > 0
-    assert said[-1].startswith("iteration 5 of 5, loss ")
-    assert said[-1].endswith(" on held-out rows")
+    last, certificate = said[-2:]
+    assert last.startswith("iteration 5 of 5, loss ")
+    assert last.endswith(" on held-out rows")
+    assert certificate.startswith("0 of 8 facts certain")
 
 
 def test_the_adapter_loads_back_and_all_layers_of_a_smaller_model_carry_it(tmp_path):

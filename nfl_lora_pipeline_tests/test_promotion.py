@@ -94,7 +94,7 @@ def test_whoever_reads_while_the_link_moves_finds_an_adapter(store):
 def test_a_process_killed_between_link_and_log_leaves_what_the_next_one_understands(store):
     promoted_in_turn(store, A)
     code = (
-        "import os, sys; from pathlib import Path; from nfl_lora_pipeline import promotion\n"
+        "import os, sys; from pathlib import Path; from nfl_lora_pipeline.adapters import promotion\n"
         "promotion.replace_file = lambda *_: os._exit(9)\n"
         f"promotion.promote(promotion.Store(Path(sys.argv[1])), {B!r})"
     )

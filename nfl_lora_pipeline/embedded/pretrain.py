@@ -141,7 +141,7 @@ class _Making:
         for rows in draw_steps(
             self.step, closing=closing, rng=self.league.rng, league=self.league, tokenizer=self.tokenizer
         ):
-            (loss, worst), gradients = self.gradient(self.model, *to_batch([practice.row for practice in rows]))
+            (loss, worst), gradients = self.gradient(self.model, *to_batch([practice.row for practice in rows])[:4])
             gradients, _ = optim.clip_grad_norm(gradients, 1.0)
             self.optimizer.update(self.model, gradients)
             mx.eval(loss, worst, self.model.parameters(), self.optimizer.state)
