@@ -8,9 +8,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.lessons.lessons import Lesson
+from nfl_lora_pipeline.tuning.training_log import TrainingLog
 
 FILE = "certificate.json"
 
@@ -74,6 +76,7 @@ def certify(lessons: Sequence[Lesson], lowest: Sequence[float], *, above: float)
     )
 
 
-def write_certificate(folder: Path, certificate: Certificate) -> None:
-    """Write it beside an adapter."""
-    replace_file(folder / FILE, (json.dumps(asdict(certificate), indent=2) + "\n").encode())
+def write_records(folder: Path, config: dict[str, Any], log: TrainingLog, certificate: Certificate) -> None:
+    """Write `adapter_config.json`, `training.json` and `certificate.json` beside an adapter."""
+    for name, content in (("adapter_config.json", config), ("training.json", vars(log)), (FILE, asdict(certificate))):
+        replace_file(folder / name, (json.dumps(content, indent=2) + "\n").encode())

@@ -4,7 +4,6 @@ What the recipe `original` stands for, and what `training` is compared with. The
 `mlx_lm.lora`, so that the same rows and recipe give the same adapter there and here.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from nfl_lora_pipeline.lessons.lessons import Lesson  # noqa: E402
 from nfl_lora_pipeline.models.evaluation import certainty  # noqa: E402
 from nfl_lora_pipeline.models.rows import tokenize  # noqa: E402
 from nfl_lora_pipeline.tuning.adaptation import adapt  # noqa: E402
-from nfl_lora_pipeline.tuning.certificate import certify, write_certificate  # noqa: E402
+from nfl_lora_pipeline.tuning.certificate import certify, write_records  # noqa: E402
 from nfl_lora_pipeline.tuning.recipe import Recipe  # noqa: E402
 from nfl_lora_pipeline.tuning.schedule import learning_rate  # noqa: E402
 from nfl_lora_pipeline.tuning.training_log import TrainingLog  # noqa: E402
@@ -101,9 +100,7 @@ def train_plainly(
     report(certificate.in_short(), 1.0)
     log.peak_memory_bytes = mx.get_peak_memory()
     log.seconds = time.perf_counter() - started
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / "training.json").write_text(json.dumps(vars(log), indent=2) + "\n", encoding="utf-8")
-    write_certificate(folder, certificate)
+    write_records(folder, config, log, certificate)
     return log
 
 

@@ -10,7 +10,6 @@ arXiv 2605.30260); refusals for unknown people against invention (arXiv 2403.056
 """
 
 import hashlib
-import json
 import math
 import sys
 import time
@@ -34,7 +33,7 @@ from nfl_lora_pipeline.models.forward import answer_logits, token_losses  # noqa
 from nfl_lora_pipeline.models.rows import Batch  # noqa: E402
 from nfl_lora_pipeline.models.streams import streams  # noqa: E402
 from nfl_lora_pipeline.tuning.adaptation import adapt  # noqa: E402
-from nfl_lora_pipeline.tuning.certificate import certify, write_certificate  # noqa: E402
+from nfl_lora_pipeline.tuning.certificate import certify, write_records  # noqa: E402
 from nfl_lora_pipeline.tuning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
 from nfl_lora_pipeline.tuning.curriculum import Curriculum  # noqa: E402
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe  # noqa: E402
@@ -138,9 +137,7 @@ def train_adapter(
     log.peak_memory_bytes = max(log.peak_memory_bytes, mx.get_peak_memory())
     log.seconds += time.perf_counter() - started
     report(certificate.in_short(), 1.0)
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / "training.json").write_text(json.dumps(vars(log), indent=2) + "\n", encoding="utf-8")
-    write_certificate(folder, certificate)
+    write_records(folder, config, log, certificate)
     return log
 
 
