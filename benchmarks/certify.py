@@ -19,6 +19,7 @@ import click
 import polars as pl
 
 from benchmarks import ours
+from benchmarks.options import of_one_week
 from benchmarks.tables import median_and_range, publish
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.reports.markdown import table
@@ -59,16 +60,12 @@ def certify(adapter: Path, recipe_name: str, asked: pl.DataFrame, times: int) ->
 
 
 @click.command()
-@click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--season", default=2025)
-@click.option("--week", default=1)
-@click.option("--recipe", "recipe_name", default="embedded")
+@of_one_week
 @click.option(
     "--adapter", type=click.Path(path_type=Path, exists=True), help="A trained one; else one is trained first."
 )
 @click.option("--questions", default=20, help="Asked one at a time.")
 @click.option("--times", default=5, help="Of the own check.")
-@click.option("--write", is_flag=True, help="Renew the section in docs/benchmarks.md.")
 def main(
     data_dir: Path,
     season: int,

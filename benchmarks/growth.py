@@ -20,6 +20,7 @@ import click
 import polars as pl
 
 from benchmarks import ours
+from benchmarks.options import data_dir_option, recipe_option, season_option
 from benchmarks.tables import DOCUMENT, publish
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.lessons.wording import choose_stats
@@ -84,11 +85,11 @@ def slope(results: list[dict[str, Any]]) -> float:
 
 
 @click.command()
-@click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--season", default=2025)
+@data_dir_option
+@season_option
 @click.option("--weeks", "last_week", default=9, help="Weeks 1 to this are taken as needed.")
 @click.option("--sizes", default="100,300,1000,3000,10000")
-@click.option("--recipe", "recipe_name", default="embedded")
+@recipe_option
 @click.option("--only", type=int, hidden=True, help="Train on so many facts here, and print JSON.")
 @click.option("--write", is_flag=True, help="Renew the section in docs/benchmarks.md, and docs/growth.png.")
 def main(

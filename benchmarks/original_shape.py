@@ -16,6 +16,7 @@ import click
 import polars as pl
 import yaml
 
+from benchmarks.options import data_dir_option
 from nfl_lora_pipeline.exam.figures import ORIGINAL_QUESTIONS
 from nfl_lora_pipeline.exam.scoring import is_refusal, number_in
 from nfl_lora_pipeline.files import replace_file
@@ -155,7 +156,7 @@ def _in_short(said: str) -> str:
 
 
 @click.command()
-@click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
+@data_dir_option
 @click.option("--base-model", default="embedded")
 @click.option("--change", "changes", multiple=True, default=CHANGES, help="KEY=VALUE of the recipe, one training each.")
 @click.option("--write", "file", type=click.Path(path_type=Path), default=Path("docs/original.md"))

@@ -18,6 +18,7 @@ load_fast_blas()
 import mlx.core as mx  # noqa: E402
 from mlx import nn  # noqa: E402
 
+from nfl_lora_pipeline.exam.exam_questions import INVENTED, KNOWN, exam_questions, of_the_splits  # noqa: E402
 from nfl_lora_pipeline.lessons.lessons import fresh_refusals, lessons  # noqa: E402
 from nfl_lora_pipeline.lessons.questions import facts, qa_pairs  # noqa: E402
 from nfl_lora_pipeline.lessons.splits import split_rows  # noqa: E402
@@ -34,6 +35,13 @@ from nfl_lora_pipeline.tuning.tuner import optimizer_of, uncompiled_on_cpu  # no
 from nfl_lora_pipeline.weeks.players import parse_week  # noqa: E402
 from nfl_lora_pipeline.weeks.source import week_file  # noqa: E402
 from nfl_lora_pipeline.weeks.week import NflWeek  # noqa: E402
+
+SHOWN = {
+    KNOWN: "held-out phrasings",
+    INVENTED: "strangers",
+    "unseen_weeks": "other weeks",
+    "unseen_seasons": "other seasons",
+}
 
 
 class Recall(NamedTuple):
@@ -66,10 +74,10 @@ def trained_rows(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(pl.col("split") == "train")
 
 
-def strangers(rows: pl.DataFrame, seed: int) -> Iterator[tuple[str, str]]:
+def strangers(rows: pl.DataFrame, recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Refusals drawn as the trainer draws them."""
     stats = choose_stats(rows["stat"].unique(maintain_order=True).to_list())
-    return fresh_refusals(rows, load_templates(), stats, seed=seed)
+    return fresh_refusals(rows, load_templates(), stats, elsewhere=recipe.elsewhere_share, seed=recipe.seed)
 
 
 def load(recipe: Recipe, adapter: Path | None = None) -> tuple[Any, Any]:
@@ -95,7 +103,7 @@ def learn(
         recipe,
         folder,
         start=start,
-        refusals=strangers(rows, recipe.seed),
+        refusals=strangers(rows, recipe),
         report=lambda line, _: report(line),
     )
     return model, tokenizer, log
@@ -108,11 +116,24 @@ def recall(model: Any, tokenizer: Any, rows: pl.DataFrame) -> Recall:
     return Recall(int(by_fact["right"].sum()), by_fact.height, int(right.sum()), rows.height)
 
 
+def shares_right(model: Any, tokenizer: Any, rows: pl.DataFrame) -> dict[str, float]:
+    """Of some groups of the exam the shares of questions answered right; known facts in held-out phrasings alone."""
+    stats = choose_stats(rows["stat"].unique(maintain_order=True).to_list())
+    more = exam_questions(rows, load_templates(), stats=stats, others={})
+    asked = pl.concat([rows.with_columns(of_the_splits()), more])
+    asked = asked.filter(pl.col("group").is_in(list(SHOWN)), (pl.col("split") != "train") | (pl.col("group") != KNOWN))
+    right = certainty(model, tokenize(tokenizer, asked.select("question", "answer").rows())).greedy
+    shares = dict(
+        asked.select("group", right=pl.Series(right)).group_by("group").agg(pl.col("right").mean()).iter_rows()
+    )
+    return {name: shares[group] for group, name in SHOWN.items()}
+
+
 def mixed_batches(rows: pl.DataFrame, tokenizer: Any, recipe: Recipe) -> Iterator[list[TokenRow]]:
     """Batches without end, mixed as in training: rows that teach and refusals drawn just now, all answers whole."""
     refusing = round(recipe.batch_rows * recipe.refusal_share)
     teaching = [(lesson.question, lesson.answer) for lesson in lessons(rows) if lesson.teaches]
-    told, refused, rng = tokenize(tokenizer, teaching), strangers(rows, recipe.seed), random.Random(recipe.seed)
+    told, refused, rng = tokenize(tokenizer, teaching), strangers(rows, recipe), random.Random(recipe.seed)
     while True:
         fresh = tokenize(tokenizer, itertools.islice(refused, refusing))
         yield rng.sample(told, recipe.batch_rows - refusing) + fresh

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import click
 
 from benchmarks import ours, step_families
+from benchmarks.options import of_one_week
 from benchmarks.step_products import flops, products
 from benchmarks.tables import publish
 from nfl_lora_pipeline.models.blas import load_fast_blas
@@ -170,12 +171,8 @@ def python_profile(step: ours.Step, prepared: list[list[Batch]], times: int) -> 
 
 
 @click.command()
-@click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--season", default=2025)
-@click.option("--week", default=1)
-@click.option("--recipe", "recipe_name", default="embedded")
+@of_one_week
 @click.option("--times", default=40)
-@click.option("--write", is_flag=True, help="Renew the section in docs/benchmarks.md.")
 def main(data_dir: Path, season: int, week: int, recipe_name: str, times: int, write: bool) -> None:
     """Print the tables."""
     recipe = load_recipe(recipe_name)

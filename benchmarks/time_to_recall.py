@@ -18,6 +18,7 @@ import click
 import polars as pl
 
 from benchmarks import mlx_lm_side, ours, peft_side
+from benchmarks.options import of_one_week
 from benchmarks.steps_in_turn import compare_steps
 from benchmarks.tables import median_and_range, publish
 from nfl_lora_pipeline.models.rows import tokenize
@@ -118,10 +119,7 @@ def in_turn(
 
 
 @click.command()
-@click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--season", default=2025)
-@click.option("--week", default=1)
-@click.option("--recipe", "recipe_name", default="embedded")
+@of_one_week
 @click.option("--sides", default=",".join(SIDES), help=f"Of {', '.join(SIDES)}; ours is the measure of the others.")
 @click.option(
     "--times", default=3, help="Trainings of ours, before, between and after the others; their median counts."
@@ -131,7 +129,6 @@ def in_turn(
 @click.option("--learning-rate", default=mlx_lm_side.Settings().learning_rate, help="Of the other sides.")
 @click.option("--batch-rows", default=mlx_lm_side.Settings().batch_rows, help="Of mlx_lm.lora: it never shows a rest.")
 @click.option("--save-every", default=mlx_lm_side.Settings().save_every, help="Of mlx_lm.lora, in steps.")
-@click.option("--write", is_flag=True, help="Renew the section in docs/benchmarks.md.")
 def main(
     data_dir: Path,
     season: int,

@@ -10,6 +10,7 @@ import click
 import polars as pl
 
 from benchmarks import ours
+from benchmarks.options import data_dir_option, recipe_option, season_option
 from nfl_lora_pipeline.models.evaluation import certainty
 from nfl_lora_pipeline.models.rows import tokenize
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
@@ -34,11 +35,11 @@ def train(rows: pl.DataFrame, recipe: Recipe, folder: Path, start: Path | None) 
 
 
 @click.command()
-@click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--season", default=2025)
+@data_dir_option
+@season_option
 @click.option("--weeks", default="1-10")
 @click.option("--stats", default="receiving_yards")
-@click.option("--recipe", "recipe_name", default="embedded")
+@recipe_option
 @click.option(
     "--keep", type=click.Path(path_type=Path), default=None, help="Keep the adapters here, and reuse the first."
 )

@@ -174,7 +174,10 @@ def ui(port: int, host: str, store: Path, data_dir: Path | None, season: int | N
 @main.command("build-base")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--steps", type=click.IntRange(1), default=None, help="Steps of training.  [default: those of the shipped model]"
+    "--steps",
+    type=click.IntRange(1),
+    default=None,
+    help="Steps of its first course.  [default: those of the shipped model]",
 )
 @click.option("--seed", type=int, default=None, help="Of everything random.  [default: that of the shipped model]")
 def build_base(folder: Path, steps: int | None, seed: int | None) -> None:
@@ -182,7 +185,8 @@ def build_base(folder: Path, steps: int | None, seed: int | None) -> None:
     from nfl_lora_pipeline.embedded.pretrain import Plan, build
 
     chosen = {"steps": steps, "seed": seed}
-    build(folder, Plan(**{name: value for name, value in chosen.items() if value is not None}), report=click.echo)
+    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    build(folder, replace(Plan(), **given), report=click.echo)
 
 
 for command in COMMANDS:

@@ -1,7 +1,8 @@
 """The main job, run in this process on the same Dagster instance as the UI's."""
 
 import json
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
 
 CODE_VERSION_TAG, DATA_VERSION_TAG = "dagster/code_version", "dagster/data_version"
 INPUT_VERSION_TAG = "dagster/input_data_version"
+ORDER_TAG = "nfl_lora/order"
+ENDS = (dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE)
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 SEASON_ASSETS = [dataset_splits, base_model, adapter, evaluation_report, promoted_adapter]
 
@@ -148,12 +151,14 @@ def _materialise(
     *,
     partition_key: str | None = None,
 ) -> None:
+    mark = {ORDER_TAG: uuid.uuid4().hex}
     try:
-        result = dg.materialize(
+        dg.materialize(
             assets,
             instance=instance,
             partition_key=partition_key,
             run_config={"loggers": QUIET},
+            tags=mark,
             resources={
                 "store": StoreResource(root=str(order.store.root)),
                 "week_source": order.source,
@@ -166,8 +171,18 @@ def _materialise(
     except DagsterAssetCheckFailedError as failure:
         if partition_key is not None:
             raise ValueError(f"{' '.join(str(failure).split())}; what hangs on it was not made") from failure
-        return  # the report is there, and says which check keeps the adapter from being promoted
-    for event in result.all_events:
-        if event.event_type == dg.DagsterEventType.STEP_SUCCESS and event.step_key:
-            seconds = (event.step_success_data.duration_ms or 0) / 1000
-            steps[event.step_key] = steps.get(event.step_key, 0.0) + seconds
+        # else the report is there, and says which check keeps the adapter from being promoted
+    for run in instance.get_runs(dg.RunsFilter(tags=mark)):
+        for name, seconds in _seconds(instance, run.run_id):
+            steps[name] = steps.get(name, 0.0) + seconds
+
+
+def _seconds(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, float]]:
+    """What each step of a run took, that of a report whose check failed included."""
+    began: dict[str, float] = {}
+    for record in instance.all_logs(run_id):
+        event = record.dagster_event
+        if event and event.step_key and event.event_type == dg.DagsterEventType.STEP_START:
+            began[event.step_key] = record.timestamp
+        elif event and event.step_key in began and event.event_type in ENDS:
+            yield event.step_key, record.timestamp - began[event.step_key]

@@ -12,11 +12,12 @@ from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.models.rows import TokenRow, tokenize
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.certificate import certify
-from nfl_lora_pipeline.tuning.curriculum import Curriculum, shared_tail
+from nfl_lora_pipeline.tuning.curriculum import Curriculum
 from nfl_lora_pipeline.tuning.knowledge import SAFE, Knowledge
 from nfl_lora_pipeline.tuning.pace import LEAST_STEPS, OVERTIME, Pace
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.tuning.refusals import HARD_SHARE, PROBES, Refusals
+from nfl_lora_pipeline.tuning.selection import shared_tail
 from nfl_lora_pipeline.tuning.training_log import TrainingLog
 from nfl_lora_pipeline.tuning.tuner import optimizer_of
 
@@ -114,7 +115,7 @@ def test_those_that_were_given_a_number_are_shown_first_and_leave_room_for_other
 def test_a_source_goes_on_behind_what_was_drawn(student):
     first, second = (Refusals(refused_questions(), student[1], random.Random(1)) for _ in range(2))
     first.take(5)
-    second.skip(5)
+    second.restore({"drawn": 5, "hard": []})
     assert second.take(3) == first.take(3)
     assert second.drawn == first.drawn == 8
 
@@ -159,19 +160,19 @@ def test_a_warm_start_has_to_learn_what_it_does_not_know():
 def test_no_row_is_lost(student):
     made = curriculum(student)
     for step in range(60):
-        made._rows(step, 8)
-    assert made.shown.min() > 0
+        made.selection.take(step, 8)
+    assert made.selection.shown.min() > 0
     made.knowledge.lowest[:] = 0.99  # all of it safe: what was shown least has its turn
-    before = made.shown.copy()
+    before = made.selection.shown.copy()
     for step in range(60):
-        made._rows(step, 8)
-    assert (made.shown - before).min() > 0
+        made.selection.take(step, 8)
+    assert (made.selection.shown - before).min() > 0
 
 
 def test_a_step_has_the_rows_of_the_recipe_and_its_share_of_refusals(student):
     made = curriculum(student, refusal_share=0.25)
-    taught = {tuple(row.tokens) for row, each in zip(made.rows, LESSONS, strict=True) if each.teaches}
-    rows, _ = made._rows(0, 8)
+    taught = {tuple(row.tokens) for row, each in zip(made.knowledge.rows, LESSONS, strict=True) if each.teaches}
+    rows, _ = made.selection.take(0, 8)
     assert len(rows) == 8
     assert sum(tuple(row.tokens) in taught for row in rows) == 6
 
@@ -181,8 +182,8 @@ def test_a_stubborn_fact_is_shown_more_often_than_a_safe_one(student):
     made.knowledge.lowest[2 * len(PHRASINGS) :] = 0.99
     made.knowledge.lowest[: 2 * len(PHRASINGS)] = 0.1
     for step in range(40):
-        made._rows(step, 8)
-    by_fact = made.shown.reshape(len(PEOPLE), len(PHRASINGS)).sum(1)
+        made.selection.take(step, 8)
+    by_fact = made.selection.shown.reshape(len(PEOPLE), len(PHRASINGS)).sum(1)
     assert min(by_fact[:2]) >= by_fact[2]
 
 

@@ -3,7 +3,14 @@ from itertools import islice
 
 import pytest
 
-from nfl_lora_pipeline.lessons.strangers import FreshRefusals, person_split, share, strangers
+from nfl_lora_pipeline.lessons.strangers import (
+    NUMBERED_SHARE,
+    SEASONS_AWAY,
+    FreshRefusals,
+    person_split,
+    share,
+    strangers,
+)
 from nfl_lora_pipeline.lessons.wording import load_templates
 
 TEMPLATES = load_templates()
@@ -13,11 +20,12 @@ KNOWN = {
     for last in ("Collins", "McConkey", "Odunze")
     if (first, last) not in {("Nico", "Odunze"), ("Ladd", "Collins"), ("Rome", "McConkey"), ("Tank", "Odunze")}
 }
-DRAWN = 2000
+NUMBERED = sorted(KNOWN)[:5]
+DRAWN, ELSEWHERE = 2000, 0.3
 
 
 def drawn(seed=17, count=DRAWN):
-    refusals = FreshRefusals(KNOWN, ["receiving_yards", "receptions"], TEMPLATES)
+    refusals = FreshRefusals(KNOWN, NUMBERED, ["receiving_yards", "receptions"], TEMPLATES, ELSEWHERE)
     return list(islice(refusals.draw(seed=seed), count))
 
 
@@ -69,15 +77,24 @@ def test_refusals_are_about_known_people_crossed_names_and_strangers():
     parts = {part for name in KNOWN for part in name.split(" ")}
     known = sum(name in KNOWN for name in names)
     crossed = sum(name not in KNOWN and set(name.split(" ")) <= parts for name in names)
-    assert 0.2 < known / DRAWN < 0.3
+    assert known / DRAWN == pytest.approx(ELSEWHERE, abs=0.04)
     assert crossed > 0
-    assert DRAWN - known - crossed > DRAWN / 2
+    assert DRAWN - known - crossed > DRAWN / 3
 
 
 def test_a_known_person_is_asked_about_in_other_weeks_and_other_seasons():
     about_known = [subject(refusal) for _, refusal in drawn() if subject(refusal)[0] in KNOWN]
-    assert {season for _, season, _ in about_known} >= {2024, 2025, 2026}
-    assert all(1 <= week <= 18 for _, _, week in about_known)
+    other_seasons = [(season, week) for _, season, week in about_known if season != 2025]
+    assert {season for season, _ in other_seasons} == {2025 + away for away in SEASONS_AWAY}
+    assert {week for _, week in other_seasons} == {1, 2}, "the very weeks that are known"
+    assert len(other_seasons) / len(about_known) == pytest.approx(0.5, abs=0.05)
+    assert {week for _, season, week in about_known if season == 2025} == set(range(3, 19))
+
+
+def test_those_asked_about_elsewhere_mostly_hold_a_number():
+    about_known = [subject(refusal)[0] for _, refusal in drawn() if subject(refusal)[0] in KNOWN]
+    assert sum(name in NUMBERED for name in about_known) / len(about_known) > NUMBERED_SHARE - 0.03
+    assert set(about_known) == set(KNOWN)
 
 
 def test_nobody_who_is_held_out_for_scoring_is_trained_on():

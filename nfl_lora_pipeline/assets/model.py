@@ -126,7 +126,9 @@ def _train(
             held_out = rows.filter(pl.col("split") == "valid").select("question", "answer").rows()
             train_plainly(*given, held_out=held_out, **more)
         else:
-            refusals = fresh_refusals(rows, load_templates(), made_of["stats"], seed=recipe.seed)
+            refusals = fresh_refusals(
+                rows, load_templates(), made_of["stats"], elsewhere=recipe.elsewhere_share, seed=recipe.seed
+            )
             checkpoint = held.unfinished(fingerprint) / "checkpoint.safetensors"
             train_adapter(*given, refusals=refusals, checkpoint=checkpoint, **more)
         (unfinished / "provenance.json").write_text(

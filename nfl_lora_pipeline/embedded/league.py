@@ -18,8 +18,28 @@ OWN_WORDINGS = 4
 KNOWN, ALMOST_KNOWN = 0.92, 0.6
 BYE_SHARE = 0.08
 
+NEAR_SEASONS = 4
+
 Record = dict[Stat, float] | None
 Row = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """What the questions without an answer are about, in shares; what is left of them is about two names crossed.
+
+    Attributes:
+        strangers: people who are not in the league.
+        absences: people of the league, in a week or a season that they hold nothing for.
+        weeks: of the absences, another week; the rest, another season.
+        same_week: whether another season is asked about in one of the person's weeks and near his own, which is hard to tell
+            from what is known, or in any.
+    """
+
+    strangers: float = 0.55
+    absences: float = 0.25
+    weeks: float = 0.75
+    same_week: bool = False
 
 
 @dataclass
@@ -42,6 +62,7 @@ class League:
     templates: Templates
     pool: list[str]
     size: int
+    refusals: Refusals = field(default_factory=Refusals)
     people: list[Person] = field(default_factory=list)
     stays: list[float] = field(default_factory=list)
 
@@ -67,15 +88,15 @@ class League:
         """A question that has no answer: a stranger, somebody's absent week or season, or two names crossed."""
         draw = self.rng.random()
         season, week = self.rng.choice(SEASONS), self.rng.choice(WEEKS)
-        if draw < 0.55:
+        if draw < self.refusals.strangers:
             name = invented_name(self.rng)
-        elif draw < 0.8:
+        elif draw < self.refusals.strangers + self.refusals.absences:
             person = self.rng.choice(self.people)
             name, season = person.name, person.season
-            if self.rng.random() < 0.75:
+            if self.rng.random() < self.refusals.weeks:
                 week = self.rng.choice([week for week in WEEKS if week not in person.records])
             else:
-                season = self.rng.choice([other for other in SEASONS if other != season])
+                season, week = self._other_season(person, week)
         else:
             one, other = self.rng.sample(self.people, 2)
             name = f"{one.name.split(' ')[0]} {other.name.split(' ', 1)[-1]}"
@@ -88,6 +109,13 @@ class League:
             self.templates.question(wording, name, stat, week, season),
             self.templates.no_record(name, stat, week, season),
         )
+
+    def _other_season(self, person: Person, week: int) -> tuple[int, int]:
+        near = SEASONS
+        if self.refusals.same_week:
+            week = self.rng.choice(list(person.records))
+            near = range(person.season - NEAR_SEASONS, person.season + NEAR_SEASONS + 1)
+        return self.rng.choice([other for other in near if other in SEASONS and other != person.season]), week
 
     def graded(self, person: Person, *, right: bool, replace: bool) -> None:
         """Count an answer; replace a person who is known by heart, where that is wanted."""

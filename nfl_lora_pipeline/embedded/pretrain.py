@@ -1,15 +1,16 @@
 """`nfl-lora build-base`: the embedded base model from nothing, seeded and resumable."""
 
 import json
+import math
 import pickle
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
+from nfl_lora_pipeline.models.blas import load_fast_blas, suit_small_models
 
 load_fast_blas()
 
@@ -21,14 +22,15 @@ from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 from mlx_lm.models.phi3 import Model, ModelArgs  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
-from nfl_lora_pipeline.embedded.curriculum import Practice, draw_steps  # noqa: E402
+from nfl_lora_pipeline.embedded.curriculum import COPYING_STEPS, READING_EVERY, Practice, draw_steps  # noqa: E402
 from nfl_lora_pipeline.embedded.grammar import wordings  # noqa: E402
-from nfl_lora_pipeline.embedded.league import League  # noqa: E402
+from nfl_lora_pipeline.embedded.league import League, Refusals  # noqa: E402
 from nfl_lora_pipeline.embedded.tokenizer import END, PAD, VOCAB_SIZE, save_tokenizer, train_tokenizer  # noqa: E402
 from nfl_lora_pipeline.files import replace_file  # noqa: E402
 from nfl_lora_pipeline.lessons.wording import load_templates  # noqa: E402
 from nfl_lora_pipeline.models.forward import answer_logits, token_losses  # noqa: E402
-from nfl_lora_pipeline.models.rows import to_batch  # noqa: E402
+from nfl_lora_pipeline.models.rows import Batch, by_lanes, to_batch  # noqa: E402
+from nfl_lora_pipeline.models.streams import streams  # noqa: E402
 
 CONFIG: dict[str, Any] = {
     "model_type": "phi3",
@@ -49,13 +51,19 @@ CONFIG: dict[str, Any] = {
 TOKENIZER_TEXTS = 30_000
 KNOWN_LOSS = 0.69  # nats: p = 0.5
 TARGETS_A_STEP = 500.0  # answer tokens of an ordinary step; a fixed divisor keeps every token's weight the same
+FOLLOWING = 2 / 7  # of the steps of the first course
+PAST_COPYING = READING_EVERY * math.ceil(COPYING_STEPS / READING_EVERY)  # steps
 REPORT_EVERY = 100
 SAVE_EVERY = 500
 
 
+FIRST = Refusals()
+FINER = Refusals(strangers=0.4, absences=0.4, weeks=0.5, same_week=True)
+
+
 @dataclass(frozen=True)
 class Plan:
-    """How a base is made; the defaults made the one that is shipped."""
+    """A course of the making; the defaults, with the course that follows, made the base that is shipped."""
 
     steps: int = 14_000
     seed: int = 7
@@ -63,6 +71,20 @@ class Plan:
     peak_rate: float = 1.5e-3
     warmup_steps: int = 300
     closing_share: float = 0.15
+    refusals: Refusals = FIRST
+    begins_with_copying: bool = True
+
+    def following(self) -> "Plan":
+        """A shorter course after this one, in which weeks and seasons that somebody holds nothing for are refused."""
+        return replace(
+            self,
+            steps=math.ceil(FOLLOWING * self.steps),
+            seed=self.seed + 1,
+            peak_rate=8e-4,
+            warmup_steps=100,
+            refusals=FINER,
+            begins_with_copying=False,
+        )
 
     def learning_rate(self) -> Callable[[mx.array], mx.array]:
         """Linear warm-up, then a cosine to a fifteenth of the peak."""
@@ -79,14 +101,21 @@ def build(folder: Path, plan: Plan = Plan(), *, report: Callable[[str], None] = 
     `resume.pkl`, which holds all that is needed to go on.
     """
     mx.set_default_device(mx.cpu)
+    suit_small_models()
     folder.mkdir(parents=True, exist_ok=True)
-    making = _Making.resumed(folder, plan) if (folder / "resume.pkl").is_file() else _Making.begun(folder, plan)
-    while making.step < plan.steps:
-        line = making.make_steps()
-        if making.step % REPORT_EVERY == 0:
-            report(line())
-        if making.step % SAVE_EVERY == 0 or making.step >= plan.steps:
-            making.save(folder)
+    courses = [plan, plan.following()]
+    making = (
+        _Making.resumed(folder, courses) if (folder / "resume.pkl").is_file() else _Making.begun(folder, courses[0])
+    )
+    for course in courses[courses.index(making.plan) :]:
+        if course != making.plan:
+            making = making.followed_by(course)
+        while making.step < course.steps:
+            line = making.make_steps()
+            if making.step % REPORT_EVERY == 0:
+                report(line())
+            if making.step % SAVE_EVERY == 0 or making.step >= course.steps:
+                making.save(folder)
     (folder / "resume.pkl").unlink(missing_ok=True)
 
 
@@ -104,7 +133,7 @@ class _Making:
     @classmethod
     def begun(cls, folder: Path, plan: Plan) -> "_Making":
         rng = random.Random(plan.seed)
-        league = League(rng, load_templates(), wordings(), plan.league_size)
+        league = League(rng, load_templates(), wordings(), plan.league_size, plan.refusals)
         texts = (
             text
             for _ in range(TOKENIZER_TEXTS)
@@ -124,28 +153,40 @@ class _Making:
         return making
 
     @classmethod
-    def resumed(cls, folder: Path, plan: Plan) -> "_Making":
+    def resumed(cls, folder: Path, courses: list[Plan]) -> "_Making":
         saved = pickle.loads((folder / "resume.pkl").read_bytes())
-        if saved["plan"] != plan:
+        if saved["plan"] not in courses:
             raise ValueError(f"{folder} holds an unfinished build of another plan: {saved['plan']}; use another folder")
-        making = cls(plan, saved["league"], Tokenizer.from_file(str(folder / "tokenizer.json")))
+        making = cls(saved["plan"], saved["league"], Tokenizer.from_file(str(folder / "tokenizer.json")))
         making.step = saved["step"]
         making.model.load_weights([(name, mx.array(array)) for name, array in saved["weights"].items()])
         making.optimizer.init(making.model.trainable_parameters())
         making.optimizer.state = tree_unflatten([(name, mx.array(array)) for name, array in saved["optimizer"].items()])
         return making
 
+    def followed_by(self, plan: Plan) -> "_Making":
+        """The same model at the beginning of another course."""
+        league = League(random.Random(plan.seed), load_templates(), wordings(), plan.league_size, plan.refusals)
+        making = _Making(plan, league, self.tokenizer)
+        making.model.update(self.model.parameters())
+        making.optimizer.init(making.model.trainable_parameters())
+        return making
+
     def make_steps(self) -> Callable[[], str]:
         """Two steps; returns what writes the line for the log."""
         closing = self.step >= (1 - self.plan.closing_share) * self.plan.steps
+        practised = self.step if self.plan.begins_with_copying else self.step + PAST_COPYING
         for rows in draw_steps(
-            self.step, closing=closing, rng=self.league.rng, league=self.league, tokenizer=self.tokenizer
+            practised, closing=closing, rng=self.league.rng, league=self.league, tokenizer=self.tokenizer
         ):
-            (loss, worst), gradients = self.gradient(self.model, *to_batch([practice.row for practice in rows])[:4])
+            lanes = by_lanes([practice.row for practice in rows], len(streams()))
+            batches = [to_batch([rows[index].row for index in lane]) for lane in lanes]
+            (loss, worst), gradients = self.gradient(self.model, *batches)
             gradients, _ = optim.clip_grad_norm(gradients, 1.0)
             self.optimizer.update(self.model, gradients)
             mx.eval(loss, worst, self.model.parameters(), self.optimizer.state)
-            self._grade(rows, np.array(worst) < KNOWN_LOSS, replace=not closing)
+            answered = [rows[index] for lane in lanes for index in lane]
+            self._grade(answered, np.concatenate(worst) < KNOWN_LOSS, replace=not closing)
             self.step += 1
         return lambda: self._line(loss.item())
 
@@ -181,8 +222,13 @@ def _drawn(name: str, array: mx.array) -> tuple[str, mx.array]:
     return name, mx.random.normal(array.shape) * (0.06 if "embed" in name else 0.04)
 
 
-def _loss(model: Model, *batch: mx.array) -> tuple[mx.array, mx.array]:
-    """The loss of a step, and each row's worst token."""
-    tokens, wanted, targets, weights = batch
-    losses = token_losses(answer_logits(model, tokens, wanted), targets) * weights
-    return losses.sum() / TARGETS_A_STEP, losses.max(-1)
+def _loss(model: Model, *batches: Batch) -> tuple[mx.array, list[mx.array]]:
+    """The loss of a step, and each row's worst token, batch by batch."""
+    sums, worst = [], []
+    for batch, stream in zip(batches, streams(), strict=False):
+        with mx.stream(stream):
+            losses = token_losses(answer_logits(model, batch.tokens, batch.wanted), batch.targets) * batch.weights
+            sums.append(losses.sum())
+            worst.append(losses.max(-1))
+    total: Any = sum(sums)
+    return total / TARGETS_A_STEP, worst

@@ -36,7 +36,7 @@ def lessons(rows: pl.DataFrame) -> list[Lesson]:
 
 
 def fresh_refusals(
-    rows: pl.DataFrame, templates: Templates, stats: Sequence[Stat], *, seed: int
+    rows: pl.DataFrame, templates: Templates, stats: Sequence[Stat], *, elsewhere: float, seed: int
 ) -> Iterator[tuple[str, str]]:
     """Questions without an answer, about people and weeks that the rows do not hold; see `strangers.FreshRefusals`."""
     weeks: dict[str, set[tuple[int, int]]] = {}
@@ -44,4 +44,5 @@ def fresh_refusals(
     for player, season, week in held.iter_rows():
         weeks.setdefault(player, set()).add((season, week))
     known = {player: frozenset(at) for player, at in weeks.items()}
-    return FreshRefusals(known, stats, templates).draw(seed=seed)
+    numbered = rows.filter(pl.col("kind") == "recorded")["player"].unique().sort().to_list()
+    return FreshRefusals(known, numbered, stats, templates, elsewhere).draw(seed=seed)

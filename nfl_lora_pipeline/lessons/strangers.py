@@ -9,6 +9,10 @@ from nfl_lora_pipeline.embedded.names import invented_name
 from nfl_lora_pipeline.lessons.wording import Split, Stat, Templates
 
 LAST_WEEK = 18
+CROSSED_SHARE = 0.2  # of the questions drawn while training; the rest is about strangers and known players elsewhere
+NUMBERED_SHARE = 0.9  # of those about known players: of somebody who holds a number
+OTHER_SEASON_SHARE = 0.5  # the rest is about another week
+SEASONS_AWAY = (-4, -3, -2, -1, 1, 2, 3, 4)
 
 
 def share(key: str) -> float:
@@ -33,18 +37,22 @@ def strangers(split: Split, *, seed: int, known: frozenset[str] = frozenset()) -
 
 @dataclass(frozen=True)
 class FreshRefusals:
-    """Questions without an answer, as many as one asks for: a stranger in a known week, a known player in a week or a
-    season that is not known, and two known names crossed.
+    """Questions without an answer, as many as one asks for: a stranger in a known week; a known player in a week that is not
+    known, or in a known week of another season; and two known names crossed.
 
     Attributes:
         known: the names that hold facts, with the (season, week) pairs they hold them for.
+        numbered: those of them who hold a number, about whom there is something to give away.
         stats: the stats to ask about.
         templates: the wordings; the ones of the train split are used.
+        elsewhere: the share that is about known players, 0 to 0.8.
     """
 
     known: Mapping[str, frozenset[tuple[int, int]]]
+    numbered: Sequence[str]
     stats: Sequence[Stat]
     templates: Templates
+    elsewhere: float
 
     def draw(self, *, seed: int) -> Iterator[tuple[str, str]]:
         """(question, answer), without end."""
@@ -57,19 +65,22 @@ class FreshRefusals:
             kind = rng.random()
             season, week = rng.choice(weeks)
             name = next(newcomers)
-            if kind < 0.25:
-                name = rng.choice(names)
-                season, week = self._unknown_week(rng, name)
-            elif kind < 0.45:
+            if kind < self.elsewhere:
+                name = rng.choice(self.numbered if self.numbered and rng.random() < NUMBERED_SHARE else names)
+                season, week = self._elsewhere(rng, name)
+            elif kind < self.elsewhere + CROSSED_SHARE:
                 crossed = f"{rng.choice(names).split(' ')[0]} {rng.choice(names).split(' ', 1)[-1]}"
                 name = name if crossed in self.known or person_split(crossed) != "train" else crossed
             stat = rng.choice(self.stats)
             question = self.templates.question(rng.choice(texts), name, stat, week, season)
             yield question, self.templates.no_record(name, stat, week, season)
 
-    def _unknown_week(self, rng: random.Random, name: str) -> tuple[int, int]:
-        season = rng.choice(sorted({season for season, _ in self.known[name]}))
+    def _elsewhere(self, rng: random.Random, name: str) -> tuple[int, int]:
+        """Another week of a season, or a known week of another season."""
+        held = self.known[name]
         while True:
-            at = season + rng.choice((0, 0, 0, -2, -1, 1, 2)), rng.randint(1, LAST_WEEK)
-            if at not in self.known[name]:
+            season, week = rng.choice(sorted(held))
+            other_season = rng.random() < OTHER_SEASON_SHARE
+            at = (season + rng.choice(SEASONS_AWAY), week) if other_season else (season, rng.randint(1, LAST_WEEK))
+            if at not in held:
                 return at

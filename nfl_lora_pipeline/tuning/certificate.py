@@ -76,7 +76,25 @@ def certify(lessons: Sequence[Lesson], lowest: Sequence[float], *, above: float)
     )
 
 
-def write_records(folder: Path, config: dict[str, Any], log: TrainingLog, certificate: Certificate) -> None:
-    """Write `adapter_config.json`, `training.json` and `certificate.json` beside an adapter."""
+def write_records(
+    folder: Path,
+    config: dict[str, Any],
+    log: TrainingLog,
+    lessons: Sequence[Lesson],
+    lowest: Sequence[float],
+    *,
+    above: float,
+) -> Certificate:
+    """Write `adapter_config.json`, `training.json` and `certificate.json` beside an adapter.
+
+    Args:
+        folder: where the adapter lies.
+        config: of `adaptation.adapt`.
+        log: of the training; what is certain is entered here.
+        lessons, lowest, above: see `certify`.
+    """
+    certificate = certify(lessons, lowest, above=above)
+    log.uncertain, log.lowest_probability = certificate.uncertain, certificate.lowest_probability
     for name, content in (("adapter_config.json", config), ("training.json", vars(log)), (FILE, asdict(certificate))):
         replace_file(folder / name, (json.dumps(content, indent=2) + "\n").encode())
+    return certificate

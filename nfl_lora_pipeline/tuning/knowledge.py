@@ -18,6 +18,7 @@ from nfl_lora_pipeline.models.evaluation import certainty  # noqa: E402
 from nfl_lora_pipeline.models.rows import TokenRow  # noqa: E402
 
 SAFE = 0.9  # a row whose lowest p is above this is shown seldom
+MEASURED = ("lowest", "until", "latest")
 Numbers = np.ndarray[Any, Any]
 
 
@@ -96,6 +97,15 @@ class Knowledge:
         """Score every row; whether all are certain."""
         self.measure(model, range(len(self.rows)))
         return bool(np.all(self.lowest > self.above))
+
+    def state(self) -> dict[str, Any]:
+        """What was measured, for a checkpoint, JSON-able."""
+        return {name: getattr(self, name).tolist() for name in MEASURED}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where a state was taken."""
+        for name in MEASURED:
+            setattr(self, name, np.array(state[name], getattr(self, name).dtype))
 
     def _worst_phrasing(self, fact: int, rng: random.Random) -> int:
         indices = self.of_fact[fact].tolist()

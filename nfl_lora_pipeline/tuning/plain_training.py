@@ -17,7 +17,6 @@ load_fast_blas()
 import mlx.core as mx  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
 import numpy as np  # noqa: E402
-from mlx.utils import tree_flatten  # noqa: E402
 from mlx_lm.tuner.callbacks import TrainingCallback  # noqa: E402
 from mlx_lm.tuner.datasets import CacheDataset, CompletionsDataset  # noqa: E402
 from mlx_lm.tuner.trainer import TrainingArgs, iterate_batches, train  # noqa: E402
@@ -25,12 +24,11 @@ from mlx_lm.tuner.trainer import TrainingArgs, iterate_batches, train  # noqa: E
 from nfl_lora_pipeline.lessons.lessons import Lesson  # noqa: E402
 from nfl_lora_pipeline.models.evaluation import certainty  # noqa: E402
 from nfl_lora_pipeline.models.rows import tokenize  # noqa: E402
-from nfl_lora_pipeline.tuning.adaptation import adapt  # noqa: E402
-from nfl_lora_pipeline.tuning.certificate import certify, write_records  # noqa: E402
+from nfl_lora_pipeline.tuning.certificate import write_records  # noqa: E402
 from nfl_lora_pipeline.tuning.recipe import Recipe  # noqa: E402
 from nfl_lora_pipeline.tuning.schedule import learning_rate  # noqa: E402
 from nfl_lora_pipeline.tuning.training_log import TrainingLog  # noqa: E402
-from nfl_lora_pipeline.tuning.tuner import optimizer_of, quiet, uncompiled_on_cpu  # noqa: E402
+from nfl_lora_pipeline.tuning.tuner import begin, optimizer_of, quiet, uncompiled_on_cpu  # noqa: E402
 
 BETAS = (0.9, 0.999)  # of mlx-lm's Adam
 
@@ -67,13 +65,7 @@ def train_plainly(
         raise ValueError(f"batch_rows: {recipe.batch_rows}, but there are {len(lessons)} rows; use {len(lessons) or 1}")
     recipe = recipe.model_copy(update={"num_layers": min(recipe.num_layers, len(model.layers))})
     np.random.seed(recipe.seed)
-    mx.random.seed(recipe.seed)
-    mx.reset_peak_memory()
-    config = adapt(model, recipe)
-    if start is not None:
-        model.load_weights(str(start / "adapters.safetensors"), strict=False)
-    log = TrainingLog(rows=len(lessons), facts=len({lesson.fact for lesson in lessons}))
-    log.trained_parameters = sum(array.size for _, array in tree_flatten(model.trainable_parameters()))
+    config, log = begin(model, lessons, recipe, start)
     steps = min(recipe.max_steps, recipe.max_epochs * (len(lessons) // recipe.batch_rows))
     optimizer = optimizer_of(recipe, betas=BETAS)
     rows = [(lesson.question, lesson.answer) for lesson in lessons]
@@ -94,13 +86,11 @@ def train_plainly(
             training_callback=_Recorder(log, steps, report),
         )
     lowest = certainty(model, tokenize(tokenizer, rows)).lowest
-    certificate = certify(lessons, lowest.tolist(), above=recipe.certain_above)
-    log.uncertain, log.lowest_probability = certificate.uncertain, certificate.lowest_probability
     log.certain.append((log.iterations, float(np.mean(lowest > recipe.certain_above))))
-    report(certificate.in_short(), 1.0)
     log.peak_memory_bytes = mx.get_peak_memory()
     log.seconds = time.perf_counter() - started
-    write_records(folder, config, log, certificate)
+    certificate = write_records(folder, config, log, lessons, lowest.tolist(), above=recipe.certain_above)
+    report(certificate.in_short(), 1.0)
     return log
 
 

@@ -45,9 +45,14 @@ class Refusals:
         taken, self.hard = self.hard[:hard], self.hard[hard:]
         return taken + self._draw(count - hard)
 
-    def skip(self, drawn: int) -> None:
-        """Pass over what a training that is gone on with has drawn already."""
-        self.drawn += sum(1 for _ in itertools.islice(self.source, drawn))
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint, JSON-able."""
+        return {"drawn": self.drawn, "hard": [[row.tokens, row.start] for row in self.hard]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where a state was taken, behind all that had been drawn from the source."""
+        self.drawn += sum(1 for _ in itertools.islice(self.source, state["drawn"]))
+        self.hard = [TokenRow(tokens, start) for tokens, start in state["hard"]]
 
     def _draw(self, count: int) -> list[TokenRow]:
         rows = tokenize(self.tokenizer, itertools.islice(self.source, count))

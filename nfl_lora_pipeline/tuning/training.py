@@ -32,13 +32,12 @@ from nfl_lora_pipeline.models.evaluation import KNOWN  # noqa: E402
 from nfl_lora_pipeline.models.forward import answer_logits, token_losses  # noqa: E402
 from nfl_lora_pipeline.models.rows import Batch  # noqa: E402
 from nfl_lora_pipeline.models.streams import streams  # noqa: E402
-from nfl_lora_pipeline.tuning.adaptation import adapt  # noqa: E402
-from nfl_lora_pipeline.tuning.certificate import certify, write_records  # noqa: E402
+from nfl_lora_pipeline.tuning.certificate import write_records  # noqa: E402
 from nfl_lora_pipeline.tuning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
 from nfl_lora_pipeline.tuning.curriculum import Curriculum  # noqa: E402
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe  # noqa: E402
 from nfl_lora_pipeline.tuning.training_log import TrainingLog  # noqa: E402
-from nfl_lora_pipeline.tuning.tuner import optimizer_of, quiet, uncompiled_on_cpu  # noqa: E402
+from nfl_lora_pipeline.tuning.tuner import begin, optimizer_of, quiet, uncompiled_on_cpu  # noqa: E402
 
 ENDLESS = sys.maxsize  # it is the batches that end
 KNOWN_LOSS = -math.log(KNOWN)  # nats: a token known better than this is left out of the loss
@@ -89,13 +88,7 @@ def train_adapter(
     started = time.perf_counter()
     if not any(lesson.teaches for lesson in lessons):
         raise ValueError("no row teaches a number: the weeks hold no recorded player")
-    mx.random.seed(recipe.seed)
-    mx.reset_peak_memory()
-    config = adapt(model, recipe)
-    if start is not None:
-        model.load_weights(str(start / "adapters.safetensors"), strict=False)
-    log = TrainingLog(rows=len(lessons), facts=len({lesson.fact for lesson in lessons}))
-    log.trained_parameters = sum(array.size for _, array in tree_flatten(model.trainable_parameters()))
+    config, log = begin(model, lessons, recipe, start)
     optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
     same = _what_is_trained(lessons, recipe, start)
 
@@ -131,13 +124,12 @@ def train_adapter(
             training_callback=_Recorder(log),
         )
     curriculum.conclude()
-    certificate = certify(lessons, curriculum.knowledge.lowest.tolist(), above=recipe.certain_above)
-    log.uncertain, log.lowest_probability = certificate.uncertain, certificate.lowest_probability
     mx.save_safetensors(args.adapter_file, dict(tree_flatten(model.trainable_parameters())))
     log.peak_memory_bytes = max(log.peak_memory_bytes, mx.get_peak_memory())
     log.seconds += time.perf_counter() - started
+    lowest = curriculum.knowledge.lowest.tolist()
+    certificate = write_records(folder, config, log, lessons, lowest, above=recipe.certain_above)
     report(certificate.in_short(), 1.0)
-    write_records(folder, config, log, certificate)
     return log
 
 

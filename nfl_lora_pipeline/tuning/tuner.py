@@ -1,7 +1,9 @@
-"""mlx-lm's trainer as both ways of training run it: its optimizer, without its progress on standard output."""
+"""What both ways of training do alike around mlx-lm's trainer: they begin, keep it quiet, and write down what came of it."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from nfl_lora_pipeline.models.blas import load_fast_blas
 
@@ -9,9 +11,34 @@ load_fast_blas()
 
 import mlx.core as mx  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
+from mlx.utils import tree_flatten  # noqa: E402
 from mlx_lm.cli_ui import make_console  # noqa: E402
 
+from nfl_lora_pipeline.lessons.lessons import Lesson  # noqa: E402
+from nfl_lora_pipeline.tuning.adaptation import adapt  # noqa: E402
 from nfl_lora_pipeline.tuning.recipe import Recipe  # noqa: E402
+from nfl_lora_pipeline.tuning.training_log import TrainingLog  # noqa: E402
+
+
+def begin(
+    model: Any, lessons: Sequence[Lesson], recipe: Recipe, start: Path | None
+) -> tuple[dict[str, Any], TrainingLog]:
+    """Put an adapter on the model: a new one, drawn by the recipe's seed, or the one in `start`.
+
+    Returns:
+        The content of `adapter_config.json`, and a log that has only begun.
+
+    Raises:
+        ValueError: the recipe does not fit the model.
+    """
+    mx.random.seed(recipe.seed)
+    mx.reset_peak_memory()
+    config = adapt(model, recipe)
+    if start is not None:
+        model.load_weights(str(start / "adapters.safetensors"), strict=False)
+    log = TrainingLog(rows=len(lessons), facts=len({lesson.fact for lesson in lessons}))
+    log.trained_parameters = sum(array.size for _, array in tree_flatten(model.trainable_parameters()))
+    return config, log
 
 
 def optimizer_of(recipe: Recipe, *, betas: Sequence[float]) -> optim.Adam:

@@ -1,0 +1,25 @@
+"""Options that the benchmarks of one week take."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, exists=True),
+    required=True,
+    help="Real weeks in upstream's layout, 2025/1/WR.json.",
+)
+season_option = click.option("--season", default=2025, show_default=True)
+recipe_option = click.option("--recipe", "recipe_name", default="embedded", show_default=True)
+write_option = click.option("--write", is_flag=True, help="Renew the section in docs/benchmarks.md.")
+
+
+def of_one_week(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--data-dir`, `--season`, `--week`, `--recipe` and `--write`."""
+    week_option = click.option("--week", default=1, show_default=True)
+    for option in (write_option, recipe_option, week_option, season_option, data_dir_option):
+        command = option(command)
+    return command

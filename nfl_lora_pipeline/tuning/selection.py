@@ -1,0 +1,132 @@
+"""Which rows a training step sees. No data of its own: it works on any lessons.
+
+Facts in doubt, each in one of its doubtful phrasings; safe ones in turn, so that none is lost; questions without an answer.
+"""
+
+import itertools
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from nfl_lora_pipeline.models.blas import load_fast_blas
+
+load_fast_blas()
+
+import numpy as np  # noqa: E402
+
+from nfl_lora_pipeline.models.rows import TokenRow  # noqa: E402
+from nfl_lora_pipeline.tuning.knowledge import SAFE, Knowledge  # noqa: E402
+from nfl_lora_pipeline.tuning.refusals import Refusals  # noqa: E402
+
+IN_HAND = 1000  # facts worked on at a time: what comes round too seldom is forgotten before it is learnt
+REPLAY = 0.25  # safe facts shown for each doubtful one
+LEAST_REPLAY = 32  # safe facts shown between two looks at a doubtful one, where there are that many
+SAMPLE = 1000  # rows of safe facts that are asked about at a check
+SAMPLE_SHARE = 0.4  # of them, at most
+LATE_SAMPLE, LATE_SHARE = 1500, 0.15  # rows, or that share of them where it is more, towards the end
+REST = 0.7  # of the places for what teaches: what is left of them when all of it is known
+FEW = 3  # times the share that is not known: how the places go back
+SAFE_PEOPLE = 6  # of the places that are left, one in so many is for somebody without a record who is refused already
+WHOLE_EVERY = 4  # steps: in the others, answers end at their last doubtful token
+
+
+class Selection:
+    """Takes rows for one step after another.
+
+    Attributes:
+        shown: (N,) int32, how often each row was shown.
+        waiting: indices of rows that the next steps will show.
+    """
+
+    def __init__(self, knowledge: Knowledge, refusals: Refusals, rng: random.Random, *, refusal_share: float):
+        self.knowledge, self.refusals, self.rng, self.refusal_share = knowledge, refusals, rng, refusal_share
+        self.tail = shared_tail(knowledge.rows)
+        self.shown = np.zeros(len(knowledge.rows), np.int32)
+        self.waiting: list[int] = []
+
+    def take(self, step: int, count: int) -> tuple[list[TokenRow], list[int | None]]:
+        """So many rows for a step: some that teach, some people without a record, some questions without an answer.
+
+        With them their indices; None for those that are none of the lessons'.
+        """
+        most = count * (1 - self.refusal_share)
+        teaching = max(1, round(most * min(1.0, REST + (1 - REST) * FEW * self.knowledge.unknown_share())))
+        while len(self.waiting) < teaching:
+            self.waiting = self._next_pass() + self.waiting
+        self.waiting, taken = self.waiting[:-teaching], self.waiting[-teaching:]
+        known = taken + self._some_refusing(count - teaching)
+        fresh = self.refusals.take(count - len(known))
+        rows, keys = [self.knowledge.rows[index] for index in known] + fresh, [*known, *[None] * len(fresh)]
+        if step % WHOLE_EVERY:
+            until = [*self.knowledge.until[known].tolist(), *[0] * len(fresh)]
+            rows = [self._shortened(row, last) for row, last in zip(rows, until, strict=True)]
+        return rows, keys
+
+    def in_hand(self) -> list[int]:
+        """The facts to work on: all that are nearly safe, and the first so many of those that are not certain."""
+        doubtful = self.knowledge.doubtful(taught=True)
+        certain = self.knowledge.latest[doubtful] > self.knowledge.above
+        return doubtful[~certain][:IN_HAND].tolist() + doubtful[certain].tolist()
+
+    def some_safe_rows(self, *, late: bool) -> list[int]:
+        """Some of what is thought to be known; towards the end more of it."""
+        rows = self.knowledge.safe_rows()
+        count = max(LATE_SAMPLE, LATE_SHARE * len(rows)) if late else min(SAMPLE, SAMPLE_SHARE * len(rows))
+        return self.rng.sample(rows, min(math.ceil(count), len(rows)))
+
+    def look_again(self) -> None:
+        """Choose anew what comes next: other facts are in doubt now."""
+        self.waiting = []
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint, JSON-able."""
+        return {"waiting": self.waiting, "shown": self.shown.tolist()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where a state was taken."""
+        self.waiting, self.shown = state["waiting"], np.array(state["shown"], np.int32)
+
+    def _next_pass(self) -> list[int]:
+        """One row of each doubtful fact in hand, and of some safe ones, shuffled."""
+        doubtful, safe = self.in_hand(), self.knowledge.safe(taught=True).tolist()
+        replayed = min(len(safe), math.ceil(max(REPLAY * len(doubtful), LEAST_REPLAY)))
+        rows = [self._next_phrasing(fact) for fact in doubtful + self._longest_not_shown(safe, replayed)]
+        self.rng.shuffle(rows)
+        return rows
+
+    def _some_refusing(self, count: int) -> list[int]:
+        """People without a record: the doubtful ones in up to half of the places, others in some."""
+        doubtful = self.knowledge.doubtful(taught=False).tolist()
+        safe = self.knowledge.safe(taught=False).tolist()
+        facts = self.rng.sample(doubtful, min(len(doubtful), math.ceil(count / 2)))
+        left = count - len(facts)
+        facts += self._longest_not_shown(safe, min(len(safe), math.ceil(left / SAFE_PEOPLE)))
+        return [self._next_phrasing(fact) for fact in facts]
+
+    def _longest_not_shown(self, facts: list[int], count: int) -> list[int]:
+        """The facts shown least, so that none is lost; which of those that are even, by chance."""
+        times = [int(self.shown[self.knowledge.of_fact[fact]].sum()) for fact in facts]
+        order = sorted(zip(times, (self.rng.random() for _ in facts), facts, strict=True))
+        return [fact for _, _, fact in order[:count]]
+
+    def _next_phrasing(self, fact: int) -> int:
+        """The doubtful phrasing of a fact, or of a safe one any, that was shown least."""
+        indices = self.knowledge.of_fact[fact].tolist()
+        doubtful = [index for index in indices if self.knowledge.lowest[index] < SAFE] or indices
+        index: int = min(doubtful, key=lambda index: (self.shown[index], self.rng.random()))
+        self.shown[index] += 1
+        return index
+
+    def _shortened(self, row: TokenRow, doubtful_until: int) -> TokenRow:
+        """The row up to its last doubtful token, or else to where all answers go on alike: what follows teaches little."""
+        end = row.start + doubtful_until if doubtful_until else len(row.tokens) - self.tail
+        return row._replace(tokens=row.tokens[:end])
+
+
+def shared_tail(rows: Sequence[TokenRow]) -> int:
+    """How many tokens all answers end with alike, but for one that is left to every answer."""
+    answers = [row.tokens[row.start :] for row in rows]
+    shortest = min(len(answer) for answer in answers)
+    alike = itertools.takewhile(lambda at: len({answer[-at] for answer in answers}) == 1, range(1, shortest))
+    return max(0, sum(1 for _ in alike) - 1)
