@@ -27,6 +27,7 @@ bench: setup bench-setup
 	$(BIN)/python -m benchmarks.time_to_recall --data-dir $(DATA) --write
 	$(BIN)/python -m benchmarks.certify --data-dir $(DATA) --write
 	$(BIN)/python -m benchmarks.step_profile --data-dir $(DATA) --write
+	$(BIN)/python -m benchmarks.ablations --data-dir $(DATA) --write
 	$(BIN)/python -m benchmarks.original_shape --data-dir $(DATA)
 	$(BIN)/python -m benchmarks.warm_start --data-dir $(DATA) --weeks 1-10
 	$(BIN)/python -m benchmarks.growth --data-dir $(DATA) --sizes $(SIZES) --write

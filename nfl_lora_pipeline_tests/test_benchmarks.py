@@ -2,8 +2,11 @@
 
 import os
 
-from benchmarks import mlx_lm_side
+import pytest
+
+from benchmarks import ablations, mlx_lm_side
 from benchmarks.tables import median_and_range, replaced_section
+from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 
 
 def written(folder, name, content, at):
@@ -31,3 +34,14 @@ def test_a_checkpoint_counts_from_where_training_began_and_one_that_was_cut_off_
 def test_a_median_stands_with_the_range_of_its_values():
     assert median_and_range([3.0, 1.0, 2.04], "s") == "2.0 s (of 3; 1.0 to 3.0)"
     assert median_and_range([1234.5], "ms") == "1,234.5 ms"
+
+
+@pytest.mark.parametrize("variant", ablations.VARIANTS, ids=lambda variant: variant.name)
+def test_what_is_left_out_is_there_and_comes_back(variant):
+    Recipe.model_validate(load_recipe("embedded").model_dump() | variant.recipe)
+    before = [getattr(owner, name) for owner, name, _ in variant.changed]
+    with ablations.without(variant):
+        assert [getattr(owner, name) for owner, name, _ in variant.changed] == [
+            value for _, _, value in variant.changed
+        ]
+    assert [getattr(owner, name) for owner, name, _ in variant.changed] == before

@@ -154,6 +154,9 @@ def test_the_original_experiment_is_one_command(tmp_path, tiny_week_folder):
     assert [group["name"] for group in summary["by_kind"]] == ["recorded"]
     assert summary["recall"]["refused_strangers"] is None
     assert not (tmp_path / "data" / "adapters" / "current").exists()
+    (spent,) = [line for line in result.stdout.splitlines() if line.endswith("s in all")]
+    assert "adapter " in spent, "a gate that failed hides nothing"
+    assert "evaluation_report " in spent
 
 
 def test_asking_before_there_is_an_adapter_says_what_to_do(tmp_path):

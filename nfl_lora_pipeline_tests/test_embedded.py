@@ -1,5 +1,6 @@
 """The base model that is shipped, and its making."""
 
+import random
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,6 +10,7 @@ import mlx.core as mx
 import pytest
 
 from nfl_lora_pipeline.embedded.grammar import wordings
+from nfl_lora_pipeline.embedded.league import NEAR_SEASONS, League
 from nfl_lora_pipeline.embedded.pretrain import Plan, _Making, build
 from nfl_lora_pipeline.embedded.tokenizer import VOCAB_SIZE
 from nfl_lora_pipeline.exam.scoring import is_refusal
@@ -129,6 +131,28 @@ def test_a_build_that_was_interrupted_makes_the_same_base_as_one_that_was_not(bu
     assert "resume.pkl" in contents(tmp_path)
     build(tmp_path, plan, report=lambda line: None)
     assert contents(tmp_path) == contents(built)
+
+
+def test_a_build_that_was_interrupted_in_its_second_course_goes_on_there(built, tmp_path):
+    plan = Plan(steps=4)
+    first = _Making.begun(tmp_path, plan)
+    for _ in range(2):
+        first.make_steps()
+    second = first.followed_by(plan.following())
+    second.save(tmp_path)
+    build(tmp_path, plan, report=lambda line: None)
+    assert contents(tmp_path) == contents(built)
+
+
+def test_another_season_in_the_second_course_is_asked_about_in_a_week_that_is_known():
+    plan = Plan().following()
+    league = League(random.Random(1), TEMPLATES, wordings(), 40, plan.refusals)
+    person = league.people[0]
+    for _ in range(50):
+        season, week = league._other_season(person, 99)
+        assert week in person.records
+        assert season != person.season
+        assert abs(season - person.season) <= NEAR_SEASONS
 
 
 def test_the_tokenizer_of_a_build_is_the_shipped_one(built):
