@@ -11,7 +11,7 @@ CHECK_EVERY = 32  # steps, or half an epoch over all that teaches where that is 
 NEARLY = 0.975  # the share of all rows that is certain when the end is set; a warm start begins there
 ENDING = 0.4  # of the steps made until then: how many follow
 LATE = 0.6  # of the budget: what comes after is late
-OVERTIME = 224  # steps behind the budget, at the lowest learning rate, while a row is not certain
+OVERTIME = 224  # steps behind the budget, at a low learning rate, while a row is not certain
 OVERTIME_CHECK = 32  # steps
 
 

@@ -21,7 +21,7 @@ from nfl_lora_pipeline.tuning.refusals import Refusals  # noqa: E402
 
 IN_HAND = 1000  # facts worked on at a time: what comes round too seldom is forgotten before it is learnt
 REPLAY = 0.25  # safe facts shown for each doubtful one
-LEAST_REPLAY = 32  # safe facts shown between two looks at a doubtful one, where there are that many
+LEAST_REPLAY = 12  # safe facts shown between two looks at a doubtful one, where there are that many
 SAMPLE = 1000  # rows of safe facts that are asked about at a check
 SAMPLE_SHARE = 0.4  # of them, at most
 LATE_SAMPLE, LATE_SHARE = 1500, 0.15  # rows, or that share of them where it is more, towards the end
