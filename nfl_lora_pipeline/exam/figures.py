@@ -31,7 +31,7 @@ class RunFacts:
         raw_sha256: of each week's file as published, by partition key.
         evaluation_code: the version of the code that evaluates.
         adapter: its fingerprint.
-        training: the fields of `curriculum.TrainingLog`.
+        training: the fields of `training_log.TrainingLog`.
         seconds: of training and evaluation.
     """
 
