@@ -33,7 +33,9 @@ from nfl_lora_pipeline.tuning.schedule import learning_rate  # noqa: E402
 from nfl_lora_pipeline.tuning.selection import Selection  # noqa: E402
 from nfl_lora_pipeline.tuning.training_log import TrainingLog  # noqa: E402
 
-REFUSED = 0.94  # the share of strangers that must be refused before training ends sooner than its budget
+REFUSED = (
+    0.94  # the share of strangers that must be refused before training ends sooner than its budget, where any are shown
+)
 
 
 class Curriculum:
@@ -153,7 +155,7 @@ class Curriculum:
             known.measure(self.model, self.selection.some_safe_rows(late=self.pace.is_late(step)))
             known.look(self.model, asked, self.rng)
         refused = self.refusals.probe(self.model)
-        enough = refused >= REFUSED or step >= self.pace.budget
+        enough = refused >= REFUSED or step >= self.pace.budget or not self.recipe.refusal_share
         done = False
         if (enough and bool(np.all(known.latest > known.above))) or step >= self.pace.last_step:
             done = known.measure_all(self.model) and enough
