@@ -26,9 +26,8 @@ from nfl_lora_pipeline.reports.markdown import table
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
-SIDES = ("ours", "rows_alone", "mlx_lm", "fast_blas", "peft", "steps")
+SIDES = ("ours", "mlx_lm", "fast_blas", "peft", "steps")
 NAMES = {
-    "rows_alone": "this trainer on the rows alone",
     "mlx_lm": "`mlx_lm.lora` as installed",
     "fast_blas": "`mlx_lm.lora`, fast BLAS on one thread",
     "peft": "HF PEFT on torch",
@@ -105,19 +104,12 @@ def train_peft(rows: pl.DataFrame, recipe: Recipe, learning_rate: float, seconds
 def in_turn(
     rows: pl.DataFrame, recipe: Recipe, settings: mlx_lm_side.Settings, caps: dict[str, float], times: int
 ) -> tuple[list[Outcome], dict[str, Outcome]]:
-    """Ours from different seeds, and between them the other sides, each for so many times our seconds at most.
-
-    `rows_alone` is this trainer without questions about strangers, which the others do not learn to refuse either.
-    """
+    """Ours from different seeds, and between them the other sides, each for so many times our seconds at most."""
     trained, seeds = ours.trained_rows(rows), iter(range(recipe.seed, recipe.seed + times))
     outcomes, others = [train_ours(rows, recipe, next(seeds))], {}
     for side, cap in caps.items():
         seconds = cap * statistics.median(outcome.seconds for outcome in outcomes)
-        if side == "rows_alone":
-            alone = recipe.model_copy(update={"refusal_share": 0.0})
-            trained_so = [train_ours(rows, alone, recipe.seed + number) for number in range(times)]
-            others[side] = sorted(trained_so, key=lambda outcome: (not outcome.reached, outcome.seconds))[times // 2]
-        elif side == "peft":
+        if side == "peft":
             others[side] = train_peft(trained, recipe, settings.learning_rate, seconds)
         else:
             others[side] = train_mlx_lm(trained, recipe, settings, seconds=seconds, fast_blas=side == "fast_blas")
@@ -159,7 +151,7 @@ def main(
         raise click.UsageError("the PEFT side needs an environment of its own: run `make bench-setup` first")
     rows = ours.rows_of(data_dir, [NflWeek(season, week)], ["receiving_yards"])
     settings = mlx_lm_side.Settings(learning_rate, batch_rows, save_every)
-    caps = {"rows_alone": 0.0, "mlx_lm": cap_installed, "fast_blas": cap_others, "peft": cap_others}
+    caps = {"mlx_lm": cap_installed, "fast_blas": cap_others, "peft": cap_others}
     outcomes, others = in_turn(rows, recipe, settings, {side: caps[side] for side in NAMES if side in chosen}, times)
     baseline = statistics.median(outcome.seconds for outcome in outcomes)
     lines = [_our_line(outcomes, baseline), *([NAMES[side], *found.cells(baseline)] for side, found in others.items())]

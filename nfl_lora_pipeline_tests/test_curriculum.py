@@ -13,11 +13,10 @@ from nfl_lora_pipeline.models.rows import TokenRow, tokenize
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.certificate import certify
 from nfl_lora_pipeline.tuning.curriculum import Curriculum
-from nfl_lora_pipeline.tuning.knowledge import SAFE, Knowledge
+from nfl_lora_pipeline.tuning.knowledge import SAFE, Knowledge, shared_tail
 from nfl_lora_pipeline.tuning.pace import LEAST_STEPS, OVERTIME, Pace
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.tuning.refusals import HARD_SHARE, PROBES, Refusals
-from nfl_lora_pipeline.tuning.selection import shared_tail
 from nfl_lora_pipeline.tuning.training_log import TrainingLog
 from nfl_lora_pipeline.tuning.tuner import optimizer_of
 
@@ -103,7 +102,7 @@ def test_those_that_were_given_a_number_are_shown_first_and_leave_room_for_other
     told = (
         (each[0], load_templates().recorded("Nobody", "receiving_yards", 1, 2025, 3)) for each in refused_questions()
     )
-    refusals = Refusals(told, tokenizer, random.Random(1))
+    refusals = Refusals(told, tokenizer, random.Random(1), shorten=lambda row: row)
     assert refusals.probe(model) == 0.0, "the base says no such number"
     assert refusals.drawn == PROBES
     hard = {tuple(row.tokens) for row in refusals.hard}
@@ -113,7 +112,9 @@ def test_those_that_were_given_a_number_are_shown_first_and_leave_room_for_other
 
 
 def test_a_source_goes_on_behind_what_was_drawn(student):
-    first, second = (Refusals(refused_questions(), student[1], random.Random(1)) for _ in range(2))
+    first, second = (
+        Refusals(refused_questions(), student[1], random.Random(1), shorten=lambda row: row) for _ in range(2)
+    )
     first.take(5)
     second.restore({"drawn": 5, "hard": []})
     assert second.take(3) == first.take(3)

@@ -11,7 +11,7 @@ load_fast_blas()
 import mlx.core as mx  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
-STAYS = 0.95  # how much of the average stays at a step
+STAYS = 0.98  # how much of the average stays at a step, at most: a longer memory stills the last few facts
 Weights = list[tuple[str, mx.array]]
 
 

@@ -15,7 +15,6 @@ load_fast_blas()
 
 import mlx.core as mx  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
-import numpy as np  # noqa: E402
 from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 
 from nfl_lora_pipeline.lessons.lessons import Lesson  # noqa: E402
@@ -65,7 +64,7 @@ class Curriculum:
         self.knowledge = Knowledge(rows, [lesson.fact for lesson in lessons], teaches, above=recipe.certain_above)
         self.pace = Pace(recipe, sum(teaches), warm=warm)
         self.rng = random.Random(recipe.seed)
-        self.refusals = Refusals(refusals, tokenizer, self.rng)
+        self.refusals = Refusals(refusals, tokenizer, self.rng, shorten=self.knowledge.without_tail)
         self.selection = Selection(self.knowledge, self.refusals, self.rng, refusal_share=recipe.refusal_share)
         self.average = MovingAverage(model)
         self.frozen = FrozenStates(model)
@@ -86,7 +85,7 @@ class Curriculum:
         """Put the best adapter on the model, and have it measured."""
         assert self.best is not None, "conclude() before training has ended"
         self.model.load_weights(self.best[1], strict=False)
-        if self.best[1] is not self.average.weights:
+        if self.log.stopped != "certain":
             self.knowledge.measure_all(self.model)
 
     def checkpoint(self, step: int) -> Checkpoint:
@@ -156,12 +155,11 @@ class Curriculum:
             known.look(self.model, asked, self.rng)
         refused = self.refusals.probe(self.model)
         enough = refused >= REFUSED or step >= self.pace.budget or not self.recipe.refusal_share
-        done = False
-        if (enough and bool(np.all(known.latest > known.above))) or step >= self.pace.last_step:
-            done = known.measure_all(self.model) and enough
-            self._keep_best(refused)
-        rows = len(known.rows)
-        self.pace.progress(step, unknown := known.unknown_rows(), rows)
+        done = enough and not known.unknown_rows() and known.confirm(self.model)
+        rows, unknown = len(known.rows), known.unknown_rows()
+        if done or step >= self.pace.budget:
+            self._keep_best([float(done), -float(unknown), refused])
+        self.pace.progress(step, unknown, rows)
         self.log.certain.append((step, 1 - unknown / rows))
         loss = f", loss {self.log.losses[-1][1]:.3f}" if self.log.losses else ""
         self.report(
@@ -171,8 +169,7 @@ class Curriculum:
         self.log.stopped = "certain" if done else "budget"
         return done
 
-    def _keep_best(self, refused: float) -> None:
-        score = [float(np.sum(self.knowledge.lowest > self.knowledge.above)), refused]
+    def _keep_best(self, score: list[float]) -> None:
         if self.best is None or score >= self.best[0]:
             self.best = score, self.average.weights
 

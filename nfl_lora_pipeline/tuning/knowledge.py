@@ -4,6 +4,7 @@ What is learnt in one phrasing is mostly known in the others, so that a fact in 
 time, and in all of them only once that one is safe.
 """
 
+import itertools
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np  # noqa: E402
 from nfl_lora_pipeline.models.evaluation import certainty  # noqa: E402
 from nfl_lora_pipeline.models.rows import TokenRow  # noqa: E402
 
+PARTS = 6  # of all rows, each with one phrasing of most facts: what is not known is mostly found in the first
 SAFE = 0.9  # a row whose lowest p is above this is shown seldom
 MEASURED = ("lowest", "until", "latest")
 Numbers = np.ndarray[Any, Any]
@@ -27,6 +29,7 @@ class Knowledge:
 
     Attributes:
         rows: all rows.
+        tail: how many tokens all answers end with alike, but for one that is left to every answer: they teach and tell little.
         of_fact: (F,) for each fact the indices of its rows, one a phrasing.
         taught: (F,) bool, False for what a base model says anyway: taken as known until it is found otherwise.
         lowest: (N,) float64, the least probable token of each row's answer.
@@ -35,7 +38,7 @@ class Knowledge:
     """
 
     def __init__(self, rows: Sequence[TokenRow], facts: Sequence[str], teaches: Sequence[bool], *, above: float):
-        self.rows, self.above = rows, above
+        self.rows, self.above, self.tail = rows, above, shared_tail(rows)
         numbered = {fact: number for number, fact in enumerate(dict.fromkeys(facts))}
         self.names = list(numbered)
         self.fact_of = np.array([numbered[fact] for fact in facts])
@@ -80,11 +83,12 @@ class Knowledge:
         others = [index for fact in passed for index in self.of_fact[fact].tolist() if self.lowest[index] < SAFE]
         self.measure(model, others)
 
-    def measure(self, model: Any, indices: Sequence[int]) -> None:
-        """Score rows as the model is now."""
+    def measure(self, model: Any, indices: Sequence[int], *, whole: bool = False) -> None:
+        """Score rows as the model is now, `whole` or without their tail."""
         if not indices:
             return
-        measured = certainty(model, [self.rows[index] for index in indices])
+        rows = [self.rows[index] for index in indices]
+        measured = certainty(model, rows if whole else [self.without_tail(row) for row in rows])
         self.lowest[list(indices)] = measured.lowest
         self.until[list(indices)] = measured.doubtful_until
         asked = self.fact_of[list(indices)]
@@ -93,10 +97,22 @@ class Knowledge:
         given = asked[(measured.lowest <= self.above) & ~self.taught[asked]]
         self.lowest[np.isin(self.fact_of, given)] = 0.0  # who is given a number, is in every phrasing
 
-    def measure_all(self, model: Any) -> bool:
-        """Score every row; whether all are certain."""
-        self.measure(model, range(len(self.rows)))
-        return bool(np.all(self.lowest > self.above))
+    def measure_all(self, model: Any) -> None:
+        """Score every row, whole."""
+        self.measure(model, range(len(self.rows)), whole=True)
+
+    def confirm(self, model: Any) -> bool:
+        """Whether all are certain: score rows, whole, until some are not."""
+        for part in range(PARTS):
+            asked = range(part, len(self.rows), PARTS)
+            self.measure(model, asked, whole=True)
+            if np.any(self.lowest[asked] <= self.above):
+                return False
+        return True
+
+    def without_tail(self, row: TokenRow) -> TokenRow:
+        """The row up to where all answers go on alike."""
+        return row._replace(tokens=row.tokens[: max(row.start + 1, len(row.tokens) - self.tail)])
 
     def state(self) -> dict[str, Any]:
         """What was measured, for a checkpoint, JSON-able."""
@@ -110,3 +126,11 @@ class Knowledge:
     def _worst_phrasing(self, fact: int, rng: random.Random) -> int:
         indices = self.of_fact[fact].tolist()
         return min(indices, key=lambda index: (min(self.lowest[index], SAFE), rng.random()))
+
+
+def shared_tail(rows: Sequence[TokenRow]) -> int:
+    """How many tokens all answers end with alike, but for one that is left to every answer."""
+    answers = [row.tokens[row.start :] for row in rows]
+    shortest = min(len(answer) for answer in answers)
+    alike = itertools.takewhile(lambda at: len({answer[-at] for answer in answers}) == 1, range(1, shortest))
+    return max(0, sum(1 for _ in alike) - 1)

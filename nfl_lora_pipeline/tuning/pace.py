@@ -12,7 +12,7 @@ NEARLY = 0.975  # the share of all rows that is certain when the end is set; a w
 ENDING = 0.4  # of the steps made until then: how many follow
 LATE = 0.6  # of the budget: what comes after is late
 OVERTIME = 224  # steps behind the budget, at a low learning rate, while a row is not certain
-OVERTIME_CHECK = 32  # steps
+OVERTIME_CHECK = 16  # steps: by then a few facts are in doubt, now one and now another
 
 
 @dataclass

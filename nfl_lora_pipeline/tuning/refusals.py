@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from nfl_lora_pipeline.models.blas import load_fast_blas
@@ -14,7 +14,7 @@ import numpy as np  # noqa: E402
 from nfl_lora_pipeline.models.evaluation import certainty  # noqa: E402
 from nfl_lora_pipeline.models.rows import TokenRow, tokenize  # noqa: E402
 
-PROBES = 192  # asked at a check
+PROBES = 96  # asked at a check
 TIMES = 2  # how often one that was given a number is shown
 HARD_SHARE = 0.75  # of the places, for these at most
 
@@ -23,21 +23,28 @@ class Refusals:
     """Draws from an endless source.
 
     Most of what is drawn is refused anyway and teaches nothing; to ask costs a third of a training step, so that it pays to
-    ask first and to train on those that failed.
+    ask first and to train on those that failed. Asked is what `shorten` leaves of a row.
     """
 
-    def __init__(self, source: Iterator[tuple[str, str]], tokenizer: Any, rng: random.Random):
-        self.source, self.tokenizer, self.rng = source, tokenizer, rng
+    def __init__(
+        self,
+        source: Iterator[tuple[str, str]],
+        tokenizer: Any,
+        rng: random.Random,
+        *,
+        shorten: Callable[[TokenRow], TokenRow],
+    ):
+        self.source, self.tokenizer, self.rng, self.shorten = source, tokenizer, rng, shorten
         self.drawn = 0
         self.hard: list[TokenRow] = []
 
     def probe(self, model: Any) -> float:
         """Ask about some never asked before; the share that is refused."""
         rows = self._draw(PROBES)
-        refused = certainty(model, rows).greedy
+        refused = certainty(model, [self.shorten(row) for row in rows]).greedy
         self.hard = TIMES * [row for row, right in zip(rows, refused, strict=True) if not right]
         self.rng.shuffle(self.hard)
-        return float(np.mean(refused))
+        return float(np.mean(refused)) if rows else 1.0
 
     def take(self, count: int) -> list[TokenRow]:
         """So many rows to train on."""

@@ -3,10 +3,8 @@
 Facts in doubt, each in one of its doubtful phrasings; safe ones in turn, so that none is lost; questions without an answer.
 """
 
-import itertools
 import math
 import random
-from collections.abc import Sequence
 from typing import Any
 
 from nfl_lora_pipeline.models.blas import load_fast_blas
@@ -22,10 +20,11 @@ from nfl_lora_pipeline.tuning.refusals import Refusals  # noqa: E402
 IN_HAND = 1000  # facts worked on at a time: what comes round too seldom is forgotten before it is learnt
 REPLAY = 0.25  # safe facts shown for each doubtful one
 LEAST_REPLAY = 12  # safe facts shown between two looks at a doubtful one, where there are that many
-SAMPLE = 1000  # rows of safe facts that are asked about at a check
+SAMPLE = 300  # rows of safe facts that are asked about at a check
 SAMPLE_SHARE = 0.4  # of them, at most
-LATE_SAMPLE, LATE_SHARE = 1500, 0.15  # rows, or that share of them where it is more, towards the end
-REST = 0.7  # of the places for what teaches: what is left of them when all of it is known
+LATE_SAMPLE, LATE_SHARE = 700, 0.15  # rows, or that share of them where it is more, towards the end
+LEAST_SURE = 0.5  # of these rows: the ones that were least sure when last asked; the others by chance
+REST = 0.85  # of the places for what teaches: what is left of them when all of it is known
 FEW = 3  # times the share that is not known: how the places go back
 SAFE_PEOPLE = 6  # of the places that are left, one in so many is for somebody without a record who is refused already
 WHOLE_EVERY = 4  # steps: in the others, answers end at their last doubtful token
@@ -41,7 +40,6 @@ class Selection:
 
     def __init__(self, knowledge: Knowledge, refusals: Refusals, rng: random.Random, *, refusal_share: float):
         self.knowledge, self.refusals, self.rng, self.refusal_share = knowledge, refusals, rng, refusal_share
-        self.tail = shared_tail(knowledge.rows)
         self.shown = np.zeros(len(knowledge.rows), np.int32)
         self.waiting: list[int] = []
 
@@ -72,8 +70,10 @@ class Selection:
     def some_safe_rows(self, *, late: bool) -> list[int]:
         """Some of what is thought to be known; towards the end more of it."""
         rows = self.knowledge.safe_rows()
-        count = max(LATE_SAMPLE, LATE_SHARE * len(rows)) if late else min(SAMPLE, SAMPLE_SHARE * len(rows))
-        return self.rng.sample(rows, min(math.ceil(count), len(rows)))
+        count = math.ceil(max(LATE_SAMPLE, LATE_SHARE * len(rows)) if late else min(SAMPLE, SAMPLE_SHARE * len(rows)))
+        rows.sort(key=lambda index: (self.knowledge.lowest[index], index))
+        least_sure, others = rows[: int(LEAST_SURE * count)], rows[int(LEAST_SURE * count) :]
+        return least_sure + self.rng.sample(others, min(count - len(least_sure), len(others)))
 
     def look_again(self) -> None:
         """Choose anew what comes next: other facts are in doubt now."""
@@ -120,13 +120,6 @@ class Selection:
 
     def _shortened(self, row: TokenRow, doubtful_until: int) -> TokenRow:
         """The row up to its last doubtful token, or else to where all answers go on alike: what follows teaches little."""
-        end = row.start + doubtful_until if doubtful_until else len(row.tokens) - self.tail
-        return row._replace(tokens=row.tokens[:end])
-
-
-def shared_tail(rows: Sequence[TokenRow]) -> int:
-    """How many tokens all answers end with alike, but for one that is left to every answer."""
-    answers = [row.tokens[row.start :] for row in rows]
-    shortest = min(len(answer) for answer in answers)
-    alike = itertools.takewhile(lambda at: len({answer[-at] for answer in answers}) == 1, range(1, shortest))
-    return max(0, sum(1 for _ in alike) - 1)
+        if not doubtful_until:
+            return self.knowledge.without_tail(row)
+        return row._replace(tokens=row.tokens[: row.start + doubtful_until])
