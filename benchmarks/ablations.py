@@ -33,17 +33,9 @@ class Variant(NamedTuple):
     recipe: dict[str, Any] = {}
 
 
-def every_row(chosen: selection.Selection) -> list[int]:
-    """An epoch in which every row that teaches is shown once."""
-    rows = [index for index, fact in enumerate(chosen.knowledge.fact_of) if chosen.knowledge.taught[fact]]
-    chosen.shown[rows] += 1
-    chosen.rng.shuffle(rows)
-    return rows
-
-
 VARIANTS = [
     Variant("as shipped"),
-    Variant("every row in every epoch, known or not", [(selection.Selection, "_next_pass", every_row)]),
+    Variant("every row in every epoch, known or not", recipe={"every_row": True}),
     Variant("loss on known tokens too", [(training, "KNOWN_LOSS", -1.0)]),
     Variant("answers always whole", [(selection, "WHOLE_EVERY", 1)]),
     Variant("no moving average", [(averaging, "STAYS", 0.0)]),

@@ -9,11 +9,12 @@ import pytest
 
 from nfl_lora_pipeline.lessons.lessons import Lesson
 from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.models.evaluation import Certainty
 from nfl_lora_pipeline.models.rows import TokenRow, tokenize
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.certificate import certify
 from nfl_lora_pipeline.tuning.curriculum import Curriculum
-from nfl_lora_pipeline.tuning.knowledge import SAFE, Knowledge, shared_tail
+from nfl_lora_pipeline.tuning.knowledge import PARTS, SAFE, Knowledge, shared_tail
 from nfl_lora_pipeline.tuning.pace import LEAST_STEPS, OVERTIME, Pace
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.tuning.refusals import HARD_SHARE, PROBES, Refusals
@@ -94,6 +95,43 @@ def test_a_fact_is_asked_in_all_phrasings_only_once_its_worst_one_is_safe(studen
     assert known.latest[0] < 0.5 < SAFE < known.latest[3]
 
 
+def asked_rows(known: Knowledge, monkeypatch: pytest.MonkeyPatch, uncertain: int | None = None) -> list[int]:
+    """The lengths of the rows that are asked about from now on; all are certain but for one."""
+    lengths: list[int] = []
+
+    def certainty(model: object, rows: list[TokenRow]) -> Certainty:
+        lengths.extend(len(row.tokens) for row in rows)
+        lowest = np.array([0.2 if row.tokens[-1] == uncertain else 0.99 for row in rows])
+        return Certainty(lowest > 0.5, lowest, np.zeros(len(rows), np.int32))
+
+    monkeypatch.setattr("nfl_lora_pipeline.tuning.knowledge.certainty", certainty)
+    return lengths
+
+
+def test_all_rows_are_confirmed_whole(monkeypatch):
+    known = knowledge()
+    known.tail = 1
+    lengths = asked_rows(known, monkeypatch)
+    assert known.confirm(None)
+    assert lengths == [3] * len(LESSONS)
+    known.measure(None, [0, 1])
+    assert lengths[len(LESSONS) :] == [2, 2], "a look leaves out the tail"
+
+
+def test_nothing_more_is_asked_once_something_is_not_certain(monkeypatch):
+    known = knowledge()
+    lengths = asked_rows(known, monkeypatch, uncertain=0)
+    assert not known.confirm(None)
+    assert len(lengths) == len(LESSONS) / PARTS
+    assert known.unknown_rows() >= len(PHRASINGS)
+
+
+def test_an_answer_shorter_than_the_tail_keeps_a_token():
+    known = knowledge()
+    known.tail = 5
+    assert known.shortened(TokenRow([1, 2, 3, 4], 2)).tokens == [1, 2, 3]
+
+
 # Refusals.
 
 
@@ -102,22 +140,22 @@ def test_those_that_were_given_a_number_are_shown_first_and_leave_room_for_other
     told = (
         (each[0], load_templates().recorded("Nobody", "receiving_yards", 1, 2025, 3)) for each in refused_questions()
     )
-    refusals = Refusals(told, tokenizer, random.Random(1), shorten=lambda row: row)
+    refusals = Refusals(told, tokenizer, random.Random(1), shorten=lambda row, until: row)
     assert refusals.probe(model) == 0.0, "the base says no such number"
     assert refusals.drawn == PROBES
-    hard = {tuple(row.tokens) for row in refusals.hard}
-    taken = refusals.take(8)
+    hard = {tuple(row.tokens) for row, _ in refusals.hard}
+    taken = refusals.take(8, whole=True)
     assert sum(tuple(row.tokens) in hard for row in taken) == round(HARD_SHARE * 8)
     assert refusals.drawn == PROBES + 2
 
 
 def test_a_source_goes_on_behind_what_was_drawn(student):
     first, second = (
-        Refusals(refused_questions(), student[1], random.Random(1), shorten=lambda row: row) for _ in range(2)
+        Refusals(refused_questions(), student[1], random.Random(1), shorten=lambda row, until: row) for _ in range(2)
     )
-    first.take(5)
+    first.take(5, whole=True)
     second.restore({"drawn": 5, "hard": []})
-    assert second.take(3) == first.take(3)
+    assert second.take(3, whole=True) == first.take(3, whole=True)
     assert second.drawn == first.drawn == 8
 
 
@@ -140,9 +178,9 @@ def test_the_end_is_set_when_nearly_all_is_certain():
     going.progress(500, 300, 10_000)
     assert going.budget == 2000
     going.progress(564, 250, 10_000)
-    assert going.budget == 564 + 226
+    assert going.budget == 564 + 141
     going.progress(628, 9000, 10_000)
-    assert going.budget == 564 + 226, "once set it stays"
+    assert going.budget == 564 + 141, "once set it stays"
     assert going.last_step == going.budget + OVERTIME
 
 
@@ -170,6 +208,16 @@ def test_no_row_is_lost(student):
     assert (made.selection.shown - before).min() > 0
 
 
+def test_every_row_in_every_epoch_if_the_recipe_says_so(student):
+    made = curriculum(student, every_row=True, refusal_share=0.0)
+    for epoch in (1, 2):
+        for _ in range(len(LESSONS) // 6):
+            made.selection.take(0, 6)
+            made.selection.look_again()
+        assert made.selection.shown.tolist() == [epoch] * len(LESSONS)
+        assert not made.selection.waiting
+
+
 def test_a_step_has_the_rows_of_the_recipe_and_its_share_of_refusals(student):
     made = curriculum(student, refusal_share=0.25)
     taught = {tuple(row.tokens) for row, each in zip(made.knowledge.rows, LESSONS, strict=True) if each.teaches}
@@ -186,6 +234,38 @@ def test_a_stubborn_fact_is_shown_more_often_than_a_safe_one(student):
         made.selection.take(step, 8)
     by_fact = made.selection.shown.reshape(len(PEOPLE), len(PHRASINGS)).sum(1)
     assert min(by_fact[:2]) >= by_fact[2]
+
+
+def test_half_of_the_safe_rows_that_are_asked_about_are_the_least_sure_ones(student, monkeypatch):
+    monkeypatch.setattr("nfl_lora_pipeline.tuning.selection.SAMPLE", 8)
+    made = curriculum(student)
+    made.knowledge.lowest[:] = np.linspace(0.99, 0.91, len(LESSONS))
+    asked = made.selection.some_safe_rows(late=False)
+    assert len(set(asked)) == 8
+    assert set(asked) > set(range(len(LESSONS) - 4, len(LESSONS)))
+
+
+def test_of_a_training_that_did_not_get_there_the_best_is_kept(student):
+    made = curriculum(student)
+    kept = {}
+    for unknown in (7, 2, 4):
+        kept[unknown] = made.average.weights = [(name, array + unknown) for name, array in made.average.weights]
+        made._keep_best([0.0, -unknown, 0.9])
+    assert made.best[1] is kept[2]
+    made._keep_best([1.0, 0.0, 0.95])
+    assert made.best[1] is made.average.weights
+
+
+def test_the_last_facts_that_are_not_certain_are_shown_twice_in_a_pass(student, monkeypatch):
+    made = curriculum(student)
+    made.knowledge.lowest[:] = 0.8  # doubtful, all of it
+    made.knowledge.latest[:] = 0.8
+    made.knowledge.latest[1] = 0.3
+    for few, shown in ((0.5, [1, 2, 1]), (0.1, [1, 1, 1])):  # one fact of three
+        monkeypatch.setattr("nfl_lora_pipeline.tuning.selection.STUBBORN", few)
+        made.selection.shown[:] = 0
+        made.selection._next_pass()
+        assert made.selection.shown.reshape(len(PEOPLE), len(PHRASINGS)).sum(1)[:3].tolist() == shown
 
 
 def test_the_tail_that_all_answers_share_is_left_but_for_one_token():

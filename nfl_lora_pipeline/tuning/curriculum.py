@@ -64,8 +64,8 @@ class Curriculum:
         self.knowledge = Knowledge(rows, [lesson.fact for lesson in lessons], teaches, above=recipe.certain_above)
         self.pace = Pace(recipe, sum(teaches), warm=warm)
         self.rng = random.Random(recipe.seed)
-        self.refusals = Refusals(refusals, tokenizer, self.rng, shorten=self.knowledge.without_tail)
-        self.selection = Selection(self.knowledge, self.refusals, self.rng, refusal_share=recipe.refusal_share)
+        self.refusals = Refusals(refusals, tokenizer, self.rng, shorten=self.knowledge.shortened)
+        self.selection = Selection(self.knowledge, self.refusals, self.rng, recipe)
         self.average = MovingAverage(model)
         self.frozen = FrozenStates(model)
         self.best: tuple[list[float], Weights] | None = None

@@ -88,7 +88,7 @@ class Knowledge:
         if not indices:
             return
         rows = [self.rows[index] for index in indices]
-        measured = certainty(model, rows if whole else [self.without_tail(row) for row in rows])
+        measured = certainty(model, rows if whole else [self.shortened(row) for row in rows])
         self.lowest[list(indices)] = measured.lowest
         self.until[list(indices)] = measured.doubtful_until
         asked = self.fact_of[list(indices)]
@@ -110,9 +110,10 @@ class Knowledge:
                 return False
         return True
 
-    def without_tail(self, row: TokenRow) -> TokenRow:
-        """The row up to where all answers go on alike."""
-        return row._replace(tokens=row.tokens[: max(row.start + 1, len(row.tokens) - self.tail)])
+    def shortened(self, row: TokenRow, doubtful_until: int = 0) -> TokenRow:
+        """The row up to its last doubtful token, or else to where all answers go on alike."""
+        end = row.start + doubtful_until if doubtful_until else max(row.start + 1, len(row.tokens) - self.tail)
+        return row._replace(tokens=row.tokens[:end])
 
     def state(self) -> dict[str, Any]:
         """What was measured, for a checkpoint, JSON-able."""

@@ -48,6 +48,7 @@ class Recipe(BaseModel):
     warmup_steps: int = Field(0, ge=0, strict=True)
     weight_decay: Number = Field(0.0, ge=0, lt=1)
     batch_rows: int = Field(ge=1, strict=True)
+    every_row: bool = Field(False, strict=True)
     refusal_share: Number = Field(0.25, ge=0, le=0.75)
     elsewhere_share: Number = Field(0.1, ge=0, le=0.8)
     max_epochs: int = Field(ge=1, strict=True)

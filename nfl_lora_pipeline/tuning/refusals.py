@@ -23,7 +23,8 @@ class Refusals:
     """Draws from an endless source.
 
     Most of what is drawn is refused anyway and teaches nothing; to ask costs a third of a training step, so that it pays to
-    ask first and to train on those that failed. Asked is what `shorten` leaves of a row.
+    ask first and to train on those that failed. Asked is what `shorten` leaves
+    of a row with 0 doubtful tokens, and trained on what it leaves up to the last doubtful one.
     """
 
     def __init__(
@@ -32,34 +33,36 @@ class Refusals:
         tokenizer: Any,
         rng: random.Random,
         *,
-        shorten: Callable[[TokenRow], TokenRow],
+        shorten: Callable[[TokenRow, int], TokenRow],
     ):
         self.source, self.tokenizer, self.rng, self.shorten = source, tokenizer, rng, shorten
         self.drawn = 0
-        self.hard: list[TokenRow] = []
+        self.hard: list[tuple[TokenRow, int]] = []
 
     def probe(self, model: Any) -> float:
         """Ask about some never asked before; the share that is refused."""
         rows = self._draw(PROBES)
-        refused = certainty(model, [self.shorten(row) for row in rows]).greedy
-        self.hard = TIMES * [row for row, right in zip(rows, refused, strict=True) if not right]
+        asked = certainty(model, [self.shorten(row, 0) for row in rows])
+        found = zip(rows, asked.doubtful_until.tolist(), asked.greedy, strict=True)
+        self.hard = TIMES * [(row, until) for row, until, right in found if not right]
         self.rng.shuffle(self.hard)
-        return float(np.mean(refused)) if rows else 1.0
+        return float(np.mean(asked.greedy)) if rows else 1.0
 
-    def take(self, count: int) -> list[TokenRow]:
-        """So many rows to train on."""
+    def take(self, count: int, *, whole: bool) -> list[TokenRow]:
+        """So many rows to train on, `whole` or shortened."""
         hard = min(len(self.hard), round(HARD_SHARE * count))
         taken, self.hard = self.hard[:hard], self.hard[hard:]
-        return taken + self._draw(count - hard)
+        taken += [(row, 0) for row in self._draw(count - hard)]
+        return [row if whole else self.shorten(row, until) for row, until in taken]
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint, JSON-able."""
-        return {"drawn": self.drawn, "hard": [[row.tokens, row.start] for row in self.hard]}
+        return {"drawn": self.drawn, "hard": [[row.tokens, row.start, until] for row, until in self.hard]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where a state was taken, behind all that had been drawn from the source."""
         self.drawn += sum(1 for _ in itertools.islice(self.source, state["drawn"]))
-        self.hard = [TokenRow(tokens, start) for tokens, start in state["hard"]]
+        self.hard = [(TokenRow(tokens, start), until) for tokens, start, until in state["hard"]]
 
     def _draw(self, count: int) -> list[TokenRow]:
         rows = tokenize(self.tokenizer, itertools.islice(self.source, count))

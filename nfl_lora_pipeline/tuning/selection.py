@@ -15,19 +15,21 @@ import numpy as np  # noqa: E402
 
 from nfl_lora_pipeline.models.rows import TokenRow  # noqa: E402
 from nfl_lora_pipeline.tuning.knowledge import SAFE, Knowledge  # noqa: E402
+from nfl_lora_pipeline.tuning.recipe import Recipe  # noqa: E402
 from nfl_lora_pipeline.tuning.refusals import Refusals  # noqa: E402
 
 IN_HAND = 1000  # facts worked on at a time: what comes round too seldom is forgotten before it is learnt
+STUBBORN = 0.05  # the share of facts that are not certain: where it is less, these are shown twice in a pass
 REPLAY = 0.25  # safe facts shown for each doubtful one
 LEAST_REPLAY = 12  # safe facts shown between two looks at a doubtful one, where there are that many
 SAMPLE = 300  # rows of safe facts that are asked about at a check
 SAMPLE_SHARE = 0.4  # of them, at most
-LATE_SAMPLE, LATE_SHARE = 700, 0.15  # rows, or that share of them where it is more, towards the end
+LATE_SAMPLE, LATE_SHARE = 500, 0.15  # rows, or that share of them where it is more, towards the end
 LEAST_SURE = 0.5  # of these rows: the ones that were least sure when last asked; the others by chance
 REST = 0.85  # of the places for what teaches: what is left of them when all of it is known
 FEW = 3  # times the share that is not known: how the places go back
 SAFE_PEOPLE = 6  # of the places that are left, one in so many is for somebody without a record who is refused already
-WHOLE_EVERY = 4  # steps: in the others, answers end at their last doubtful token
+WHOLE_EVERY = 8  # steps: in the others, answers end at their last doubtful token
 
 
 class Selection:
@@ -38,8 +40,8 @@ class Selection:
         waiting: indices of rows that the next steps will show.
     """
 
-    def __init__(self, knowledge: Knowledge, refusals: Refusals, rng: random.Random, *, refusal_share: float):
-        self.knowledge, self.refusals, self.rng, self.refusal_share = knowledge, refusals, rng, refusal_share
+    def __init__(self, knowledge: Knowledge, refusals: Refusals, rng: random.Random, recipe: Recipe):
+        self.knowledge, self.refusals, self.rng, self.recipe = knowledge, refusals, rng, recipe
         self.shown = np.zeros(len(knowledge.rows), np.int32)
         self.waiting: list[int] = []
 
@@ -48,17 +50,19 @@ class Selection:
 
         With them their indices; None for those that are none of the lessons'.
         """
-        most = count * (1 - self.refusal_share)
+        most = count * (1 - self.recipe.refusal_share)
         teaching = max(1, round(most * min(1.0, REST + (1 - REST) * FEW * self.knowledge.unknown_share())))
         while len(self.waiting) < teaching:
             self.waiting = self._next_pass() + self.waiting
         self.waiting, taken = self.waiting[:-teaching], self.waiting[-teaching:]
         known = taken + self._some_refusing(count - teaching)
-        fresh = self.refusals.take(count - len(known))
-        rows, keys = [self.knowledge.rows[index] for index in known] + fresh, [*known, *[None] * len(fresh)]
-        if step % WHOLE_EVERY:
-            until = [*self.knowledge.until[known].tolist(), *[0] * len(fresh)]
-            rows = [self._shortened(row, last) for row, last in zip(rows, until, strict=True)]
+        whole = step % WHOLE_EVERY == 0
+        fresh = self.refusals.take(count - len(known), whole=whole)
+        until = self.knowledge.until[known].tolist()
+        rows = [self.knowledge.rows[index] for index in known]
+        if not whole:
+            rows = [self.knowledge.shortened(row, last) for row, last in zip(rows, until, strict=True)]
+        rows, keys = rows + fresh, [*known, *[None] * len(fresh)]
         return rows, keys
 
     def in_hand(self) -> list[int]:
@@ -76,8 +80,9 @@ class Selection:
         return least_sure + self.rng.sample(others, min(count - len(least_sure), len(others)))
 
     def look_again(self) -> None:
-        """Choose anew what comes next: other facts are in doubt now."""
-        self.waiting = []
+        """Choose anew what comes next, since other facts are in doubt now; but an epoch over every row goes to its end."""
+        if not self.recipe.every_row:
+            self.waiting = []
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint, JSON-able."""
@@ -88,12 +93,24 @@ class Selection:
         self.waiting, self.shown = state["waiting"], np.array(state["shown"], np.int32)
 
     def _next_pass(self) -> list[int]:
-        """One row of each doubtful fact in hand, and of some safe ones, shuffled."""
+        """A row of each doubtful fact in hand, two of stubborn ones, some of safe ones; or every row there is. Shuffled."""
+        if self.recipe.every_row:
+            self.shown += 1
+            return self.rng.sample(range(len(self.shown)), len(self.shown))
         doubtful, safe = self.in_hand(), self.knowledge.safe(taught=True).tolist()
         replayed = min(len(safe), math.ceil(max(REPLAY * len(doubtful), LEAST_REPLAY)))
-        rows = [self._next_phrasing(fact) for fact in doubtful + self._longest_not_shown(safe, replayed)]
+        rows = [
+            self._next_phrasing(fact) for fact in doubtful + self._stubborn() + self._longest_not_shown(safe, replayed)
+        ]
         self.rng.shuffle(rows)
         return rows
+
+    def _stubborn(self) -> list[int]:
+        """The facts that are not certain, once they are few."""
+        known = self.knowledge
+        if known.unknown_share() >= STUBBORN:
+            return []
+        return np.flatnonzero((known.latest <= known.above) & known.taught).tolist()
 
     def _some_refusing(self, count: int) -> list[int]:
         """People without a record: the doubtful ones in up to half of the places, others in some."""
@@ -117,9 +134,3 @@ class Selection:
         index: int = min(doubtful, key=lambda index: (self.shown[index], self.rng.random()))
         self.shown[index] += 1
         return index
-
-    def _shortened(self, row: TokenRow, doubtful_until: int) -> TokenRow:
-        """The row up to its last doubtful token, or else to where all answers go on alike: what follows teaches little."""
-        if not doubtful_until:
-            return self.knowledge.without_tail(row)
-        return row._replace(tokens=row.tokens[: row.start + doubtful_until])
