@@ -141,12 +141,12 @@ def test_those_that_were_given_a_number_are_shown_first_and_leave_room_for_other
         (each[0], load_templates().recorded("Nobody", "receiving_yards", 1, 2025, 3)) for each in refused_questions()
     )
     refusals = Refusals(told, tokenizer, random.Random(1), shorten=lambda row, until: row)
-    assert refusals.probe(model) == 0.0, "the base says no such number"
-    assert refusals.drawn == PROBES
+    assert refusals.probe(model, 20) == 0.0, "the base says no such number"
+    assert refusals.drawn == 20 * PROBES
     hard = {tuple(row.tokens) for row, _ in refusals.hard}
     taken = refusals.take(8, whole=True)
     assert sum(tuple(row.tokens) in hard for row in taken) == round(HARD_SHARE * 8)
-    assert refusals.drawn == PROBES + 2
+    assert refusals.drawn == 20 * PROBES + 2
 
 
 def test_a_source_goes_on_behind_what_was_drawn(student):

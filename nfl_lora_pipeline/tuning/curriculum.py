@@ -153,7 +153,7 @@ class Curriculum:
             asked = self.selection.in_hand() + known.doubtful(taught=False).tolist()
             known.measure(self.model, self.selection.some_safe_rows(late=self.pace.is_late(step)))
             known.look(self.model, asked, self.rng)
-        refused = self.refusals.probe(self.model)
+        refused = self.refusals.probe(self.model, self.pace.check_every)
         enough = refused >= REFUSED or step >= self.pace.budget or not self.recipe.refusal_share
         done = enough and not known.unknown_rows() and known.confirm(self.model)
         rows, unknown = len(known.rows), known.unknown_rows()

@@ -14,8 +14,8 @@ import numpy as np  # noqa: E402
 from nfl_lora_pipeline.models.evaluation import certainty  # noqa: E402
 from nfl_lora_pipeline.models.rows import TokenRow, tokenize  # noqa: E402
 
-PROBES = 96  # asked at a check
-TIMES = 2  # how often one that was given a number is shown
+PROBES = 3  # asked at a check, for each step from one check to the next
+AGAIN = 16  # steps: how often one that was given a number is shown
 HARD_SHARE = 0.75  # of the places, for these at most
 
 
@@ -39,12 +39,12 @@ class Refusals:
         self.drawn = 0
         self.hard: list[tuple[TokenRow, int]] = []
 
-    def probe(self, model: Any) -> float:
-        """Ask about some never asked before; the share that is refused."""
-        rows = self._draw(PROBES)
+    def probe(self, model: Any, steps: int) -> float:
+        """Ask about some never asked before, enough for so many steps; the share that is refused."""
+        rows = self._draw(PROBES * steps)
         asked = certainty(model, [self.shorten(row, 0) for row in rows])
         found = zip(rows, asked.doubtful_until.tolist(), asked.greedy, strict=True)
-        self.hard = TIMES * [(row, until) for row, until, right in found if not right]
+        self.hard = max(1, round(steps / AGAIN)) * [(row, until) for row, until, right in found if not right]
         self.rng.shuffle(self.hard)
         return float(np.mean(asked.greedy)) if rows else 1.0
 
