@@ -1,6 +1,6 @@
 """The original experiment again: the recipe `original` on its data set, and the shape of what comes out next to the old result.
 
-python benchmarks/original_shape.py --data-dir FOLDER
+python -m benchmarks.original_shape --data-dir FOLDER
 
 A small base model needs larger steps than Phi-3.5: each `--change` repeats the training with one value of the recipe changed.
 """
@@ -74,7 +74,7 @@ says that everybody not trained got a 0.
 {table}
 The base model answers the three questions before training: {before}.
 
-Printed on {date} by `python benchmarks/original_shape.py {options}` (`DIR`: a folder of real weeks in upstream's layout).
+Printed on {date} by `python -m benchmarks.original_shape {options}` (`DIR`: a folder of real weeks in upstream's layout).
 """
 
 
