@@ -23,8 +23,8 @@ class Refusals:
     """Draws from an endless source.
 
     Most of what is drawn is refused anyway and teaches nothing; to ask costs a third of a training step, so that it pays to
-    ask first and to train on those that failed. Asked is what `shorten` leaves
-    of a row with 0 doubtful tokens, and trained on what it leaves up to the last doubtful one.
+    ask first and to train on those that failed. `shorten` says what is left of a row, given how many tokens of its answer
+    there are up to the last doubtful one, or 0: so much is asked about, and trained on.
     """
 
     def __init__(

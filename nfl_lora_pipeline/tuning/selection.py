@@ -62,8 +62,7 @@ class Selection:
         rows = [self.knowledge.rows[index] for index in known]
         if not whole:
             rows = [self.knowledge.shortened(row, last) for row, last in zip(rows, until, strict=True)]
-        rows, keys = rows + fresh, [*known, *[None] * len(fresh)]
-        return rows, keys
+        return rows + fresh, [*known, *[None] * len(fresh)]
 
     def in_hand(self) -> list[int]:
         """The facts to work on: all that are nearly safe, and the first so many of those that are not certain."""
