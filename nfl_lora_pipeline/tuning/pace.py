@@ -11,7 +11,7 @@ CHECK_EVERY = 32  # steps, or half an epoch over all that teaches where that is 
 NEARLY = 0.975  # the share of all rows that is certain when the end is set; a warm start begins there
 ENDING = 0.25  # of the steps made until then: how many follow
 LATE = 0.6  # of the budget: what comes after is late
-OVERTIME = 224  # steps behind the budget, at a low learning rate, while a row is not certain
+OVERTIME = 320  # steps behind the budget, at a low learning rate, while a row is not certain
 OVERTIME_CHECK = 16  # steps: by then a few facts are in doubt, now one and now another
 
 
