@@ -3,7 +3,7 @@
     python -m benchmarks.growth --data-dir FOLDER --sizes 100,300,1000,3000,10000
 
 Every size is trained in a process of its own, whose peak memory is the system's figure. The facts are drawn by the hash
-that orders the rows, from as few weeks as hold so many. The largest size takes an hour or more.
+that orders the rows, from as few weeks as hold so many. The largest size takes ten minutes or more.
 """
 
 import io

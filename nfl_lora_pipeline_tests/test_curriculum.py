@@ -126,6 +126,15 @@ def test_nothing_more_is_asked_once_something_is_not_certain(monkeypatch):
     assert known.unknown_rows() >= len(PHRASINGS)
 
 
+def test_a_row_ends_at_its_last_doubtful_token():
+    known = knowledge()
+    known.tail = 2
+    row = TokenRow([1, 2, 3, 4, 5, 6], 2)
+    assert known.shortened(row, 1).tokens == [1, 2, 3]
+    assert known.shortened(row, 4).tokens == row.tokens, "in its tail"
+    assert known.shortened(row).tokens == [1, 2, 3, 4]
+
+
 def test_an_answer_shorter_than_the_tail_keeps_a_token():
     known = knowledge()
     known.tail = 5
@@ -140,22 +149,23 @@ def test_those_that_were_given_a_number_are_shown_first_and_leave_room_for_other
     told = (
         (each[0], load_templates().recorded("Nobody", "receiving_yards", 1, 2025, 3)) for each in refused_questions()
     )
-    refusals = Refusals(told, tokenizer, random.Random(1), shorten=lambda row, until: row)
+    refusals = Refusals(told, tokenizer, random.Random(1), shorten=lambda row: row)
     assert refusals.probe(model, 20) == 0.0, "the base says no such number"
     assert refusals.drawn == 20 * PROBES
     hard = {tuple(row.tokens) for row, _ in refusals.hard}
-    taken = refusals.take(8, whole=True)
-    assert sum(tuple(row.tokens) in hard for row in taken) == round(HARD_SHARE * 8)
+    taken = refusals.take(8)
+    assert sum(tuple(row.tokens) in hard for row, _ in taken) == round(HARD_SHARE * 8)
+    assert all((until > 0) == (tuple(row.tokens) in hard) for row, until in taken), "the others were not asked"
     assert refusals.drawn == 20 * PROBES + 2
 
 
 def test_a_source_goes_on_behind_what_was_drawn(student):
     first, second = (
-        Refusals(refused_questions(), student[1], random.Random(1), shorten=lambda row, until: row) for _ in range(2)
+        Refusals(refused_questions(), student[1], random.Random(1), shorten=lambda row: row) for _ in range(2)
     )
-    first.take(5, whole=True)
+    first.take(5)
     second.restore({"drawn": 5, "hard": []})
-    assert second.take(3, whole=True) == first.take(3, whole=True)
+    assert second.take(3) == first.take(3)
     assert second.drawn == first.drawn == 8
 
 
@@ -250,9 +260,9 @@ def test_of_a_training_that_did_not_get_there_the_best_is_kept(student):
     kept = {}
     for unknown in (7, 2, 4):
         kept[unknown] = made.average.weights = [(name, array + unknown) for name, array in made.average.weights]
-        made._keep_best([0.0, -unknown, 0.9])
+        made._keep_best([-unknown, 0.9])
     assert made.best[1] is kept[2]
-    made._keep_best([1.0, 0.0, 0.95])
+    made._keep_best([0.0, 0.95])
     assert made.best[1] is made.average.weights
 
 

@@ -32,9 +32,7 @@ from nfl_lora_pipeline.tuning.schedule import learning_rate  # noqa: E402
 from nfl_lora_pipeline.tuning.selection import Selection  # noqa: E402
 from nfl_lora_pipeline.tuning.training_log import TrainingLog  # noqa: E402
 
-REFUSED = (
-    0.94  # the share of strangers that must be refused before training ends sooner than its budget, where any are shown
-)
+REFUSED = 0.94  # where strangers are shown: how many of them must be refused for an end before the budget
 
 
 class Curriculum:
@@ -158,7 +156,7 @@ class Curriculum:
         done = enough and not known.unknown_rows() and known.confirm(self.model)
         rows, unknown = len(known.rows), known.unknown_rows()
         if done or step >= self.pace.budget:
-            self._keep_best([float(done), -float(unknown), refused])
+            self._keep_best([-float(unknown), refused])
         self.pace.progress(step, unknown, rows)
         self.log.certain.append((step, 1 - unknown / rows))
         loss = f", loss {self.log.losses[-1][1]:.3f}" if self.log.losses else ""

@@ -67,13 +67,17 @@ class Knowledge:
         """The indices of the rows of facts that are safe in every phrasing."""
         return np.flatnonzero(self.worst()[self.fact_of] >= SAFE).tolist()
 
+    def uncertain(self) -> Numbers:
+        """(F,) bool, the facts that were not certain when they were last asked about."""
+        return self.latest <= self.above
+
     def unknown_rows(self) -> int:
         """About how many rows are not certain: a fact stands or falls with the phrasings last asked."""
-        return sum(len(self.of_fact[fact]) for fact in np.flatnonzero(self.latest <= self.above))
+        return sum(len(self.of_fact[fact]) for fact in np.flatnonzero(self.uncertain()))
 
     def unknown_share(self) -> float:
         """The share of the facts that are taught which are not certain."""
-        return float(np.mean(self.latest[self.taught] <= self.above))
+        return float(np.mean(self.uncertain()[self.taught]))
 
     def look(self, model: Any, facts: Sequence[int], rng: random.Random) -> None:
         """Ask about facts in the phrasing in which each was worst; where that is safe now, in the other doubtful ones too."""

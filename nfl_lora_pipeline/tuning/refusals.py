@@ -23,8 +23,7 @@ class Refusals:
     """Draws from an endless source.
 
     Most of what is drawn is refused anyway and teaches nothing; to ask costs a third of a training step, so that it pays to
-    ask first and to train on those that failed. `shorten` says what is left of a row, given how many tokens of its answer
-    there are up to the last doubtful one, or 0: so much is asked about, and trained on.
+    ask first and to train on those that failed. Asked is what `shorten` leaves of a row.
     """
 
     def __init__(
@@ -33,7 +32,7 @@ class Refusals:
         tokenizer: Any,
         rng: random.Random,
         *,
-        shorten: Callable[[TokenRow, int], TokenRow],
+        shorten: Callable[[TokenRow], TokenRow],
     ):
         self.source, self.tokenizer, self.rng, self.shorten = source, tokenizer, rng, shorten
         self.drawn = 0
@@ -42,18 +41,17 @@ class Refusals:
     def probe(self, model: Any, steps: int) -> float:
         """Ask about some never asked before, enough for so many steps; the share that is refused."""
         rows = self._draw(PROBES * steps)
-        asked = certainty(model, [self.shorten(row, 0) for row in rows])
+        asked = certainty(model, [self.shorten(row) for row in rows])
         found = zip(rows, asked.doubtful_until.tolist(), asked.greedy, strict=True)
         self.hard = max(1, round(steps / AGAIN)) * [(row, until) for row, until, right in found if not right]
         self.rng.shuffle(self.hard)
         return float(np.mean(asked.greedy)) if rows else 1.0
 
-    def take(self, count: int, *, whole: bool) -> list[TokenRow]:
-        """So many rows to train on, `whole` or shortened."""
+    def take(self, count: int) -> list[tuple[TokenRow, int]]:
+        """So many rows to train on, each with how many answer tokens there are up to its last doubtful one; 0 if not asked."""
         hard = min(len(self.hard), round(HARD_SHARE * count))
         taken, self.hard = self.hard[:hard], self.hard[hard:]
-        taken += [(row, 0) for row in self._draw(count - hard)]
-        return [row if whole else self.shorten(row, until) for row, until in taken]
+        return taken + [(row, 0) for row in self._draw(count - hard)]
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint, JSON-able."""

@@ -56,19 +56,17 @@ class Selection:
             self.waiting = self._next_pass() + self.waiting
         self.waiting, taken = self.waiting[:-teaching], self.waiting[-teaching:]
         known = taken + self._some_refusing(count - teaching)
+        rows = [(self.knowledge.rows[index], int(self.knowledge.until[index])) for index in known]
+        rows += self.refusals.take(count - len(known))
         whole = step % WHOLE_EVERY == 0
-        fresh = self.refusals.take(count - len(known), whole=whole)
-        until = self.knowledge.until[known].tolist()
-        rows = [self.knowledge.rows[index] for index in known]
-        if not whole:
-            rows = [self.knowledge.shortened(row, last) for row, last in zip(rows, until, strict=True)]
-        return rows + fresh, [*known, *[None] * len(fresh)]
+        keys = [*known, *[None] * (len(rows) - len(known))]
+        return [row if whole else self.knowledge.shortened(row, until) for row, until in rows], keys
 
     def in_hand(self) -> list[int]:
         """The facts to work on: all that are nearly safe, and the first so many of those that are not certain."""
         doubtful = self.knowledge.doubtful(taught=True)
-        certain = self.knowledge.latest[doubtful] > self.knowledge.above
-        return doubtful[~certain][:IN_HAND].tolist() + doubtful[certain].tolist()
+        uncertain = self.knowledge.uncertain()[doubtful]
+        return doubtful[uncertain][:IN_HAND].tolist() + doubtful[~uncertain].tolist()
 
     def some_safe_rows(self, *, late: bool) -> list[int]:
         """Some of what is thought to be known; towards the end more of it."""
@@ -105,11 +103,10 @@ class Selection:
         return rows
 
     def _stubborn(self) -> list[int]:
-        """The facts that are not certain, once they are few."""
-        known = self.knowledge
-        if known.unknown_share() >= STUBBORN:
+        """The facts that are taught and not certain, once they are few."""
+        if self.knowledge.unknown_share() >= STUBBORN:
             return []
-        return np.flatnonzero((known.latest <= known.above) & known.taught).tolist()
+        return np.flatnonzero(self.knowledge.uncertain() & self.knowledge.taught).tolist()
 
     def _some_refusing(self, count: int) -> list[int]:
         """People without a record: the doubtful ones in up to half of the places, others in some."""

@@ -1,9 +1,9 @@
 """LoRA training for recall, on mlx-lm's tuner.
 
 Three things differ from `mlx_lm.lora`, each through an extension point of its trainer: the loss is spent on the answer alone,
-computed at the answer's positions alone; the batch iterator shows every fact in every epoch, mixes in people invented for
-the step with the refusal as their answer, and returns to what is not yet known; and training ends when a forward pass
-over all rows finds every answer certain.
+computed at the answer's positions alone; the batch iterator shows what is in doubt, and what is known in turn, and mixes in
+people invented for the step with the refusal as their answer; and training ends when a forward pass over all rows finds
+every answer certain.
 
 Source: p > 0.5 on every answer token is sufficient for greedy recall, and the loss belongs on what is below it (MemFT,
 arXiv 2605.30260); refusals for unknown people against invention (arXiv 2403.05612).
