@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -168,7 +167,7 @@ def ui(port: int, host: str, store: Path, data_dir: Path | None, season: int | N
     environment = os.environ | settings.to_environment() | {"DAGSTER_HOME": str(dagster_home(store))}
     where = ["-p", str(port), "-h", host]
     command = [sys.executable, "-m", "dagster", "dev", "-m", "nfl_lora_pipeline.definitions", *where]
-    raise SystemExit(subprocess.call(command, env=environment))
+    os.execve(sys.executable, command, environment)  # in place of this process, so that who ends it ends Dagster
 
 
 @main.command("build-base")

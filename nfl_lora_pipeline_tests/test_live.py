@@ -121,11 +121,22 @@ def live(tmp_path_factory) -> Iterator[Live]:
             running.wait(lambda: _answers(port), what="the webserver's start")
             yield running
         finally:
-            os.killpg(process.pid, signal.SIGINT)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
+            process.terminate()
+            if not _has_ended(process):
                 os.killpg(process.pid, signal.SIGKILL)
+                pytest.fail("nfl-lora ui was ended, and something that it started goes on")
+
+
+def _has_ended(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether it and all that it started end within 90 seconds."""
+    for _ in range(90):
+        process.poll()
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(1)
+    return False
 
 
 def _answers(port: int) -> bool:
