@@ -20,7 +20,7 @@ from nfl_lora_pipeline.assets.versions import SETTINGS
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.interrupts import Arrivals, noted
 from nfl_lora_pipeline.job import QUIET, Order, alone, is_stale, update
-from nfl_lora_pipeline.leases import end_dead_runs, in_words, lease_tags
+from nfl_lora_pipeline.leases import dead_and_wanted, end_dead_runs, in_words, lease_tags
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.weeks.watch import Look, Memory, Sighting, held_hashes, look, season_to_watch
 from nfl_lora_pipeline.weeks.week import NflWeek
@@ -208,14 +208,12 @@ def dead_runs(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.S
     dead = end_dead_runs(context.instance)
     store.open().sweep()
     origin = context.code_location_origin
-    automated = automation_runs(context.instance, origin.location_name if origin else None)
-    requests = [_again(run) for run in dead if automated and run.asset_selection and _attempt(run) < MOST_ATTEMPTS]
-    return dg.SensorResult(
-        run_requests=requests,
-        skip_reason=None
-        if requests
-        else dg.SkipReason("; ".join(map(in_words, dead)) or "every run has a living process"),
-    )
+    wanted: list[dg.DagsterRun] = []
+    if automation_runs(context.instance, origin.location_name if origin else None):
+        wanted = dead_and_wanted(context.instance)
+    requests = [_again(run) for run in wanted if run.asset_selection and _attempt(run) < MOST_ATTEMPTS]
+    said = "; ".join(map(in_words, dead)) or "every run has a living process"
+    return dg.SensorResult(run_requests=requests, skip_reason=None if requests else dg.SkipReason(said))
 
 
 automation = dg.AutomationConditionSensorDefinition(
