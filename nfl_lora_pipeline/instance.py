@@ -68,7 +68,7 @@ def _put_in_order(store: "Store", instance: "dg.DagsterInstance", *, goes_on: bo
     """
     from nfl_lora_pipeline.leases import end_dead_runs, in_words
 
-    lines = [in_words(run) for run in end_dead_runs(instance, goes_on=goes_on)]
+    lines = [in_words(instance, run) for run in end_dead_runs(instance, goes_on=goes_on)]
     swept = [str(path.relative_to(store.root)) for path in store.sweep()]
     return lines + ([f"left half-written by a process that has ended, and mended: {', '.join(swept)}"] if swept else [])
 

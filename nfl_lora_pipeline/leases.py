@@ -99,9 +99,16 @@ def dead_and_wanted(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     return list(runs)
 
 
-def in_words(run: dg.DagsterRun) -> str:
+def assets_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[dg.AssetKey]:
+    """What a run was to materialise, sorted; by its log, since runs of the command line bear no selection."""
+    planned = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
+    keys = {record.dagster_event.asset_key for record in planned if record.dagster_event}
+    return sorted(key for key in keys if key)
+
+
+def in_words(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     """A dead run, for people."""
-    assets = ", ".join(sorted(key.to_user_string() for key in run.asset_selection or ())) or run.job_name
+    assets = ", ".join(key.to_user_string() for key in assets_of(instance, run)) or run.job_name
     return (
         f"run {run.run_id[:8]} ({assets}) had been left behind by {_process_of(run)}, which has ended: marked as failed"
     )
