@@ -79,9 +79,9 @@ def test_two_runs_at_once_take_turns_and_the_second_says_whom_it_waits_for(scene
     assert kills.problems_of_the_store(store, wanted) == []
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_waits_ends_when_it_is_told_to(scene, tmp_path, signum):
-    with locked(Store(tmp_path).lock("season"), purpose="somebody's update"):
+@pytest.mark.parametrize(("lock", "signum"), [("season", signal.SIGINT), ("accelerator", signal.SIGTERM)])
+def test_a_run_that_waits_ends_when_it_is_told_to(scene, tmp_path, lock, signum):
+    with locked(Store(tmp_path).lock(lock), purpose="somebody's update"):
         run = Run.start(scene, tmp_path)
         assert run.has_said(f"waiting for somebody's update: process {os.getpid()} on ")
         sent = time.monotonic()
