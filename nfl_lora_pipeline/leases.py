@@ -23,7 +23,7 @@ DEAD_TAG, TO_BE_ASKED_FOR, ASKED_FOR = "nfl_lora/dead", "to be asked for again",
 BY_DAEMON_TAG = "dagster/grpc_info"  # a run that a code server was asked for, which can be asked to cancel it
 RENEWED_EVERY_SECONDS = 30.0
 LEASE_SECONDS = 4 * RENEWED_EVERY_SECONDS
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 1.0
 UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,

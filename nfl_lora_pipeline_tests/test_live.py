@@ -31,9 +31,7 @@ RUNS = (
 )
 SWITCHES = """{ repositoriesOrError { ... on RepositoryConnection { nodes {
     sensors { name sensorState { status } } schedules { name scheduleState { status } } } } } }"""
-FAILED = (
-    """{ runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { runId tags { key value } } } } }"""
-)
+FAILED = """{ runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { runId tags { key value } } } } }"""
 RUNNING = (
     """{ runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { results { runId assetSelection { path } } } } }"""
 )
