@@ -32,6 +32,7 @@ from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.player_checks import CHECKS
 from nfl_lora_pipeline.weeks.week import NflWeek
+from nfl_lora_pipeline.weeks.week_record import warnings_of
 from nfl_lora_pipeline_tests import upstream
 from nfl_lora_pipeline_tests.fakes import put_adapter
 
@@ -182,6 +183,7 @@ def test_the_adapter_has_all_its_files_and_knows_where_it_came_from(whole):
     store, told = whole.graph.store, whole.metadata("adapter")
     folder = store.adapter(store.latest())
     names = {"adapters.safetensors", "adapter_config.json", "training.json", "certificate.json", "provenance.json"}
+    names |= {"facts.parquet"}
     assert {file.name for file in folder.iterdir()} == names
     assert (told["folder"], told["reused"], told["facts"], told["uncertain_facts"]) == (str(folder), False, 11, 0)
     made_of = store.provenance(store.latest())
@@ -416,12 +418,16 @@ def test_an_unknown_column_is_a_warning_in_the_metadata_and_the_week_is_read(gra
     rows = [row | {"AirYards": "3"} for row in upstream.tiny_week()]
     told = metadata(graph.read_week(upstream.week_bytes(rows)), "players")
     assert told["dagster/row_count"] == 11
-    assert len(told["warnings"]) == 1
-    assert "'AirYards'" in told["warnings"][0]
+    unknown, size = told["warnings"]
+    assert unknown == "2025-W01: unknown field 'AirYards' is left out"
+    assert size == "2025-W01: 11 rows; a full week has 300 to 700 (size_is_usual)"
+    assert warnings_of(graph.store, [WEEK]) == told["warnings"]
 
 
 def test_a_week_without_oddities_has_no_warning(graph):
-    assert metadata(graph.read_week(GOOD), "players")["warnings"] == ["none"]
+    rows = [upstream.row(name=f"Man {number}", ReceivingYDS="5", Targets="1") for number in range(300)]
+    assert metadata(graph.read_week(upstream.week_bytes(rows)), "players")["warnings"] == ["none"]
+    assert warnings_of(graph.store, [WEEK]) == []
 
 
 def test_identical_input_gives_identical_data_versions(graph):
