@@ -57,11 +57,21 @@ class Graph:
     def raw_file(self) -> Path:
         return self.folder / "raw" / "2025" / "1" / "WR.json"
 
+    @property
+    def raw_folder(self) -> str:
+        return str(self.folder / "raw")
+
     def publish(self, content: bytes) -> None:
         upstream.write_week(self.folder / "raw", content)
 
     def materialise(
-        self, assets: Sequence[Any], *, week: str | None = None, raise_on_error: bool = True, **lessons: Any
+        self,
+        assets: Sequence[Any],
+        *,
+        week: str | None = None,
+        raise_on_error: bool = True,
+        source: WeekSource | None = None,
+        **lessons: Any,
     ) -> dg.ExecuteInProcessResult:
         return dg.materialize_to_memory(
             assets,
@@ -70,7 +80,7 @@ class Graph:
             raise_on_error=raise_on_error,
             resources={
                 "store": StoreResource(root=str(self.store.root)),
-                "week_source": WeekSource(kind="folder", folder=str(self.folder / "raw")),
+                "week_source": source or WeekSource(kind="folder", folder=self.raw_folder),
                 "lessons": Lessons(**lessons),
                 "trainer": Trainer(recipe=self.recipe),
             },
@@ -473,6 +483,50 @@ def test_splits_of_what_is_not_there_fail_clearly(graph, config, named):
         graph.materialise([dataset_splits], **config)
     assert named in str(caught.value.description)
     assert not graph.store.splits.exists()
+
+
+def test_weeks_of_the_sample_and_real_ones_are_never_in_one_dataset(graph):
+    graph.read_week(GOOD)
+    graph.instance.add_dynamic_partitions(str(nfl_week.name), ["2025-W02"])
+    graph.materialise(WEEK_ASSETS, week="2025-W02", source=WeekSource(kind="sample"))
+    with pytest.raises(dg.Failure) as caught:
+        graph.materialise([dataset_splits], weeks=["2025-W01", "2025-W02"])
+    message = str(caught.value.description)
+    assert "2025-W02: invented people of the bundled sample, not to be taught beside the real 2025-W01" in message
+    assert "--weeks" in message
+    graph.materialise([dataset_splits])
+    made_of = json.loads((graph.store.splits / "splits.json").read_text())
+    assert (made_of["weeks"], made_of["sources"]) == (["2025-W01"], {"2025-W01": "folder"})
+    graph.materialise([dataset_splits], weeks=["2025-W02"])
+    assert set(pl.read_parquet(graph.store.splits / "rows.parquet")["week"]) == {2}
+
+
+OFFLINE: dict[str, Any] = {"kind": "auto", "base_url": "http://127.0.0.1:9", "sample_fallback": True}
+
+
+def test_without_a_network_a_real_week_that_is_held_stays_and_the_sample_does_not_take_its_place(graph):
+    graph.read_week(GOOD)
+    before = files_of(graph.store.root)
+    offline = WeekSource(folder=str(graph.folder / "nowhere"), **OFFLINE)
+    assert graph.materialise(WEEK_ASSETS, week=str(WEEK), source=offline).success
+    assert files_of(graph.store.root) == before
+
+
+def test_without_a_network_a_week_that_is_not_held_is_no_sample_beside_real_weeks(graph):
+    graph.read_week(GOOD)
+    offline = WeekSource(folder=str(graph.folder / "nowhere"), **OFFLINE)
+    with pytest.raises(dg.Failure) as caught:
+        raw_wr_json(
+            dg.build_asset_context(partition_key="2025-W02"), StoreResource(root=str(graph.store.root)), offline
+        )
+    assert "no answer" in str(caught.value.description)
+    assert not graph.store.raw(NflWeek(2025, 2)).exists()
+
+
+def test_without_a_network_an_empty_store_gets_the_sample(graph):
+    offline = WeekSource(folder=str(graph.folder / "nowhere"), **OFFLINE)
+    told = metadata(graph.materialise(WEEK_ASSETS, week=str(WEEK), source=offline), "raw_wr_json")
+    assert told["kind"] == "sample"
 
 
 def test_splits_without_a_week_say_what_to_materialise_first(graph):

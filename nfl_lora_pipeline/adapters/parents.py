@@ -1,5 +1,6 @@
 """Which adapter a training goes on from: one that knows the same facts, or none."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -11,6 +12,15 @@ MADE_ALIKE = ("base_revision", "stats", "mode", "code")  # what an adapter must 
 SHAPE = ("fine_tune_type", "rank", "scale", "dropout", "num_layers", "modules")  # and its recipe
 LEAST_STANDING = 0.9  # the largest correction of a real week touches 7% of its rows
 SAME = ["fact", "kind", "value"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An adapter of the store: whether it may be gone on from, why or why not, and how many of its numbers still stand."""
+
+    fits: bool
+    why: str
+    standing: int = 0
 
 
 def choose_parent(held: Store, made_of: dict[str, Any], rows: pl.DataFrame) -> tuple[str | None, list[str]]:
@@ -28,43 +38,35 @@ def choose_parent(held: Store, made_of: dict[str, Any], rows: pl.DataFrame) -> t
         The parent's fingerprint, None where none fits; and lines for people that say why.
     """
     new = taught_facts(rows)
-    judged = {fingerprint: _judged(held, fingerprint, made_of, new) for fingerprint in held.adapters()}
-    fitting = {fingerprint: standing for fingerprint, (standing, fits, _) in judged.items() if fits}
+    found = {fingerprint: _candidate(held, fingerprint, made_of, new) for fingerprint in held.adapters()}
+    fitting = {fingerprint: one.standing for fingerprint, one in found.items() if one.fits}
+    if not fitting:
+        return None, [f"not going on from adapter {fingerprint}: {one.why}" for fingerprint, one in found.items()]
     promoted = held.promoted()
-    most = max(fitting, key=lambda fingerprint: (fitting[fingerprint], fingerprint), default=None)
-    parent = promoted if promoted in fitting else most
-    if parent:
-        weeks = ", ".join(held.provenance(parent)["weeks"])
-        return parent, [f"going on from adapter {parent}, which knows {weeks}: {judged[parent][2]}"]
-    lines = [f"not going on from adapter {fingerprint}: {why}" for fingerprint, (_, _, why) in judged.items()]
-    return None, lines
+    parent = promoted if promoted in fitting else max(fitting, key=lambda one: (fitting[one], one))
+    weeks = ", ".join(held.provenance(parent)["weeks"])
+    return parent, [f"going on from adapter {parent}, which knows {weeks}: {found[parent].why}"]
 
 
-def _judged(held: Store, fingerprint: str, made_of: dict[str, Any], new: pl.DataFrame) -> tuple[int, bool, str]:
-    """How many of its numbers still stand, whether it fits, and why."""
+def _candidate(held: Store, fingerprint: str, made_of: dict[str, Any], new: pl.DataFrame) -> Candidate:
     try:
-        before = held.provenance(fingerprint)
-        invented = knows_invented_people(held, fingerprint)
+        before, invented = held.provenance(fingerprint), knows_invented_people(held, fingerprint)
     except (OSError, ValueError):
-        return 0, False, "what it was made of cannot be read"
+        return Candidate(False, "what it was made of cannot be read")
     recipe, old_recipe = made_of["recipe_values"], before.get("recipe_values", {})
     unlike = [key for key in MADE_ALIKE if before.get(key) != made_of[key]]
     unlike += [key for key in SHAPE if old_recipe.get(key) != recipe.get(key)]
     if unlike:
-        return 0, False, f"made with another {', '.join(unlike)}"
+        return Candidate(False, f"made with another {', '.join(unlike)}")
     if other := sorted(set(before["weeks"]) - set(made_of["weeks"])):
-        return 0, False, f"it knows {', '.join(other)}, which is not taught now"
+        return Candidate(False, f"it knows {', '.join(other)}, which is not taught now")
     if invented != ("sample" in made_of.get("sources", {}).values()):
-        return (
-            0,
-            False,
-            "it knows the invented people of the bundled sample, or is to learn them, and not the real ones",
-        )
+        return Candidate(False, f"it knows {'invented' if invented else 'real'} people, and others are taught now")
     old = read_taught_facts(held, fingerprint)
     if old is None:
-        return 0, False, "what it was taught is not on record"
+        return Candidate(False, "what it was taught is not on record")
     numbers = old.filter(pl.col("kind") == "recorded")
     standing = numbers.join(new, on=SAME, how="semi").height
-    share = standing / numbers.height if numbers.height else 0.0
+    fits = numbers.height > 0 and standing >= LEAST_STANDING * numbers.height
     why = f"{standing:,} of its {numbers.height:,} numbers still stand"
-    return standing, share >= LEAST_STANDING, why if share >= LEAST_STANDING else f"{why}, under {LEAST_STANDING:.0%}"
+    return Candidate(fits, why if fits else f"{why}, under {LEAST_STANDING:.0%}", standing)

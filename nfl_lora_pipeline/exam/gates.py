@@ -152,10 +152,10 @@ def _forgotten(lost: dict[str, Any] | None, allowed: float) -> Gate:
 
 def _given_up(found: dict[str, Any] | None) -> Gate:
     name = "nothing_is_given_up"
-    if found is None or not found["answers"]:
-        return Gate(
-            name, True, 0.0 if found else None, 0.0, "everything that the promoted adapter knows was taught", []
-        )
+    if found is None:
+        return Gate(name, True, None, 0.0, "no adapter of real weeks was promoted before this one", [])
+    if not found["answers"]:
+        return Gate(name, True, 0.0, 0.0, f"all that the adapter {found['against']} knows was taught", [])
     figure = found["answers"] / found["known"]
     said = f"given up of what the adapter {found['against']} knows: {in_words(found['parts'])}"
     if found["in_use"] or found["replace"]:
