@@ -14,7 +14,8 @@ import pytest
 from nfl_lora_pipeline.assets.common import nfl_week
 from nfl_lora_pipeline.assets.dataset import dataset_splits
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
-from nfl_lora_pipeline.resources import Lessons, StoreResource, WeekSource
+from nfl_lora_pipeline.resources import Lessons, StoreResource, WeekSource, resources_of
+from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.player_checks import ODD, check_players
 from nfl_lora_pipeline.weeks.players import parse_week
@@ -26,14 +27,14 @@ W1, W2 = NflWeek(2025, 1), NflWeek(2025, 2)
 Rows = list[dict[str, Any]]
 BLANK = dict.fromkeys(("ReceivingRec", "Targets", "ReceivingYDS"), "") | {"TotalPoints": "0.00"}
 ODD_WEEKS: dict[str, tuple[Rows, str]] = {
-    "nobody": ([row | BLANK for row in upstream.large_week(2)], "0 of 120 players have anything recorded"),
-    "one game": (upstream.large_week(2, recorded=5), "5 of 120 players have anything recorded"),
+    "nobody": ([row | BLANK for row in upstream.large_week(2)], "0 of 300 players have anything recorded"),
+    "one game": (upstream.large_week(2, recorded=5), "5 of 300 players have anything recorded"),
     "half a day": (
-        upstream.large_week(2, recorded=18),
-        "120 rows, 18 of them with a record; usual are 120 rows, 40 with one",
+        upstream.large_week(2, recorded=40),
+        "300 rows, 40 of them with a record; usual are 300 rows, 110 with one",
     ),
-    "cut": (upstream.large_week(2)[:55], "55 rows, 40 of them with a record; usual are 120 rows, 40 with one"),
-    "the week before": (upstream.large_week(1), "40 of 40 players have the same numbers as in 2025-W01"),
+    "cut": (upstream.large_week(2)[:200], "200 rows, 110 of them with a record; usual are 300 rows, 110 with one"),
+    "the week before": (upstream.large_week(1), "110 of 110 players have the same numbers as in 2025-W01"),
 }
 
 
@@ -66,7 +67,7 @@ def test_a_real_week_cut_to_200_rows_is_odd_beside_one_other_week_or_itself(real
     )
     cut = second.sort("fantasy_points", descending=True, nulls_last=True).head(200)
     assert odd(cut, {W1: first}) == odd(cut, {}, earlier=second) == ["as_many_as_usual"]
-    assert odd(cut) == [], "nothing to compare with"
+    assert odd(cut) == ["as_many_as_usual"], "beside the smallest real week, where the store has no other"
 
 
 def test_a_tiny_week_is_compared_with_nothing():
@@ -161,22 +162,22 @@ def test_whoever_knows_better_accepts_an_odd_week_and_is_warned_as_long_as_it_is
 def test_a_first_week_that_was_cut_is_found_when_a_whole_one_comes(tmp_path):
     with dg.DagsterInstance.ephemeral() as instance:
         weeks = Weeks(tmp_path, instance)
-        assert weeks.read(W1, upstream.large_week(1)[:55]).success
+        assert weeks.read(W1, upstream.large_week(1)[:99]).success, "taken for somebody's choice of people"
         assert weeks.read(W2, upstream.large_week(2)).success
         refused = weeks.materialise([dataset_splits])
         assert not refused.success
-        assert "2025-W01: 55 rows, 40 of them with a record; usual are 120 rows" in failure_of(
+        assert "2025-W01: 99 rows, 99 of them with a record; usual are 300 rows" in failure_of(
             refused, "dataset_splits"
         )
         assert weeks.materialise([dataset_splits], accept=True).success
         assert weeks.materialise([dataset_splits]).success, "once accepted, it stays so"
-        assert any("55 rows" in line for line in warnings_of(weeks.store, [W1]))
+        assert any("99 rows" in line for line in warnings_of(weeks.store, [W1]))
 
 
 def test_a_week_of_the_sample_is_not_held_against_real_ones(tmp_path):
     with dg.DagsterInstance.ephemeral() as instance:
         weeks = Weeks(tmp_path, instance)
-        assert weeks.read(W1, upstream.large_week(1, rows=400, recorded=130)).success
+        assert weeks.read(W1, upstream.large_week(1)).success
         instance.add_dynamic_partitions(str(nfl_week.name), [str(W2)])
         result = dg.materialize_to_memory(
             [raw_wr_json, players],
@@ -191,16 +192,32 @@ def test_a_week_of_the_sample_is_not_held_against_real_ones(tmp_path):
         assert result.success
 
 
-def test_the_command_refuses_an_odd_week_in_one_line_again_and_again(tmp_path):
-    for number, rows in ((1, upstream.large_week(1)), (2, upstream.large_week(1))):
-        upstream.write_week(tmp_path / "raw", upstream.week_bytes(rows), number)
-    command = [sys.executable, "-m", "nfl_lora_pipeline.cli", "run", "--weeks", "1-2", "--source", "folder"]
-    command += ["--data-dir", str(tmp_path / "raw"), "--store", str(tmp_path / "data")]
+def command(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    words = [sys.executable, "-m", "nfl_lora_pipeline.cli", "run", "--weeks", "1-2", "--source", "folder"]
+    words += ["--data-dir", str(folder / "raw"), "--store", str(folder / "data"), *options]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_command_refuses_an_odd_week_in_one_line_again_and_again_until_it_is_accepted(tmp_path):
+    for number in (1, 2):
+        upstream.write_week(tmp_path / "raw", upstream.week_bytes(upstream.large_week(1)), number)
     for _ in range(2):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = command(tmp_path)
         assert done.returncode == 1
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
         assert "2025-W02 is not taken" in line
-        assert "40 of 40 players have the same numbers as in 2025-W01 (numbers_are_its_own)" in line
+        assert "110 of 110 players have the same numbers as in 2025-W01 (numbers_are_its_own)" in line
         assert "Traceback" not in done.stderr
         assert not (tmp_path / "data" / "splits").exists()
+    accepted = command(tmp_path, "--accept-odd-weeks", "--base-model", "nowhere")  # which ends it before a training
+    assert "base model 'nowhere'" in accepted.stderr
+    assert Store(tmp_path / "data").weeks() == [W1, W2]
+    assert (tmp_path / "data" / "splits" / "rows.parquet").is_file()
+
+
+def test_a_deployment_accepts_odd_weeks_and_replaces_by_its_settings():
+    settings = Settings.from_environment({"NFL_LORA_ACCEPT_ODD_WEEKS": "1", "NFL_LORA_REPLACE": "1"})
+    resources = resources_of(Settings.from_environment(settings.to_environment()))
+    assert (resources["week_source"].accept_odd_weeks, resources["trainer"].replace) == (True, True)
+    resources = resources_of(Settings.from_environment({}))
+    assert (resources["week_source"].accept_odd_weeks, resources["trainer"].replace) == (False, False)

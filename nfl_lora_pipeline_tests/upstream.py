@@ -54,7 +54,7 @@ def tiny_week() -> list[dict[str, Any]]:
     ]
 
 
-def large_week(number: int, *, rows: int = 120, recorded: int = 40) -> list[dict[str, Any]]:
+def large_week(number: int, *, rows: int = 300, recorded: int = 110) -> list[dict[str, Any]]:
     """A week large enough to be compared with others: the same people in every week, with other numbers."""
     people = []
     for person in range(rows):

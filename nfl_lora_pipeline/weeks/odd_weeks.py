@@ -15,9 +15,10 @@ from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline.weeks.week_record import read_record
 
 LINE = ["receptions", "receiving_yards", "targets", "receiving_touchdowns", "fantasy_points"]
-WHOLE_ROWS = 100  # fewer are no whole week
+WHOLE_ROWS = 100  # fewer are somebody's choice of people, and no whole week
 FEWEST_RECORDED_SHARE = 0.1  # of a whole week's rows
 COMPARABLE_ROWS, COMPARABLE_LINES = 50, 20  # below these a share means nothing
+SMALLEST_REAL_WEEK = (370, 108)  # rows, and rows with a record: where the store has nothing to compare with
 FEWEST_ROWS_SHARE, FEWEST_RECORDED_OF_USUAL = 0.75, 0.5
 MOST_LINES_AGAIN = 0.25
 
@@ -32,12 +33,17 @@ def somebody_is_recorded(players: pl.DataFrame) -> Finding:
     return recorded >= wanted, found if recorded >= wanted else f"{found}: was the week played to its end?"
 
 
-def as_many_as_usual(players: pl.DataFrame, others: Sequence[pl.DataFrame]) -> Finding:
-    """Whether rows, and players with a record, are about as many as in the median of the other weeks."""
+def as_many_as_usual(players: pl.DataFrame, others: Sequence[pl.DataFrame], *, invented: bool = False) -> Finding:
+    """Whether rows, and players with a record, are about as many as in the median of the other weeks.
+
+    A first week is held against the smallest real one, unless its people are `invented` or chosen by somebody.
+    """
     usual_rows = median(other.height for other in others) if others else 0
+    recorded, usual = _recorded(players).height, median(_recorded(other).height for other in others) if others else 0
     if usual_rows < COMPARABLE_ROWS:
-        return True, "no whole week to compare with"
-    recorded, usual = _recorded(players).height, median(_recorded(other).height for other in others)
+        if invented or players.height < WHOLE_ROWS:
+            return True, "no whole week to compare with"
+        usual_rows, usual = SMALLEST_REAL_WEEK
     passed = players.height >= FEWEST_ROWS_SHARE * usual_rows and recorded >= FEWEST_RECORDED_OF_USUAL * usual
     return passed, (
         f"{players.height:,} rows, {recorded:,} of them with a record; usual are {usual_rows:,.0f} rows, "

@@ -77,6 +77,7 @@ def check_players(
     *,
     earlier: pl.DataFrame | None = None,
     accept_odd: bool = False,
+    invented: bool = False,
 ) -> list[Check]:
     """Check the frame of one week.
 
@@ -85,12 +86,13 @@ def check_players(
         others: the frames of other weeks to hold it against (`odd_weeks.weeks_beside`).
         earlier: the frame of the same week as it was before.
         accept_odd: whether what is odd beside other weeks (`ODD`) is no more than a warning.
+        invented: whether it is of the bundled sample, whose weeks are smaller than real ones.
 
     Returns:
         One finding for each of `CHECKS`, in their order. Where the schema differs nothing else can be asked: the others
         fail with it.
     """
-    found = {check.name: check for check in _found(players, others, earlier)}
+    found = {check.name: check for check in _found(players, others, earlier, invented=invented)}
     checks = [found[name] for name in CHECKS]
     return [replace(check, severity="warn") if accept_odd and check.name in ODD else check for check in checks]
 
@@ -100,7 +102,8 @@ def check_week(held: Store, week: NflWeek, players: pl.DataFrame, *, accept_odd:
     source = read_record(held, week).get("source")
     same_people = source is not None and (source == "sample") == held.is_invented(week)
     earlier = read_lines(held, week) if same_people else None
-    return check_players(players, weeks_beside(held, week), earlier=earlier, accept_odd=accept_odd)
+    beside, invented = weeks_beside(held, week), held.is_invented(week)
+    return check_players(players, beside, earlier=earlier, accept_odd=accept_odd, invented=invented)
 
 
 def odd_by_now(held: Store, weeks: Iterable[NflWeek]) -> dict[NflWeek, list[str]]:
@@ -114,7 +117,7 @@ def odd_by_now(held: Store, weeks: Iterable[NflWeek]) -> dict[NflWeek, list[str]
         if frame is None or read_record(held, week).get("accepted"):
             continue
         looks = {
-            "as_many_as_usual": as_many_as_usual(frame, list(others.values())),
+            "as_many_as_usual": as_many_as_usual(frame, list(others.values()), invented=held.is_invented(week)),
             "numbers_are_its_own": numbers_are_its_own(frame, others),
         }
         if lines := [f"{week}: {look} ({name})" for name, (passed, look) in looks.items() if not passed]:
@@ -122,7 +125,9 @@ def odd_by_now(held: Store, weeks: Iterable[NflWeek]) -> dict[NflWeek, list[str]
     return found
 
 
-def _found(players: pl.DataFrame, others: Mapping[NflWeek, pl.DataFrame], earlier: pl.DataFrame | None) -> list[Check]:
+def _found(
+    players: pl.DataFrame, others: Mapping[NflWeek, pl.DataFrame], earlier: pl.DataFrame | None, *, invented: bool
+) -> list[Check]:
     schema = _schema_matches(players)
     if not schema.passed:
         return [schema, *(_check(name, False, "not asked: the schema differs") for name in list(CHECKS)[1:])]
@@ -144,7 +149,7 @@ def _found(players: pl.DataFrame, others: Mapping[NflWeek, pl.DataFrame], earlie
             "scored more than they caught",
         ),
         _check("somebody_is_recorded", *somebody_is_recorded(players)),
-        _check("as_many_as_usual", *as_many_as_usual(players, beside)),
+        _check("as_many_as_usual", *as_many_as_usual(players, beside, invented=invented)),
         _check("numbers_are_its_own", *numbers_are_its_own(players, others)),
         _size_is_usual(players),
     ]
