@@ -212,7 +212,6 @@ def test_the_command_refuses_an_odd_week_in_one_line_again_and_again_until_it_is
     accepted = command(tmp_path, "--accept-odd-weeks", "--base-model", "nowhere")  # which ends it before a training
     assert "base model 'nowhere'" in accepted.stderr
     assert Store(tmp_path / "data").weeks() == [W1, W2]
-    assert (tmp_path / "data" / "splits" / "rows.parquet").is_file()
 
 
 def test_a_deployment_accepts_odd_weeks_and_replaces_by_its_settings():
