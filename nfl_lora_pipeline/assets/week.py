@@ -33,7 +33,6 @@ SAID_WHEN_PARSED = "names_are_unique"  # by name, and why it matters
     kinds={"json"},
     code_version=versions.RAW,
     automation_condition=on_failure(),
-    retry_policy=dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
 )
 def raw_wr_json(
     context: dg.AssetExecutionContext, store: StoreResource, week_source: WeekSource
