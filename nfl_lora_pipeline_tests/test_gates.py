@@ -59,6 +59,7 @@ def summary(*recalls: float, **changes):
         "retained": [{"name": "strangers refused", "left": 0.9}, {"name": "names copied", "left": 1.0}],
         "integrity": {"rows": 10, "answered": 10, "tensors": 4, "loaded": 4},
         "lost": None,
+        "given_up": None,
     } | changes
 
 
@@ -67,11 +68,11 @@ def verdicts(given, predictions=None):
     return {gate.name: gate for gate in gates}
 
 
-def test_every_gate_is_judged_and_has_a_key_of_the_recipe_but_that_of_integrity():
+def test_every_gate_is_judged_and_has_a_key_of_the_recipe_but_those_of_integrity_and_of_what_is_given_up():
     found = verdicts(summary())
     assert list(found) == list(GATES)
     assert all(gate.passed for gate in found.values())
-    assert [gate.threshold for gate in found.values()] == [1.0, *(getattr(RECIPE, key) for key in KEYS)]
+    assert [gate.threshold for gate in found.values()] == [1.0, *(getattr(RECIPE, key) for key in KEYS), 0.0]
 
 
 @pytest.mark.parametrize(

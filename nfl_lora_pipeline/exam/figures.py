@@ -96,8 +96,8 @@ def summarise(
         trained; `nonzero` over trained phrasings of numbers other than 0; `refused_strangers` the share of questions
         about invented people that are refused. A share is null where there was nothing to ask. `exact` has the same four
         with Wilson intervals, `numbers` the first three where the right number in any words counts. `recall_by_week` is
-        over trained phrasings, by partition key. `lost` and `gates` are left for who knows the adapter before this one
-        and the thresholds.
+        over trained phrasings, by partition key. `lost`, `given_up`, `warnings` and `gates` are left for who knows the
+        adapter before this one, the weeks and the thresholds.
     """
     asked = predictions.filter(is_of_the_splits())
     real, strangers = asked.filter(pl.col("kind") != "stranger"), asked.filter(pl.col("kind") == "stranger")
@@ -133,6 +133,8 @@ def summarise(
         "integrity": dict(integrity) if integrity else None,
         "misses": _misses(predictions),
         "lost": None,
+        "given_up": None,
+        "warnings": [],
         "gates": [],
     }
 

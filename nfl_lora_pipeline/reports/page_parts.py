@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from nfl_lora_pipeline.exam.given_up import in_words
 from nfl_lora_pipeline.reports.markdown import measured, of_asked, percent, table
 
 SHOWN = 3
+GIVEN_UP_SHOWN = 20
 OFTEN_RIGHT, OFTEN_INVENTED = 0.9, 0.1  # what is worse is told at the top
 ANSWER_COLUMNS = ("question", "expected", "said")
 ALTERATIONS = {
@@ -25,8 +27,12 @@ GROUPS = {
 
 
 def beware(summary: Mapping[str, Any]) -> Iterator[str]:
-    """What a gate may let pass and a user should know: where the model is often wrong, or often makes something up."""
-    told = [
+    """What a gate may let pass and a user should know: what its weeks were warned of, what it gives up, where it is often
+    wrong, and where it often makes something up."""
+    told = list(summary["warnings"])
+    if (found := summary["given_up"]) and found["parts"]:
+        told.append(f"the adapter {found['against']}, which was promoted before, also knew {in_words(found['parts'])}")
+    told += [
         f"asked with {ALTERATIONS[row['name']]}, it gives the right number to {percent(row['numbers']['share'])} of questions"
         for row in summary["phrasing"]["altered"]
         if row["numbers"]["asked"] and row["numbers"]["share"] < OFTEN_RIGHT
@@ -38,6 +44,17 @@ def beware(summary: Mapping[str, Any]) -> Iterator[str]:
     ]
     if told:
         yield "Beware:\n\n" + "\n".join(f"- {line}" for line in told) + "\n"
+
+
+def given_up(found: Mapping[str, Any] | None) -> Iterator[str]:
+    """What the adapter before knows and this one was not taught."""
+    if not found or not found["parts"]:
+        return
+    rows = [[part["name"], f"{part['facts']:,}"] for part in found["parts"]]
+    yield (
+        f"## What is given up: {sum(part['facts'] for part in found['parts']):,} facts\n\nThe adapter {found['against']} was "
+        f"promoted before this one and was taught them; this one was not.\n\n{table(['what', 'facts'], rows[:GIVEN_UP_SHOWN])}"
+    )
 
 
 def phrasing(

@@ -58,8 +58,7 @@ def parse_week(content: bytes, *, week: NflWeek, origin: str) -> tuple[pl.DataFr
     Returns:
         A frame of `PLAYERS_SCHEMA`, one row per player, sorted by `player`, then `player_id`: `team` is one of 32 codes
         or `FA` (the Rams are always `LAR`), `opponent` and `is_home` are null without a game. And warnings: unknown or
-        missing fields that are not in use, unknown team codes, a name that players share (both rows stand), and
-        a week in which nobody has anything recorded.
+        missing fields that are not in use, unknown team codes, and a name that players share (both rows stand).
 
     Raises:
         BadWeek: see `upstream_format.read_rows`.
@@ -106,6 +105,4 @@ def _oddities(players: pl.DataFrame, origin: str) -> list[str]:
     shared = [
         f"{origin}: more than one player is called {name!r}: what is asked about them is ambiguous" for name in names
     ]
-    if (players["status"] == "recorded").any():
-        return unknown + shared
-    return [*unknown, *shared, f"{origin}: nobody has anything recorded: was the week played yet?"]
+    return unknown + shared
