@@ -40,9 +40,8 @@ def train(folder: str) -> None:
         for place, name in enumerate(people)
         for text in templates.phrasings("train").values()
     ]
-    source = FreshRefusals(
-        {name: frozenset({(2025, 1)}) for name in people}, people, ["receiving_yards"], templates, 0.1
-    )
+    known = {name: frozenset({(2025, 1)}) for name in people}
+    source = FreshRefusals(known, known, ["receiving_yards"], templates, 0.1)
     # dropout, so that what MLX draws counts too; certain_above, so that it takes the whole budget
     values = {"batch_rows": 8, "max_steps": STEPS, "dropout": 0.05, "certain_above": 0.999}
     model, tokenizer = base_model.load(base_model.resolve("embedded"))

@@ -37,7 +37,7 @@ def asked(*said: str, group="known"):
     ).with_columns(
         season=pl.lit(2025), week=pl.lit(1), phrasing=pl.lit("seed"), split=pl.lit("train" if known else "test"),
         kind=pl.lit("recorded" if known else "stranger"), answer=pl.lit(RIGHT), group=pl.lit(group),
-        player=pl.lit("He"), value=pl.lit(5.0 if known else None),
+        player=pl.lit("He"), player_id=pl.lit("1"), value=pl.lit(5.0 if known else None),
     )  # fmt: skip
     return with_verdict(rows)
 
