@@ -41,6 +41,7 @@ SHOWN = {
     INVENTED: "strangers",
     "unseen_weeks": "other weeks",
     "unseen_seasons": "other seasons",
+    "untaught_stats": "other stats",
 }
 
 
