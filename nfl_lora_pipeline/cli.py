@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from nfl_lora_pipeline.artefact_commands import COMMANDS
-from nfl_lora_pipeline.instance import dagster_home
+from nfl_lora_pipeline.instance import dagster_home, opened
+from nfl_lora_pipeline.interrupts import Interrupted, heard, take_default_handlers
 from nfl_lora_pipeline.options import store_option
 from nfl_lora_pipeline.settings import Settings, variable
 
@@ -51,14 +52,20 @@ base_model_option = click.option(
 
 
 class Commands(click.Group):
-    """Shows what the domain says is wrong as one line, with exit code 1."""
+    """Shows what the domain says is wrong as one line, with exit code 1; ends by a signal as a shell expects it."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with heard():
+                return super().invoke(ctx)
         except ValueError as error:
             raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt as error:
+            interrupt = error if isinstance(error, Interrupted) else Interrupted()
+            kept = f": {interrupt.kept}; the same command goes on from there" if interrupt.kept else ""
+            click.echo(f"Interrupted{kept}.", err=True)
+            raise SystemExit(interrupt.exit_code) from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -162,9 +169,14 @@ def rollback(fingerprint: str, store: Path) -> None:
 @store_option
 def ui(port: int, host: str, store: Path, data_dir: Path | None, season: int | None, **options: Any) -> None:
     """Open the Dagster UI on the same storage."""
+    from nfl_lora_pipeline.store import Store
+
     changed: dict[str, Any] = {"store": str(store), "data_dir": str(data_dir or ""), "season": season or 0} | options
     settings = replace(Settings.from_environment(), **changed)
     environment = os.environ | settings.to_environment() | {"DAGSTER_HOME": str(dagster_home(store))}
+    with opened(Store(store), lambda line: click.echo(line, err=True)):
+        pass  # what dead processes left is put in order before anybody looks
+    take_default_handlers()
     where = ["-p", str(port), "-h", host]
     command = [sys.executable, "-m", "dagster", "dev", "-m", "nfl_lora_pipeline.definitions", *where]
     os.execve(sys.executable, command, environment)  # in place of this process, so that who ends it ends Dagster

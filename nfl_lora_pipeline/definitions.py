@@ -16,6 +16,7 @@ defs = dg.Definitions(
     assets=dg.load_assets_from_modules([week, dataset, model, report]),
     jobs=[unattended.update_season, unattended.fetch_week],
     schedules=[unattended.weekly_retraining],
-    sensors=[unattended.new_weeks, unattended.automation],
+    sensors=[unattended.new_weeks, unattended.automation, unattended.dead_runs],
+    executor=dg.in_process_executor,  # a run is one process, which is what its lease speaks of
     resources=resources_of(SETTINGS),
 )

@@ -1,13 +1,30 @@
-"""Files and folders that are written whole or not at all."""
+"""Files and folders that are written whole or not at all, and locks that go with the process that holds them.
 
+What is being written lies beside its place under a hidden name and is locked for as long as its writer lives. A process that
+is killed therefore leaves nothing that cannot be told from work in progress: `sweep` removes it, and puts back a folder
+whose successor never came.
+"""
+
+import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
+
+from nfl_lora_pipeline.processes import Process
+
+UNFINISHED, REPLACED = ".tmp", ".old"
+POLL_SECONDS = 0.2
+SAY_AGAIN_SECONDS = 60.0
+YOUNG_SECONDS = 2.0  # what is younger may not be locked yet
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -20,13 +37,14 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written. The old file stands, and nothing temporary is left.
     """
-    unfinished = _beside(path)
+    unfinished = _beside(path, UNFINISHED)
     try:
         with unfinished.open("xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
+            unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -34,6 +52,8 @@ def replace_file(path: Path, content: bytes) -> None:
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Fill a new folder in the block; it takes the place of `path`, which need not exist, when the block ends.
+
+    A process that is killed between the two renames leaves the old folder under a hidden name; `sweep` puts it back.
 
     Args:
         path: the folder; the one above it is made where there is none.
@@ -44,11 +64,16 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the folders cannot be renamed; `path` stays as it was.
     """
-    unfinished, old = _beside(path), _beside(path)
+    unfinished, old = _beside(path, UNFINISHED), _beside(path, REPLACED)
     unfinished.mkdir()
-    try:
+    with contextlib.ExitStack() as held:
+        held.callback(shutil.rmtree, unfinished, ignore_errors=True)
+        held.enter_context(_held_by_this_process(unfinished))
         yield unfinished
+        for file in unfinished.rglob("*"):
+            _to_disk(file)
         if path.exists():
+            held.enter_context(_held_by_this_process(path))
             path.rename(old)
         try:
             unfinished.rename(path)
@@ -56,35 +81,71 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             if old.exists():
                 old.rename(path)
             raise
+        _to_disk(path.parent)
         shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove what killed processes left half-written in a folder, and put back what they had moved out of the way.
+
+    Args:
+        folder: the one that holds the files and folders that are written; those below it are not looked at.
+
+    Returns:
+        The files and folders that are whole again because of it, or gone.
+    """
+    swept = []
+    for leftover in sorted(folder.glob(f".*{UNFINISHED}")) + sorted(folder.glob(f".*{REPLACED}")):
+        place = folder / leftover.name.removeprefix(".").rsplit(".", 2)[0]
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.lstat().st_mtime < YOUNG_SECONDS or _is_being_written(leftover):
+                continue
+            if leftover.suffix == REPLACED and not place.exists():
+                leftover.rename(place)
+                swept.append(place)
+            elif leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+                swept.append(leftover)
+            else:
+                leftover.unlink()
+                swept.append(leftover)
+    return swept
 
 
 @contextmanager
-def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock for the block; it goes with the process, however that ends.
+def locked(
+    file: Path, *, purpose: str = "", wait: bool = True, on_wait: Callable[[str], None] = lambda line: None
+) -> Iterator[bool]:
+    """Hold a lock for the block; the system frees it when the process ends, however that ends.
 
     Args:
-        file: stands for the lock; made where there is none, with its folder.
-        wait: for whoever holds it.
+        file: stands for the lock; made where there is none, with its folder. It is never deleted, since a lock on a file
+            that has gone keeps nobody out. Beside it `{name}.holder` says who holds it.
+        purpose: what the block does, for whoever waits.
+        wait: for whoever holds it. An interrupt ends the waiting.
+        on_wait: told for whom this process waits, at once and then every minute.
 
     Yields:
         Whether the lock is held; always, where it was waited for.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+    lock, holder = FileLock(file, timeout=0, thread_local=False), file.with_name(f"{file.name}.holder")
+    said = 0.0
+    while not _acquired(lock):
+        if not wait:
             yield False
             return
+        if time.monotonic() - said > SAY_AGAIN_SECONDS or not said:
+            said = time.monotonic()
+            on_wait(f"waiting for {_described(holder)}")
+        time.sleep(POLL_SECONDS)
+    try:
+        content = {"purpose": purpose, "process": Process.this().to_json(), "since": time.time()}
+        replace_file(holder, json.dumps(content).encode())
         yield True
-
-
-def _beside(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.parent / f".{path.name}.{secrets.token_hex(6)}.tmp"
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
 
 
 def files_hash(files: Sequence[Path]) -> str:
@@ -94,3 +155,57 @@ def files_hash(files: Sequence[Path]) -> str:
         digest.update(file.name.encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.parent / f".{path.name}.{secrets.token_hex(6)}{suffix}"
+
+
+def _acquired(lock: FileLock) -> bool:
+    with contextlib.suppress(TimeoutError):
+        lock.acquire()
+        return True
+    return False
+
+
+def _described(holder: Path) -> str:
+    """Who holds a lock, from what it wrote down; it may have let go of it in the meantime."""
+    try:
+        content = json.loads(holder.read_text(encoding="utf-8"))
+        process = Process.from_json(content["process"])
+        since = time.strftime("%H:%M:%S", time.localtime(content["since"]))
+        return f"{content['purpose'] or 'another process'}: process {process.pid} on {process.host}, since {since}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+@contextmanager
+def _held_by_this_process(folder: Path) -> Iterator[None]:
+    """Mark a folder as being filled, for as long as this process lives."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_being_written(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _to_disk(path: Path) -> None:
+    """So that a loss of power leaves no empty file under a name that says it is whole."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,8 +1,10 @@
 """The main job, run in this process on the same Dagster instance as the UI's."""
 
 import json
+import signal
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,10 @@ from nfl_lora_pipeline.assets.dataset import dataset_splits
 from nfl_lora_pipeline.assets.model import adapter, base_model
 from nfl_lora_pipeline.assets.report import evaluation_report, promoted_adapter
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
-from nfl_lora_pipeline.instance import dagster_home
+from nfl_lora_pipeline.files import locked
+from nfl_lora_pipeline.instance import opened
+from nfl_lora_pipeline.interrupts import Arrivals, Interrupted, heard
+from nfl_lora_pipeline.leases import lease_tags
 from nfl_lora_pipeline.lessons.splits import split_mode
 from nfl_lora_pipeline.lessons.wording import choose_stats
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
@@ -93,32 +98,67 @@ def run_job(order: Order, *, listener: progress.Listener) -> Outcome:
 
     Raises:
         ValueError: a step failed; the text is the step's.
+        Interrupted: a signal asked for an end; `kept` says what the next run goes on with.
     """
-    with dg.DagsterInstance.from_config(str(dagster_home(order.store.root))) as instance, progress.listening(listener):
-        steps = update(order, instance)
+    newest: dict[str, str] = {}
+
+    def listen(step: str, line: str, share: float | None) -> None:
+        newest[step] = line
+        listener(step, line, share)
+
+    def say(line: str) -> None:
+        listener("storage", line, None)
+
+    with heard() as arrivals:
+        try:
+            with (
+                opened(order.store, say) as instance,
+                progress.listening(listen),
+                alone(order.store, "nfl-lora run", say),
+            ):
+                steps = update(order, instance, arrivals)
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as interrupt:
+            step, line = list(newest.items())[-1] if newest else ("", "")
+            kept = f"{step} is {line}" if line.startswith("kept") else f"what was made before {step or 'it'} is kept"
+            raise Interrupted(arrivals.first() or signal.SIGINT, kept) from interrupt
     report = order.store.report(order.store.latest())
     summary = json.loads((report / "report.json").read_text(encoding="utf-8"))
     return Outcome(summary | {"report": str((report / "report.md").resolve())}, steps)
 
 
-def update(order: Order, instance: dg.DagsterInstance) -> dict[str, float]:
+def alone(store: Store, purpose: str, say: Callable[[str], None]) -> AbstractContextManager[bool]:
+    """One update of a store at a time: two would make each other's splits anew while the other trains on them."""
+    return locked(store.lock("season"), purpose=purpose, on_wait=say)
+
+
+def update(order: Order, instance: dg.DagsterInstance, arrivals: Arrivals | None = None) -> dict[str, float]:
     """Fetch the order's weeks, make what hangs on a change, then the season's assets, which reuse what is there already.
+
+    Args:
+        order: what to do.
+        instance: where the runs are kept.
+        arrivals: the signals that have come; looked at between two runs, since Dagster loses some.
 
     Returns:
         The seconds that each asset took.
 
     Raises:
         ValueError: a step failed; the text is the step's.
+        Interrupted: a signal has come.
     """
+    arrivals = arrivals or Arrivals()
     keys = [str(week) for week in order.weeks]
     steps: dict[str, float] = {}
     instance.add_dynamic_partitions(str(nfl_week.name), keys)
     for key in keys:
         _materialise([raw_wr_json], order, instance, steps, partition_key=key)
+        arrivals.check()
         for asset in (players, qa_pairs):
             if is_stale(asset, instance, partition_key=key):
                 _materialise([asset], order, instance, steps, partition_key=key)
+                arrivals.check()
     _materialise(SEASON_ASSETS, order, instance, steps)
+    arrivals.check()
     return steps
 
 
@@ -158,7 +198,7 @@ def _materialise(
             instance=instance,
             partition_key=partition_key,
             run_config={"loggers": QUIET},
-            tags=mark,
+            tags=mark | lease_tags(),
             resources={
                 "store": StoreResource(root=str(order.store.root)),
                 "week_source": order.source,
@@ -168,6 +208,11 @@ def _materialise(
         )
     except dg.Failure as failure:
         raise ValueError(failure.description) from failure
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+        for run in instance.get_runs(dg.RunsFilter(tags=mark)):
+            if run.status != dg.DagsterRunStatus.CANCELED:
+                instance.report_run_canceled(run, "Interrupted on the command line.")
+        raise
     except DagsterAssetCheckFailedError as failure:
         if partition_key is not None:
             raise ValueError(f"{' '.join(str(failure).split())}; what hangs on it was not made") from failure

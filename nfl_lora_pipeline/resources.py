@@ -1,10 +1,13 @@
 """What the assets are given: a folder to keep things in, a source of weeks, what to teach and how to train."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from nfl_lora_pipeline.leases import leased
 from nfl_lora_pipeline.lessons.wording import Stat, choose_stats
 from nfl_lora_pipeline.settings import Settings, as_list
 from nfl_lora_pipeline.store import Store
@@ -21,6 +24,12 @@ class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def open(self) -> Store:
         """The store in that folder."""
         return Store(Path(self.root))
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["StoreResource"]:
+        """Every run that works on a store says which process executes it (`leases`)."""
+        with leased(context.instance, context.run_id) if context.run_id and context.instance else nullcontext():
+            yield self
 
 
 class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nfl_lora_pipeline.files import files_hash, replace_file
+from nfl_lora_pipeline.files import files_hash, replace_file, sweep
 from nfl_lora_pipeline.lessons.splits import SPLITS
 from nfl_lora_pipeline.weeks.week import NflWeek
 
@@ -17,10 +17,11 @@ class Store:
     weeks/2025-W01/      WR.json, raw.json, players.parquet, qa_pairs.parquet
     splits/              train.jsonl, valid.jsonl, test.jsonl, rows.parquet
     adapters/{print}/    adapters.safetensors, adapter_config.json, certificate.json, training.json, provenance.json
-    adapters/.{print}.unfinished/   checkpoint.safetensors, lock
+    adapters/.{print}.unfinished/   checkpoint.safetensors
     adapters/current     the promoted adapter, a link; adapters/promotions.jsonl is the log of its moves (`promotion`)
     reports/{print}/     report.md, report.html, report.json, predictions.parquet, *.png, and what `nfl-lora compare`
                          (alternatives.json, .md) and `nfl-lora verify` (artefacts.json, .md) add
+    locks/               who works on what; never deleted
     latest.json          the fingerprint of the newest adapter, its base model, and the newest adapter before it
     """
 
@@ -66,6 +67,15 @@ class Store:
     def all_unfinished(self) -> list[Path]:
         """The folders of all such trainings."""
         return sorted(self.root.glob("adapters/.*.unfinished"))
+
+    def lock(self, name: str) -> Path:
+        """The file that stands for a lock, for `files.locked`."""
+        return self.root / "locks" / name
+
+    def sweep(self) -> list[Path]:
+        """Remove what killed processes left half-written, and put back what they had moved out of the way."""
+        folders = [self.root, self.root / "adapters", self.root / "reports", *self.root.glob("weeks/*")]
+        return [path for folder in folders for path in sweep(folder)]
 
     def adapters(self) -> list[str]:
         """The fingerprints of all finished adapters, in no order that means anything."""

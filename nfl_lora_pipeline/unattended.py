@@ -18,14 +18,18 @@ from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.assets.common import nfl_week
 from nfl_lora_pipeline.assets.versions import SETTINGS
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
-from nfl_lora_pipeline.job import QUIET, Order, is_stale, update
+from nfl_lora_pipeline.interrupts import Arrivals, noted
+from nfl_lora_pipeline.job import QUIET, Order, alone, is_stale, update
+from nfl_lora_pipeline.leases import end_dead_runs, in_words, lease_tags
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.weeks.watch import Look, Memory, Sighting, held_hashes, look, season_to_watch
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 AUTOMATION = "automation"
 WEDNESDAY_MORNING = "0 9 * 1,2,9-12 3"
+WAITS_SECONDS = (600.0, 1200.0)  # how long an update waits for an upstream that gave no answer, before it asks again
 AGAIN_SECONDS = 3600.0  # how long after a failed update the sensor asks for it again
+ATTEMPT_TAG, MOST_ATTEMPTS = "nfl_lora/attempt", 3
 PATIENT_LOOK_SECONDS = 600.0  # a run may wait longer for upstream than a sensor
 
 
@@ -41,7 +45,7 @@ class UpdateConfig(dg.Config):
     look: bool = False
 
 
-@dg.op(pool="season", retry_policy=dg.RetryPolicy(max_retries=2, delay=600, backoff=dg.Backoff.EXPONENTIAL))
+@dg.op
 def bring_up_to_date(
     context: dg.OpExecutionContext,
     config: UpdateConfig,
@@ -56,16 +60,27 @@ def bring_up_to_date(
     conditions are on, only the fetching is done here.
     """
     order = Order(weeks=[], lessons=lessons, store=store.open(), source=week_source, trainer=trainer)
-    work = Update(order, context.instance, context.log)
     origin = context.run.remote_job_origin
-    with progress.listening(lambda step, line, share: context.log.info(f"{step}: {line}")):
-        work.fetch([*config.weeks, *(work.changed() if config.look else [])])
-        if automation_runs(context.instance, origin.location_name if origin else None):
-            context.log.info(f"the sensor {AUTOMATION!r} is on: it makes the rest")
-        else:
-            work.make()
-    if work.problems:
-        raise dg.Failure("; ".join(work.problems), allow_retries=work.worth_retrying)
+    automated = automation_runs(context.instance, origin.location_name if origin else None)
+    purpose = f"{update_season.name}, run {context.run_id[:8]}"
+    for seconds in (*WAITS_SECONDS, None):
+        work = Update(order, context.instance, context.log)
+        with (
+            progress.listening(lambda step, line, share: context.log.info(f"{step}: {line}")),
+            alone(order.store, purpose, context.log.info),
+            noted() as arrivals,
+        ):
+            work.fetch([*config.weeks, *(work.changed() if config.look else [])], arrivals)
+            if automated:
+                context.log.info(f"the sensor {AUTOMATION!r} is on: it makes the rest")
+            else:
+                work.make(arrivals)
+        if not work.problems:
+            return
+        if seconds is None or not work.worth_retrying:
+            raise dg.Failure("; ".join(work.problems), allow_retries=False)
+        context.log.warning(f"{'; '.join(work.problems)}; trying again in {seconds / 60:.0f} minutes")
+        time.sleep(seconds)
 
 
 @dataclass
@@ -98,14 +113,15 @@ class Update:
         self.worth_retrying |= bool(unseen)
         return keys_of(found.changed)
 
-    def fetch(self, keys: Iterable[str]) -> None:
-        """Materialise the raw file of weeks."""
+    def fetch(self, keys: Iterable[str], arrivals: Arrivals | None = None) -> None:
+        """Materialise the raw file of weeks; where a signal has come, raise `Interrupted`."""
         for key in sorted(set(keys)):
             self.instance.add_dynamic_partitions(str(nfl_week.name), [key])
             self._materialise(raw_wr_json, key)
+            (arrivals or Arrivals()).check()
 
-    def make(self) -> None:
-        """Materialise what is stale of the weeks held, and then the season's assets."""
+    def make(self, arrivals: Arrivals | None = None) -> None:
+        """Materialise what is stale of the weeks held, and then the season's assets; where a signal has come, stop."""
         held = [NflWeek.parse(key) for key in held_hashes(self.order.store)]
         if not held:
             self.log.info("no week is held yet")
@@ -114,8 +130,9 @@ class Update:
             for asset in (players, qa_pairs):
                 if is_stale(asset, self.instance, partition_key=key) and not self._materialise(asset, key):
                     break
+            (arrivals or Arrivals()).check()
         try:
-            update(self.order, self.instance)
+            update(self.order, self.instance, arrivals)
         except ValueError as error:
             self.problems.append(str(error))
 
@@ -133,6 +150,7 @@ class Update:
                 partition_key=key,
                 resources=resources,
                 run_config={"loggers": QUIET},
+                tags=lease_tags(),
             )
         except dg.Failure as failure:
             self.problems.append(f"{key}: {failure.description}")
@@ -174,6 +192,29 @@ def new_weeks(context: dg.SensorEvaluationContext, store: StoreResource, week_so
         skip_reason=None if requests else dg.SkipReason(found.in_short()),
         dynamic_partitions_requests=[nfl_week.build_add_request(keys_of(found.changed))] if found.changed else [],
         cursor=json.dumps(found.memory),
+    )
+
+
+@dg.sensor(
+    target=dg.AssetSelection.all(),
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def dead_runs(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
+    """Ends the runs whose process has died, so that nothing waits for them; where the conditions are on, asks for them anew.
+
+    A run that dies again and again is asked for no more than three times: what kills it (too little memory, say) stays.
+    """
+    dead = end_dead_runs(context.instance)
+    store.open().sweep()
+    origin = context.code_location_origin
+    automated = automation_runs(context.instance, origin.location_name if origin else None)
+    requests = [_again(run) for run in dead if automated and run.asset_selection and _attempt(run) < MOST_ATTEMPTS]
+    return dg.SensorResult(
+        run_requests=requests,
+        skip_reason=None
+        if requests
+        else dg.SkipReason("; ".join(map(in_words, dead)) or "every run has a living process"),
     )
 
 
@@ -256,6 +297,21 @@ def _run_key(sighting: Sighting) -> str:
     """By the content; a week that was seen before may have the content of a time before that, and is told apart by the time."""
     key = f"{sighting.week}-{sighting.sha256[:16]}"
     return f"{key}-{datetime.now(UTC):%Y%m%d%H%M%S}" if sighting.again else key
+
+
+def _attempt(run: dg.DagsterRun) -> int:
+    """How often a run was asked for, the first time included."""
+    return int(run.tags.get(ATTEMPT_TAG, "1"))
+
+
+def _again(run: dg.DagsterRun) -> dg.RunRequest:
+    """The same assets of the same week once more; what was finished is there already, and a training goes on."""
+    return dg.RunRequest(
+        run_key=f"after-{run.run_id}",
+        asset_selection=sorted(run.asset_selection or ()),
+        partition_key=run.tags.get("dagster/partition"),
+        tags={ATTEMPT_TAG: str(_attempt(run) + 1)},
+    )
 
 
 def _failed_update(instance: dg.DagsterInstance) -> dg.RunRecord | None:

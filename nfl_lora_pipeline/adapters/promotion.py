@@ -174,7 +174,7 @@ def _written(held: Store) -> list[Promotion]:
 
 def _alone(held: Store) -> AbstractContextManager[bool]:
     """One at a time: a rollback may be typed while a run promotes."""
-    return locked(held.promotions.with_name(".promotions.lock"))
+    return locked(held.lock("promotions"), purpose="a promotion")
 
 
 def _iso(time: datetime) -> str:

@@ -9,6 +9,8 @@ import dagster as dg
 import polars as pl
 
 from nfl_lora_pipeline import progress
+from nfl_lora_pipeline.files import locked
+from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.source import SourceUnreachable
 from nfl_lora_pipeline.weeks.week import NflWeek
 
@@ -36,6 +38,19 @@ def clear_failure() -> Iterator[None]:
         yield
     except ValueError as error:
         raise dg.Failure(description=str(error), allow_retries=isinstance(error, SourceUnreachable)) from error
+
+
+@contextmanager
+def accelerator(context: dg.AssetExecutionContext, held: Store) -> Iterator[None]:
+    """One training or evaluation at a time in a store, whoever started it; the log says who is waited for.
+
+    A lock of the system's and no pool of Dagster's: a pool's slot outlives the process that claimed it, and the executor
+    that waits for one neither sleeps nor listens to signals.
+    """
+    step = context.asset_key.to_user_string()
+    purpose = f"{step} of run {context.run_id[:8]}"
+    with locked(held.lock("accelerator"), purpose=purpose, on_wait=lambda line: say(context, line)):
+        yield
 
 
 def frame_version(frame: pl.DataFrame) -> dg.DataVersion:

@@ -9,10 +9,10 @@ import dagster as dg
 import polars as pl
 
 from nfl_lora_pipeline.assets import versions
-from nfl_lora_pipeline.assets.common import clear_failure, data_uri, say
+from nfl_lora_pipeline.assets.common import accelerator, clear_failure, data_uri, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.dataset import dataset_splits
-from nfl_lora_pipeline.files import locked, replacing_folder
+from nfl_lora_pipeline.files import replacing_folder
 from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
@@ -51,25 +51,22 @@ def base_model(context: dg.AssetExecutionContext, trainer: Trainer) -> dg.Materi
     group_name="season",
     kinds={"mlx"},
     code_version=versions.adapter_version(),
-    pool="accelerator",
     automation_condition=on_change(),
-    retry_policy=dg.RetryPolicy(max_retries=1, delay=30),
 )
 def adapter(context: dg.AssetExecutionContext, store: StoreResource, trainer: Trainer) -> dg.MaterializeResult[None]:
     """The LoRA adapter that knows every fact in the splits; kept under the fingerprint of all that made it."""
     held = store.open()
-    with clear_failure():
+    with clear_failure(), accelerator(context, held):
         made_of = _made_of(held, trainer)
         fingerprint = _fingerprint(made_of)
-        folder, unfinished = held.adapter(fingerprint), held.unfinished(fingerprint)
-        with locked(unfinished / "lock"):  # the command line and the UI may ask for the same training
-            reused = (folder / "provenance.json").is_file()
-            if reused:
-                say(context, f"adapter {fingerprint} is there already: same rows, base model and recipe", 1.0)
-            else:
-                _train(context, held, trainer, made_of, fingerprint)
+        folder = held.adapter(fingerprint)
+        reused = (folder / "provenance.json").is_file()
+        if reused:
+            say(context, f"adapter {fingerprint} is there already: same rows, base model and recipe", 1.0)
+        else:
+            _train(context, held, trainer, made_of, fingerprint)
+        for unfinished in held.all_unfinished():  # its own, and those on data that has changed since
             shutil.rmtree(unfinished)
-    _forget_unfinished(held)
     held.set_latest(fingerprint)
     log = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     return dg.MaterializeResult(
@@ -140,14 +137,6 @@ def _train(
         (unfinished / "provenance.json").write_text(
             json.dumps(made_of | {"parent": parent}, indent=2) + "\n", encoding="utf-8"
         )
-
-
-def _forget_unfinished(held: Store) -> None:
-    """Trainings on data that has changed since are not gone on with; one that is going on elsewhere is left alone."""
-    for folder in held.all_unfinished():
-        with locked(folder / "lock", wait=False) as free:
-            if free:
-                shutil.rmtree(folder)
 
 
 def _check_memory(

@@ -6,7 +6,7 @@ import dagster as dg
 
 from nfl_lora_pipeline.adapters.promotion import before, promote, taken_back
 from nfl_lora_pipeline.assets import versions
-from nfl_lora_pipeline.assets.common import clear_failure, say
+from nfl_lora_pipeline.assets.common import accelerator, clear_failure, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.model import adapter
 from nfl_lora_pipeline.exam.gates import GATES, Gate, judge
@@ -33,7 +33,6 @@ def report_version() -> str:
     group_name="season",
     kinds={"mlx"},
     code_version=report_version(),
-    pool="accelerator",
     automation_condition=on_change(),
     check_specs=[
         dg.AssetCheckSpec(name, asset="evaluation_report", blocking=True, description=description)
@@ -51,7 +50,7 @@ def evaluation_report(
     from nfl_lora_pipeline.exam.examination import report_on_latest
 
     held = store.open()
-    with clear_failure():
+    with clear_failure(), accelerator(context, held):
         exam = report_on_latest(
             held,
             trainer.load(),

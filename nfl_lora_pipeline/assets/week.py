@@ -24,7 +24,6 @@ from nfl_lora_pipeline.weeks.players import parse_week
     kinds={"json"},
     code_version=versions.RAW,
     automation_condition=on_failure(),
-    retry_policy=dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
 )
 def raw_wr_json(
     context: dg.AssetExecutionContext, store: StoreResource, week_source: WeekSource

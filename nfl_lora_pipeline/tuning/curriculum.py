@@ -5,7 +5,9 @@ Every so many steps the averaged adapter is asked, and what it answers decides w
 
 import itertools
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +19,7 @@ import mlx.core as mx  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
 from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 
+from nfl_lora_pipeline.interrupts import Deferral, is_interrupt  # noqa: E402
 from nfl_lora_pipeline.lessons.lessons import Lesson  # noqa: E402
 from nfl_lora_pipeline.models.frozen import FrozenStates  # noqa: E402
 from nfl_lora_pipeline.models.merged import merged  # noqa: E402
@@ -32,6 +35,7 @@ from nfl_lora_pipeline.tuning.schedule import learning_rate  # noqa: E402
 from nfl_lora_pipeline.tuning.selection import Selection  # noqa: E402
 from nfl_lora_pipeline.tuning.training_log import TrainingLog  # noqa: E402
 
+CHECKPOINT_SECONDS = 45.0  # a checkpoint is written at a step's end when the last one is older than this
 REFUSED = 0.94  # where strangers are shown: how many of them must be refused for an end before the budget
 
 
@@ -56,7 +60,7 @@ class Curriculum:
         keep: Callable[[Checkpoint], None] = lambda checkpoint: None,
     ):
         self.model, self.recipe, self.optimizer, self.log = model, recipe, optimizer, log
-        self.report, self.keep = report, keep
+        self.report, self.keep, self.deferral = report, keep, Deferral()
         rows = tokenize(tokenizer, ((lesson.question, lesson.answer) for lesson in lessons))
         refuse_lossy(tokenizer, rows, (lesson.answer for lesson in lessons))
         teaches = [lesson.teaches for lesson in lessons]
@@ -69,6 +73,8 @@ class Curriculum:
         self.frozen = FrozenStates(model)
         self.best: tuple[list[float], Weights] | None = None
         self.first_step, self.resumes = 0, False
+        self.before_check: Checkpoint | None = None
+        self.kept_at = time.monotonic()
 
     def batches(self, dataset: object, batch_size: int, **_: object) -> Iterator[list[Batch]]:
         """The batches of one step, until training is at its end."""
@@ -76,8 +82,10 @@ class Curriculum:
             self.log.iterations = step
             if self.resumes:  # all until the rows was done before the checkpoint was written
                 self.resumes = False
-            elif self._is_over(step):
-                return
+            else:
+                self._keep_if_due(step)
+                if self._is_over(step):
+                    return
             yield self._batches(*self.selection.take(step, batch_size))
 
     def conclude(self) -> None:
@@ -85,10 +93,16 @@ class Curriculum:
         assert self.best is not None, "conclude() before training has ended"
         self.model.load_weights(self.best[1], strict=False)
         if self.log.stopped != "certain":
-            self.knowledge.measure_all(self.model)
+            with self._kept_when_interrupted():
+                self.knowledge.measure_all(self.model)
 
-    def checkpoint(self, step: int) -> Checkpoint:
-        """All that is needed to go on with step `step`."""
+    def checkpoint(self, step: int, *, prepared: bool) -> Checkpoint:
+        """All that is needed to go on with step `step`.
+
+        Args:
+            step: the step.
+            prepared: whether what comes before its rows (the average, a check) has been done.
+        """
         parts: dict[str, Weights] = {
             "model": tree_flatten(self.model.trainable_parameters()),
             "average": self.average.weights,
@@ -99,6 +113,7 @@ class Curriculum:
             {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays},
             {
                 "step": step,
+                "prepared": prepared,
                 "pace": {name: value for name, value in asdict(self.pace).items() if name != "recipe"},
                 "log": asdict(self.log),
                 "rng": self.rng.getstate(),
@@ -127,20 +142,48 @@ class Curriculum:
         self.knowledge.restore(state["knowledge"])
         self.refusals.restore(state["refusals"])
         self.selection.restore(state["selection"])
-        self.first_step, self.resumes = state["step"], True
+        self.first_step, self.resumes = state["step"], state["prepared"]
+
+    def _keep_if_due(self, step: int) -> None:
+        """Write a checkpoint where the last one is old, or where somebody wants an end, which then comes."""
+        if self.deferral.pending:
+            self._keep(self.checkpoint(step, prepared=False))
+            self.report(f"kept at iteration {step}", 0.0)
+            self.deferral.act()
+        elif time.monotonic() - self.kept_at > CHECKPOINT_SECONDS:
+            self._keep(self.checkpoint(step, prepared=False))
+
+    def _keep(self, checkpoint: Checkpoint) -> None:
+        self.keep(checkpoint)
+        self.kept_at = time.monotonic()
+
+    @contextmanager
+    def _kept_when_interrupted(self) -> Iterator[None]:
+        """An interrupt ends the block at once, and what was before the check is kept."""
+        try:
+            with self.deferral.suspended():
+                yield
+        except BaseException as error:
+            if is_interrupt(error) and self.before_check:
+                self._keep(self.before_check)
+                self.report(f"kept at iteration {self.before_check.state['step']}", 0.0)
+            raise
 
     def _is_over(self, step: int) -> bool:
         """Do what comes before a step's rows; whether there is to be no such step."""
+        checks = self.pace.is_time_to_check(step)
+        if checks:
+            self.before_check = self.checkpoint(step, prepared=False)
         self.optimizer.learning_rate = learning_rate(self.recipe, step, self.pace.budget, self.pace.unknown)
         self.average.update(step)
-        if not self.pace.is_time_to_check(step):
+        if not checks:
             return False
-        with self.average.in_place(), merged(self.model):
+        with self._kept_when_interrupted(), self.average.in_place(), merged(self.model):
             done = self._check(step)
         if done or step >= self.pace.last_step:
             return True
         self.selection.look_again()
-        self.keep(self.checkpoint(step))
+        self._keep(self.checkpoint(step, prepared=True))
         return False
 
     def _check(self, step: int) -> bool:

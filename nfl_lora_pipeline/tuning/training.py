@@ -79,7 +79,9 @@ def train_adapter(
         refusals: questions without an answer and their refusals, without end, the same at every call.
         start: the folder of an adapter to go on from, made with the same recipe on the same base; None to begin anew.
         checkpoint: a file, `*.safetensors`, from which the next call with the same arguments goes on where this one was
-            broken off; on the CPU to the same adapter, byte for byte. Whoever calls removes it. None for none.
+            broken off; on the CPU to the same adapter, byte for byte. It is written at every check, when the last one is
+            a minute old, and when SIGINT or SIGTERM comes, at the end of the step at hand. Whoever calls removes it.
+            None for none.
         report: told a line for the log and how much of the rows is certain (0 to 1) at every check.
 
     Raises:
@@ -113,7 +115,7 @@ def train_adapter(
         adapter_file=str(folder / "adapters.safetensors"),
         clear_cache_threshold=1 << 32,
     )
-    with quiet(), uncompiled_on_cpu():
+    with quiet(), uncompiled_on_cpu(), curriculum.deferral:
         train(
             model,
             optimizer,
@@ -123,7 +125,7 @@ def train_adapter(
             iterate_batches=curriculum.batches,
             training_callback=_Recorder(log),
         )
-    curriculum.conclude()
+        curriculum.conclude()
     mx.save_safetensors(args.adapter_file, dict(tree_flatten(model.trainable_parameters())))
     log.peak_memory_bytes = max(log.peak_memory_bytes, mx.get_peak_memory())
     log.seconds += time.perf_counter() - started

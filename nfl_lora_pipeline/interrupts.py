@@ -1,0 +1,195 @@
+"""Ctrl-C, SIGTERM and a terminal that is closed: heard wherever they come, and acted on where nothing is half done.
+
+Three parties have a say. The command line turns a signal into `Interrupted`, whatever the process inherited (a shell ignores
+SIGINT for what it starts in the background). Dagster takes the handlers over while it executes, raises its own exception in
+the body of an asset, and loses what comes between two bodies, so that arrivals are written down here as well, by the
+interpreter itself. A training puts a signal off to the end of its step, to keep what it has learnt.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+ENDS = (signal.SIGINT, signal.SIGTERM)
+AGAIN_SECONDS = 0.05
+BY_SHELL = 128  # a shell's exit code of what a signal ended is this and the signal's number
+
+
+class Interrupted(KeyboardInterrupt):
+    """The process was asked to end.
+
+    Attributes:
+        signum: by which signal.
+        kept: what was kept, in words; empty where there was nothing to keep.
+    """
+
+    def __init__(self, signum: int = signal.SIGINT, kept: str = ""):
+        super().__init__(kept)
+        self.signum, self.kept = signum, kept
+
+    @property
+    def exit_code(self) -> int:
+        """130 for Ctrl-C, 143 for SIGTERM, 129 for a closed terminal."""
+        return BY_SHELL + self.signum
+
+
+class Arrivals:
+    """The signals that have come since this was made, whoever handled them."""
+
+    def __init__(self, reader: int | None = None):
+        self._reader, self._first = reader, None if reader is None else 0
+
+    def first(self) -> int:
+        """The number of the first signal that came; 0 where none has."""
+        if self._reader is not None and not self._first:
+            try:
+                came = [number for number in os.read(self._reader, 512) if number in (*ENDS, signal.SIGHUP)]
+            except BlockingIOError:
+                came = []
+            self._first = came[0] if came else 0
+        return self._first or 0
+
+    def check(self) -> None:
+        """Raise `Interrupted` where a signal has come that nobody acted on."""
+        if number := self.first():
+            raise Interrupted(number)
+
+
+@contextmanager
+def noted() -> Iterator[Arrivals]:
+    """Write down which signals come in the block, whoever handles them. Outside of the main thread nothing is heard."""
+    if threading.current_thread() is not threading.main_thread():
+        yield Arrivals()
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield Arrivals(reader)
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)
+
+
+@contextmanager
+def heard() -> Iterator[Arrivals]:
+    """In the block SIGINT and SIGTERM raise `Interrupted`, and so does SIGHUP unless it was ignored (`nohup`).
+
+    Outside of the main thread nothing is changed, since handlers belong to that thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield Arrivals()
+        return
+    hangup = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
+    before = {number: signal.getsignal(number) for number in (*ENDS, *hangup)}
+    hook, sys.unraisablehook = sys.unraisablehook, _sent_again
+    try:
+        for number in ENDS:
+            signal.signal(number, _raise)
+        for number in hangup:
+            signal.signal(number, _hang_up)
+        with noted() as arrivals:
+            yield arrivals
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def take_default_handlers() -> None:
+    """Let SIGINT and SIGTERM end this process, and what it starts, even where it inherited that they are ignored or blocked.
+
+    A shell ignores SIGINT for what a script starts with `&`, children inherit it, and Dagster makes of it that SIGTERM is
+    ignored too.
+    """
+    for number in ENDS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+
+
+class Deferral:
+    """Puts SIGINT and SIGTERM off, in a `with` block, until the work at hand is in a state that can be kept.
+
+    What has come by the end of the block takes its course there. Outside of the main thread nothing is changed, since
+    handlers belong to that thread.
+
+    Attributes:
+        pending: whether a signal has come and was put off.
+    """
+
+    def __init__(self) -> None:
+        self.pending = False
+        self._came: int = signal.SIGINT
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Deferral":
+        self._begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end()
+        if kind is None:
+            self.act()
+
+    def act(self) -> None:
+        """Let what has come take its course, which mostly raises; from now on nothing is put off."""
+        self._end()
+        if self.pending:
+            self.pending = False
+            signal.raise_signal(self._came)
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """In the block, and for what has come already, nothing is put off."""
+        was_deferring = bool(self._before)
+        self.act()
+        try:
+            yield
+        finally:
+            if was_deferring:
+                self._begin()
+
+    def _begin(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.getsignal(number) for number in ENDS}
+            for number in ENDS:
+                signal.signal(number, self._note)
+
+    def _end(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.pending, self._came = True, number
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an exception says that somebody wants an end: it is no `Exception`, as Dagster's and Python's own are not."""
+    return not isinstance(error, Exception)
+
+
+def _raise(number: int, _: FrameType | None) -> None:
+    raise Interrupted(number)
+
+
+def _sent_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """An interrupt that came while the interpreter tidied up was printed and lost; it comes again a moment later."""
+    if unraisable.exc_type is not None and not issubclass(unraisable.exc_type, Exception):
+        threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _hang_up(_: int, __: FrameType | None) -> None:
+    """Dagster knows of SIGTERM only."""
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,135 @@
+"""Which process executes a run, and what becomes of a run whose process has ended without a word.
+
+Dagster marks a run as failed when its process says so; one that is killed, or whose machine loses power, says nothing and
+stays "started" for ever. So each run bears the process that executes it as a tag, and beside it the time, renewed for as long
+as it lives. Whoever opens the storage can tell by the first on the same machine, and by the second on another one.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from nfl_lora_pipeline.processes import Process, exists
+
+PROCESS_TAG, RENEWED_TAG = "nfl_lora/process", "nfl_lora/renewed"
+BY_DAEMON_TAG = "dagster/grpc_info"  # a run that a code server was asked for, which can be asked to cancel it
+RENEWED_EVERY_SECONDS = 30.0
+LEASE_SECONDS = 4 * RENEWED_EVERY_SECONDS
+LOOK_SECONDS = 2.0
+UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def lease_tags() -> dict[str, str]:
+    """The tags of a run that this process executes."""
+    return {PROCESS_TAG: json.dumps(Process.this().to_json()), RENEWED_TAG: f"{time.time():.0f}"}
+
+
+@contextmanager
+def leased(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """In the block the run's tags say that this process executes it.
+
+    A run of the command line that is terminated in the UI is asked to end here, since there is no code server to ask it.
+    """
+    run = instance.get_run_by_id(run_id)
+    if run is None or instance.is_ephemeral:
+        yield
+        return
+    instance.add_run_tags(run_id, lease_tags())
+    done = threading.Event()
+    thread = threading.Thread(
+        target=_keep_up,
+        args=(instance, run_id, BY_DAEMON_TAG not in run.tags, done),
+        daemon=True,
+        name=f"lease of {run_id}",
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Mark the runs as failed whose process has ended without a word, and free what they hold.
+
+    A run that was being cancelled is marked as cancelled.
+
+    Returns:
+        These runs.
+    """
+    dead = [
+        record.dagster_run
+        for record in instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
+        if _is_dead(instance, record.dagster_run)
+    ]
+    for run in dead:
+        if run.status == dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, "Cancelled; its process has ended.")
+        else:
+            instance.report_run_failed(run, f"{_process_of(run)} has ended without a word: killed, or a loss of power.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return dead
+
+
+def in_words(run: dg.DagsterRun) -> str:
+    """A dead run, for people."""
+    assets = ", ".join(sorted(key.to_user_string() for key in run.asset_selection or ())) or run.job_name
+    return (
+        f"run {run.run_id[:8]} ({assets}) had been left behind by {_process_of(run)}, which has ended: marked as failed"
+    )
+
+
+def _keep_up(instance: dg.DagsterInstance, run_id: str, ends_itself: bool, done: threading.Event) -> None:
+    renewed = time.monotonic()
+    while not done.wait(LOOK_SECONDS):
+        with contextlib.suppress(Exception):  # a storage that is busy now is there again the next time
+            if ends_itself and (run := instance.get_run_by_id(run_id)) and run.status == dg.DagsterRunStatus.CANCELING:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            if time.monotonic() - renewed > RENEWED_EVERY_SECONDS:
+                instance.add_run_tags(run_id, {RENEWED_TAG: f"{time.time():.0f}"})
+                renewed = time.monotonic()
+
+
+def _is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    process = _tagged(run)
+    if process is None:
+        pid = _pid_in_log(instance, run.run_id)
+        return pid is not None and not exists(pid)
+    if process.is_here:
+        return not process.is_alive
+    return time.time() - float(run.tags.get(RENEWED_TAG, "0")) > LEASE_SECONDS
+
+
+def _tagged(run: dg.DagsterRun) -> Process | None:
+    with contextlib.suppress(KeyError, ValueError):
+        return Process.from_json(json.loads(run.tags[PROCESS_TAG]))
+    return None
+
+
+def _pid_in_log(instance: dg.DagsterInstance, run_id: str) -> int | None:
+    """The process that Dagster's own events name: all that there is before the first resource, and of earlier versions."""
+    for record in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+        event = record.dagster_event
+        pid = event.engine_event_data.metadata.get("pid") if event and event.is_engine_event else None
+        if pid is not None and str(pid.value).isdecimal():
+            return int(str(pid.value))
+    return None
+
+
+def _process_of(run: dg.DagsterRun) -> str:
+    process = _tagged(run)
+    return f"process {process.pid} on {process.host}" if process else "its process"

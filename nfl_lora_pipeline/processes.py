@@ -1,0 +1,103 @@
+"""Which process did something, so that others can tell whether it still lives.
+
+A process number alone is no name: numbers are given out again. With the time at which the process began, as the system
+counts it, it is one: on Linux the ticks since the machine came up together with that start's own id, which neither a set
+clock nor a restart can repeat; elsewhere the second that `ps` prints.
+"""
+
+import os
+import socket
+import subprocess
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of one machine.
+
+    Attributes:
+        host: the machine's name.
+        pid: its number there.
+        began: when, in the system's own words; empty where the system does not say.
+    """
+
+    host: str
+    pid: int
+    began: str
+
+    @classmethod
+    def this(cls) -> "Process":
+        """The process that asks."""
+        return cls(socket.gethostname(), os.getpid(), _began(os.getpid()) or "")
+
+    @classmethod
+    def from_json(cls, content: Any) -> "Process":
+        """Read what `to_json` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            return cls(str(content["host"]), int(content["pid"]), str(content["began"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{content!r} names no process") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is or was a process of this machine."""
+        return self.host == socket.gethostname()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still runs; to be asked only where it `is_here`."""
+        return _began(self.pid) == self.began if self.began else exists(self.pid)
+
+
+def exists(pid: int) -> bool:
+    """Whether there is a process of that number now, whichever it is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _began(pid: int) -> str | None:
+    """When a process of this machine began; None where there is none of that number, or one that has ended (a zombie)."""
+    if not _BOOT_ID.exists():
+        return _began_by_ps(pid)
+    try:
+        state, *fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if state in "ZX" else f"{_boot_id()}/{fields[18]}"
+
+
+@cache
+def _boot_id() -> str:
+    return _BOOT_ID.read_text(encoding="ascii").strip()
+
+
+def _began_by_ps(pid: int) -> str | None:
+    found = subprocess.run(
+        ["ps", "-o", "state=,lstart=", "-p", str(pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"LC_ALL": "C", "TZ": "UTC"},
+    )
+    state, _, began = found.stdout.strip().partition(" ")
+    return began.strip() if began and not state.startswith("Z") else None
