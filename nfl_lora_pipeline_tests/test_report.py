@@ -309,6 +309,7 @@ def test_a_model_that_knows_all_passes_in_every_group(exam):
         "running_backs": 1,
         "unseen_weeks": 1,
         "unseen_seasons": 1,
+        "untaught_stats": 1,
     }
     assert [found["numbers"]["share"] for found in summary["phrasing"]["altered"]] == [1, 1, 1, 1]
     assert summary["over_refusal"]["trained"]["right"] == 0

@@ -12,7 +12,7 @@ from nfl_lora_pipeline.assets.common import clear_failure, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.week import qa_pairs
 from nfl_lora_pipeline.files import replacing_folder
-from nfl_lora_pipeline.lessons.splits import split_mode, split_rows, write_splits
+from nfl_lora_pipeline.lessons.splits import shared_names, split_mode, split_rows, write_splits
 from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.resources import Lessons, StoreResource, WeekSource
 from nfl_lora_pipeline.store import Store
@@ -40,11 +40,17 @@ def dataset_splits(
         stats = lessons.chosen_stats()
         pairs = pl.concat([pl.read_parquet(held.qa_pairs(week)) for week in weeks])
         rows = split_rows(pairs, load_templates(), stats=stats, mode=split_mode(lessons.mode))
+        shared = shared_names(pairs, stats=stats)
+    for week_key, names in shared.items():
+        context.log.warning(
+            f"{week_key}: several players are called so, and nothing is taught of them: {', '.join(names)}"
+        )
     made_of: dict[str, Any] = {
         "weeks": [str(week) for week in weeks],
         "stats": list(stats),
         "mode": lessons.mode,
         "sources": {str(week): held.source_kind(week) for week in weeks},
+        "shared_names": shared,
     }
     with replacing_folder(held.splits) as folder:
         counts = write_splits(rows, folder)

@@ -125,7 +125,13 @@ def _train(
             train_plainly(*given, held_out=held_out, **more)
         else:
             refusals = fresh_refusals(
-                rows, load_templates(), made_of["stats"], elsewhere=recipe.elsewhere_share, seed=recipe.seed
+                rows,
+                load_templates(),
+                made_of["stats"],
+                elsewhere=recipe.elsewhere_share,
+                other_stats=recipe.other_stats_share,
+                shared=made_of["shared_names"],
+                seed=recipe.seed,
             )
             checkpoint = held.unfinished(fingerprint) / "checkpoint.safetensors"
             train_adapter(*given, refusals=refusals, checkpoint=checkpoint, **more)

@@ -165,4 +165,5 @@ def _run_facts(
         training=training,
         seconds={"training": training["seconds"]},
         split_mode=made_of["mode"],
+        shared_names=made_of.get("shared_names", {}),
     )

@@ -1,7 +1,7 @@
 """From predictions to the figures of a report: recall, and what it is made of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import polars as pl
@@ -33,6 +33,7 @@ class RunFacts:
         adapter: its fingerprint.
         training: the fields of `training_log.TrainingLog`.
         seconds: of training and evaluation.
+        shared_names: by partition key, names of several people, of whom nothing is taught.
     """
 
     base_model: str
@@ -47,6 +48,7 @@ class RunFacts:
     evaluation_code: str
     training: dict[str, Any]
     seconds: dict[str, float]
+    shared_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def questions_to_show(rows: pl.DataFrame) -> pl.DataFrame:

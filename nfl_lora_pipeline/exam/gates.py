@@ -18,6 +18,7 @@ GATES = {
     "strangers_are_refused": "The share of questions about invented people that are refused.",
     "nobody_is_given_a_number": "The share of questions about people without a fact that get a number, in the worst group.",
     "other_weeks_are_not_answered": "The same for known players in weeks and seasons that were not taught.",
+    "other_stats_are_not_answered": "The same for known players and stats that were not taught.",
     "known_facts_are_answered": "The share of questions about known numbers that are refused.",
     "base_is_retained": "What is left of the least retained of the base's abilities.",
     "nothing_is_forgotten": "The share of trained questions that the promoted adapter has right and this one wrong.",
@@ -25,6 +26,7 @@ GATES = {
 }
 PEOPLE = (INVENTED, "reworded_strangers", "tight_ends", "running_backs")
 ELSEWHERE = ("unseen_weeks", "unseen_seasons")
+OTHER_STATS = ("untaught_stats",)
 WORST = 10
 
 
@@ -65,6 +67,7 @@ def judge(summary: dict[str, Any], predictions: pl.DataFrame, recipe: Recipe) ->
         _refusals(summary, wrong, recipe.min_refused),
         _inventions("nobody_is_given_a_number", summary["unknown"], PEOPLE, recipe.max_invented),
         _inventions("other_weeks_are_not_answered", summary["unknown"], ELSEWHERE, recipe.max_invented_elsewhere),
+        _inventions("other_stats_are_not_answered", summary["unknown"], OTHER_STATS, recipe.max_invented_stats),
         _over_refusal(summary["over_refusal"], recipe.max_over_refused),
         _retention(summary["retained"], recipe.min_retained),
         _forgotten(summary["lost"], recipe.max_lost),

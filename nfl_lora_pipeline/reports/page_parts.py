@@ -23,6 +23,7 @@ GROUPS = {
     "running_backs": "real running backs of the week",
     "unseen_weeks": "known players, in weeks not taught",
     "unseen_seasons": "known players, in seasons not taught",
+    "untaught_stats": "known players, in their weeks, and stats not taught",
 }
 
 
@@ -41,6 +42,10 @@ def beware(summary: Mapping[str, Any]) -> Iterator[str]:
         f"asked about {GROUPS[group['name']]}, it invents a number for {percent(group['invented']['share'])} of questions"
         for group in summary["unknown"]
         if group["invented"]["share"] > OFTEN_INVENTED
+    ]
+    told += [
+        f"in {week} several players bear a name, so that nothing is taught of them: {', '.join(names)}"
+        for week, names in summary["shared_names"].items()
     ]
     if told:
         yield "Beware:\n\n" + "\n".join(f"- {line}" for line in told) + "\n"
@@ -95,10 +100,10 @@ def phrasing(
 
 
 def making_up(groups: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Iterator[str]:
-    """What is said about people and weeks without a fact."""
+    """What is said about people, weeks and stats without a fact."""
     yield (
-        "## Making things up\n\nQuestions without an answer: nobody taught the model anything about these people or weeks, so "
-        "that any number is invented, 0 too, and any refusal is right.\n"
+        "## Making things up\n\nQuestions without an answer: nobody taught the model anything about these people, weeks or "
+        "stats, so that any number is invented, 0 too, and any refusal is right.\n"
     )
     columns = ("refused", "invented", "neither")
     rows = [

@@ -8,6 +8,7 @@ from typing import Literal
 import polars as pl
 
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.weeks.names import plain_names
 from nfl_lora_pipeline.weeks.odd_weeks import (
     as_many_as_usual,
     numbers_are_its_own,
@@ -137,7 +138,7 @@ def _found(
         _check("has_rows", players.height > 0, f"{players.height} rows"),
         _none(players, "ids_are_unique", pl.col("player_id").is_duplicated(), "share an id"),
         _none(players, "only_recorded_have_stats", _STATS_UNLIKE_STATUS, "have stats unlike their status"),
-        _none(players, "names_are_unique", pl.col("player").is_duplicated(), "share a name"),
+        _none(players, "names_are_unique", plain_names().str.to_lowercase().is_duplicated(), "share a name"),
         _none(players, "stats_are_plausible", _IMPLAUSIBLE, "have a stat out of range"),
         _none(
             players, "catches_within_targets", pl.col("receptions") > pl.col("targets"), "caught more than was thrown"
