@@ -80,11 +80,11 @@ def verify(held: Store, fingerprint: str, *, say: Say = lambda line: None) -> li
         fuse(base, held.adapter(fingerprint), Path(folder))
         found.append(fused_model(Path(folder), expected))
     say("the server")
-    with running_server(held, fingerprint) as address:
+    with running_server(held, "--adapter", fingerprint) as server:
         found += in_all_settings(
             "the server",
             expected,
-            lambda chats: [ask_server(address, chat) for chat in chats],
+            lambda chats: [ask_server(server.address, chat) for chat in chats],
             required=base.single_turn,
         )
     return found

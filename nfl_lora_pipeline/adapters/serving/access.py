@@ -35,6 +35,8 @@ class Access:
         Raises:
             RequestError: the request is not let in.
         """
+        if scope["http_version"] not in ("1.0", "1.1"):
+            raise RequestError(f"HTTP/{scope['http_version']}: ask by HTTP/1.1", status=505)
         values: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             values.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))

@@ -73,6 +73,7 @@ def make_app(engine: Engine, access: Access, report: Callable[[str], None]) -> A
             Exception: unexpected,
         },
     )
+    app.router.redirect_slashes = False  # it would lead to whatever Host names
     return _Door(app, access)
 
 

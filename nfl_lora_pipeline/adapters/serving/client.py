@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import requests
@@ -16,25 +17,46 @@ ANSWER_TOKENS = 128
 STARTS_WITHIN_SECONDS, ANSWERS_WITHIN_SECONDS = 120, 300
 
 
+@dataclass(frozen=True)
+class RunningServer:
+    """A process of `nfl-lora serve`.
+
+    Attributes:
+        address: `http://127.0.0.1:PORT`.
+        process: the process.
+        log: the file with all that it prints.
+    """
+
+    address: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.address.rpartition(":")[2])
+
+
 @contextmanager
-def running_server(held: Store, fingerprint: str) -> Iterator[str]:
+def running_server(held: Store, *options: str, python: Sequence[str] = ()) -> Iterator[RunningServer]:
     """`nfl-lora serve` on a free port, until the block ends.
 
-    Yields:
-        Its address, `http://127.0.0.1:PORT`.
+    Args:
+        held: the store.
+        options: of the command.
+        python: the interpreter's own options, and what it runs instead of the command line's module.
 
     Raises:
         ValueError: it does not come up.
     """
-    command = [sys.executable, "-m", "nfl_lora_pipeline.cli", "serve", "--store", str(held.root)]
+    run = [sys.executable, *(python or ("-m", "nfl_lora_pipeline.cli"))]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*command, "--adapter", fingerprint, "--port", "0"], stdout=output, stderr=subprocess.STDOUT
-            )
+            command = [*run, "serve", "--store", str(held.root), "--port", "0", *options]
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
-            yield _address(process, log)
+            yield RunningServer(_address(process, log), process, log)
         finally:
             process.kill()
             process.wait()

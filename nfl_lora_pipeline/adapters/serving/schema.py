@@ -238,7 +238,7 @@ def _in_words(errors: Sequence[Any]) -> RequestError:
     path = _path(nearest["loc"])
     mends = dict.fromkeys(_mend(error["msg"]) for error in of_field if _path(error["loc"]) == path)
     value = "" if nearest["type"] == "missing" else f" {_shown(nearest['input'])}:"
-    return RequestError(f"{path}:{value} {' or '.join(mends)}", param=param)
+    return RequestError(f"{path}:{value} {_or(mends)}", param=param)
 
 
 def _path(location: Sequence[int | str]) -> str:
