@@ -55,7 +55,9 @@ def serve(port: int, host: str, prefix: str, store: Path, **allowed: Any) -> Non
     from nfl_lora_pipeline.adapters.serving.server import serve as answer_requests
 
     held = Store(store)
-    access = Access(frozenset({host, *allowed["hosts"]}), frozenset(allowed["origins"]), allowed["key"])
+    access = Access(
+        frozenset(name.lower() for name in (host, *allowed["hosts"])), frozenset(allowed["origins"]), allowed["key"]
+    )
     answer_requests(held, in_use(held, prefix), follows=not prefix, host=host, port=port, access=access)
 
 

@@ -254,6 +254,7 @@ FROM_ELSEWHERE = [
             "http://127.0.0.1@evil.example",
             "null",
             "file://",
+            "http://[",
             "x",
         )
     ),

@@ -241,7 +241,7 @@ def test_a_dead_generation_thread_is_the_end_of_the_process(trained_store):
 from nfl_lora_pipeline.adapters.serving.engine import Engine
 def fault(self, batch):
     if batch.jobs: raise MemoryError("no more")
-Engine._leave_out = fault
+Engine._advance = fault
 """
     with running_server(trained_store.store, python=with_fault(fault)) as server:
         with pytest.raises(requests.ConnectionError):
@@ -298,7 +298,14 @@ def test_an_answer_that_takes_too_long_is_an_error_of_its_own(trained_store):
 
 
 def test_the_server_loads_no_dagster(trained_store):
-    lists = "import atexit, sys\natexit.register(lambda: print(sorted({'dagster', 'mlx_lm'} & set(sys.modules))))"
+    lists = """
+import os, sys
+end = os._exit
+def listing(code):
+    print(sorted({"dagster", "mlx_lm"} & set(sys.modules)), flush=True)
+    end(code)
+os._exit = listing
+"""
     with running_server(trained_store.store, python=with_fault(lists)) as server:
         server.process.terminate()
         server.process.wait(timeout=10)

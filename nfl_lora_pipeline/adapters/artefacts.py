@@ -11,10 +11,10 @@ from typing import Any
 import polars as pl
 
 from nfl_lora_pipeline.adapters.export import export_fused, fuse
-from nfl_lora_pipeline.adapters.serving.client import ANSWER_TOKENS, ask_server, running_server
+from nfl_lora_pipeline.adapters.serving.client import ask_server, running_server
 from nfl_lora_pipeline.lessons.strangers import share
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.models.prompt import prompt_tokens
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
 from nfl_lora_pipeline.reports.markdown import percent, table
 from nfl_lora_pipeline.store import Store
 

@@ -47,7 +47,7 @@ class Access:
                 status=421,
             )
         for origin in values.get("origin", []):
-            if origin not in self.origins and urlsplit(origin).netloc != host:
+            if origin not in self.origins and origin not in (f"http://{host}", f"https://{host}"):
                 raise RequestError(
                     f"Origin {origin[:100]!r}: pages of other sites may not ask; start the server with --allow-origin",
                     status=403,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import requests
 
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS
 from nfl_lora_pipeline.store import Store
 
-ANSWER_TOKENS = 128
 STARTS_WITHIN_SECONDS, ANSWERS_WITHIN_SECONDS = 120, 300
 
 

@@ -17,6 +17,7 @@ from nfl_lora_pipeline.adapters.serving.schema import RequestError
 from nfl_lora_pipeline.store import Store
 
 WAITING = 256  # requests; who comes later is told to come again
+WAITING_SECONDS = 120  # after which a request is sent away as well
 IDLE_SECONDS = 0.25
 LOOKS_EVERY_SECONDS = 0.5
 
@@ -129,7 +130,10 @@ class Engine:
         if not self._follows or time.monotonic() < self._looked_at + LOOKS_EVERY_SECONDS:
             return
         self._looked_at = began = time.monotonic()
-        promoted = self._held.promoted()
+        try:
+            promoted = self._held.promoted()
+        except (OSError, ValueError):  # the link is being moved, or is none
+            return
         if promoted in (None, self.loaded.fingerprint, self._passed_over):
             return
         before = self.loaded
@@ -137,7 +141,7 @@ class Engine:
             self._use(load_adapter(self._held, str(promoted), before))
             self._passed_over = None
             self._report(f"adapter {self.loaded.knows} answers now, after {before.knows}")
-        except ValueError as error:
+        except Exception as error:  # whatever is wrong with it, the one before is right
             self._passed_over = promoted
             self._report(f"adapter {promoted} is promoted and not taken, {before.knows} goes on answering: {error}")
         for job in self._active():
@@ -156,6 +160,9 @@ class Engine:
                 return
             if job.is_cancelled:
                 continue
+            if time.monotonic() > job.submitted_at + WAITING_SECONDS:
+                job.fail(RequestError("too many others asked before; come again later", status=503))
+                continue
             try:
                 self._batches[-1].add(job, job.begin(self.loaded))
                 active += 1
@@ -166,11 +173,9 @@ class Engine:
 
     def _advance(self, batch: Batch) -> None:
         """One step of a batch, and what it means to its jobs."""
-        self._leave_out(batch)
-        if not batch.jobs:
-            return
         try:
-            tokens = batch.generator.step()
+            self._leave_out(batch)
+            tokens = batch.generator.step() if batch.jobs else []
         except Exception as error:
             self._isolate(batch, error)
             return
@@ -200,16 +205,16 @@ class Engine:
     def _isolate(self, batch: Batch, error: Exception) -> None:
         """After an error of a step: the job that it belongs to fails; where it could be anyone's, each goes on alone."""
         generator = batch.generator
-        number = generator.current if isinstance(generator, OneByOne) else None
-        if number is None and len(batch.jobs) == 1:
-            (number,) = batch.jobs
-        if number is not None:
-            self._fail(batch.leave(number), error)
         if isinstance(generator, OneByOne):
+            if generator.current is not None:
+                self._fail(batch.leave(generator.current), error)
             return
         alone = Batch(batch.loaded, OneByOne(batch.loaded.model))
         for job in batch.jobs.values():
-            alone.add(job, job.remaining())
+            if len(batch.jobs) > 1:
+                alone.add(job, job.remaining())
+            else:
+                self._fail(job, error)
         place = self._batches.index(batch)
         self._batches[place] = alone
         if place == len(self._batches) - 1:

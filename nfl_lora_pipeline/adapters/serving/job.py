@@ -64,18 +64,18 @@ class Job:
 
     Attributes:
         is_cancelled: whether nobody waits for the answer any more; may be set from any thread.
-        deadline: by `time.monotonic`.
+        submitted_at, deadline: by `time.monotonic`.
     """
 
     def __init__(self, request: ChatRequest | CompletionRequest, deliver: Callable[[Event], object]):
         """Prepare a job; `deliver` is called in the engine's thread with all that happens."""
         self.request = request
         self.is_cancelled = False
-        self.deadline = 0.0
+        self.submitted_at, self.deadline = time.monotonic(), 0.0
         self._deliver = deliver
         self._tokens: list[int] = []
         self._logprobs: list[TokenLogprob] = []
-        self._sent = ""
+        self._sent = 0
 
     def begin(self, loaded: LoadedAdapter) -> Prompt:
         """Read the request with an adapter.
@@ -173,9 +173,9 @@ class Job:
         self._tell(Finished(reason, len(self._prompt.tokens), len(self._tokens)))
 
     def _send(self, text: str) -> None:
-        new = text[len(self._sent) :] if text.startswith(self._sent) else ""
+        new = text[self._sent :]
         if new or self._logprobs:
-            self._sent += new
+            self._sent += len(new)
             self._tell(Piece(new, self._logprobs))
             self._logprobs = []
 

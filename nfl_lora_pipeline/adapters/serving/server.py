@@ -21,10 +21,11 @@ from nfl_lora_pipeline.store import Store
 BACKLOG = 1_024  # connections that the system holds until they are taken
 GRACE_SECONDS = 1  # for answers that are being written when the end comes
 HEAD_BYTES = 32 * 1024
+LINE_CHARACTERS = 500  # of the log
 
 
 def serve(held: Store, fingerprint: str, *, follows: bool, host: str, port: int, access: Access) -> None:
-    """Answer over OpenAI's interface until interrupted.
+    """Answer over OpenAI's interface until SIGINT or SIGTERM, after which answers at hand have a second.
 
     Args:
         held: the store.
@@ -36,7 +37,6 @@ def serve(held: Store, fingerprint: str, *, follows: bool, host: str, port: int,
 
     Raises:
         ValueError: the port cannot be listened on, or the adapter cannot be loaded.
-        Interrupted: by SIGINT or SIGTERM, after the answers at hand, or a second of them.
     """
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)  # what clients do wrong, they are told
     allow_connections()
@@ -50,10 +50,9 @@ def serve(held: Store, fingerprint: str, *, follows: bool, host: str, port: int,
             server.run(sockets=[listener])
             raise Interrupted(server.signum)
         except Interrupted as interrupt:
-            if not engine.stop(seconds=GRACE_SECONDS):  # within a long step, and not to be waited for
-                click.echo("Interrupted.", err=True)
-                os._exit(interrupt.exit_code)
-            raise
+            engine.stop(seconds=GRACE_SECONDS)
+            _log("Interrupted.")
+            os._exit(interrupt.exit_code)  # at once: MLX's threads may abort an interpreter that tidies up
 
 
 def check_port(host: str, port: int) -> None:
@@ -110,8 +109,8 @@ class _Server(uvicorn.Server):
         self.signum, self.should_exit = sig, True
 
 
-def _log(line: str) -> None:
-    click.echo(line, err=True)
+def _log(text: str) -> None:
+    click.echo(" ".join(text.split())[:LINE_CHARACTERS], err=True)
 
 
 def _die(error: BaseException) -> None:
