@@ -2,8 +2,11 @@
 
 import contextlib
 import json
+import os
+import pty
 import signal
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -208,6 +211,27 @@ def test_a_signal_ends_it_within_three_seconds_while_it_generates(trained_store,
         assert time.monotonic() - began < 3
         _, *more = server.log.read_text().splitlines()
     assert more == ["Interrupted."]
+
+
+def test_ctrl_c_at_a_terminal_ends_it_within_three_seconds(trained_store):
+    command = [sys.executable, "-m", "nfl_lora_pipeline.cli", "serve", "--port", "0"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(command[0], [*command, "--store", str(trained_store.store.root)])
+    shown = b""
+    while b"Ctrl-C ends it" not in shown:
+        shown += os.read(terminal, 65_536)
+    began = time.monotonic()
+    os.write(terminal, b"\x03")
+    after = b""
+    with contextlib.suppress(OSError):  # which the end of the other side is
+        while chunk := os.read(terminal, 65_536):
+            after += chunk
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert time.monotonic() - began < 3
+    assert after.decode().split() == ["^CInterrupted."]
+    os.close(terminal)
 
 
 def _ask_in_vain(server) -> None:

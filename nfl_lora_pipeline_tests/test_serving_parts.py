@@ -11,8 +11,9 @@ from nfl_lora_pipeline.adapters.artefacts import Artefact, in_all_settings, to_m
 from nfl_lora_pipeline.adapters.export import export_fused
 from nfl_lora_pipeline.adapters.serving.engine import Engine
 from nfl_lora_pipeline.adapters.serving.job import Begun, Finished, Job, Piece
+from nfl_lora_pipeline.adapters.serving.parsing import parse_chat
 from nfl_lora_pipeline.adapters.serving.sampling import candidates, make_sampler
-from nfl_lora_pipeline.adapters.serving.schema import ChatRequest, RequestError, parse_chat
+from nfl_lora_pipeline.adapters.serving.schema import ChatRequest, RequestError
 from nfl_lora_pipeline.embedded.pretrain import Plan, build
 from nfl_lora_pipeline.models.base_model import resolve
 from nfl_lora_pipeline_tests.servers import ENDLESS, QUESTION

@@ -1,35 +1,22 @@
-"""The interface over HTTP: routes, the way from a body to an answer, and errors in OpenAI's form."""
+"""The interface over HTTP: routes, who is let in, and errors in OpenAI's form."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nfl_lora_pipeline.adapters.serving.access import Access
+from nfl_lora_pipeline.adapters.serving.answering import answering
 from nfl_lora_pipeline.adapters.serving.engine import Engine
-from nfl_lora_pipeline.adapters.serving.job import Begun, Event, Finished, Job, Piece
-from nfl_lora_pipeline.adapters.serving.replies import Reply, error_content, error_event
-from nfl_lora_pipeline.adapters.serving.schema import (
-    ChatRequest,
-    CompletionRequest,
-    RequestError,
-    parse_chat,
-    parse_completion,
-)
-
-MAX_BODY_BYTES = 256 * 1024
-READ_ANYWAY_BYTES = 16 * MAX_BODY_BYTES  # and thrown away, so that who sends too much can read the answer to that
-BODY_SECONDS = 10
-
-Parse = Callable[[bytes], ChatRequest | CompletionRequest]
+from nfl_lora_pipeline.adapters.serving.parsing import parse_chat, parse_completion
+from nfl_lora_pipeline.adapters.serving.replies import error_content
+from nfl_lora_pipeline.adapters.serving.schema import RequestError
 
 
 def make_app(engine: Engine, access: Access, report: Callable[[str], None]) -> ASGIApp:
@@ -53,7 +40,7 @@ def make_app(engine: Engine, access: Access, report: Callable[[str], None]) -> A
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
-    chat, completion = _answering(engine, parse_chat), _answering(engine, parse_completion)
+    chat, completion = answering(engine, parse_chat), answering(engine, parse_completion)
     routes = [
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/chat/completions", chat, methods=["POST"]),
@@ -68,7 +55,7 @@ def make_app(engine: Engine, access: Access, report: Callable[[str], None]) -> A
         middleware=[pages] if access.origins else [],
         exception_handlers={
             RequestError: _said,
-            HTTPException: _said,
+            HTTPException: _misplaced,
             ClientDisconnect: _unheard,
             Exception: unexpected,
         },
@@ -92,127 +79,14 @@ class _Door:
         await self._app(scope, receive, send)
 
 
-def _answering(engine: Engine, parse: Parse) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(http: Request) -> Response:
-        request = parse(await _body(http))
-        events: asyncio.Queue[Event] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-        job = Job(request, lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
-        engine.submit(job)
-        begun = await _while_connected(http, job, events.get())
-        if not isinstance(begun, Begun):
-            raise begun
-        headers = {"x-dropped-messages": str(begun.dropped)} if begun.dropped else {}
-        reply = Reply(request, begun.loaded)
-        if request.stream:
-            return _Stream(job, _stream(reply, events), headers)
-        pieces, end = await _while_connected(http, job, _collected(events))
-        return JSONResponse(reply.whole(pieces, end), headers=headers)
-
-    return endpoint
-
-
-async def _while_connected(http: Request, job: Job, answer: Any) -> Any:
-    """What comes of `answer`, unless the client leaves before: then the job is cancelled."""
-    task = asyncio.ensure_future(answer)
-    leaving = asyncio.ensure_future(_left(http))
-    try:
-        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    except BaseException:
-        job.is_cancelled = True
-        raise
-    finally:
-        task.cancel()
-        leaving.cancel()
-
-
-async def _left(http: Request) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _collected(events: asyncio.Queue[Event]) -> tuple[list[Piece], Finished]:
-    """All pieces of an answer, and its end.
-
-    Raises:
-        RequestError: it has none.
-    """
-    pieces: list[Piece] = []
-    while True:
-        event = await events.get()
-        if isinstance(event, RequestError):
-            raise event
-        if isinstance(event, Finished):
-            return pieces, event
-        if isinstance(event, Piece):
-            pieces.append(event)
-
-
-async def _stream(reply: Reply, events: asyncio.Queue[Event]) -> AsyncIterator[str]:
-    """Server-sent events."""
-    yield reply.first()
-    while True:
-        event = await events.get()
-        if isinstance(event, Piece):
-            yield reply.piece(event)
-        elif isinstance(event, Finished):
-            yield reply.last(event)
-            return
-        elif isinstance(event, RequestError):
-            yield error_event(event)
-            return
-
-
-class _Stream(StreamingResponse):
-    """Events as they come. A client that leaves ends it, and the job with it."""
-
-    def __init__(self, job: Job, events: AsyncIterator[str], headers: dict[str, str]):
-        super().__init__(events, headers={"cache-control": "no-cache", **headers}, media_type="text/event-stream")
-        self._job = job
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._job.is_cancelled = True
-
-
-async def _body(http: Request) -> bytes:
-    """All of a request's body.
-
-    Raises:
-        RequestError: it is too large, or does not come in its time.
-    """
-    kept, size = bytearray(), 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in http.stream():
-                size += len(chunk)
-                if size > READ_ANYWAY_BYTES:
-                    break
-                if size <= MAX_BODY_BYTES:
-                    kept += chunk
-    except TimeoutError:
-        raise RequestError(f"the body did not come within {BODY_SECONDS} s; send it at once", status=408) from None
-    if size > MAX_BODY_BYTES:
-        raise RequestError(f"the body has more than {MAX_BODY_BYTES:,} bytes; ask with less", status=413)
-    return bytes(kept)
-
-
 async def _said(_: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException):
-        mend = {
-            404: "POST /v1/chat/completions asks a question, GET /v1/models says of whom",
-            405: "use another method",
-        }
-        error = RequestError(
-            f"{error.detail}: {mend.get(error.status_code, 'ask otherwise')}", status=error.status_code
-        )
-    assert isinstance(error, RequestError)
-    return _refusal(error)
+    return _refusal(error if isinstance(error, RequestError) else RequestError(str(error)))
+
+
+async def _misplaced(_: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 400
+    mend = "use another method" if status == 405 else "POST /v1/chat/completions asks, GET /v1/models says whom"
+    return _refusal(RequestError(f"{error}: {mend}", status=status))
 
 
 async def _unheard(_: Request, __: Exception) -> Response:
