@@ -41,23 +41,26 @@ def dagster_home(store: Path) -> Path:
 
 
 @contextmanager
-def opened(store: "Store", say: Callable[[str], None] = lambda line: None) -> Iterator["dg.DagsterInstance"]:
+def opened(
+    store: "Store", say: Callable[[str], None] = lambda line: None, *, goes_on: bool = False
+) -> Iterator["dg.DagsterInstance"]:
     """The instance of a store, after what dead processes have left in either was put in order.
 
     Args:
         store: the store.
         say: told what was put in order, a line each.
+        goes_on: whether the caller does itself what dead runs had been doing.
     """
     import dagster as dg
 
     home = dagster_home(store.root)
     with dg.DagsterInstance.from_config(str(home), _uncaptured(home)) as instance:
-        for line in put_in_order(store, instance):
+        for line in _put_in_order(store, instance, goes_on=goes_on):
             say(line)
         yield instance
 
 
-def put_in_order(store: "Store", instance: "dg.DagsterInstance") -> list[str]:
+def _put_in_order(store: "Store", instance: "dg.DagsterInstance", *, goes_on: bool) -> list[str]:
     """End the runs whose process has died, and sweep what such processes left half-written.
 
     Returns:
@@ -65,7 +68,7 @@ def put_in_order(store: "Store", instance: "dg.DagsterInstance") -> list[str]:
     """
     from nfl_lora_pipeline.leases import end_dead_runs, in_words
 
-    lines = [in_words(run) for run in end_dead_runs(instance)]
+    lines = [in_words(instance, run) for run in end_dead_runs(instance, goes_on=goes_on)]
     swept = [str(path.relative_to(store.root)) for path in store.sweep()]
     return lines + ([f"left half-written by a process that has ended, and mended: {', '.join(swept)}"] if swept else [])
 

@@ -19,6 +19,7 @@ import dagster as dg
 from nfl_lora_pipeline.processes import Process, exists
 
 PROCESS_TAG, RENEWED_TAG = "nfl_lora/process", "nfl_lora/renewed"
+DEAD_TAG, TO_BE_ASKED_FOR, ASKED_FOR = "nfl_lora/dead", "to be asked for again", "asked for again"
 BY_DAEMON_TAG = "dagster/grpc_info"  # a run that a code server was asked for, which can be asked to cancel it
 RENEWED_EVERY_SECONDS = 30.0
 LEASE_SECONDS = 4 * RENEWED_EVERY_SECONDS
@@ -62,10 +63,14 @@ def leased(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
         thread.join()
 
 
-def end_dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+def end_dead_runs(instance: dg.DagsterInstance, *, goes_on: bool = False) -> list[dg.DagsterRun]:
     """Mark the runs as failed whose process has ended without a word, and free what they hold.
 
     A run that was being cancelled is marked as cancelled.
+
+    Args:
+        instance: where the runs are kept.
+        goes_on: whether the caller does itself what they had been doing. Otherwise they are noted down for `dead_and_wanted`.
 
     Returns:
         These runs.
@@ -80,13 +85,30 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
             instance.report_run_canceled(run, "Cancelled; its process has ended.")
         else:
             instance.report_run_failed(run, f"{_process_of(run)} has ended without a word: killed, or a loss of power.")
+            if not goes_on:
+                instance.add_run_tags(run.run_id, {DEAD_TAG: TO_BE_ASKED_FOR})
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
     return dead
 
 
-def in_words(run: dg.DagsterRun) -> str:
+def dead_and_wanted(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """The dead runs whose work nobody has taken up yet; from now on it is taken up."""
+    runs = instance.get_runs(dg.RunsFilter(tags={DEAD_TAG: TO_BE_ASKED_FOR}))
+    for run in runs:
+        instance.add_run_tags(run.run_id, {DEAD_TAG: ASKED_FOR})
+    return list(runs)
+
+
+def assets_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[dg.AssetKey]:
+    """What a run was to materialise, sorted; by its log, since runs of the command line bear no selection."""
+    planned = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
+    keys = {record.dagster_event.asset_key for record in planned if record.dagster_event}
+    return sorted(key for key in keys if key)
+
+
+def in_words(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     """A dead run, for people."""
-    assets = ", ".join(sorted(key.to_user_string() for key in run.asset_selection or ())) or run.job_name
+    assets = ", ".join(key.to_user_string() for key in assets_of(instance, run)) or run.job_name
     return (
         f"run {run.run_id[:8]} ({assets}) had been left behind by {_process_of(run)}, which has ended: marked as failed"
     )

@@ -28,7 +28,7 @@ class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["StoreResource"]:
         """Every run that works on a store says which process executes it (`leases`)."""
-        with leased(context.instance, context.run_id) if context.run_id and context.instance else nullcontext():
+        with leased(context.instance, context.run.run_id) if context.run and context.instance else nullcontext():
             yield self
 
 

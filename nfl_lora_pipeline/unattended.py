@@ -20,7 +20,7 @@ from nfl_lora_pipeline.assets.versions import SETTINGS
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.interrupts import Arrivals, noted
 from nfl_lora_pipeline.job import QUIET, Order, alone, is_stale, update
-from nfl_lora_pipeline.leases import end_dead_runs, in_words, lease_tags
+from nfl_lora_pipeline.leases import assets_of, dead_and_wanted, end_dead_runs, in_words, lease_tags
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.weeks.watch import Look, Memory, Sighting, held_hashes, look, season_to_watch
 from nfl_lora_pipeline.weeks.week import NflWeek
@@ -208,13 +208,14 @@ def dead_runs(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.S
     dead = end_dead_runs(context.instance)
     store.open().sweep()
     origin = context.code_location_origin
-    automated = automation_runs(context.instance, origin.location_name if origin else None)
-    requests = [_again(run) for run in dead if automated and run.asset_selection and _attempt(run) < MOST_ATTEMPTS]
+    wanted: list[dg.DagsterRun] = []
+    if automation_runs(context.instance, origin.location_name if origin else None):
+        wanted = dead_and_wanted(context.instance)
+    requests = [_again(context.instance, run) for run in wanted if _attempt(run) < MOST_ATTEMPTS]
+    said = "; ".join(in_words(context.instance, run) for run in dead) or "every run has a living process"
     return dg.SensorResult(
-        run_requests=requests,
-        skip_reason=None
-        if requests
-        else dg.SkipReason("; ".join(map(in_words, dead)) or "every run has a living process"),
+        run_requests=[request for request in requests if request.asset_selection],
+        skip_reason=None if requests else dg.SkipReason(said),
     )
 
 
@@ -304,11 +305,11 @@ def _attempt(run: dg.DagsterRun) -> int:
     return int(run.tags.get(ATTEMPT_TAG, "1"))
 
 
-def _again(run: dg.DagsterRun) -> dg.RunRequest:
+def _again(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.RunRequest:
     """The same assets of the same week once more; what was finished is there already, and a training goes on."""
     return dg.RunRequest(
         run_key=f"after-{run.run_id}",
-        asset_selection=sorted(run.asset_selection or ()),
+        asset_selection=assets_of(instance, run),
         partition_key=run.tags.get("dagster/partition"),
         tags={ATTEMPT_TAG: str(_attempt(run) + 1)},
     )

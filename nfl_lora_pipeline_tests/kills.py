@@ -1,108 +1,262 @@
-"""A training that is killed again and again, against one that is left alone: the same adapter, byte for byte?
+"""`nfl-lora run` is ended in the middle and started again: does the same command come to the same adapter, byte for byte?
 
-python -m nfl_lora_pipeline_tests.kills --kills 25
+python -m nfl_lora_pipeline_tests.kills --kills 25 --write
 """
 
 import hashlib
+import itertools
+import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import dagster as dg
+import yaml
 
-PEOPLE = 12
-STEPS = 96
-WORKER = "from nfl_lora_pipeline_tests.kills import train; train({folder!r})"
+from nfl_lora_pipeline.files import REPLACED, UNFINISHED, replace_file
+from nfl_lora_pipeline.leases import UNFINISHED as UNFINISHED_RUNS
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline_tests import upstream
+
+STEPS = ("raw_wr_json", "players", "qa_pairs", "dataset_splits", "adapter", "evaluation_report", "promoted_adapter")
+SIGNALS = (signal.SIGKILL, signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+LONGEST_SECONDS = 600.0  # of a run; more is a hang
+DOCUMENT = Path(__file__).parent.parent / "docs" / "kills.md"
 
 
-def train(folder: str) -> None:
-    """Train an adapter on invented people, into a folder that keeps a checkpoint while training goes on."""
-    from nfl_lora_pipeline.lessons.lessons import Lesson
-    from nfl_lora_pipeline.lessons.strangers import FreshRefusals, strangers
-    from nfl_lora_pipeline.lessons.wording import load_templates
-    from nfl_lora_pipeline.models import base_model
-    from nfl_lora_pipeline.tuning.recipe import load_recipe
-    from nfl_lora_pipeline.tuning.training import train_adapter
+@dataclass
+class Scene:
+    """A folder with a raw week and a recipe, on which the same command is run in one store after another.
 
-    templates, names = load_templates(), strangers("train", seed=5)
-    people = [next(names) for _ in range(PEOPLE)]
-    lessons = [
-        Lesson(
-            templates.question(text, name, "receiving_yards", 1, 2025),
-            templates.recorded(name, "receiving_yards", 1, 2025, 7 * place % 130),
-            fact=name,
-            teaches=True,
-        )
-        for place, name in enumerate(people)
-        for text in templates.phrasings("train").values()
+    Attributes:
+        folder: where all of it lies.
+        seconds: by step, how long a run that was left alone took from the end of the step before to the step's own.
+    """
+
+    folder: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def make(cls, folder: Path) -> "Scene":
+        """Eleven people, and a recipe with dropout, so that what MLX draws has to go on where it was as well."""
+        upstream.write_week(folder / "raw", upstream.week_bytes(upstream.tiny_week()))
+        changes = {"batch_rows": 16, "max_epochs": 30, "dropout": 0.05, "max_invented": 0.9, "max_over_refused": 0.2}
+        recipe = load_recipe("embedded").model_dump() | changes | {"min_retained": 0.2, "min_refused": 0.3}
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+        return cls(folder)
+
+    def command(self, store: Path) -> list[str]:
+        """The whole job on that week."""
+        options = {"--source": "folder", "--data-dir": self.folder / "raw", "--recipe": self.folder / "recipe.yaml"}
+        words = [str(word) for pair in (options | {"--store": store}).items() for word in pair]
+        return [sys.executable, "-m", "nfl_lora_pipeline.cli", "run", *words]
+
+
+@dataclass
+class Run:
+    """One process of the command, and when each step said its last word."""
+
+    process: "subprocess.Popen[str]"
+    began: float
+    said: list[str] = field(default_factory=list)
+    seen: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, scene: Scene, store: Path, *, under: Sequence[str] = ()) -> "Run":
+        """Start the command; `under` is put before its words."""
+        words = [*under, *scene.command(store)]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        run = cls(process, time.monotonic())
+        threading.Thread(target=run._listen, daemon=True).start()
+        return run
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said.append(line.rstrip())
+            if (step := line.partition(":")[0]) in STEPS:
+                self.seen[step] = time.monotonic()
+
+    def has_said(self, text: str, *, seconds: float = 120.0) -> bool:
+        """Whether a line with that text comes within so many seconds, and before the process ends."""
+        give_up = time.monotonic() + seconds
+        while time.monotonic() < give_up:
+            if any(text in line for line in self.said):
+                return True
+            if self.process.poll() is not None:
+                time.sleep(0.2)
+                return any(text in line for line in self.said)
+            time.sleep(0.02)
+        return False
+
+    def end(self, seconds: float = LONGEST_SECONDS) -> int:
+        """Wait for its end; its exit code."""
+        code = self.process.wait(seconds)
+        time.sleep(0.1)  # for what was still to be read
+        return code
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One case, and what came of it.
+
+    Attributes:
+        step: in which the signal came.
+        signum: which one.
+        code: the exit code of the process that was ended.
+        seconds: from the signal to its end.
+        problems: what was not as it should be, in words.
+    """
+
+    step: str
+    signum: int
+    code: int
+    seconds: float
+    problems: tuple[str, ...]
+
+
+def left_alone(scene: Scene) -> str:
+    """Run the command undisturbed, and note how long each step takes; the hash of its adapter."""
+    store = scene.folder / "alone"
+    run = Run.start(scene, store)
+    assert run.end() == 0, run.said
+    last = run.began
+    for step in STEPS:
+        scene.seconds[step] = run.seen[step] - last
+        last = run.seen[step]
+    return adapter_hash(store)
+
+
+def disturbed(
+    scene: Scene, store: Path, step: str, signum: int, wanted: str, *, rng: random.Random, most_seconds: float = 3.0
+) -> Kill | None:
+    """End the command in a step and start it again.
+
+    Args:
+        scene: what the command is run on.
+        store: a folder that is not there yet.
+        step: of `STEPS`.
+        signum: the signal.
+        wanted: the hash of the adapter of a run that was left alone.
+        rng: says when in the step.
+        most_seconds: from a signal that can be heard to the end.
+
+    Returns:
+        What came of it; None where the command had come to its end before the signal.
+    """
+    run, before = Run.start(scene, store), STEPS[STEPS.index(step) - 1] if step != STEPS[0] else ""
+    if before:
+        run.has_said(f"{before}:")
+    time.sleep(scene.seconds[step] * rng.uniform(0.1 if before else 0.5, 0.9))
+    if run.process.poll() is not None:
+        return None
+    sent = time.monotonic()
+    run.process.send_signal(signum)
+    code = run.end(60)
+    seconds = time.monotonic() - sent
+    problems = _problems_of_the_end(run, signum, code, seconds, most_seconds)
+    again = Run.start(scene, store)
+    if (second := again.end()) != 0:
+        problems.append(f"the same command ended with {second}: {again.said[-3:]}")
+    problems += problems_of_the_store(store, wanted)
+    return Kill(step, signum, code, seconds, tuple(problems))
+
+
+def problems_of_the_store(store: Path, wanted: str) -> list[str]:
+    """What is not as after a run that was left alone: the adapter, something half-written, a run that never ended."""
+    problems = []
+    if (found := adapter_hash(store)) != wanted:
+        problems.append(f"another adapter: {found[:12]}")
+    if leftovers := [path for end in (UNFINISHED, REPLACED, ".unfinished") for path in store.rglob(f".*{end}")]:
+        problems.append(f"left behind: {', '.join(path.name for path in leftovers)}")
+    with dg.DagsterInstance.from_config(str((store / "dagster").resolve())) as instance:
+        if open_runs := instance.get_runs(dg.RunsFilter(statuses=UNFINISHED_RUNS)):
+            problems.append(f"{len(open_runs)} runs that never ended")
+    return problems
+
+
+def adapter_hash(store: Path) -> str:
+    """Of the promoted weights, byte for byte."""
+    held = Store(store)
+    file = held.adapter(held.promoted() or "none") / "adapters.safetensors"
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "no adapter"
+
+
+def _problems_of_the_end(run: Run, signum: int, code: int, seconds: float, most_seconds: float) -> list[str]:
+    problems = [f"a traceback: {line}" for line in run.said if "Traceback" in line or "Exception ignored" in line]
+    if signum == signal.SIGKILL:
+        return problems
+    if code not in (128 + signum, 0):
+        problems.append(f"exit code {code}")
+    if seconds > most_seconds:
+        problems.append(f"{seconds:.1f} s to its end")
+    return problems
+
+
+def as_markdown(kills: list[Kill], wanted: str, command: str) -> str:
+    """The document."""
+    rows = [
+        f"| {number} | {kill.step} | {signal.Signals(kill.signum).name} | {kill.code} | {kill.seconds:.2f} | "
+        f"{'; '.join(kill.problems) or 'same adapter'} |"
+        for number, kill in enumerate(kills, 1)
     ]
-    source = FreshRefusals(
-        {name: frozenset({(2025, 1)}) for name in people}, people, ["receiving_yards"], templates, 0.1
+    good = sum(not kill.problems for kill in kills)
+    return "\n".join(
+        [
+            "# `nfl-lora run`, ended in the middle and started again",
+            "",
+            f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores. Each row is a store of its own: the whole",
+            "command is started, a signal comes in the step that is named, and the same command is started again. Good is: the",
+            f"adapter of a run that was left alone (SHA-256 {wanted[:16]}…), no traceback, nothing half-written, no run that",
+            "Dagster believes to be going on; and of a signal that can be heard an exit code of 128 and its number within 3 s.",
+            "",
+            f"**{good} of {len(kills)} good.** Slowest end after a signal: {max(kill.seconds for kill in kills):.2f} s.",
+            "",
+            "| | step | signal | exit code | seconds to the end | after the second start |",
+            "|---|---|---|---|---|---|",
+            *rows,
+            "",
+            "A share of it runs in the tests (`test_kills.py`), with Ctrl-C in a pseudo-terminal, two commands at once, and a",
+            "run that was killed under a UI that watches (`test_live.py`).",
+            "",
+        ]
     )
-    # dropout, so that what MLX draws counts too; certain_above, so that it takes the whole budget
-    values = {"batch_rows": 8, "max_steps": STEPS, "dropout": 0.05, "certain_above": 0.999}
-    model, tokenizer = base_model.load(base_model.resolve("embedded"))
-    train_adapter(
-        model,
-        tokenizer,
-        lessons,
-        load_recipe("embedded").model_copy(update=values),
-        Path(folder),
-        refusals=source.draw(seed=3),
-        checkpoint=Path(folder) / "checkpoint.safetensors",
-        report=lambda line, share: print(line, flush=True),
-    )
-
-
-def adapter_hash(folder: Path) -> str:
-    """Of the weights, byte for byte."""
-    return hashlib.sha256((folder / "adapters.safetensors").read_bytes()).hexdigest()
-
-
-def run(folder: Path, *, kill_after: float | None = None) -> bool:
-    """Train in a process of its own; whether it came to its end before it was killed, so many seconds after it began."""
-    folder.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(
-        [sys.executable, "-c", WORKER.format(folder=str(folder))], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    first = process.stdout.readline()  # when training has begun: what comes before has nothing to lose
-    if kill_after is not None and first:
-        time.sleep(kill_after)
-        process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode in (0, -signal.SIGKILL), process.returncode
-    return process.returncode == 0
-
-
-def disturbed(folder: Path, *, kills: int, longest: float, seed: int) -> int:
-    """Train and kill until training comes to its end; how often it was killed. After `kills` it is left alone."""
-    rng, killed = random.Random(seed), 0
-    while not run(folder, kill_after=rng.uniform(0, longest) if killed < kills else None):
-        killed += 1
-    return killed
 
 
 @click.command()
-@click.option("--kills", default=25, help="At least so many, over as many trainings as that takes.")
-@click.option("--longest", default=4.0, help="Seconds of training before a kill, at most.")
-def main(kills: int, longest: float) -> None:
-    """Print how often a training was killed, and whether its adapter is that of a training left alone."""
+@click.option("--kills", "count", default=25, show_default=True, help="So many, over all steps and signals in turn.")
+@click.option("--write", is_flag=True, help="Write docs/kills.md.")
+def main(count: int, write: bool) -> None:
+    """Print what came of each kill; exit code 1 where one was not survived."""
+    kills: list[Kill] = []
     with tempfile.TemporaryDirectory() as temporary:
-        alone = Path(temporary) / "alone"
-        run(alone)
-        done = trainings = same = 0
-        while done < kills:
-            folder = Path(temporary) / f"killed-{trainings}"
-            done += disturbed(folder, kills=kills - done, longest=longest, seed=trainings)
-            trainings += 1
-            same += adapter_hash(folder) == adapter_hash(alone)
-            click.echo(f"{done} kills, {trainings} trainings, {same} of them with the adapter of the one left alone")
-    if same < trainings:
+        scene = Scene.make(Path(temporary))
+        wanted = left_alone(scene)
+        cases = zip(itertools.cycle(STEPS), itertools.cycle(SIGNALS), strict=False)
+        for number, (step, signum) in enumerate(cases):
+            if len(kills) == count:
+                break
+            kill = disturbed(scene, scene.folder / str(number), step, signum, wanted, rng=random.Random(number))
+            if kill:
+                kills.append(kill)
+                said = "; ".join(kill.problems) or "same adapter"
+                click.echo(
+                    f"{len(kills)} {step} {signal.Signals(signum).name} {kill.code} {kill.seconds:.2f} s: {said}"
+                )
+    if write:
+        command = f"python -m nfl_lora_pipeline_tests.kills --kills {count} --write"
+        replace_file(DOCUMENT, as_markdown(kills, wanted, command).encode())
+    if any(kill.problems for kill in kills):
         raise SystemExit(1)
 
 

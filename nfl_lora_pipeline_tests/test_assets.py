@@ -497,11 +497,10 @@ def test_the_definitions_hold_these_assets_with_these_edges_groups_and_partition
     }
 
 
-def test_every_asset_has_a_code_version_and_the_trainers_share_the_accelerator():
+def test_every_asset_has_a_code_version_and_none_is_in_a_pool_whose_slots_outlive_their_process():
     graph = defs.resolve_asset_graph()
     assert [node.key for node in graph.asset_nodes if node.code_version is None] == []
-    pools = {node.key.to_user_string(): node.pools for node in graph.asset_nodes if node.pools}
-    assert pools == {"adapter": {"accelerator"}, "evaluation_report": {"accelerator"}}
+    assert [node.key for node in graph.asset_nodes if node.pools] == []
 
 
 def test_loading_the_definitions_imports_no_library_of_models_or_plots():

@@ -1,12 +1,9 @@
 """A training that is broken off goes on as if it had not been."""
 
-import json
-
 import mlx.core as mx
 import pytest
 
 from nfl_lora_pipeline.tuning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from nfl_lora_pipeline_tests import kills
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
@@ -28,16 +25,3 @@ def test_what_is_no_checkpoint_is_as_none(tmp_path, content):
     file.write_bytes(content)
     assert load_checkpoint(file) is None
     assert load_checkpoint(tmp_path / "nowhere.safetensors") is None
-
-
-def test_a_training_killed_twice_ends_in_the_adapter_of_one_left_alone(tmp_path):
-    alone, killed = tmp_path / "alone", tmp_path / "killed"
-    assert kills.run(alone)
-    assert kills.disturbed(killed, kills=2, longest=4.0, seed=1) == 2
-    assert kills.adapter_hash(killed) == kills.adapter_hash(alone)
-    logs = [json.loads((folder / "training.json").read_text()) for folder in (alone, killed)]
-    assert logs[0]["iterations"] == logs[1]["iterations"] > kills.STEPS
-    assert logs[0]["resumed"] == []
-    assert logs[1]["resumed"], "it went on from a checkpoint"
-    certificates = [(folder / "certificate.json").read_text() for folder in (alone, killed)]
-    assert certificates[0] == certificates[1]

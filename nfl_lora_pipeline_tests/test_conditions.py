@@ -125,7 +125,6 @@ def daemon(tmp_path, monkeypatch):
         monkeypatch.setattr("nfl_lora_pipeline.exam.examination.report_on_latest", evaluate)
         monkeypatch.setattr(report, "_passed", lambda held, recipe: held.latest())
         monkeypatch.setattr(report, "_page", lambda folder: "")
-        monkeypatch.setattr(model.adapter.op, "_retry_policy", None)  # retries wait; see the test of the failure
         yield made
 
 

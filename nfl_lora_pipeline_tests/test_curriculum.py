@@ -266,6 +266,23 @@ def test_of_a_training_that_did_not_get_there_the_best_is_kept(student):
     assert made.best[1] is made.average.weights
 
 
+def test_a_checkpoint_is_written_by_the_clock_too_and_a_step_is_prepared_again_from_it(student, monkeypatch):
+    made, kept = curriculum(student), []
+    made.keep = kept.append
+    batches = made.batches(LESSONS, 8)
+    monkeypatch.setattr("nfl_lora_pipeline.tuning.curriculum.CHECKPOINT_SECONDS", 1e9)
+    next(batches)
+    next(batches)
+    assert kept == [], "the last one, or the beginning, is not old yet"
+    monkeypatch.setattr("nfl_lora_pipeline.tuning.curriculum.CHECKPOINT_SECONDS", 0.0)
+    next(batches)
+    (checkpoint,) = kept
+    assert (checkpoint.state["step"], checkpoint.state["prepared"]) == (2, False)
+    again = curriculum(student)
+    again.restore(checkpoint)
+    assert (again.first_step, again.resumes) == (2, False)
+
+
 def test_the_last_facts_that_are_not_certain_are_shown_twice_in_a_pass(student, monkeypatch):
     made = curriculum(student)
     made.knowledge.lowest[:] = 0.8  # doubtful, all of it

@@ -1,5 +1,6 @@
 """A season on a live daemon and webserver: `nfl-lora ui --watch` on a folder, driven through files and GraphQL."""
 
+import itertools
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import requests
 import yaml
 
 from nfl_lora_pipeline.files import locked
+from nfl_lora_pipeline.leases import DEAD_TAG
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.source import week_file
@@ -30,12 +32,13 @@ RUNS = (
 SWITCHES = """{ repositoriesOrError { ... on RepositoryConnection { nodes {
     sensors { name sensorState { status } } schedules { name scheduleState { status } } } } } }"""
 FAILED = (
-    """{ runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { runId assetSelection { path } } } } }"""
+    """{ runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { runId tags { key value } } } } }"""
 )
 RUNNING = (
     """{ runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { results { runId assetSelection { path } } } } }"""
 )
 CANCELED = """{ runsOrError(filter: {statuses: [CANCELED]}) { ... on Runs { results { runId } } } }"""
+IGNORING = """trap '' INT TERM HUP; exec "$@\""""  # as `nohup` and a script's `&` have it, and what children inherit
 PATIENCE = 420.0  # seconds; a slow machine trains for a minute
 
 
@@ -52,13 +55,7 @@ class Live:
         return Store(self.folder / "data")
 
     def publish(self, week: NflWeek, *, yards: str) -> None:
-        """Put a week's file there at once, as a download that is moved into place."""
-        first, *others = upstream.tiny_week()
-        file = week_file(self.folder / "raw", week)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".part")
-        unfinished.write_bytes(upstream.week_bytes([first | {"ReceivingYDS": yards}, *others]))
-        unfinished.replace(file)
+        _publish(self.folder, week, yards=yards)
 
     def ask(self, query: str) -> dict[str, Any]:
         answer = requests.post(f"http://127.0.0.1:{self.port}/graphql", json={"query": query}, timeout=60).json()
@@ -107,10 +104,13 @@ def live(tmp_path_factory) -> Iterator[Live]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     where = ["--source", "folder", "--data-dir", str(folder / "raw"), "--store", str(folder / "data")]
+    where += ["--recipe", str(recipe)]
+    _publish(folder, W1, yards="84")
+    _kill_in_training([sys.executable, "-m", "nfl_lora_pipeline.cli", "run", *where])
     command = [sys.executable, "-m", "nfl_lora_pipeline.cli", "ui", "--watch", "--port", str(port), *where]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, "--recipe", str(recipe)],
+            ["sh", "-c", IGNORING, "sh", *command],
             env=os.environ | {"NFL_LORA_WATCH_SECONDS": "5"},
             stdout=log,
             stderr=log,
@@ -125,6 +125,25 @@ def live(tmp_path_factory) -> Iterator[Live]:
             if not _has_ended(process):
                 os.killpg(process.pid, signal.SIGKILL)
                 pytest.fail("nfl-lora ui was ended, and something that it started goes on")
+
+
+def _publish(folder: Path, week: NflWeek, *, yards: str) -> None:
+    """Put a week's file there at once, as a download that is moved into place."""
+    first, *others = upstream.tiny_week()
+    file = week_file(folder / "raw", week)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".part")
+    unfinished.write_bytes(upstream.week_bytes([first | {"ReceivingYDS": yards}, *others]))
+    unfinished.replace(file)
+
+
+def _kill_in_training(command: list[str]) -> None:
+    """Run the command line, and kill it behind its first checkpoint, so that nothing can be tidied up."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines = (line for line in process.stderr if line.startswith("adapter: iteration"))
+        assert len(list(itertools.islice(lines, 2))) == 2, "it did not come to a second check"
+        process.kill()
 
 
 def _has_ended(process: "subprocess.Popen[bytes]") -> bool:
@@ -150,10 +169,13 @@ def test_a_week_dropped_into_a_watched_folder_ends_in_a_promoted_adapter_and_onl
     (repository,) = live.ask(SWITCHES)["repositoriesOrError"]["nodes"]
     states = [sensor["sensorState"]["status"] for sensor in repository["sensors"]]
     states += [schedule["scheduleState"]["status"] for schedule in repository["schedules"]]
-    assert states == ["RUNNING"] * 3
+    assert states == ["RUNNING"] * 4
 
-    live.publish(W1, yards="84")
-    first = live.wait(lambda: live.promoted_weeks() == [str(W1)], what="an adapter of week 1")
+    first = live.wait(
+        lambda: live.promoted_weeks() == [str(W1)], what="an adapter of week 1, whose training was killed"
+    )
+    log = json.loads((live.store.adapter(str(live.store.promoted())) / "training.json").read_text())
+    assert log["resumed"], "it went on from the checkpoint of the killed run"
 
     live.publish(W2, yards="31")
     second = live.wait(lambda: live.promoted_weeks() == [str(W1), str(W2)], what="an adapter of weeks 1 and 2")
@@ -162,16 +184,20 @@ def test_a_week_dropped_into_a_watched_folder_ends_in_a_promoted_adapter_and_onl
     assert set(report["recall_by_week"]) == {str(W1), str(W2)}
     assert min(report["recall_by_week"].values()) >= 0.99
     assert live.store.provenance(promoted)["parent"], "week 2 went on from the adapter of week 1"
-    assert live.ask(FAILED)["runsOrError"]["results"] == []
+    (failed,) = live.ask(FAILED)["runsOrError"]["results"]
+    assert DEAD_TAG in {tag["key"] for tag in failed["tags"]}, "the killed one alone"
 
     before = live.ran()
-    assert before.count(f"qa_pairs {W1}") == 1, "week 2 made nothing of week 1 anew"
+    assert f"qa_pairs {W1}" not in before, "week 2 made nothing of week 1 anew, which the command line had made"
     live.materialise("raw_wr_json", W1)
     live.wait(lambda: live.ran() == sorted([*before, f"raw_wr_json {W1}"]), what="the same file again")
     time.sleep(25)  # two ticks of the conditions
     assert live.ran() == sorted([*before, f"raw_wr_json {W1}"])
     with capsys.disabled():
-        print(f" [file to promoted adapter: week 1 {first:.0f} s, week 2 {second:.0f} s]", end="")
+        print(
+            f" [from the start to the adapter of week 1 {first:.0f} s, from file to that of week 2 {second:.0f} s]",
+            end="",
+        )
 
 
 def test_a_training_cancelled_in_the_ui_leaves_no_process_and_no_lock_and_is_gone_on_with(live):
@@ -189,8 +215,8 @@ def test_a_training_cancelled_in_the_ui_leaves_no_process_and_no_lock_and_is_gon
     live.wait(lambda: run in str(live.ask(CANCELED)), what="the end of the cancelled run")
     live.wait(lambda: run not in command_lines(), what="the end of its process")
     (checkpoint,) = checkpoints()
-    assert sorted(file.name for file in checkpoint.parent.iterdir()) == ["checkpoint.safetensors", "lock"]
-    with locked(checkpoint.parent / "lock", wait=False) as free:
+    assert [file.name for file in checkpoint.parent.iterdir()] == ["checkpoint.safetensors"]
+    with locked(live.store.lock("accelerator"), wait=False) as free:
         assert free
     assert live.store.adapters() == known
 

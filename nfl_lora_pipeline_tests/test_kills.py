@@ -1,0 +1,208 @@
+"""The command is ended in the middle, by a kill, a signal, a key: a share of `kills`, and what it leaves out."""
+
+import json
+import os
+import pty
+import random
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nfl_lora_pipeline.files import locked
+from nfl_lora_pipeline.processes import Process
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline_tests import kills
+from nfl_lora_pipeline_tests.kills import Run, Scene
+
+SHORTLY = 10.0  # seconds, however busy the machine is; the campaign, on a quiet one, allows 3
+CLEARED = "\x1b[?25h"  # the cursor is shown again: what comes after it is what the command says at its end
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Scene:
+    return Scene.make(tmp_path_factory.mktemp("kills"))
+
+
+@pytest.fixture(scope="module")
+def wanted(scene) -> str:
+    """The hash of the adapter of a run that was left alone, whose store is `scene.folder / "alone"`."""
+    return kills.left_alone(scene)
+
+
+@pytest.mark.parametrize(
+    ("step", "signum"),
+    [("adapter", signal.SIGKILL), ("evaluation_report", signal.SIGHUP), ("adapter", signal.SIGTERM)],
+)
+def test_a_run_that_is_ended_is_gone_on_with_by_the_same_command(scene, wanted, step, signum):
+    kill = kills.disturbed(
+        scene,
+        scene.folder / f"{step}-{signum}",
+        step,
+        signum,
+        wanted,
+        rng=random.Random(3 * signum),
+        most_seconds=SHORTLY,
+    )
+    assert kill is not None, "the run was over before the signal"
+    assert kill.problems == ()
+
+
+def test_a_training_goes_on_from_the_step_at_which_it_was_asked_to_end(scene, wanted):
+    store = scene.folder / "asked"
+    run = Run.start(scene, store)
+    assert run.has_said("adapter: iteration")
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end(30) == 143
+    assert run.said[-1].startswith("Interrupted: adapter is kept at iteration ")
+    kept = int(run.said[-1].split("iteration ")[1].split(";")[0])
+    again = Run.start(scene, store)
+    assert again.end() == 0
+    held = Store(store)
+    log = json.loads((held.adapter(held.latest()) / "training.json").read_text())
+    assert log["resumed"] == [kept]
+    assert kills.problems_of_the_store(store, wanted) == []
+
+
+def test_two_runs_at_once_take_turns_and_the_second_says_whom_it_waits_for(scene, wanted):
+    store = scene.folder / "two"
+    first = Run.start(scene, store)
+    assert first.has_said("raw_wr_json:")
+    second = Run.start(scene, store)
+    assert second.has_said(f"waiting for nfl-lora run: process {first.process.pid} on ")
+    assert first.end() == 0
+    assert second.end() == 0
+    assert any("is there already" in line for line in second.said), second.said
+    assert kills.problems_of_the_store(store, wanted) == []
+
+
+@pytest.mark.parametrize(("lock", "signum"), [("season", signal.SIGINT), ("accelerator", signal.SIGTERM)])
+def test_a_run_that_waits_ends_when_it_is_told_to(scene, tmp_path, lock, signum):
+    with locked(Store(tmp_path).lock(lock), purpose="somebody's update"):
+        run = Run.start(scene, tmp_path)
+        assert run.has_said(f"waiting for somebody's update: process {os.getpid()} on ")
+        sent = time.monotonic()
+        run.process.send_signal(signum)
+        assert run.end(30) == 128 + signum
+        assert time.monotonic() - sent < SHORTLY
+
+
+def test_a_run_started_where_interrupts_are_ignored_ends_by_them_all_the_same(scene, tmp_path):
+    run = Run.start(scene, tmp_path, under=["sh", "-c", """trap '' HUP INT TERM; exec "$@\"""", "sh"])
+    assert run.has_said("players:")
+    run.process.send_signal(signal.SIGHUP)  # as `nohup` has it
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end(30) == 143
+
+
+def test_what_a_killed_process_held_is_free_and_its_leftovers_are_swept(tmp_path):
+    held = Store(tmp_path)
+    code = (
+        "import sys, time; from pathlib import Path; from nfl_lora_pipeline.files import locked, replacing_folder\n"
+        "with locked(Path(sys.argv[1])), replacing_folder(Path(sys.argv[2])) as folder:\n"
+        "    (folder / 'adapters.safetensors').write_bytes(b'weights')\n"
+        "    print('holds', flush=True); time.sleep(60)"
+    )
+    words = [sys.executable, "-c", code, str(held.lock("accelerator")), str(held.adapter("0123"))]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "holds\n"
+        (unfinished,) = (tmp_path / "adapters").iterdir()
+        time.sleep(2.1)
+        assert held.sweep() == [], "what a living process writes is left alone"
+        with locked(held.lock("accelerator"), wait=False) as free:
+            assert not free
+        process.kill()
+    with locked(held.lock("accelerator"), wait=False) as free:
+        assert free
+    assert held.sweep() == [unfinished]
+    assert list((tmp_path / "adapters").iterdir()) == []
+
+
+def test_a_folder_whose_successor_never_came_is_put_back(tmp_path):
+    held = Store(tmp_path)
+    moved = held.report("0123").with_name(".0123.aabbcc.old")
+    moved.mkdir(parents=True)
+    (moved / "alternatives.json").write_text("{}")
+    os.utime(moved, (0, 0))
+    assert held.sweep() == [held.report("0123")]
+    assert (held.report("0123") / "alternatives.json").read_text() == "{}"
+
+
+def test_a_process_is_told_from_another_that_was_given_its_number():
+    me = Process.this()
+    assert me.is_alive
+    assert Process.from_json(json.loads(json.dumps(me.to_json()))) == me
+    assert not Process(me.host, me.pid, "another start").is_alive
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    assert not Process(me.host, child.pid, "any").is_alive
+
+
+@pytest.mark.parametrize("after", ["base_model", "adapter"])
+def test_control_c_in_a_terminal_gives_the_prompt_back_and_says_one_line(scene, tmp_path, after):
+    pid, terminal = pty.fork()
+    if pid == 0:
+        words = scene.command(tmp_path)
+        os.execve(words[0], words, os.environ | {"COLUMNS": "120"})
+    screen, sent, said_before = "", None, 0
+    while True:
+        if select.select([terminal], [], [], 60)[0]:
+            try:
+                read = os.read(terminal, 65536).decode(errors="replace")
+            except OSError:  # the terminal is closed when the process has ended
+                break
+            screen += read
+        if sent is None and after in screen:
+            os.write(terminal, b"\x03")
+            sent, said_before = time.monotonic(), len(screen)
+    assert sent is not None, screen[-500:]
+    _, status = os.waitpid(pid, 0)
+    assert time.monotonic() - sent < SHORTLY
+    assert os.waitstatus_to_exitcode(status) == 130
+    said = screen[said_before:]
+    assert "Traceback" not in said
+    last = said.rsplit(CLEARED, 1)[-1].strip().splitlines()
+    assert len(last) <= 3, last
+    assert last[-1].startswith("Interrupted: "), last
+
+
+def test_no_function_of_the_product_is_left_with_a_retry_policy():
+    """A retry policy of Dagster's takes an interrupt for a failure: what may pass is tried again where it is known to."""
+    from nfl_lora_pipeline.definitions import defs
+
+    repository = defs.get_repository_def()
+    with_policy = [
+        node.name
+        for job in repository.get_all_jobs()
+        for node in job.nodes
+        if node.retry_policy or getattr(node.definition, "retry_policy", None)
+    ]
+    assert with_policy == []
+
+
+def test_the_storage_of_a_run_left_behind_by_another_machine_waits_for_its_lease(tmp_path):
+    import dagster as dg
+
+    from nfl_lora_pipeline.leases import LEASE_SECONDS, PROCESS_TAG, RENEWED_TAG, end_dead_runs
+
+    @dg.job
+    def nothing() -> None: ...
+
+    elsewhere = json.dumps(Process("another machine", 1, "then").to_json())
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        runs = {
+            age: instance.create_run_for_job(
+                nothing,
+                status=dg.DagsterRunStatus.STARTED,
+                tags={PROCESS_TAG: elsewhere, RENEWED_TAG: f"{time.time() - age:.0f}"},
+            )
+            for age in (LEASE_SECONDS / 2, LEASE_SECONDS * 2)
+        }
+        fresh, old = runs.values()
+        assert [run.run_id for run in end_dead_runs(instance)] == [old.run_id]
+        assert instance.get_run_by_id(fresh.run_id).status == dg.DagsterRunStatus.STARTED
+        assert instance.get_run_by_id(old.run_id).status == dg.DagsterRunStatus.FAILURE
