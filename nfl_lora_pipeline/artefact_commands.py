@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from nfl_lora_pipeline.options import adapter_option, store_option
+from nfl_lora_pipeline.settings import variable
 
 
 @click.command()
@@ -32,23 +33,32 @@ def export(folder: Path, fused: bool, prefix: str, store: Path) -> None:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets the whole network ask.")
+@click.option("--allow-host", "hosts", multiple=True, help="A name under which clients know this machine; repeatable.")
+@click.option("--allow-origin", "origins", multiple=True, help="A site whose pages may ask: https://host; repeatable.")
+@click.option("--api-key", "key", default="", envvar=variable("api_key"), show_envvar=True, help="Ask clients for it.")
 @adapter_option
 @store_option
-def serve(port: int, host: str, prefix: str, store: Path) -> None:
+def serve(port: int, host: str, prefix: str, store: Path, **allowed: Any) -> None:
     """Answer with the promoted adapter over an OpenAI-compatible interface, until Ctrl-C.
 
-    For yourself or people you trust: mlx-lm's server asks nobody who they are.
+    What is promoted later answers from then on; an adapter that is named with --adapter stays. Pages of other sites and
+    names that lead here from elsewhere are refused. Without a key every program on this machine may ask.
     """
     from nfl_lora_pipeline.adapters.promotion import in_use
-    from nfl_lora_pipeline.adapters.serve import serve as answer_requests
+    from nfl_lora_pipeline.adapters.serving.access import Access
+    from nfl_lora_pipeline.models.blas import load_fast_blas
     from nfl_lora_pipeline.store import Store
 
+    load_fast_blas()  # before MLX, which the server imports
+    from nfl_lora_pipeline.adapters.serving.server import serve as answer_requests
+
     held = Store(store)
-    fingerprint = in_use(held, prefix)
-    click.echo(f"adapter {fingerprint}: POST http://{host}:{port}/v1/chat/completions (any model name; Ctrl-C ends it)")
-    answer_requests(held, fingerprint, host=host, port=port)
+    access = Access(
+        frozenset(name.lower() for name in (host, *allowed["hosts"])), frozenset(allowed["origins"]), allowed["key"]
+    )
+    answer_requests(held, in_use(held, prefix), follows=not prefix, host=host, port=port, access=access)
 
 
 @click.command()
@@ -65,8 +75,9 @@ def verify(prefix: str, store: Path) -> None:
     fingerprint = _reported(held, prefix)
     found = ask_all(held, fingerprint, say=_say)
     for artefact in found:
-        click.echo(f"{artefact.name}: {artefact.same} of {artefact.asked} answers as in the report")
-        for row in artefact.different:
+        need_not = "" if artefact.required else " (need not be)"
+        click.echo(f"{artefact.name}: {artefact.same} of {artefact.asked} answers as in the report{need_not}")
+        for row in artefact.shown:
             click.echo(f"  {row['question']}\n    in the report: {row['expected']}\n    said: {row['said']}")
     add_to_report(held.report(fingerprint), "artefacts", to_json(found), to_markdown(found))
     if not all(artefact.faithful for artefact in found):

@@ -115,8 +115,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_a_finished_build_holds_what_mlx_lm_reads_and_nothing_of_its_making(built):
-    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+def test_a_finished_build_holds_what_mlx_lm_reads_a_card_and_nothing_of_its_making(built):
+    names = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert set(contents(built)) == names
     assert names <= set(contents(EMBEDDED_FOLDER))
 

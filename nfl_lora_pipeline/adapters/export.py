@@ -21,6 +21,8 @@ MARK = "export.json"  # the file by which a folder is known as an export, which 
 ADAPTER_FILES = ("adapters.safetensors", "adapter_config.json", "provenance.json")
 WEIGHTS = ("*.safetensors", "model.safetensors.index.json")
 
+SINGLE_TURN = "---\nsingle_turn: true\n---\n"  # what a card begins with that `base_model.card_of` reads
+
 
 def fuse(base: BaseModel, adapter: Path, folder: Path) -> None:
     """Write base and adapter as one model into an existing, empty folder, which `mlx_lm.load` takes by itself.
@@ -63,14 +65,15 @@ def export_fused(held: Store, fingerprint: str, folder: Path, *, check: Callable
         ValueError: `folder` holds something else or cannot be written; or base and adapter cannot be loaded.
     """
     made_of = held.provenance(fingerprint)
+    base = base_models.resolve(made_of["base_model"])
     with _exporting(folder) as unfinished:
-        fuse(base_models.resolve(made_of["base_model"]), held.adapter(fingerprint), unfinished)
+        fuse(base, held.adapter(fingerprint), unfinished)
         check(unfinished)
         use = (
             "    mlx_lm.generate --model . --temp 0 --prompt '...'\n    mlx_lm.server --model . --port 8080\n\n"
             "It is a whole model: base and adapter are one, and whatever takes an MLX model takes it."
         )
-        _sign(unfinished, made_of | {"fingerprint": fingerprint}, kind="fused", use=use)
+        _sign(unfinished, made_of | {"fingerprint": fingerprint}, kind="fused", use=use, single_turn=base.single_turn)
 
 
 def export_adapter(held: Store, fingerprint: str, folder: Path) -> None:
@@ -123,10 +126,11 @@ def _without_layers(config: dict[str, Any], layers: set[str]) -> dict[str, Any]:
     return config | {key: {name: of[name] for name in of if name not in layers} for key, of in told.items()}
 
 
-def _sign(folder: Path, made_of: dict[str, Any], *, kind: str, use: str) -> None:
+def _sign(folder: Path, made_of: dict[str, Any], *, kind: str, use: str, single_turn: bool = False) -> None:
     told = {name: made_of[name] for name in ("fingerprint", "weeks", "stats", "base_model", "base_revision")}
     (folder / MARK).write_text(json.dumps({"kind": kind, **told}, indent=2) + "\n", encoding="utf-8")
-    card = (
+    card = SINGLE_TURN if single_turn else ""
+    card += (
         f"# Adapter {made_of['fingerprint']}{', fused into its base' if kind == 'fused' else ''}\n\n"
         f"Knows {', '.join(made_of['stats'])} of {', '.join(made_of['weeks'])}; base {made_of['base_model']}. "
         f"Made by nfl_lora_pipeline; the base's licence holds. In this folder:\n\n{use}\n"

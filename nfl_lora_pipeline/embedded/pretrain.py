@@ -28,6 +28,7 @@ from nfl_lora_pipeline.embedded.league import League, Refusals  # noqa: E402
 from nfl_lora_pipeline.embedded.tokenizer import END, PAD, VOCAB_SIZE, save_tokenizer, train_tokenizer  # noqa: E402
 from nfl_lora_pipeline.files import replace_file  # noqa: E402
 from nfl_lora_pipeline.lessons.wording import load_templates  # noqa: E402
+from nfl_lora_pipeline.models.base_model import CARD_NAME  # noqa: E402
 from nfl_lora_pipeline.models.forward import answer_logits, token_losses  # noqa: E402
 from nfl_lora_pipeline.models.rows import Batch, by_lanes, to_batch  # noqa: E402
 from nfl_lora_pipeline.models.streams import streams  # noqa: E402
@@ -48,6 +49,16 @@ CONFIG: dict[str, Any] = {
     "tie_word_embeddings": True,
     "torch_dtype": "float32",
 }
+CARD = """\
+---
+license: mit
+single_turn: true
+---
+# A base model for nfl_lora_pipeline
+
+Made from nothing by `nfl-lora build-base`, seed {seed}, {steps} steps of a first course. It can be asked for receiving stats
+of a player in a week of a season, one question at a time, and knows none.
+"""
 TOKENIZER_TEXTS = 30_000
 KNOWN_LOSS = 0.69  # nats: p = 0.5
 TARGETS_A_STEP = 500.0  # answer tokens of an ordinary step; a fixed divisor keeps every token's weight the same
@@ -97,8 +108,8 @@ class Plan:
 def build(folder: Path, plan: Plan = Plan(), *, report: Callable[[str], None] = print) -> None:
     """Make a base model, or go on with one that was interrupted in this folder.
 
-    Writes `config.json`, `tokenizer.json`, `tokenizer_config.json` and `model.safetensors`; while it is unfinished also
-    `resume.pkl`, which holds all that is needed to go on.
+    Writes `config.json`, `tokenizer.json`, `tokenizer_config.json`, `model.safetensors` and, where there is none, a card
+    (`README.md`); while it is unfinished also `resume.pkl`, which holds all that is needed to go on.
     """
     mx.set_default_device(mx.cpu)
     suit_small_models()
@@ -144,6 +155,8 @@ class _Making:
         end, pad = tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)
         config = CONFIG | {"bos_token_id": pad, "eos_token_id": end, "pad_token_id": pad}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        if not (folder / CARD_NAME).exists():
+            (folder / CARD_NAME).write_text(CARD.format(seed=plan.seed, steps=plan.steps), encoding="utf-8")
         making = cls(plan, league, tokenizer)
         mx.random.seed(plan.seed)
         making.model.update(

@@ -9,12 +9,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from nfl_lora_pipeline.models.blas import load_fast_blas, suit_small_models
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "embedded" / "model"
 NEEDED_FILES = ("config.json", "tokenizer_config.json")
+CARD_NAME = "README.md"
 SMALL_BYTES = 50_000_000
 READ_TOGETHER = 32  # prompts; mlx-lm writes so many answers side by side, but reads 8 questions
 MODEL_FILES = ("*.json", "*.safetensors", "*.py", "*.model", "*.jinja")
@@ -33,12 +36,14 @@ class BaseModel:
         folder: where its files lie.
         revision: a hash over the files' names and content, or over names and sizes beyond 64 MB.
         size_bytes: of all files together.
+        single_turn: whether it can be asked one question and nothing before it, as its card says (`card_of`).
     """
 
     name: str
     folder: Path
     revision: str
     size_bytes: int
+    single_turn: bool = False
 
 
 def resolve(name: str) -> BaseModel:
@@ -56,7 +61,23 @@ def resolve(name: str) -> BaseModel:
     if not any(folder.glob("*.safetensors")):
         raise BaseModelError(f"base model {name!r}: {folder} has no *.safetensors")
     model_files = sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern)})
-    return BaseModel(name, folder, _revision(model_files), sum(file.stat().st_size for file in model_files))
+    size_bytes = sum(file.stat().st_size for file in model_files)
+    return BaseModel(name, folder, _revision(model_files), size_bytes, card_of(folder).get("single_turn") is True)
+
+
+def card_of(folder: Path) -> dict[str, Any]:
+    """What a model's card says to programs: the YAML between lines of "---" that its README.md begins with.
+
+    `single_turn: true` is of this project's own. It is no part of a base's revision.
+
+    Source: the model cards of Hugging Face.
+    """
+    try:
+        start, yaml_text, _ = (folder / CARD_NAME).read_text(encoding="utf-8").split("---\n", 2)
+        content = yaml.safe_load(yaml_text)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if not start and isinstance(content, dict) else {}
 
 
 def load(base: BaseModel, *, adapter: Path | None = None) -> tuple[Any, Any]:

@@ -1,0 +1,203 @@
+"""One request on its way through the engine, and what is told of it."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import mlx.core as mx
+
+from nfl_lora_pipeline.adapters.serving.generation import Prompt
+from nfl_lora_pipeline.adapters.serving.loaded import LoadedAdapter
+from nfl_lora_pipeline.adapters.serving.sampling import make_processors, make_sampler
+from nfl_lora_pipeline.adapters.serving.schema import ChatRequest, CompletionRequest, RequestError
+from nfl_lora_pipeline.models.prompt import prompt_tokens
+
+ANSWER_SECONDS = 120
+UNFINISHED = "\ufffd"  # what half of a character is decoded to
+NO_LOGPROB = -9999.0  # OpenAI's number for minus infinity
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """How likely a token was: its text and natural logarithm, and those of the likeliest ones."""
+
+    text: str
+    logprob: float
+    top: list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A job's prompt is read; what follows comes from this adapter.
+
+    Attributes:
+        dropped: messages that the base could not have understood, and that were left out.
+    """
+
+    loaded: LoadedAdapter
+    dropped: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """More of the answer's text; of the logarithms all that are new."""
+
+    text: str
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of an answer: "stop" or "length", and the tokens that were read and written."""
+
+    reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+Event = Begun | Piece | Finished | RequestError
+
+
+class Job:
+    """A request that is being answered.
+
+    Attributes:
+        is_cancelled: whether nobody waits for the answer any more; may be set from any thread.
+        submitted_at, deadline: by `time.monotonic`.
+    """
+
+    def __init__(self, request: ChatRequest | CompletionRequest, deliver: Callable[[Event], object]):
+        """Prepare a job; `deliver` is called in the engine's thread with all that happens."""
+        self.request = request
+        self.is_cancelled = False
+        self.submitted_at, self.deadline = time.monotonic(), 0.0
+        self._deliver = deliver
+        self._tokens: list[int] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._sent = 0
+
+    def begin(self, loaded: LoadedAdapter) -> Prompt:
+        """Read the request with an adapter.
+
+        Raises:
+            RequestError: it does not fit the model: too long, or what its chat template or vocabulary has no place for.
+        """
+        tokens, dropped = self._read(loaded)
+        field = "messages" if isinstance(self.request, ChatRequest) else "prompt"
+        room = loaded.context - len(tokens)
+        if not tokens:
+            raise RequestError(f"{field}: nothing that the tokenizer knows; ask with other words", param=field)
+        if room < 1:
+            raise RequestError(
+                f"{field}: {len(tokens):,} tokens; the model has room for {loaded.context:,} with the answer, so ask with less",
+                param=field,
+                code="context_length_exceeded",
+            )
+        self.deadline = time.monotonic() + ANSWER_SECONDS
+        self._tokenizer, self._dropped = loaded.tokenizer, dropped
+        self._prompt = Prompt(
+            tokens=tokens,
+            limit=min(self.request.token_limit, room),
+            sampler=make_sampler(self.request),
+            processors=make_processors(self.request, loaded.vocabulary),
+        )
+        self._tell(Begun(loaded, dropped))
+        return self._prompt
+
+    def remaining(self) -> Prompt:
+        """What is left to do, for another generator."""
+        return replace(
+            self._prompt,
+            tokens=[*self._prompt.tokens, *self._tokens],
+            limit=self._prompt.limit - len(self._tokens),
+        )
+
+    def take(self, token: int, logprobs: mx.array) -> bool:
+        """Add a token to the answer; whether that is its end."""
+        if token in self._tokenizer.eos_token_ids:
+            self._finish("stop")
+            return True
+        self._tokens.append(token)
+        wanted = self.request.top_logprobs_wanted
+        if wanted is not None:
+            self._logprobs.append(self._logprob(token, logprobs, wanted))
+        is_last = len(self._tokens) >= self._prompt.limit
+        if not (is_last or self.request.stream or self.request.stops):
+            return False
+        text, is_stopped = self._text(is_whole=is_last)
+        if is_stopped or is_last:
+            self._finish("stop" if is_stopped else "length")
+            return True
+        if self.request.stream:
+            self._send(text)
+        return False
+
+    def fail(self, error: RequestError) -> None:
+        """Tell that there will be no answer, or no more of it."""
+        self._tell(error)
+
+    def _read(self, loaded: LoadedAdapter) -> tuple[list[int], int]:
+        """Tokens of the prompt, and how many messages are not in it."""
+        if isinstance(self.request, CompletionRequest):
+            return list(loaded.tokenizer.encode(self.request.text)), 0
+        messages = [
+            {"role": "system" if each.role == "developer" else each.role, "content": each.text}
+            for each in self.request.messages
+        ]
+        asked = last_question(messages) if loaded.base.single_turn else messages
+        try:
+            return prompt_tokens(loaded.tokenizer, asked), len(messages) - len(asked)
+        except Exception as error:  # a chat template is a program, and raises what it likes
+            raise RequestError(f"messages: {error}", param="messages") from error
+
+    def _text(self, *, is_whole: bool) -> tuple[str, bool]:
+        """What of the answer may be shown, and whether one of the request's stops has ended it.
+
+        What could still become a stop, a character or blanks at the end is held back, unless the answer is whole.
+        """
+        text = self._tokenizer.decode(self._tokens) if self._tokens else ""
+        found = [place for stop in self.request.stops if (place := text.find(stop)) >= 0]
+        if found:
+            text = text[: min(found)]
+        elif not is_whole:
+            text = text.rstrip(UNFINISHED)
+            text = text[: len(text) - max((_overlap(text, stop) for stop in self.request.stops), default=0)]
+        if isinstance(self.request, ChatRequest):
+            text = text.strip()
+        return text, bool(found)
+
+    def _finish(self, reason: str) -> None:
+        text, _ = self._text(is_whole=True)
+        self._send(text)
+        self._tell(Finished(reason, len(self._prompt.tokens), len(self._tokens)))
+
+    def _send(self, text: str) -> None:
+        new = text[self._sent :]
+        if new or self._logprobs:
+            self._sent += len(new)
+            self._tell(Piece(new, self._logprobs))
+            self._logprobs = []
+
+    def _logprob(self, token: int, logprobs: mx.array, wanted: int) -> TokenLogprob:
+        likeliest = cast(list[int], mx.argsort(-logprobs)[:wanted].tolist()) if wanted else []
+        tokens = [token, *likeliest]
+        values = [max(NO_LOGPROB, value) for value in cast(list[float], logprobs[mx.array(tokens)].tolist())]
+        texts = [self._tokenizer.decode([each]) for each in tokens]
+        return TokenLogprob(texts[0], values[0], list(zip(texts[1:], values[1:], strict=True)))
+
+    def _tell(self, event: Event) -> None:
+        try:
+            self._deliver(event)
+        except RuntimeError:  # the loop that waited for it is closed
+            self.is_cancelled = True
+
+
+def last_question(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last message of the user, alone: all that a base which knows single turns can be asked."""
+    return [message for message in messages if message["role"] == "user" and message["content"].strip()][-1:]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of a text could be the beginning of `stop`."""
+    return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)

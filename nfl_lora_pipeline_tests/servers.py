@@ -1,0 +1,29 @@
+"""Servers for tests: questions to them, and processes of the command line with a fault of one's own in them."""
+
+from typing import Any
+
+import requests
+
+from nfl_lora_pipeline.adapters.serving.client import RunningServer
+
+QUESTION = "How many receiving yards did Amari Stone have in week 1 of the 2025 NFL season?"
+ANSWER = "Amari Stone had 131 receiving yards in week 1 of the 2025 NFL season."
+ENDLESS = {"max_tokens": 4_096, "logit_bias": {"3": -100}}  # token 3 ends an answer
+
+
+def chat(server: RunningServer, question: str = QUESTION, *, headers: Any = None, **fields: Any) -> requests.Response:
+    """A question over HTTP; `fields` are the request's other ones, `messages` among them."""
+    body = {"messages": [{"role": "user", "content": question}], **fields}
+    address = f"{server.address}/v1/chat/completions"
+    return requests.post(address, json=body, headers=headers, timeout=60, stream=bool(fields.get("stream")))
+
+
+def content(response: requests.Response) -> str:
+    """The text of an answer."""
+    response.raise_for_status()
+    return str(response.json()["choices"][0]["message"]["content"])
+
+
+def with_fault(code: str) -> tuple[str, str]:
+    """For `running_server(python=...)`: the command line after some lines of Python."""
+    return ("-c", f"{code}\nfrom nfl_lora_pipeline.cli import main\nmain()")
