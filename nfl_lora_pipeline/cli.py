@@ -138,14 +138,15 @@ def ask(question: str, store: Path) -> None:
 @store_option
 def history(as_json: bool, store: Path) -> None:
     """Every adapter in the store: which weeks it knows, from which data, with what recall."""
-    from nfl_lora_pipeline.adapters.history import history_of, show_history
+    from nfl_lora_pipeline.adapters.history import history_of, problems_of, show_history
     from nfl_lora_pipeline.store import Store
 
-    entries = history_of(Store(store))
+    held = Store(store)
+    entries = history_of(held)
     if as_json:
         click.echo(json.dumps([entry.to_json() for entry in entries], indent=2))
     elif entries:
-        show_history(entries)
+        show_history(entries, problems_of(held))
     else:
         click.echo(f"{store} holds no adapter yet: run `nfl-lora run`")
 

@@ -1,6 +1,5 @@
 """Whether what is handed out answers as the report says: the adapter on disk, the fused model, the server."""
 
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
 from nfl_lora_pipeline.reports.markdown import percent, table
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.stored import read_predictions, read_summary
 
 QUESTIONS = 40
 QUESTIONS_IN_CHATS = 12
@@ -162,14 +162,10 @@ def answers_in_report(held: Store, fingerprint: str) -> pl.DataFrame:
         `question` and `tuned` (the answer in the report).
 
     Raises:
-        ValueError: there is no report on this adapter.
+        DamagedFile: there is no report on this adapter, or none that can be read.
     """
-    folder = held.report(fingerprint)
-    try:
-        summary = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        predictions = pl.read_parquet(folder / "predictions.parquet", columns=["question", "tuned"])
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise ValueError(f"{folder}: no report on adapter {fingerprint}: materialise `evaluation_report`") from error
+    summary = read_summary(held.report(fingerprint))
+    predictions = read_predictions(held.report(fingerprint), ["question", "tuned"]).select("question", "tuned")
     keys = pl.Series([share(f"verify/{question}") for question in predictions["question"]], dtype=pl.Float64)
     shown = pl.DataFrame(summary["questions"], schema_overrides={"tuned": pl.String}).select("question", "tuned")
     drawn = predictions.with_columns(key=keys).sort("key").drop("key").head(QUESTIONS)

@@ -9,6 +9,7 @@ import polars as pl
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.reports.page import to_markdown
 from nfl_lora_pipeline.reports.presentation import present
+from nfl_lora_pipeline.stored import read_predictions, read_summary
 
 
 def add_to_report(folder: Path, name: str, content: Any, section: str) -> None:
@@ -23,22 +24,20 @@ def add_to_report(folder: Path, name: str, content: Any, section: str) -> None:
     Raises:
         ValueError: there is no report, or one by other code: what is added is kept for the next one.
     """
-    check_report(folder)
-    summary = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    predictions = pl.read_parquet(folder / "predictions.parquet")
+    summary, predictions = check_report(folder)
     replace_file(folder / f"{name}.json", (json.dumps(content, indent=2) + "\n").encode())
     replace_file(folder / f"{name}.md", section.encode())
     try:
         markdown = to_markdown(summary, loss_plot="loss.png")
-    except KeyError as error:
-        raise ValueError(f"{folder}: a report by other code, without {error}; `nfl-lora run` on its weeks") from error
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{folder}: a report by other code, without {error!r}; `nfl-lora run` on its weeks") from error
     present(folder, markdown, predictions)
 
 
-def check_report(folder: Path) -> None:
-    """Raise ValueError where a folder holds no whole report."""
-    for name in ("report.json", "predictions.parquet"):
-        if not (folder / name).is_file():
-            raise ValueError(
-                f"{folder} holds no {name}: `nfl-lora run`, or materialise `evaluation_report`, on its weeks"
-            )
+def check_report(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Summary and predictions of a report.
+
+    Raises:
+        DamagedFile: the folder holds no whole report.
+    """
+    return read_summary(folder), read_predictions(folder)
