@@ -80,10 +80,12 @@ class Latest(Form):
 
 
 class Report(Form):
-    """Of `report.json` what is needed of a report of any code."""
+    """What is used of a `report.json` of any code, where it is there."""
 
-    raw_sha256: dict[str, str]
-    recall: dict[str, float | None]
+    raw_sha256: dict[str, str] | None = None
+    recall: dict[str, float | None] | None = None
+    sources: dict[str, str] = {}
+    questions: list[dict[str, Any]] = []
 
 
 def read_json(path: Path, form: type[Form], *, mend: str) -> dict[str, Any]:

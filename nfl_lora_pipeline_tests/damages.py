@@ -301,11 +301,11 @@ def as_markdown(cases: Sequence[Case], command: str) -> str:
         [
             "# Damaged stores",
             "",
-            f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores. A store of two weeks and two adapters (`NEW`",
-            "is promoted, `OLD` was before) is copied, one thing in it is damaged, and a command is run on it in a process of its",
-            f"own. Good is: an end within {LONGEST_SECONDS:.0f} s, no traceback, an exit code of {CODES[0]}, {CODES[1]} or "
-            f"{CODES[2]}, and where it is not 0 a path in",
-            "what is said. After `run` the store has to be whole again, with the same weights byte for byte, but for what it",
+            f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores. A store of two weeks and two adapters",
+            "(`NEW` is promoted, `OLD` was before) is copied, one thing in it is damaged, and a command is run on it in a",
+            f"process of its own. Good is: an end within {LONGEST_SECONDS:.0f} s, no traceback, an exit code of {CODES[0]},",
+            f"{CODES[1]} or {CODES[2]}, and where it is not 0 a path in what is said.",
+            "After `run` the store has to be whole again, with the same weights byte for byte, but for what it",
             "cannot make: another adapter than the newest, Dagster's storage, a file where the locks should be.",
             "",
             f"**{good} of {len(cases)} good.** The numbers are exit codes.",

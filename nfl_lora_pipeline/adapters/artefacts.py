@@ -167,7 +167,8 @@ def answers_in_report(held: Store, fingerprint: str) -> pl.DataFrame:
     summary = read_summary(held.report(fingerprint))
     predictions = read_predictions(held.report(fingerprint), ["question", "tuned"]).select("question", "tuned")
     keys = pl.Series([share(f"verify/{question}") for question in predictions["question"]], dtype=pl.Float64)
-    shown = pl.DataFrame(summary["questions"], schema_overrides={"tuned": pl.String}).select("question", "tuned")
+    rows = [{name: row.get(name) for name in ("question", "tuned")} for row in summary.get("questions", [])]
+    shown = pl.DataFrame(rows, schema={"question": pl.String, "tuned": pl.String})
     drawn = predictions.with_columns(key=keys).sort("key").drop("key").head(QUESTIONS)
     return pl.concat([shown, drawn]).unique("question", keep="first", maintain_order=True)
 

@@ -50,7 +50,7 @@ def lost_by(held: Store, fingerprint: str, predictions: pl.DataFrame) -> dict[st
     if against is None:
         return None
     try:
-        old = read_predictions(held.report(against))
+        old = read_predictions(held.report(against), [*SAME, "kind", "tuned"])
     except DamagedFile:
         return None
     return {"against": against, "promoted": promoted is not None, **lost_since(old, predictions)}

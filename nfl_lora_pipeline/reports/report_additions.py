@@ -4,12 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.files import DamagedFile, replace_file
 from nfl_lora_pipeline.reports.page import to_markdown
 from nfl_lora_pipeline.reports.presentation import present
-from nfl_lora_pipeline.stored import read_predictions, read_summary
+from nfl_lora_pipeline.stored import RUN_AGAIN, read_predictions, read_summary
 
 
 def add_to_report(folder: Path, name: str, content: Any, section: str) -> None:
@@ -24,20 +22,22 @@ def add_to_report(folder: Path, name: str, content: Any, section: str) -> None:
     Raises:
         ValueError: there is no report, or one by other code: what is added is kept for the next one.
     """
-    summary, predictions = check_report(folder)
+    summary = check_report(folder)
     replace_file(folder / f"{name}.json", (json.dumps(content, indent=2) + "\n").encode())
     replace_file(folder / f"{name}.md", section.encode())
     try:
         markdown = to_markdown(summary, loss_plot="loss.png")
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{folder}: a report by other code, without {error!r}; `nfl-lora run` on its weeks") from error
-    present(folder, markdown, predictions)
+        wrong = f"is damaged, or a report by other code ({error!r})"
+        raise DamagedFile(folder / "report.json", wrong, RUN_AGAIN) from error
+    present(folder, markdown, read_predictions(folder))
 
 
-def check_report(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Summary and predictions of a report.
+def check_report(folder: Path) -> dict[str, Any]:
+    """The summary of a report.
 
     Raises:
         DamagedFile: the folder holds no whole report.
     """
-    return read_summary(folder), read_predictions(folder)
+    read_predictions(folder, [])
+    return read_summary(folder)
