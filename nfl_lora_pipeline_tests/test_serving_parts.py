@@ -2,13 +2,11 @@
 
 import json
 import math
-import shutil
 import time
 
 import mlx.core as mx
 import polars as pl
 import pytest
-from click.testing import CliRunner
 
 from nfl_lora_pipeline.adapters.artefacts import Artefact, in_all_settings, to_markdown
 from nfl_lora_pipeline.adapters.export import export_fused
@@ -18,10 +16,8 @@ from nfl_lora_pipeline.adapters.serving.job import Begun, Finished, Job, Piece
 from nfl_lora_pipeline.adapters.serving.parsing import parse_chat, parse_completion
 from nfl_lora_pipeline.adapters.serving.sampling import candidates, make_sampler
 from nfl_lora_pipeline.adapters.serving.schema import ChatRequest, RequestError
-from nfl_lora_pipeline.cli import main
 from nfl_lora_pipeline.embedded.pretrain import Plan, build
 from nfl_lora_pipeline.models.base_model import resolve
-from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline_tests.servers import ENDLESS, QUESTION
 
 PROBABILITIES = [0.1, 0.4, 0.05, 0.3, 0.15]
@@ -167,18 +163,6 @@ def test_verify_asks_alone_after_a_system_prompt_and_as_a_second_turn():
     assert "it, after a system prompt (need not)" in to_markdown([alone, system, turn])
     required = in_all_settings("it", EXPECTED, ask, required=True)
     assert [artefact.faithful for artefact in required] == [True, False, True]
-
-
-def test_the_command_verify_writes_how_each_of_the_three_answers(trained_store, tmp_path):
-    shutil.copytree(trained_store.store.root, tmp_path / "data", symlinks=True)
-    done = CliRunner().invoke(main, ["verify", "--store", str(tmp_path / "data")])
-    assert done.exit_code == 0
-    held = Store(tmp_path / "data")
-    report = (held.report(held.promoted()) / "report.md").read_text()
-    for when in ("after a system prompt", "as a second turn"):
-        assert f"the server, {when}: 12 of 12 answers as in the report\n" in done.stdout
-        assert f"the adapter, loaded by mlx-lm, {when}: 0 of 12 answers as in the report (need not be)\n" in done.stdout
-        assert f"the server, {when}" in report
 
 
 def test_of_what_need_not_be_right_some_examples_are_shown():
