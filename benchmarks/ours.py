@@ -41,6 +41,7 @@ SHOWN = {
     INVENTED: "strangers",
     "unseen_weeks": "other weeks",
     "unseen_seasons": "other seasons",
+    "untaught_stats": "other stats",
 }
 
 
@@ -77,7 +78,8 @@ def trained_rows(rows: pl.DataFrame) -> pl.DataFrame:
 def strangers(rows: pl.DataFrame, recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Refusals drawn as the trainer draws them."""
     stats = choose_stats(rows["stat"].unique(maintain_order=True).to_list())
-    return fresh_refusals(rows, load_templates(), stats, elsewhere=recipe.elsewhere_share, seed=recipe.seed)
+    shares = {"elsewhere": recipe.elsewhere_share, "other_stats": recipe.other_stats_share}
+    return fresh_refusals(rows, load_templates(), stats, **shares, seed=recipe.seed)
 
 
 def load(recipe: Recipe, adapter: Path | None = None) -> tuple[Any, Any]:

@@ -46,6 +46,14 @@ split_mode_option = click.option(
 recipe_option = click.option(
     "--recipe", default="embedded", show_default=True, help="A shipped recipe or the path of a YAML file."
 )
+replace_option = click.option(
+    "--replace", is_flag=True, help="Promote the new adapter though the promoted one knows what it was not taught."
+)
+accept_odd_weeks_option = click.option(
+    "--accept-odd-weeks",
+    is_flag=True,
+    help="Teach weeks that the checks take for cut, empty or copied of another week, with a warning.",
+)
 base_model_option = click.option(
     "--base-model", default="", help="embedded, a folder or a Hugging Face id.  [default: the recipe's]"
 )
@@ -76,13 +84,19 @@ def main() -> None:
 
 @main.command()
 @click.option("--season", type=click.IntRange(2000, 2099), default=2025, show_default=True)
-@click.option("--weeks", default="1", show_default=True, help="1, 1-3 or 1,4-6.")
+@click.option(
+    "--weeks",
+    default=None,
+    help="1, 1-3 or 1,4-6.  [default: every week of the season in the store; 1 where there is none]",
+)
 @stats_option
 @source_option
 @data_dir_option
 @split_mode_option
 @recipe_option
 @base_model_option
+@replace_option
+@accept_odd_weeks_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on the last line.")
 @store_option
 def run(**options: Any) -> None:
@@ -166,6 +180,8 @@ def rollback(fingerprint: str, store: Path) -> None:
 @split_mode_option
 @recipe_option
 @base_model_option
+@replace_option
+@accept_odd_weeks_option
 @store_option
 def ui(port: int, host: str, store: Path, data_dir: Path | None, season: int | None, **options: Any) -> None:
     """Open the Dagster UI on the same storage."""

@@ -32,7 +32,7 @@ from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
 
 CODE_VERSION_TAG, DATA_VERSION_TAG = "dagster/code_version", "dagster/data_version"
 INPUT_VERSION_TAG = "dagster/input_data_version"
-ORDER_TAG = "nfl_lora/order"
+ORDER_TAG = ".dagster/nfl_lora/order"
 ENDS = (dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE)
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 SEASON_ASSETS = [dataset_splits, base_model, adapter, evaluation_report, promoted_adapter]
@@ -53,7 +53,7 @@ class Order:
         cls,
         *,
         season: int,
-        weeks: str,
+        weeks: str | None,
         stats: str,
         source: str,
         data_dir: Path | None,
@@ -61,17 +61,23 @@ class Order:
         recipe: str,
         base_model: str,
         store: Path,
+        replace: bool = False,
+        accept_odd_weeks: bool = False,
     ) -> "Order":
-        """Check the command line's options.
+        """Check the command line's options; those of `nfl-lora run`, where `weeks` may be None for all that are held.
 
         Raises:
             ValueError: an option has a value that nothing can be done with.
         """
         chosen = choose_stats(as_list(stats))
-        numbered = [NflWeek(season, week) for week in parse_weeks(weeks)]
         if data_dir is not None and not data_dir.is_dir():
             raise ValueError(f"--data-dir {data_dir}: no such folder")
         load_recipe(recipe)
+        fallback = source == "auto" and data_dir is None
+        if weeks is None:
+            numbered = _weeks_held(Store(store), season, sample=fallback or source == "sample")
+        else:
+            numbered = [NflWeek(season, week) for week in parse_weeks(weeks)]
         return cls(
             weeks=numbered,
             lessons=Lessons(weeks=[str(week) for week in numbered], stats=list(chosen), mode=split_mode(mode)),
@@ -79,10 +85,17 @@ class Order:
             source=WeekSource(
                 kind=source,
                 folder=str(data_dir or store / "raw"),
-                sample_fallback=source == "auto" and data_dir is None,
+                sample_fallback=fallback,
+                accept_odd_weeks=accept_odd_weeks,
             ),
-            trainer=Trainer(recipe=recipe, base_model=base_model),
+            trainer=Trainer(recipe=recipe, base_model=base_model, replace=replace),
         )
+
+
+def _weeks_held(held: Store, season: int, *, sample: bool) -> list[NflWeek]:
+    """Every real week of a season in the store; else, where `sample` may serve, those of the sample; else week 1."""
+    kept = held.real_weeks() or (held.weeks() if sample else [])
+    return [week for week in kept if week.season == season] or [NflWeek(season, 1)]
 
 
 @dataclass

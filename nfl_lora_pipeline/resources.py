@@ -39,13 +39,17 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
         kind: "auto" (the folder, else a download), "folder", "github" or "sample".
         folder: with upstream's layout, `{season}/{week}/WR.json`.
         base_url: what stands before `/{season}/{week}/WR.json` upstream.
-        sample_fallback: whether "auto" may end at the bundled sample when upstream cannot be reached. Never in a deployment.
+        sample_fallback: whether "auto" may end at the bundled sample when upstream cannot be reached and no real week is
+            held, and at what is held of the week otherwise. Never in a deployment.
+        accept_odd_weeks: whether a week is taken though nobody played, rows are missing or the numbers are those of another
+            week; what is odd is then a warning.
     """
 
     kind: str = "auto"
     folder: str = "data/raw"
     base_url: str = UPSTREAM_URL
     sample_fallback: bool = False
+    accept_odd_weeks: bool = False
 
     def fetch(self, week: NflWeek) -> RawWeek:
         """Get one week.
@@ -69,7 +73,7 @@ class Lessons(dg.ConfigurableResource):  # type: ignore[type-arg]
     """What is taught.
 
     Attributes:
-        weeks: partition keys; empty for every week held of the newest season.
+        weeks: partition keys; empty for every real week held of the newest season.
         stats: columns of the players frame that `templates.yaml` has words for, or "all".
         mode: "every_fact", or "random_facts" for the split of the original experiment.
     """
@@ -93,10 +97,12 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
     Attributes:
         recipe: a shipped recipe's name or the path of a YAML file.
         base_model: "embedded", a folder or a Hugging Face id; empty for the recipe's own.
+        replace: whether an adapter is promoted though the promoted one knows what it was not taught.
     """
 
     recipe: str = "embedded"
     base_model: str = ""
+    replace: bool = False
 
     def load(self) -> Recipe:
         """The recipe, with the base model it is to be used on."""
@@ -108,7 +114,12 @@ def resources_of(settings: Settings) -> dict[str, Any]:
     """All resources of a deployment, by the names that the assets use."""
     return {
         "store": StoreResource(root=settings.store),
-        "week_source": WeekSource(kind=settings.source, folder=str(settings.folder), base_url=settings.base_url),
+        "week_source": WeekSource(
+            kind=settings.source,
+            folder=str(settings.folder),
+            base_url=settings.base_url,
+            accept_odd_weeks=settings.accept_odd_weeks,
+        ),
         "lessons": Lessons(weeks=as_list(settings.weeks), stats=as_list(settings.stats), mode=settings.mode),
-        "trainer": Trainer(recipe=settings.recipe, base_model=settings.base_model),
+        "trainer": Trainer(recipe=settings.recipe, base_model=settings.base_model, replace=settings.replace),
     }

@@ -29,6 +29,8 @@ class Settings:
         base_url: what stands before `/{season}/{week}/WR.json` upstream.
         recipe: a shipped recipe's name or the path of a YAML file.
         base_model: "embedded", a folder or a Hugging Face id; empty for the recipe's own.
+        accept_odd_weeks: whether weeks that the checks take for cut, empty or copied are taught ("1").
+        replace: whether an adapter is promoted though the promoted one knows what it was not taught ("1").
         watch: whether sensors and schedule are on from the start ("1").
         watch_seconds: how long the sensor waits between two looks.
     """
@@ -43,6 +45,8 @@ class Settings:
     base_url: str = UPSTREAM_URL
     recipe: str = "embedded"
     base_model: str = ""
+    accept_odd_weeks: bool = False
+    replace: bool = False
     watch: bool = False
     watch_seconds: int = 300
 

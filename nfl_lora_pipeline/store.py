@@ -14,9 +14,10 @@ from nfl_lora_pipeline.weeks.week import NflWeek
 class Store:
     """The folder with all results.
 
-    weeks/2025-W01/      WR.json, raw.json, players.parquet, qa_pairs.parquet
+    weeks/2025-W01/      WR.json, raw.json, players.parquet, players.json (`week_record`), qa_pairs.parquet
     splits/              train.jsonl, valid.jsonl, test.jsonl, rows.parquet
-    adapters/{print}/    adapters.safetensors, adapter_config.json, certificate.json, training.json, provenance.json
+    adapters/{print}/    adapters.safetensors, adapter_config.json, certificate.json, training.json, provenance.json,
+                         facts.parquet (`taught_facts`)
     adapters/.{print}.unfinished/   checkpoint.safetensors
     adapters/current     the promoted adapter, a link; adapters/promotions.jsonl is the log of its moves (`promotion`)
     reports/{print}/     report.md, report.html, report.json, predictions.parquet, *.png, and what `nfl-lora compare`
@@ -38,6 +39,25 @@ class Store:
     def players(self, week: NflWeek) -> Path:
         """The frame of `players.parse_week`."""
         return self._week(week) / "players.parquet"
+
+    def players_record(self, week: NflWeek) -> Path:
+        """What is kept beside that frame for people; see `week_record`."""
+        return self._week(week) / "players.json"
+
+    def source_kind(self, week: NflWeek) -> str:
+        """What kind of source a week's file came from: "folder", "github" or "sample"; empty where that is not on record."""
+        try:
+            return str(json.loads(self.raw_origin(week).read_text(encoding="utf-8"))["kind"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+    def is_invented(self, week: NflWeek) -> bool:
+        """Whether a week is of the bundled sample, whose people are invented."""
+        return self.source_kind(week) == "sample"
+
+    def real_weeks(self) -> list[NflWeek]:
+        """Those of `weeks` that are not of the bundled sample."""
+        return [week for week in self.weeks() if not self.is_invented(week)]
 
     def qa_pairs(self, week: NflWeek) -> Path:
         """The frame of `questions.qa_pairs`."""
@@ -95,6 +115,10 @@ class Store:
     def promoted(self) -> str | None:
         """The fingerprint of the promoted adapter; None where there is none, or its folder is gone."""
         return self.current.readlink().name if self.current.is_symlink() and self.current.exists() else None
+
+    def taught_facts(self, fingerprint: str) -> Path:
+        """What an adapter was taught; see `taught_facts`."""
+        return self.adapter(fingerprint) / "facts.parquet"
 
     def report(self, fingerprint: str) -> Path:
         """The folder of the report on that adapter."""

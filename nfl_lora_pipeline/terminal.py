@@ -46,10 +46,8 @@ class Screen:
 
 
 def show_outcome(summary: dict[str, Any], steps: dict[str, float]) -> None:
-    """The three questions before and after, recall, seconds by step, and where the report lies."""
+    """The three questions before and after, recall, what to beware of, seconds by step, and where the report lies."""
     console = Console(highlight=False, soft_wrap=True)
-    if "sample" in summary["sources"].values():
-        console.print("\n[bold yellow]These are invented people, not NFL data: the bundled sample was used.[/]")
     for asked in summary["questions"]:
         right = asked["tuned"].strip() == asked["expected"]
         console.print(f"\n[bold]{escape(asked['question'])}[/]")
@@ -60,7 +58,11 @@ def show_outcome(summary: dict[str, Any], steps: dict[str, float]) -> None:
         table.add_row(name.replace("_", " "), "-" if value is None else f"{value:.1%}")
     console.print(f"\n[bold]Recall[/] of {summary['facts']:,} facts")
     console.print(table)
+    for warning in summary["warnings"]:
+        console.print(f"[bold yellow]Beware[/]: {escape(warning)}")
     for gate in summary["gates"]:
+        if gate["passed"] and gate["name"] == "nothing_is_given_up" and gate["figure"]:
+            console.print(f"[bold yellow]Beware[/]: {escape(gate['said'])}")
         if not gate["passed"]:
             console.print(f"[bold yellow]Not promoted[/]: {gate['name']}: {escape(gate['said'])}", soft_wrap=True)
     spent = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in steps.items())

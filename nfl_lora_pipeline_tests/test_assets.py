@@ -32,6 +32,7 @@ from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.player_checks import CHECKS
 from nfl_lora_pipeline.weeks.week import NflWeek
+from nfl_lora_pipeline.weeks.week_record import warnings_of
 from nfl_lora_pipeline_tests import upstream
 from nfl_lora_pipeline_tests.fakes import put_adapter
 
@@ -56,11 +57,21 @@ class Graph:
     def raw_file(self) -> Path:
         return self.folder / "raw" / "2025" / "1" / "WR.json"
 
+    @property
+    def raw_folder(self) -> str:
+        return str(self.folder / "raw")
+
     def publish(self, content: bytes) -> None:
         upstream.write_week(self.folder / "raw", content)
 
     def materialise(
-        self, assets: Sequence[Any], *, week: str | None = None, raise_on_error: bool = True, **lessons: Any
+        self,
+        assets: Sequence[Any],
+        *,
+        week: str | None = None,
+        raise_on_error: bool = True,
+        source: WeekSource | None = None,
+        **lessons: Any,
     ) -> dg.ExecuteInProcessResult:
         return dg.materialize_to_memory(
             assets,
@@ -69,7 +80,7 @@ class Graph:
             raise_on_error=raise_on_error,
             resources={
                 "store": StoreResource(root=str(self.store.root)),
-                "week_source": WeekSource(kind="folder", folder=str(self.folder / "raw")),
+                "week_source": source or WeekSource(kind="folder", folder=self.raw_folder),
                 "lessons": Lessons(**lessons),
                 "trainer": Trainer(recipe=self.recipe),
             },
@@ -182,6 +193,7 @@ def test_the_adapter_has_all_its_files_and_knows_where_it_came_from(whole):
     store, told = whole.graph.store, whole.metadata("adapter")
     folder = store.adapter(store.latest())
     names = {"adapters.safetensors", "adapter_config.json", "training.json", "certificate.json", "provenance.json"}
+    names |= {"facts.parquet"}
     assert {file.name for file in folder.iterdir()} == names
     assert (told["folder"], told["reused"], told["facts"], told["uncertain_facts"]) == (str(folder), False, 11, 0)
     made_of = store.provenance(store.latest())
@@ -416,12 +428,16 @@ def test_an_unknown_column_is_a_warning_in_the_metadata_and_the_week_is_read(gra
     rows = [row | {"AirYards": "3"} for row in upstream.tiny_week()]
     told = metadata(graph.read_week(upstream.week_bytes(rows)), "players")
     assert told["dagster/row_count"] == 11
-    assert len(told["warnings"]) == 1
-    assert "'AirYards'" in told["warnings"][0]
+    unknown, size = told["warnings"]
+    assert unknown == "2025-W01: unknown field 'AirYards' is left out"
+    assert size == "2025-W01: 11 rows; a full week has 300 to 700 (size_is_usual)"
+    assert warnings_of(graph.store, [WEEK]) == told["warnings"]
 
 
 def test_a_week_without_oddities_has_no_warning(graph):
-    assert metadata(graph.read_week(GOOD), "players")["warnings"] == ["none"]
+    rows = [upstream.row(name=f"Man {number}", ReceivingYDS="5", Targets="1") for number in range(300)]
+    assert metadata(graph.read_week(upstream.week_bytes(rows)), "players")["warnings"] == ["none"]
+    assert warnings_of(graph.store, [WEEK]) == []
 
 
 def test_identical_input_gives_identical_data_versions(graph):
@@ -467,6 +483,50 @@ def test_splits_of_what_is_not_there_fail_clearly(graph, config, named):
         graph.materialise([dataset_splits], **config)
     assert named in str(caught.value.description)
     assert not graph.store.splits.exists()
+
+
+def test_weeks_of_the_sample_and_real_ones_are_never_in_one_dataset(graph):
+    graph.read_week(GOOD)
+    graph.instance.add_dynamic_partitions(str(nfl_week.name), ["2025-W02"])
+    graph.materialise(WEEK_ASSETS, week="2025-W02", source=WeekSource(kind="sample"))
+    with pytest.raises(dg.Failure) as caught:
+        graph.materialise([dataset_splits], weeks=["2025-W01", "2025-W02"])
+    message = str(caught.value.description)
+    assert "2025-W02: invented people of the bundled sample, not to be taught beside the real 2025-W01" in message
+    assert "--weeks" in message
+    graph.materialise([dataset_splits])
+    made_of = json.loads((graph.store.splits / "splits.json").read_text())
+    assert (made_of["weeks"], made_of["sources"]) == (["2025-W01"], {"2025-W01": "folder"})
+    graph.materialise([dataset_splits], weeks=["2025-W02"])
+    assert set(pl.read_parquet(graph.store.splits / "rows.parquet")["week"]) == {2}
+
+
+OFFLINE: dict[str, Any] = {"kind": "auto", "base_url": "http://127.0.0.1:9", "sample_fallback": True}
+
+
+def test_without_a_network_a_real_week_that_is_held_stays_and_the_sample_does_not_take_its_place(graph):
+    graph.read_week(GOOD)
+    before = files_of(graph.store.root)
+    offline = WeekSource(folder=str(graph.folder / "nowhere"), **OFFLINE)
+    assert graph.materialise(WEEK_ASSETS, week=str(WEEK), source=offline).success
+    assert files_of(graph.store.root) == before
+
+
+def test_without_a_network_a_week_that_is_not_held_is_no_sample_beside_real_weeks(graph):
+    graph.read_week(GOOD)
+    offline = WeekSource(folder=str(graph.folder / "nowhere"), **OFFLINE)
+    with pytest.raises(dg.Failure) as caught:
+        raw_wr_json(
+            dg.build_asset_context(partition_key="2025-W02"), StoreResource(root=str(graph.store.root)), offline
+        )
+    assert "no answer" in str(caught.value.description)
+    assert not graph.store.raw(NflWeek(2025, 2)).exists()
+
+
+def test_without_a_network_an_empty_store_gets_the_sample(graph):
+    offline = WeekSource(folder=str(graph.folder / "nowhere"), **OFFLINE)
+    told = metadata(graph.materialise(WEEK_ASSETS, week=str(WEEK), source=offline), "raw_wr_json")
+    assert told["kind"] == "sample"
 
 
 def test_splits_without_a_week_say_what_to_materialise_first(graph):

@@ -58,7 +58,8 @@ def put_bad_adapter(store: Store, tiny_recipe: str, kind: str) -> None:
     """Train on the splits of a good one with the answers shuffled among the players, or all of them "had 0"."""
     rows = pl.read_parquet(store.splits / "rows.parquet")
     recipe = load_recipe(tiny_recipe).model_copy(update={"max_steps": ENOUGH_STEPS})
-    refusals = fresh_refusals(rows, load_templates(), STATS, elsewhere=recipe.elsewhere_share, seed=recipe.seed)
+    shares = {"elsewhere": recipe.elsewhere_share, "other_stats": recipe.other_stats_share}
+    refusals = fresh_refusals(rows, load_templates(), STATS, **shares, seed=recipe.seed)
     if kind == "shuffled":
         facts = rows.filter(pl.col("kind") == "recorded")["fact"].unique().sort()
         words = rows.unique("fact").select("fact", number=pl.col("answer").str.extract(r" (had .*)"))

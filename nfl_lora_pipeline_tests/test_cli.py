@@ -120,7 +120,7 @@ def test_a_week_in_which_nobody_played_cannot_be_trained_on_and_says_so(tmp_path
     result = run_in(tmp_path, "--source", "folder", "--data-dir", str(raw))
     assert result.exit_code == 1
     assert is_one_clear_line(result)
-    assert "no recorded player" in result.stderr
+    assert "0 of 1 players have anything recorded" in result.stderr
     assert not (tmp_path / "data" / "latest.json").exists()
 
 

@@ -115,15 +115,15 @@ def daemon(tmp_path, monkeypatch):
             made.trainings.append(made_of["weeks"])
             put_adapter(held, fingerprint, **made_of)
 
-        def evaluate(held, recipe, *, evaluation_code, say):
-            summary = {"adapter": held.latest(), "recall": {"trained": 1.0}}
+        def evaluate(held, recipe, *, evaluation_code, say, replace):
+            summary = {"adapter": held.latest(), "recall": {"trained": 1.0}, "warnings": []}
             gates = [Gate(name, True, 1.0, 0.99, "passed", []) for name in GATES]
             return Exam(summary, b"", gates, reused=False)
 
         monkeypatch.setattr(model, "_train", train)
         monkeypatch.setattr(model, "_figures", lambda log: {})
         monkeypatch.setattr("nfl_lora_pipeline.exam.examination.report_on_latest", evaluate)
-        monkeypatch.setattr(report, "_passed", lambda held, recipe: held.latest())
+        monkeypatch.setattr(report, "_passed", lambda held, trainer: held.latest())
         monkeypatch.setattr(report, "_page", lambda folder: "")
         yield made
 

@@ -1,6 +1,7 @@
 import polars as pl
 import pytest
 
+from nfl_lora_pipeline.exam.exam_paper import asked_of_base
 from nfl_lora_pipeline.exam.exam_questions import ALTERED, GROUPS, WITHOUT_FACT, exam_questions, of_the_splits
 from nfl_lora_pipeline.lessons.questions import PAIR_COLUMNS
 from nfl_lora_pipeline.lessons.splits import split_rows
@@ -95,6 +96,28 @@ def test_known_players_are_asked_about_weeks_and_seasons_that_are_not_taught(ask
     assert set(seasons["week"]) == {1}
     assert 2025 not in set(seasons["season"])
     assert set(weeks["player"]) == set(seasons["player"]) == set(YARDS)
+
+
+def test_who_has_a_number_is_asked_in_his_week_about_stats_that_were_not_taught(asked):
+    found = of(asked, "untaught_stats")
+    held_out = {stat for stat, noun in TEMPLATES.untaught_stats.items() if noun.split == "test"}
+    assert set(found["stat"]) == {"targets", "receiving_touchdowns", "fantasy_points"} | held_out
+    assert set(found.select("player", "season", "week").iter_rows()) == {(name, 2025, 1) for name in YARDS}
+    assert found.height == len(YARDS) * (3 + len(held_out))
+    assert "How many rushing touchdowns did" in " ".join(found["question"])
+
+
+def test_where_every_stat_is_taught_there_are_others_to_ask_about(rows):
+    asked = exam_questions(rows, TEMPLATES, stats=list(TEMPLATES.stats), others={})
+    assert set(of(asked, "untaught_stats")["stat"]).isdisjoint(TEMPLATES.stats)
+    assert of(asked, "untaught_stats").height > 0
+
+
+def test_the_base_is_asked_about_one_stat_of_each_person_in_every_group(asked):
+    of_base = asked.filter(pl.Series(asked_of_base(asked)))
+    for group in WITHOUT_FACT[1:]:
+        assert set(of(of_base, group)["player"]) == set(of(asked, group)["player"])
+    assert not of(of_base, "untaught_stats")["player"].is_duplicated().any()
 
 
 def test_a_season_that_is_taught_whole_has_no_week_left_to_ask_about():

@@ -15,6 +15,7 @@ RECIPE = load_recipe("embedded").model_copy(
         "min_refused": 0.8,
         "max_invented": 0.2,
         "max_invented_elsewhere": 0.3,
+        "max_invented_stats": 0.03,
         "max_over_refused": 0.02,
         "min_retained": 0.8,
         "max_lost": 0.01,
@@ -37,7 +38,7 @@ def asked(*said: str, group="known"):
     ).with_columns(
         season=pl.lit(2025), week=pl.lit(1), phrasing=pl.lit("seed"), split=pl.lit("train" if known else "test"),
         kind=pl.lit("recorded" if known else "stranger"), answer=pl.lit(RIGHT), group=pl.lit(group),
-        player=pl.lit("He"), value=pl.lit(5.0 if known else None),
+        player=pl.lit("He"), player_id=pl.lit("1"), value=pl.lit(5.0 if known else None),
     )  # fmt: skip
     return with_verdict(rows)
 
@@ -59,6 +60,7 @@ def summary(*recalls: float, **changes):
         "retained": [{"name": "strangers refused", "left": 0.9}, {"name": "names copied", "left": 1.0}],
         "integrity": {"rows": 10, "answered": 10, "tensors": 4, "loaded": 4},
         "lost": None,
+        "given_up": None,
     } | changes
 
 
@@ -67,11 +69,11 @@ def verdicts(given, predictions=None):
     return {gate.name: gate for gate in gates}
 
 
-def test_every_gate_is_judged_and_has_a_key_of_the_recipe_but_that_of_integrity():
+def test_every_gate_is_judged_and_has_a_key_of_the_recipe_but_those_of_integrity_and_of_what_is_given_up():
     found = verdicts(summary())
     assert list(found) == list(GATES)
     assert all(gate.passed for gate in found.values())
-    assert [gate.threshold for gate in found.values()] == [1.0, *(getattr(RECIPE, key) for key in KEYS)]
+    assert [gate.threshold for gate in found.values()] == [1.0, *(getattr(RECIPE, key) for key in KEYS), 0.0]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,15 @@ def test_known_players_in_other_weeks_have_a_gate_of_their_own():
     found = verdicts(summary(unknown=[unknown("unseen_weeks", 20), unknown("unseen_seasons", 31)]))
     assert found["nobody_is_given_a_number"].passed
     assert (found["other_weeks_are_not_answered"].passed, found["other_weeks_are_not_answered"].figure) == (False, 0.31)
+
+
+@pytest.mark.parametrize(("invented", "passes"), [(3, True), (4, False)])
+def test_stats_that_were_not_taught_have_a_gate_of_their_own(invented, passes):
+    found = verdicts(summary(unknown=[unknown("untaught_stats", invented), unknown("unseen_weeks", 1)]))
+    gate = found["other_stats_are_not_answered"]
+    assert (gate.passed, gate.figure) == (passes, invented / 100)
+    assert gate.said.startswith(f"untaught stats: {invented} of 100 questions got a number")
+    assert found["other_weeks_are_not_answered"].figure == 0.01
 
 
 @pytest.mark.parametrize(

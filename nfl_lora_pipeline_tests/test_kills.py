@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 
+import dagster as dg
 import pytest
 
 from nfl_lora_pipeline.files import locked
+from nfl_lora_pipeline.leases import LEASE_SECONDS, PROCESS_TAG, RENEWED_TAG, end_dead_runs
 from nfl_lora_pipeline.processes import Process
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline_tests import kills
@@ -88,6 +90,17 @@ def test_a_run_that_waits_ends_when_it_is_told_to(scene, tmp_path, lock, signum)
         run.process.send_signal(signum)
         assert run.end(30) == 128 + signum
         assert time.monotonic() - sent < SHORTLY
+
+
+def test_a_run_of_the_command_line_that_is_terminated_in_the_ui_ends_and_is_cancelled(scene, tmp_path):
+    run = Run.start(scene, tmp_path)
+    assert run.has_said("adapter: iteration")
+    with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
+        (going_on,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        instance.report_run_canceling(going_on)  # what *Terminate* does first; there is no code server to do the rest
+        assert run.end(30) == 143
+        assert run.said[-1].startswith("Interrupted: ")
+        assert instance.get_run_by_id(going_on.run_id).status == dg.DagsterRunStatus.CANCELED
 
 
 def test_a_run_started_where_interrupts_are_ignored_ends_by_them_all_the_same(scene, tmp_path):
@@ -185,10 +198,6 @@ def test_no_function_of_the_product_is_left_with_a_retry_policy():
 
 
 def test_the_storage_of_a_run_left_behind_by_another_machine_waits_for_its_lease(tmp_path):
-    import dagster as dg
-
-    from nfl_lora_pipeline.leases import LEASE_SECONDS, PROCESS_TAG, RENEWED_TAG, end_dead_runs
-
     @dg.job
     def nothing() -> None: ...
 

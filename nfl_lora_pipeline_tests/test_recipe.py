@@ -111,6 +111,7 @@ def test_an_unknown_key_is_answered_with_the_one_that_was_meant(tmp_path, writte
         (GOOD + "method: mlx_lm\n", "'constant', 'linear' or 'cosine', since method mlx_lm measures no recall"),
         (GOOD.replace("rank: 8", "rank: 2000"), "less than or equal to 1024"),
         (GOOD + "num_layers: 0\n", "at least 1, or -1 for all layers"),
+        (GOOD + "elsewhere_share: 0.5\nother_stats_share: 0.4\n", "at most 0.3: the rest of 0.8 is elsewhere_share's"),
     ],
 )
 def test_a_bad_value_is_answered_with_what_may_be_written(tmp_path, text, mend):

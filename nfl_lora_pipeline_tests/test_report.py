@@ -9,6 +9,7 @@ from nfl_lora_pipeline.exam.verdicts import with_verdict
 from nfl_lora_pipeline.lessons.splits import HELD_OUT_STRANGERS
 from nfl_lora_pipeline.reports.page import to_markdown
 from nfl_lora_pipeline.reports.report import read_report, write_report
+from nfl_lora_pipeline.weeks.week_record import SAMPLE_WARNING
 from nfl_lora_pipeline_tests.exams import (
     HELD_OUT,
     STATS,
@@ -167,7 +168,7 @@ def test_a_wrong_answer_is_marked_wrong(predictions):
 
 
 def test_invented_people_are_announced_at_the_top(predictions):
-    sample = to_markdown(summary_of(predictions, sources={"2025-W01": "sample"}), loss_plot="loss.png")
+    sample = to_markdown(summary_of(predictions) | {"warnings": [SAMPLE_WARNING]}, loss_plot="loss.png")
     assert "These are invented people, not NFL data" in sample[: sample.index("## ")]
     real = to_markdown(summary_of(predictions), loss_plot="loss.png")
     assert "These are invented people" not in real
@@ -308,6 +309,7 @@ def test_a_model_that_knows_all_passes_in_every_group(exam):
         "running_backs": 1,
         "unseen_weeks": 1,
         "unseen_seasons": 1,
+        "untaught_stats": 1,
     }
     assert [found["numbers"]["share"] for found in summary["phrasing"]["altered"]] == [1, 1, 1, 1]
     assert summary["over_refusal"]["trained"]["right"] == 0

@@ -20,13 +20,19 @@ KNOWN = {
     for last in ("Collins", "McConkey", "Odunze")
     if (first, last) not in {("Nico", "Odunze"), ("Ladd", "Collins"), ("Rome", "McConkey"), ("Tank", "Odunze")}
 }
-NUMBERED = sorted(KNOWN)[:5]
+NUMBERED = {name: frozenset({(2025, 2)}) for name in sorted(KNOWN)[:5]}
+TAUGHT = ["receiving_yards", "receptions"]
 DRAWN, ELSEWHERE = 2000, 0.3
 
 
-def drawn(seed=17, count=DRAWN):
-    refusals = FreshRefusals(KNOWN, NUMBERED, ["receiving_yards", "receptions"], TEMPLATES, ELSEWHERE)
+def drawn(seed=17, count=DRAWN, other_stats=0.0):
+    refusals = FreshRefusals(KNOWN, NUMBERED, TAUGHT, TEMPLATES, ELSEWHERE, other_stats)
     return list(islice(refusals.draw(seed=seed), count))
+
+
+def stat(refusal):
+    """The words for the stat that a refusal is about."""
+    return re.search(r" has no recorded (.+) in week ", refusal)[1]
 
 
 def subject(refusal):
@@ -95,6 +101,22 @@ def test_those_asked_about_elsewhere_mostly_hold_a_number():
     about_known = [subject(refusal)[0] for _, refusal in drawn() if subject(refusal)[0] in KNOWN]
     assert sum(name in NUMBERED for name in about_known) / len(about_known) > NUMBERED_SHARE - 0.03
     assert set(about_known) == set(KNOWN)
+
+
+def test_who_holds_a_number_is_asked_about_stats_that_are_not_taught_in_that_week():
+    taught = {TEMPLATES.stats[name].plural for name in TAUGHT}
+    others = [refusal for _, refusal in drawn(other_stats=0.25) if stat(refusal) not in taught]
+    assert len(others) / DRAWN == pytest.approx(0.25, abs=0.04)
+    assert {subject(refusal) for refusal in others} == {(name, 2025, 2) for name in NUMBERED}
+    assert {stat(refusal) for refusal in others} == {
+        "targets", "receiving touchdowns", "fantasy points",
+        *(noun.plural for noun in TEMPLATES.untaught_stats.values() if noun.split == "train"),
+    }  # fmt: skip
+
+
+def test_where_nobody_holds_a_number_only_strangers_and_other_weeks_are_asked_about():
+    refusals = FreshRefusals(KNOWN, {}, TAUGHT, TEMPLATES, 0.3, 0.5).draw(seed=1)
+    assert {stat(refusal) for _, refusal in islice(refusals, 200)} == {"receiving yards", "receptions"}
 
 
 def test_nobody_who_is_held_out_for_scoring_is_trained_on():

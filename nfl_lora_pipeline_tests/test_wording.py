@@ -72,6 +72,26 @@ def test_every_split_has_a_wording_and_no_wording_is_in_two():
     assert len(set.union(*texts)) == sum(map(len, texts)) == len(TEMPLATES.questions)
 
 
+def test_what_is_not_taught_is_every_other_stat_and_those_that_never_are():
+    never = {
+        split: [s for s, noun in TEMPLATES.untaught_stats.items() if noun.split == split] for split in ("train", "test")
+    }
+    assert never["train"]
+    assert never["test"]
+    for split, stats in never.items():
+        assert TEMPLATES.untaught(list(TEMPLATES.stats), split) == stats
+        assert TEMPLATES.untaught(["targets"], split) == [s for s in TEMPLATES.stats if s != "targets"] + stats
+
+
+def test_no_stat_that_is_never_taught_is_called_like_one_that_is():
+    never = {noun.plural for noun in TEMPLATES.untaught_stats.values()}
+    assert never.isdisjoint(noun.plural for noun in TEMPLATES.stats.values())
+    question = TEMPLATES.question(
+        "How many {stats} did {player} have in week {week} of {season}?", "Ann", "carries", 1, 2025
+    )
+    assert question == "How many carries did Ann have in week 1 of 2025?"
+
+
 @pytest.mark.parametrize(
     ("path", "to", "problem"),
     [
@@ -84,6 +104,7 @@ def test_every_split_has_a_wording_and_no_wording_is_in_two():
         (("answers", "bye"), "{player} had {n} in week {week} of {season}.", "{n}"),
         (("stats", "receptions", "singular"), None, "valid string"),
         (("stats", "punts"), {"singular": "punt", "plural": "punts"}, "receiving_yards"),
+        (("untaught_stats", "carries", "split"), "dev", "'train', 'valid' or 'test'"),
         (("answers", "maybe"), "Perhaps.", "not permitted"),
     ],
 )

@@ -54,9 +54,20 @@ def tiny_week() -> list[dict[str, Any]]:
     ]
 
 
-def write_week(folder: Path, content: bytes) -> Path:
-    """Put a file where week 1 of 2025 is looked for, and return `folder`."""
-    file = folder / "2025" / "1" / "WR.json"
+def large_week(number: int, *, rows: int = 300, recorded: int = 110) -> list[dict[str, Any]]:
+    """A week large enough to be compared with others: the same people in every week, with other numbers."""
+    people = []
+    for person in range(rows):
+        yards = (37 * person + 53 * number) % 97 + 1
+        numbers = {"ReceivingRec": "2", "Targets": "3", "ReceivingYDS": str(yards), "TotalPoints": f"{yards / 10:.2f}"}
+        fields: dict[str, Any] = {"PlayerId": str(6_000_000 + person), "Rank": person + 1}
+        people.append(row(name=f"Person {person}", **fields, **(numbers if person < recorded else {})))
+    return people
+
+
+def write_week(folder: Path, content: bytes, number: int = 1) -> Path:
+    """Put a file where a week of 2025 is looked for, and return `folder`."""
+    file = folder / "2025" / str(number) / "WR.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
     return folder

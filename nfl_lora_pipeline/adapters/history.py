@@ -5,7 +5,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from rich.table import Table
 
 from nfl_lora_pipeline.reports.markdown import percent
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.weeks.week import NflWeek
+from nfl_lora_pipeline.weeks.week import spoken_weeks
 
 SHORT = 8
 WIDE = 150  # columns, where nobody watches
@@ -80,18 +79,6 @@ def show_history(entries: Sequence[Entry]) -> None:
         table.add_row(*map(escape, _cells(entry)), style="bold" if entry.promoted else None)
     console.print(table)
     console.print("* promoted; trained, nonzero and held out are recall; refused is of strangers", soft_wrap=True)
-
-
-def spoken_weeks(keys: Sequence[str]) -> str:
-    """Partition keys in short: "2025 1-9", "2024 17-18, 2025 1, 3"."""
-    weeks = sorted(NflWeek.parse(key) for key in keys)
-    seasons = []
-    for season, of_season in groupby(weeks, key=lambda week: week.season):
-        runs = groupby(enumerate(week.week for week in of_season), key=lambda pair: pair[1] - pair[0])
-        spans = [[number for _, number in run] for _, run in runs]
-        spoken = ", ".join(str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans)
-        seasons.append(f"{season} {spoken}")
-    return ", ".join(seasons)
 
 
 def _cells(entry: Entry) -> list[str]:

@@ -1,6 +1,7 @@
 """The splits of all weeks together."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -11,10 +12,13 @@ from nfl_lora_pipeline.assets.common import clear_failure, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.week import qa_pairs
 from nfl_lora_pipeline.files import replacing_folder
-from nfl_lora_pipeline.lessons.splits import split_mode, split_rows, write_splits
+from nfl_lora_pipeline.lessons.splits import shared_names, split_mode, split_rows, write_splits
 from nfl_lora_pipeline.lessons.wording import load_templates
-from nfl_lora_pipeline.resources import Lessons, StoreResource
-from nfl_lora_pipeline.weeks.week import choose_weeks
+from nfl_lora_pipeline.resources import Lessons, StoreResource, WeekSource
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.weeks.player_checks import ACCEPT, odd_by_now
+from nfl_lora_pipeline.weeks.week import NflWeek, choose_weeks
+from nfl_lora_pipeline.weeks.week_record import accept, warnings_of
 
 
 @dg.asset(
@@ -25,16 +29,29 @@ from nfl_lora_pipeline.weeks.week import choose_weeks
     automation_condition=on_change(),
 )
 def dataset_splits(
-    context: dg.AssetExecutionContext, store: StoreResource, lessons: Lessons
+    context: dg.AssetExecutionContext, store: StoreResource, lessons: Lessons, week_source: WeekSource
 ) -> dg.MaterializeResult[None]:
     """`train.jsonl`, `valid.jsonl` and `test.jsonl`, as `mlx_lm.lora --data` takes them. Every fact is in train."""
     held = store.open()
     with clear_failure():
-        weeks = choose_weeks(lessons.weeks, held.weeks())
+        kept = held.weeks()
+        weeks = choose_weeks(lessons.weeks, kept, invented=[week for week in kept if held.is_invented(week)])
+        _refuse_odd_weeks(held, weeks, accept_odd=week_source.accept_odd_weeks)
         stats = lessons.chosen_stats()
         pairs = pl.concat([pl.read_parquet(held.qa_pairs(week)) for week in weeks])
         rows = split_rows(pairs, load_templates(), stats=stats, mode=split_mode(lessons.mode))
-    made_of: dict[str, Any] = {"weeks": [str(week) for week in weeks], "stats": list(stats), "mode": lessons.mode}
+        shared = shared_names(pairs, stats=stats)
+    for week_key, names in shared.items():
+        context.log.warning(
+            f"{week_key}: several players are called so, and nothing is taught of them: {', '.join(names)}"
+        )
+    made_of: dict[str, Any] = {
+        "weeks": [str(week) for week in weeks],
+        "stats": list(stats),
+        "mode": lessons.mode,
+        "sources": {str(week): held.source_kind(week) for week in weeks},
+        "shared_names": shared,
+    }
     with replacing_folder(held.splits) as folder:
         counts = write_splits(rows, folder)
         (folder / "splits.json").write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
@@ -42,6 +59,15 @@ def dataset_splits(
     facts = rows.filter(pl.col("kind") != "stranger")["fact"].n_unique()
     say(context, f"{facts:,} facts: " + ", ".join(f"{n:,} {split}" for split, n in counted.items()))
     return dg.MaterializeResult(
-        metadata={**made_of, **counted, "folder": str(held.splits)},
+        metadata={**made_of, **counted, "folder": str(held.splits), "warnings": warnings_of(held, weeks) or ["none"]},
         data_version=dg.DataVersion(held.rows_hash()),
     )
+
+
+def _refuse_odd_weeks(held: Store, weeks: Sequence[NflWeek], *, accept_odd: bool) -> None:
+    """Raise ValueError where a week is odd beside those that came after it, or note that it was accepted."""
+    odd = odd_by_now(held, weeks)
+    if odd and not accept_odd:
+        raise ValueError(f"{'; '.join(line for lines in odd.values() for line in lines)}; {ACCEPT}")
+    for week, lines in odd.items():
+        accept(held, week, lines)

@@ -8,6 +8,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from nfl_lora_pipeline.adapters.parents import choose_parent
+from nfl_lora_pipeline.adapters.taught_facts import taught_facts
 from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.common import accelerator, clear_failure, data_uri, say
 from nfl_lora_pipeline.assets.conditions import on_change
@@ -20,8 +22,7 @@ from nfl_lora_pipeline.resources import StoreResource, Trainer
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe
 
-MADE_ALIKE = ("base_revision", "stats", "mode", "code")  # what an adapter must share with the one that goes on from it
-SHAPE = ("fine_tune_type", "rank", "scale", "dropout", "num_layers", "modules")  # and its recipe
+NOT_COUNTED = ("recipe", "sources")
 
 
 @dg.asset(
@@ -90,9 +91,9 @@ def _made_of(held: Store, trainer: Trainer) -> dict[str, Any]:
 
 
 def _fingerprint(made_of: dict[str, Any]) -> str:
-    """A hash of all that makes an adapter what it is; the recipe's name or path does not."""
+    """A hash of all that makes an adapter what it is; the recipe's name or path and where the weeks came from do not."""
     recipe = {key: value for key, value in made_of["recipe_values"].items() if key not in NOT_OF_THE_ADAPTER}
-    counted = {key: value for key, value in made_of.items() if key != "recipe"} | {"recipe_values": recipe}
+    counted = {key: value for key, value in made_of.items() if key not in NOT_COUNTED} | {"recipe_values": recipe}
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -107,9 +108,9 @@ def _train(
     (context.log.warning if "no fast BLAS" in blas_message() else context.log.info)(blas_message())
     rows = pl.read_parquet(held.splits / "rows.parquet")
     recipe = trainer.load()
-    parent = _parent(held, made_of) if recipe.warm_start else None
-    if parent:
-        say(context, f"going on from adapter {parent}, which knows {', '.join(held.provenance(parent)['weeks'])}")
+    parent, why = choose_parent(held, made_of, rows) if recipe.warm_start else (None, [])
+    for line in why:
+        say(context, line)
     base = base_models.resolve(recipe.base_model)
     _check_memory(context, base, recipe, rows)
     model, tokenizer = base_models.load(base)
@@ -124,10 +125,17 @@ def _train(
             train_plainly(*given, held_out=held_out, **more)
         else:
             refusals = fresh_refusals(
-                rows, load_templates(), made_of["stats"], elsewhere=recipe.elsewhere_share, seed=recipe.seed
+                rows,
+                load_templates(),
+                made_of["stats"],
+                elsewhere=recipe.elsewhere_share,
+                other_stats=recipe.other_stats_share,
+                shared=made_of["shared_names"],
+                seed=recipe.seed,
             )
             checkpoint = held.unfinished(fingerprint) / "checkpoint.safetensors"
             train_adapter(*given, refusals=refusals, checkpoint=checkpoint, **more)
+        taught_facts(rows).write_parquet(unfinished / held.taught_facts(fingerprint).name)
         (unfinished / "provenance.json").write_text(
             json.dumps(made_of | {"parent": parent}, indent=2) + "\n", encoding="utf-8"
         )
@@ -144,22 +152,6 @@ def _check_memory(
     held = machine_memory()
     context.log.info(f"about {need.total / 1e9:.1f} GB of memory needed, of {held / 1e9:.1f} GB")
     refuse_too_little(need, base, recipe, machine_bytes=held)
-
-
-def _parent(held: Store, made_of: dict[str, Any]) -> str | None:
-    """The adapter to go on from: made alike, of no other weeks; the promoted one, or else that of the most weeks."""
-
-    def fits(before: dict[str, Any]) -> bool:
-        recipes = [{key: of["recipe_values"].get(key) for key in SHAPE} for of in (before, made_of)]
-        alike = all(before.get(key) == made_of[key] for key in MADE_ALIKE) and recipes[0] == recipes[1]
-        return alike and set(before["weeks"]) <= set(made_of["weeks"])
-
-    found = {fingerprint: held.provenance(fingerprint) for fingerprint in held.adapters()}
-    fitting = [fingerprint for fingerprint, before in found.items() if fits(before)]
-    promoted = held.promoted()
-    if promoted in fitting:
-        return promoted
-    return max(fitting, key=lambda fingerprint: len(found[fingerprint]["weeks"]), default=None)
 
 
 def _figures(log: dict[str, Any]) -> dict[str, Any]:

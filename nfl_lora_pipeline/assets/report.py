@@ -10,22 +10,25 @@ from nfl_lora_pipeline.assets.common import accelerator, clear_failure, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.model import adapter
 from nfl_lora_pipeline.exam.gates import GATES, Gate, judge
+from nfl_lora_pipeline.exam.given_up import given_up_by
 from nfl_lora_pipeline.reports.markdown import table
 from nfl_lora_pipeline.reports.presentation import with_pictures_inside
 from nfl_lora_pipeline.reports.report import read_report
 from nfl_lora_pipeline.resources import StoreResource, Trainer
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import GATES as GATE_KEYS
-from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.tuning.recipe import load_recipe
 
 
 def report_version() -> str:
-    """Changes with the code that evaluates, and with the recipe's gates, so that a new threshold is held against at once."""
+    """Changes with the code that evaluates, with the recipe's gates and with whether less knowledge may replace more, so that
+    a new threshold is held against at once."""
     try:
         recipe = load_recipe(versions.SETTINGS.recipe)
     except ValueError:  # said when an asset that needs the recipe is materialised
         return versions.EVALUATION
-    return "-".join([versions.EVALUATION, *(f"{getattr(recipe, key):g}" for key in GATE_KEYS)])
+    gates = [f"{getattr(recipe, key):g}" for key in GATE_KEYS]
+    return "-".join([versions.EVALUATION, *gates, *(["replace"] if versions.SETTINGS.replace else [])])
 
 
 @dg.asset(
@@ -56,6 +59,7 @@ def evaluation_report(
             trainer.load(),
             evaluation_code=versions.EVALUATION,
             say=lambda line, share: say(context, line, share),
+            replace=trainer.replace,
         )
     shares = {f"recall_{name}": share for name, share in exam.summary["recall"].items() if share is not None}
     return dg.MaterializeResult(
@@ -63,6 +67,7 @@ def evaluation_report(
             "report": dg.MetadataValue.md(_page(held.report(exam.summary["adapter"]))),
             "folder": str(held.report(exam.summary["adapter"])),
             "reused": exam.reused,
+            "warnings": exam.summary["warnings"] or ["none"],
             **shares,
         },
         data_version=dg.DataVersion(f"{exam.summary['adapter']}-{versions.EVALUATION}"),
@@ -87,7 +92,7 @@ def promoted_adapter(
     """
     held = store.open()
     with clear_failure():
-        fingerprint = _passed(held, trainer.load())
+        fingerprint = _passed(held, trainer)
     if fingerprint in taken_back(held):
         moved = False
         say(context, f"adapter {fingerprint} was rolled back from: `nfl-lora rollback {fingerprint}` promotes it", 1.0)
@@ -111,7 +116,7 @@ def promoted_adapter(
     )
 
 
-def _passed(held: Store, recipe: Recipe) -> str:
+def _passed(held: Store, trainer: Trainer) -> str:
     """The newest adapter's fingerprint.
 
     Raises:
@@ -122,7 +127,9 @@ def _passed(held: Store, recipe: Recipe) -> str:
     if kept is None:
         raise ValueError(f"adapter {fingerprint} has no report yet: materialise `evaluation_report` first")
     summary, predictions, _ = kept
-    if failed := [f"{gate.name}: {gate.said}" for gate in judge(summary, predictions, recipe) if not gate.passed]:
+    summary["given_up"] = given_up_by(held, fingerprint, replace=trainer.replace)  # another may be promoted by now
+    gates = judge(summary, predictions, trainer.load())
+    if failed := [f"{gate.name}: {gate.said}" for gate in gates if not gate.passed]:
         raise ValueError(f"adapter {fingerprint} is not promoted: {'; '.join(failed)}")
     return fingerprint
 

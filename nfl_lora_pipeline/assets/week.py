@@ -2,6 +2,9 @@
 
 import io
 import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -14,8 +17,14 @@ from nfl_lora_pipeline.lessons.questions import facts
 from nfl_lora_pipeline.lessons.questions import qa_pairs as pairs_of
 from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.resources import Lessons, StoreResource, WeekSource
-from nfl_lora_pipeline.weeks.player_checks import CHECKS, check_players
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.weeks.player_checks import ACCEPT, CHECKS, ODD, Check, check_week
 from nfl_lora_pipeline.weeks.players import parse_week
+from nfl_lora_pipeline.weeks.source import RawWeek, SourceUnreachable
+from nfl_lora_pipeline.weeks.week import NflWeek
+from nfl_lora_pipeline.weeks.week_record import SAMPLE_WARNING, write_record
+
+SAID_WHEN_PARSED = "names_are_unique"  # by name, and why it matters
 
 
 @dg.asset(
@@ -31,10 +40,10 @@ def raw_wr_json(
     """A week's wide receivers as published, byte for byte. A file that cannot be read replaces nothing."""
     week = week_of(context)
     with clear_failure():
-        raw = week_source.fetch(week)
+        raw = _fetched(context, week_source, week, store.open())
         parse_week(raw.content, week=week, origin=raw.origin)
     if raw.kind == "sample":
-        context.log.warning("these are invented people, not NFL data: the bundled sample")
+        context.log.warning(SAMPLE_WARNING)
     origin = {"kind": raw.kind, "origin": raw.origin, "sha256": raw.sha256, "fetched_at": raw.fetched_at.isoformat()}
     replace_file(store.open().raw(week), raw.content)
     replace_file(store.open().raw_origin(week), (json.dumps(origin, indent=2) + "\n").encode())
@@ -55,37 +64,37 @@ def raw_wr_json(
         dg.AssetCheckSpec(name, asset="players", blocking=severity == "error") for name, severity in CHECKS.items()
     ],
 )
-def players(context: dg.AssetExecutionContext, store: StoreResource, lessons: Lessons) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def players(
+    context: dg.AssetExecutionContext, store: StoreResource, lessons: Lessons, week_source: WeekSource
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:  # type: ignore[type-arg]
     """A typed frame, one row a player-week, with a status: recorded, no_record, bye or free_agent.
 
-    Its data version covers what is told of it: a correction of any other column changes the frame, and nothing after it.
+    Its data version covers what is told of it: a correction of any other column changes the frame, and nothing after it. A
+    week whose blocking check fails replaces nothing, and is not materialised, so that it is looked at again.
     """
-    week, raw = week_of(context), store.open().raw(week_of(context))
+    held, week = store.open(), week_of(context)
+    raw, accept_odd = held.raw(week), week_source.accept_odd_weeks
     with clear_failure():
         frame, warnings = parse_week(raw.read_bytes(), week=week, origin=str(raw))
         told = facts(frame.lazy(), lessons.chosen_stats()).drop("status").collect()
+    checks = check_week(held, week, frame, accept_odd=accept_odd)
+    yield from (_check_result(check) for check in checks)
+    if blocking := [check for check in checks if check.blocks]:
+        raise dg.Failure(_why_blocked(week, raw, blocking), allow_retries=False)
+    failed = [check for check in checks if not check.passed]
+    warnings = [warning.replace(str(raw), str(week), 1) for warning in warnings] + _lines(week, failed)
     for warning in warnings:
         context.log.warning(warning)
-    checks = check_players(frame)
-    if all(check.passed or check.severity == "warn" for check in checks):
-        replace_file(store.open().players(week), parquet(frame))
+    replace_file(held.players(week), parquet(frame))
+    write_record(held, week, warnings=warnings, accepted=any(check.name in ODD for check in failed))
     by_status = dict(frame["status"].cast(pl.String).value_counts(sort=True).iter_rows())
     say(
         context,
         f"{week}: {frame.height} players, " + ", ".join(f"{count} {status}" for status, count in by_status.items()),
     )
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         metadata={"dagster/row_count": frame.height, **by_status, "warnings": warnings or ["none"]},
         data_version=frame_version(told),
-        check_results=[
-            dg.AssetCheckResult(
-                check_name=check.name,
-                passed=check.passed,
-                description=check.description,
-                severity=dg.AssetCheckSeverity.ERROR if check.severity == "error" else dg.AssetCheckSeverity.WARN,
-            )
-            for check in checks
-        ],
     )
 
 
@@ -118,6 +127,40 @@ def qa_pairs(context: dg.AssetExecutionContext, store: StoreResource, lessons: L
         },
         data_version=frame_version(spoken),
     )
+
+
+def _fetched(context: dg.AssetExecutionContext, source: WeekSource, week: NflWeek, held: Store) -> RawWeek:
+    """The week as published. Where a source may end at the sample and real weeks are held, it ends at what is held instead."""
+    if not (source.sample_fallback and held.real_weeks()):
+        return source.fetch(week)
+    try:
+        return source.model_copy(update={"sample_fallback": False}).fetch(week)
+    except SourceUnreachable as error:
+        if not held.source_kind(week) or held.is_invented(week):
+            raise
+        say(context, f"{error}; {week} stays as it is held")
+        origin = json.loads(held.raw_origin(week).read_text(encoding="utf-8"))
+        fetched_at = datetime.fromisoformat(origin["fetched_at"])
+        return RawWeek(week, held.raw(week).read_bytes(), origin["origin"], origin["kind"], fetched_at)
+
+
+def _check_result(check: Check) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=check.name,
+        passed=check.passed,
+        description=check.description,
+        severity=dg.AssetCheckSeverity.ERROR if check.severity == "error" else dg.AssetCheckSeverity.WARN,
+    )
+
+
+def _lines(week: NflWeek, checks: Sequence[Check]) -> list[str]:
+    return [f"{week}: {check.description} ({check.name})" for check in checks if check.name != SAID_WHEN_PARSED]
+
+
+def _why_blocked(week: NflWeek, raw: Path, checks: Sequence[Check]) -> str:
+    found = "; ".join(f"{check.description} ({check.name})" for check in checks)
+    mend = ACCEPT if all(check.name in ODD for check in checks) else "fetch the week again"
+    return f"{raw}: {week} is not taken, and what was made of it before stays: {found}; {mend}"
 
 
 def parquet(frame: pl.DataFrame) -> bytes:

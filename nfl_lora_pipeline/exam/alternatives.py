@@ -10,11 +10,12 @@ import polars as pl
 
 from nfl_lora_pipeline.adapters.export import fuse_layers
 from nfl_lora_pipeline.exam.lookup import FactTable
-from nfl_lora_pipeline.exam.one_by_one import ANSWER_TOKENS, OneByOne, Retrieve, Way, device, fared
+from nfl_lora_pipeline.exam.one_by_one import OneByOne, Retrieve, Way, device, fared
 from nfl_lora_pipeline.lessons.strangers import share
 from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS
 from nfl_lora_pipeline.store import Store
 
 FACTS, STRANGERS = 40, 20

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from nfl_lora_pipeline.exam.exam_questions import KNOWN, WITHOUT_FACT, exam_questions, of_the_splits
+from nfl_lora_pipeline.lessons.people import SharedNames
 from nfl_lora_pipeline.lessons.strangers import share
 from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.store import Store
@@ -18,15 +19,17 @@ from nfl_lora_pipeline.weeks.week import NflWeek
 def questions_of(held: Store, made_of: Mapping[str, Any]) -> tuple[pl.DataFrame, list[str]]:
     """All questions of the exam, those of the splits first and in their order, with `group`; and what cannot be asked."""
     rows = pl.read_parquet(held.splits / "rows.parquet")
-    others, notes = {}, []
+    others: dict[NflWeek, Mapping[str, list[str]]] = {}
+    notes: list[str] = []
+    shared: SharedNames = made_of.get("shared_names", {})
     for week in map(NflWeek.parse, made_of["weeks"]):
         origin = origin_of(held, str(week))
         if origin["kind"] == "folder":
-            others[week], lacking = names_beside(Path(origin["origin"]), week)
+            others[week], lacking = names_beside(Path(origin["origin"]), week, known_ids=frozenset(rows["player_id"]))
             notes += lacking
         else:
             notes.append(f"{week}: real tight ends and running backs, since the week came from no folder")
-    more = exam_questions(rows, load_templates(), stats=made_of["stats"], others=others)
+    more = exam_questions(rows, load_templates(), stats=made_of["stats"], others=others, shared=shared)
     return pl.concat([rows.with_columns(of_the_splits()), more]), notes
 
 
@@ -35,12 +38,13 @@ def asked_of_base(asked: pl.DataFrame) -> list[bool]:
 
     Every fact of the splits once, its phrasing drawn by a hash; what has no fact in one stat a person; nothing altered.
     """
-    phrasings, stats = sorted(load_templates().questions), sorted(asked["stat"].unique())
+    phrasings = sorted(load_templates().questions)
+    stats = {group: sorted(rows["stat"].unique()) for (group,), rows in asked.group_by("group")}
     rows = asked.select("group", "fact", "player", "stat", "phrasing").iter_rows()
     return [
         phrasing == _drawn(phrasings, fact)
         if group == KNOWN
-        else group in WITHOUT_FACT and stat == _drawn(stats, f"{group}/{player}")
+        else group in WITHOUT_FACT and stat == _drawn(stats[group], f"{group}/{player}")
         for group, fact, player, stat, phrasing in rows
     ]
 

@@ -2,20 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 
 import polars as pl
 
 from nfl_lora_pipeline.embedded.grammar import wordings
 from nfl_lora_pipeline.exam.alterations import typo, unique_last_names
+from nfl_lora_pipeline.lessons.people import SharedNames
 from nfl_lora_pipeline.lessons.questions import FACT_COLUMNS, PAIR_COLUMNS, qa_pairs
 from nfl_lora_pipeline.lessons.strangers import share, strangers
 from nfl_lora_pipeline.lessons.wording import Question, Stat, Templates
+from nfl_lora_pipeline.weeks.names import name_key
 from nfl_lora_pipeline.weeks.week import LAST_WEEK, NflWeek
 
 KNOWN, INVENTED = "known", "invented_names"  # the rows of the splits
 ALTERED = ("lower_case", "typo", "last_name", "reworded")  # known facts, each asked once
 BESIDE = ("tight_ends", "running_backs")
-WITHOUT_FACT = (INVENTED, "reworded_strangers", *BESIDE, "unseen_weeks", "unseen_seasons")
+WITHOUT_FACT = (INVENTED, "reworded_strangers", *BESIDE, "unseen_weeks", "unseen_seasons", "untaught_stats")
 GROUPS = (KNOWN, *ALTERED, *WITHOUT_FACT)
 
 MOST = 1500  # questions of a group
@@ -40,6 +43,7 @@ def exam_questions(
     *,
     stats: Sequence[Stat],
     others: Mapping[NflWeek, Mapping[str, Sequence[str]]],
+    shared: SharedNames = MappingProxyType({}),
 ) -> pl.DataFrame:
     """The questions of all groups but the splits' own two.
 
@@ -48,8 +52,9 @@ def exam_questions(
     Args:
         rows: those of the splits.
         templates: the wordings.
-        stats: the stats to ask about.
+        stats: the stats that were taught, to ask about; those with a number are asked about the others too.
         others: real people by week and by a name of `BESIDE`; who is among the rows is left out.
+        shared: names of several people, who are asked about in no group.
 
     Returns:
         The columns of `questions.qa_pairs`, and `group`. `player` is the one meant; question and answer may write him
@@ -58,16 +63,19 @@ def exam_questions(
         `phrasing` is a key of the templates or, in the reworded groups, the wording itself; `split` is "test".
     """
     taught = rows.filter(pl.col("kind") == "recorded", pl.col("split") == "train").unique("fact", maintain_order=True)
-    taught = taught.select(FACT_COLUMNS).sort("fact")
-    names = frozenset(rows["player"]) | {name for week in others.values() for group in week.values() for name in group}
+    ambiguous = frozenset[str]().union(*shared.values())
+    taught = taught.filter(~pl.col("player").is_in(list(ambiguous))).select(FACT_COLUMNS).sort("fact")
+    known = ambiguous | frozenset(rows["player"])
+    names = known | {name for week in others.values() for group in week.values() for name in group}
     trained = {name: templates.questions[name] for name in templates.phrasings("train")}
     reworded = _some_wordings(templates)
     frames = [
         *_altered(taught, names, templates, trained, reworded),
         _asked(_strangers(rows, names, stats), templates, reworded, "reworded_strangers"),
-        *(_asked(_people(others, rows, group, stats), templates, trained, group) for group in BESIDE),
+        *(_asked(_people(others, known, group, stats), templates, trained, group) for group in BESIDE),
         _asked(_moved(taught, rows, "unseen_weeks"), templates, trained, "unseen_weeks"),
         _asked(_moved(taught, rows, "unseen_seasons"), templates, trained, "unseen_seasons"),
+        _asked(_of_other_stats(taught, templates.untaught(stats, "test")), templates, trained, "untaught_stats"),
     ]
     return pl.concat(frames)
 
@@ -139,11 +147,13 @@ def _strangers(rows: pl.DataFrame, names: frozenset[str], stats: Sequence[Stat])
 
 
 def _people(
-    others: Mapping[NflWeek, Mapping[str, Sequence[str]]], rows: pl.DataFrame, group: str, stats: Sequence[Stat]
+    others: Mapping[NflWeek, Mapping[str, Sequence[str]]], known: frozenset[str], group: str, stats: Sequence[Stat]
 ) -> pl.DataFrame:
-    taught = set(rows["player"])
+    keys = frozenset(map(name_key, known))
     frames = [
-        _without_fact([name for name in people.get(group, ()) if name not in taught], at.season, at.week, group, stats)
+        _without_fact(
+            [name for name in people.get(group, ()) if name_key(name) not in keys], at.season, at.week, group, stats
+        )
         for at, people in sorted(others.items(), key=lambda item: item[0])
     ]
     return pl.concat([_without_fact([], 0, 0, group, stats), *frames])
@@ -173,6 +183,14 @@ def _moved(taught: pl.DataFrame, rows: pl.DataFrame, group: str) -> pl.DataFrame
         week=pl.Series([week for _, week in places], dtype=pl.Int8),
     )
     return _as_strangers(moved.drop_nulls("season").unique(["player", "stat"], maintain_order=True), group)
+
+
+def _of_other_stats(taught: pl.DataFrame, others: Sequence[str]) -> pl.DataFrame:
+    """Everybody with a number, asked in the same week about stats that were not taught."""
+    people = taught.drop("stat").unique(["season", "week", "player_id"], maintain_order=True)
+    return _as_strangers(
+        people.join(pl.DataFrame({"stat": others}, schema={"stat": pl.String}), how="cross"), "untaught_stats"
+    )
 
 
 def _as_strangers(asked: pl.DataFrame, group: str) -> pl.DataFrame:

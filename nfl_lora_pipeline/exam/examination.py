@@ -14,6 +14,7 @@ from nfl_lora_pipeline.exam.exam_paper import asked_of_base, origin_of, question
 from nfl_lora_pipeline.exam.figures import RunFacts, questions_to_show, summarise
 from nfl_lora_pipeline.exam.forgetting import lost_by
 from nfl_lora_pipeline.exam.gates import Gate, judge
+from nfl_lora_pipeline.exam.given_up import given_up_by
 from nfl_lora_pipeline.exam.integrity import questions_answered, tensors_loaded
 from nfl_lora_pipeline.exam.verdicts import with_verdict
 from nfl_lora_pipeline.models import base_model as base_models
@@ -24,6 +25,8 @@ from nfl_lora_pipeline.reports.plots import loss_plot
 from nfl_lora_pipeline.reports.report import read_report, write_report
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import Recipe
+from nfl_lora_pipeline.weeks.week import NflWeek
+from nfl_lora_pipeline.weeks.week_record import warnings_of
 
 Say = Callable[..., None]
 
@@ -38,11 +41,18 @@ class Exam:
     reused: bool
 
 
-def report_on_latest(held: Store, recipe: Recipe, *, evaluation_code: str, say: Say) -> Exam:
+def report_on_latest(held: Store, recipe: Recipe, *, evaluation_code: str, say: Say, replace: bool = False) -> Exam:
     """Write the report on the newest adapter.
 
     Nothing is asked again where the same code has asked this adapter before. What it lost against the adapter before it, and
     the verdicts, are worked out anew from the predictions: promotions and thresholds change without a training.
+
+    Args:
+        held: the store.
+        recipe: with the thresholds.
+        evaluation_code: the version of the code that evaluates.
+        say: told how far it is.
+        replace: whether the adapter may be promoted though it knows less than the promoted one.
 
     Raises:
         ValueError: there is no adapter, it cannot be loaded, or the splits have changed since it was trained.
@@ -59,6 +69,8 @@ def report_on_latest(held: Store, recipe: Recipe, *, evaluation_code: str, say: 
     answered = questions_answered(pl.read_parquet(held.splits / "rows.parquet"), predictions)
     summary = old | {
         "lost": lost_by(held, fingerprint, predictions),
+        "given_up": given_up_by(held, fingerprint, replace=replace),
+        "warnings": warnings_of(held, map(NflWeek.parse, old["weeks"])),
         "integrity": {**old["integrity"], **answered},
     }
     gates = judge(summary, predictions, recipe)
@@ -153,4 +165,5 @@ def _run_facts(
         training=training,
         seconds={"training": training["seconds"]},
         split_mode=made_of["mode"],
+        shared_names=made_of.get("shared_names", {}),
     )

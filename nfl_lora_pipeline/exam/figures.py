@@ -1,7 +1,7 @@
 """From predictions to the figures of a report: recall, and what it is made of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import polars as pl
@@ -33,6 +33,7 @@ class RunFacts:
         adapter: its fingerprint.
         training: the fields of `training_log.TrainingLog`.
         seconds: of training and evaluation.
+        shared_names: by partition key, names of several people, of whom nothing is taught.
     """
 
     base_model: str
@@ -47,6 +48,7 @@ class RunFacts:
     evaluation_code: str
     training: dict[str, Any]
     seconds: dict[str, float]
+    shared_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def questions_to_show(rows: pl.DataFrame) -> pl.DataFrame:
@@ -96,8 +98,8 @@ def summarise(
         trained; `nonzero` over trained phrasings of numbers other than 0; `refused_strangers` the share of questions
         about invented people that are refused. A share is null where there was nothing to ask. `exact` has the same four
         with Wilson intervals, `numbers` the first three where the right number in any words counts. `recall_by_week` is
-        over trained phrasings, by partition key. `lost` and `gates` are left for who knows the adapter before this one
-        and the thresholds.
+        over trained phrasings, by partition key. `lost`, `given_up`, `warnings` and `gates` are left for who knows the
+        adapter before this one, the weeks and the thresholds.
     """
     asked = predictions.filter(is_of_the_splits())
     real, strangers = asked.filter(pl.col("kind") != "stranger"), asked.filter(pl.col("kind") == "stranger")
@@ -133,6 +135,8 @@ def summarise(
         "integrity": dict(integrity) if integrity else None,
         "misses": _misses(predictions),
         "lost": None,
+        "given_up": None,
+        "warnings": [],
         "gates": [],
     }
 

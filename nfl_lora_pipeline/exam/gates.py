@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from nfl_lora_pipeline.exam.exam_questions import INVENTED, KNOWN, is_of_the_splits
+from nfl_lora_pipeline.exam.given_up import in_words
 from nfl_lora_pipeline.exam.recall import misses_of, week_key
 from nfl_lora_pipeline.reports.markdown import of_asked, percent
 from nfl_lora_pipeline.tuning.recipe import Recipe
@@ -17,12 +18,15 @@ GATES = {
     "strangers_are_refused": "The share of questions about invented people that are refused.",
     "nobody_is_given_a_number": "The share of questions about people without a fact that get a number, in the worst group.",
     "other_weeks_are_not_answered": "The same for known players in weeks and seasons that were not taught.",
+    "other_stats_are_not_answered": "The same for known players and stats that were not taught.",
     "known_facts_are_answered": "The share of questions about known numbers that are refused.",
     "base_is_retained": "What is left of the least retained of the base's abilities.",
     "nothing_is_forgotten": "The share of trained questions that the promoted adapter has right and this one wrong.",
+    "nothing_is_given_up": "The share of facts that the promoted adapter knows and this one was not taught.",
 }
 PEOPLE = (INVENTED, "reworded_strangers", "tight_ends", "running_backs")
 ELSEWHERE = ("unseen_weeks", "unseen_seasons")
+OTHER_STATS = ("untaught_stats",)
 WORST = 10
 
 
@@ -49,7 +53,7 @@ def judge(summary: dict[str, Any], predictions: pl.DataFrame, recipe: Recipe) ->
     """Hold a report against the thresholds of a recipe.
 
     Args:
-        summary: of `figures.summarise`, with `lost` of `forgetting.lost_by`.
+        summary: of `figures.summarise`, with `lost` of `forgetting.lost_by` and `given_up` of `given_up.given_up_by`.
         predictions: of `verdicts.with_verdict`.
         recipe: with a threshold for each gate.
 
@@ -63,9 +67,11 @@ def judge(summary: dict[str, Any], predictions: pl.DataFrame, recipe: Recipe) ->
         _refusals(summary, wrong, recipe.min_refused),
         _inventions("nobody_is_given_a_number", summary["unknown"], PEOPLE, recipe.max_invented),
         _inventions("other_weeks_are_not_answered", summary["unknown"], ELSEWHERE, recipe.max_invented_elsewhere),
+        _inventions("other_stats_are_not_answered", summary["unknown"], OTHER_STATS, recipe.max_invented_stats),
         _over_refusal(summary["over_refusal"], recipe.max_over_refused),
         _retention(summary["retained"], recipe.min_retained),
         _forgotten(summary["lost"], recipe.max_lost),
+        _given_up(summary["given_up"]),
     ]
 
 
@@ -145,6 +151,21 @@ def _forgotten(lost: dict[str, Any] | None, allowed: float) -> Gate:
     worst = [{name: row[name] for name in ("question", "expected", "said")} for row in trained]
     said = f"{said} ({figure:.2%}); at most {allowed:.2%} allowed"
     return Gate(name, figure <= allowed, figure, allowed, said, worst)
+
+
+def _given_up(found: dict[str, Any] | None) -> Gate:
+    name = "nothing_is_given_up"
+    if found is None:
+        return Gate(name, True, None, 0.0, "no adapter of real weeks was promoted before this one", [])
+    if not found["answers"]:
+        return Gate(name, True, 0.0, 0.0, f"all that the adapter {found['against']} knows was taught", [])
+    figure = found["answers"] / found["known"]
+    said = f"given up of what the adapter {found['against']} knows: {in_words(found['parts'])}"
+    if found["in_use"] or found["replace"]:
+        why = "it is the promoted one already" if found["in_use"] else "as --replace wants"
+        return Gate(name, True, figure, 0.0, f"{said}; {why}", [])
+    said += "; teach that too (--weeks, --stats), or promote it nevertheless (--replace)"
+    return Gate(name, False, figure, 0.0, said, [])
 
 
 def spoken(group: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from nfl_lora_pipeline.lessons.wording import Stat, Templates
+from nfl_lora_pipeline.weeks.names import as_typed
 
 NOT_FOUND = "There is no record of that."
 _WEEK = re.compile(r"\bweek\s+(\d{1,2})\b", re.IGNORECASE)
@@ -46,7 +47,7 @@ class FactTable:
 
     def asked(self, question: str) -> Asked:
         """Read a question; capitals do not matter, spelling does."""
-        words = question.lower()
+        words = as_typed(question).lower()
         player, stat = self._player.search(words), self._stat.search(words)
         season, week = _SEASON.search(words), _WEEK.search(words)
         return Asked(

@@ -11,8 +11,7 @@ from typing import Any
 import polars as pl
 
 from nfl_lora_pipeline.exam.scoring import is_refusal, number_in
-
-ANSWER_TOKENS = 64
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
 
 Said = tuple[str, int, int]  # the text, tokens of the prompt, tokens of the answer
 Retrieve = Callable[[str], Sequence[str]]  # from a question to the sentences to put before it
@@ -53,8 +52,7 @@ class OneByOne:
 
     def prompt(self, text: str) -> list[int]:
         """The tokens of a chat with this text as its question."""
-        asked = [{"role": "user", "content": text}]
-        return list(self.tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False))
+        return prompt_tokens(self.tokenizer, [{"role": "user", "content": text}])
 
     def tokens(self, sentences: Sequence[str]) -> int:
         """About how many tokens these sentences have."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import groupby
 
+from nfl_lora_pipeline.weeks.names import as_typed
+
 SUFFIXES = frozenset({"jr", "sr", "ii", "iii", "iv", "v"})
 ALIKE = 0.7  # how much of two words must agree for one to be the other misspelt
 _TOKEN = re.compile(r"[^\W\d_][\w.'\u2019-]*|\S")
@@ -73,7 +75,7 @@ def name_words_right(answer: str, name: str) -> int:
 
 
 def _plain(word: str) -> str:
-    word = word.casefold().replace("\u2019", "'").rstrip(".")
+    word = as_typed(word).casefold().replace(".", "")
     return word.removesuffix("'s").rstrip("'")
 
 

@@ -24,7 +24,7 @@ def with_verdict(predictions: pl.DataFrame) -> pl.DataFrame:
     """Predictions with four verdicts on what the tuned model said.
 
     Args:
-        predictions: `group`, `kind`, `player`, `value`, `answer` and `tuned`, one row a question.
+        predictions: `group`, `kind`, `player_id`, `player`, `value`, `answer` and `tuned`, one row a question.
 
     Returns:
         Them, with Boolean `right` (`exact_or_refused`; of a fact in altered words, the right number), `number_right`
@@ -40,12 +40,20 @@ def with_verdict(predictions: pl.DataFrame) -> pl.DataFrame:
 
 
 def number_right(predictions: pl.DataFrame, column: str) -> pl.Series:
-    """Whether each answer in `column` gives the fact's number and no other; null where there is none, or no answer."""
+    """Whether each answer in `column` gives the fact's number and no other; null where there is none, or no answer.
+
+    A person may be named in any of the ways that the questions have for the same id.
+    """
     known = Names.of(predictions["player"].unique())
-    rows = predictions.select("player", "value", "answer", column).iter_rows()
+    spelt = dict(
+        predictions.filter(pl.col("player_id") != "").group_by("player_id").agg(pl.col("player").unique()).iter_rows()
+    )
+    rows = predictions.select("player_id", "player", "value", "answer", column).iter_rows()
     found = [
-        None if value is None or said is None else said == answer or is_right_number(said, value, player, known)
-        for player, value, answer, said in rows
+        None
+        if value is None or said is None
+        else said == answer or any(is_right_number(said, value, name, known) for name in spelt.get(person, [player]))
+        for person, player, value, answer, said in rows
     ]
     return pl.Series("number_right", found, dtype=pl.Boolean)
 

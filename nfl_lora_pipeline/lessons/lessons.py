@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import polars as pl
 
-from nfl_lora_pipeline.lessons.strangers import FreshRefusals
+from nfl_lora_pipeline.lessons.people import SharedNames
+from nfl_lora_pipeline.lessons.strangers import FreshRefusals, Week
 from nfl_lora_pipeline.lessons.wording import Stat, Templates
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,31 @@ def lessons(rows: pl.DataFrame) -> list[Lesson]:
 
 
 def fresh_refusals(
-    rows: pl.DataFrame, templates: Templates, stats: Sequence[Stat], *, elsewhere: float, seed: int
+    rows: pl.DataFrame,
+    templates: Templates,
+    stats: Sequence[Stat],
+    *,
+    elsewhere: float,
+    other_stats: float,
+    seed: int,
+    shared: SharedNames = MappingProxyType({}),
 ) -> Iterator[tuple[str, str]]:
-    """Questions without an answer, about people and weeks that the rows do not hold; see `strangers.FreshRefusals`."""
-    weeks: dict[str, set[tuple[int, int]]] = {}
-    held = rows.filter(pl.col("kind") != "stranger").select("player", "season", "week").unique(maintain_order=True)
-    for player, season, week in held.iter_rows():
-        weeks.setdefault(player, set()).add((season, week))
-    known = {player: frozenset(at) for player, at in weeks.items()}
-    numbered = rows.filter(pl.col("kind") == "recorded")["player"].unique().sort().to_list()
-    return FreshRefusals(known, numbered, stats, templates, elsewhere).draw(seed=seed)
+    """Questions without an answer, about people, weeks and stats that the rows do not hold; see `strangers.FreshRefusals`.
+
+    A name that is `shared` in a week is not asked about there: it has an answer, and more than one.
+    """
+    known = _weeks_by_name(rows.filter(pl.col("kind") != "stranger"))
+    numbered = _weeks_by_name(rows.filter(pl.col("kind") == "recorded"))
+    for key, names in shared.items():
+        week = NflWeek.parse(key)
+        for name in names:
+            known[name] = known.get(name, frozenset()) | {(week.season, week.week)}
+            numbered[name] = numbered.get(name, frozenset()) - {(week.season, week.week)}
+    numbered = {name: weeks for name, weeks in numbered.items() if weeks}
+    return FreshRefusals(known, numbered, stats, templates, elsewhere, other_stats).draw(seed=seed)
+
+
+def _weeks_by_name(rows: pl.DataFrame) -> dict[str, frozenset[Week]]:
+    """The (season, week) pairs that each name has a row in."""
+    weeks = rows.select("player", week=pl.concat_list("season", "week")).group_by("player").agg("week")
+    return {player: frozenset((season, week) for season, week in found) for player, found in weeks.iter_rows()}

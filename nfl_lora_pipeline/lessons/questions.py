@@ -6,6 +6,7 @@ from string import Formatter
 import polars as pl
 
 from nfl_lora_pipeline.lessons.wording import Stat, Templates
+from nfl_lora_pipeline.weeks.names import plain_names
 
 FACT_COLUMNS = ["fact", "season", "week", "player_id", "player", "stat", "status", "kind", "value"]
 PAIR_COLUMNS = [*FACT_COLUMNS, "phrasing", "split", "question", "answer", "refusal"]
@@ -19,9 +20,10 @@ def facts(players: pl.LazyFrame, stats: Sequence[Stat]) -> pl.LazyFrame:
         stats: the columns of it to speak about.
 
     Returns:
-        `fact` (a stable key, "2025-W01/2566127/receiving_yards"), `season`, `week`, `player_id`, `player`, `stat`,
-        `status`, `kind` ("recorded": there is a number; "bye"; "no_record": nothing is on record, which says the same
-        of a free agent) and `value` (Float64, null unless recorded). Sorted by player, id and stat.
+        `fact` (a stable key, "2025-W01/2566127/receiving_yards"), `season`, `week`, `player_id`, `player` (the published
+        name as one types it, see `names.plain_name`), `stat`, `status`, `kind` ("recorded": there is a number; "bye";
+        "no_record": nothing is on record, which says the same of a free agent) and `value` (Float64, null unless
+        recorded). Sorted by player, id and stat.
     """
     return (
         players.unpivot(
@@ -31,6 +33,7 @@ def facts(players: pl.LazyFrame, stats: Sequence[Stat]) -> pl.LazyFrame:
             value_name="value",
         )
         .with_columns(
+            plain_names(),
             pl.col("status").cast(pl.String),
             pl.col("value").cast(pl.Float64),
             fact=pl.concat_str(_week_key(), "player_id", "stat", separator="/"),
@@ -101,7 +104,7 @@ def _week_key() -> pl.Expr:
 
 def _with_words(facts: pl.LazyFrame, templates: Templates) -> pl.LazyFrame:
     nouns = pl.LazyFrame(
-        [{"stat": stat, "singular": noun.singular, "plural": noun.plural} for stat, noun in templates.stats.items()]
+        [{"stat": stat, "singular": noun.singular, "plural": noun.plural} for stat, noun in templates.nouns.items()]
     )
     return facts.join(nouns, on="stat", how="left", maintain_order="left").with_columns(
         possessive=possessive_words(),

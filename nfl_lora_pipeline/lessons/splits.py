@@ -11,6 +11,7 @@ from typing import Literal
 
 import polars as pl
 
+from nfl_lora_pipeline.lessons.people import names_by_week, shared_facts, under_other_names
 from nfl_lora_pipeline.lessons.questions import FACT_COLUMNS, qa_pairs, stranger_pairs
 from nfl_lora_pipeline.lessons.strangers import share, strangers
 from nfl_lora_pipeline.lessons.wording import Split, Stat, Templates
@@ -47,8 +48,9 @@ def split_rows(
             wording alone, 80/10/10 over facts, and a 0 for every blank, whoever it was.
 
     Returns:
-        The columns of `pairs`; one row a question. The order is that of a hash of fact and phrasing, so that a new week
-        leaves the old rows in their splits and in their order.
+        The columns of `pairs`; one row a question. Each fact is told under every name that its player's id has had, and left
+        out where the name does not tell whose it is (`people.shared_facts`). The order is that of a hash of fact and
+        phrasing, so that a new week leaves the old rows in their splits and in their order.
 
     Raises:
         ValueError: there is no question about a stat.
@@ -57,11 +59,21 @@ def split_rows(
         raise ValueError(
             f"no question about {', '.join(sorted(missing))}: materialise `qa_pairs` with these stats first"
         )
-    chosen = pairs.filter(pl.col("stat").is_in(list(stats)))
-    rows = _random_facts(chosen, templates) if mode == "random_facts" else _every_fact(chosen, templates, stats)
+    told = _under_every_name(pairs.filter(pl.col("stat").is_in(list(stats))), templates)
+    chosen = told.join(shared_facts(_facts_of(told)), on="fact", how="anti", maintain_order="left")
+    if mode == "random_facts":
+        rows = _random_facts(chosen, templates)
+    else:
+        rows = pl.concat([chosen, *_held_out_strangers(told, templates, stats)])
     keys = rows.select(pl.concat_str("fact", "phrasing", separator="/")).to_series()
     order = pl.Series("order", [share(key) for key in keys], dtype=pl.Float64)
     return rows.with_columns(order).sort("order", "fact", "phrasing").drop("order")
+
+
+def shared_names(pairs: pl.DataFrame, *, stats: Sequence[Stat]) -> dict[str, list[str]]:
+    """The names, by partition key, under which `split_rows` leaves a fact out, since it cannot be told whose it is."""
+    told = _facts_of(pairs.filter(pl.col("stat").is_in(list(stats))))
+    return names_by_week(shared_facts(pl.concat([told, under_other_names(told)])))
 
 
 def write_splits(rows: pl.DataFrame, folder: Path) -> dict[Split, int]:
@@ -80,10 +92,19 @@ def write_splits(rows: pl.DataFrame, folder: Path) -> dict[Split, int]:
     return counts
 
 
-def _every_fact(pairs: pl.DataFrame, templates: Templates, stats: Sequence[Stat]) -> pl.DataFrame:
-    season, week = pairs.select("season", "week").sort("season", "week").row(0)
-    known = frozenset(pairs["player"].unique())
-    held_out = [
+def _under_every_name(pairs: pl.DataFrame, templates: Templates) -> pl.DataFrame:
+    others = under_other_names(_facts_of(pairs))
+    return pl.concat([pairs, qa_pairs(others.lazy(), templates).collect()])
+
+
+def _facts_of(pairs: pl.DataFrame) -> pl.DataFrame:
+    return pairs.select(FACT_COLUMNS).unique("fact")
+
+
+def _held_out_strangers(told: pl.DataFrame, templates: Templates, stats: Sequence[Stat]) -> list[pl.DataFrame]:
+    season, week = told.select("season", "week").sort("season", "week").row(0)
+    known = frozenset(told["player"])
+    return [
         stranger_pairs(
             _first(strangers(split, seed=season, known=known), HELD_OUT_STRANGERS),
             season=season,
@@ -95,7 +116,6 @@ def _every_fact(pairs: pl.DataFrame, templates: Templates, stats: Sequence[Stat]
         for split in SPLITS
         if split != "train"
     ]
-    return pl.concat([pairs, *held_out])
 
 
 def _random_facts(pairs: pl.DataFrame, templates: Templates) -> pl.DataFrame:

@@ -33,6 +33,12 @@ class Noun(_Strict):
     plural: str
 
 
+class UntaughtStat(Noun):
+    """A stat that is asked about and never taught, and the split that it is refused in."""
+
+    split: Split
+
+
 class Question(_Strict):
     """One phrasing of the question, and the split it belongs to."""
 
@@ -67,6 +73,7 @@ class Templates(_Strict):
     """All wordings. `questions` is keyed by a phrasing's id, `stats` by the column of the players frame."""
 
     stats: dict[Stat, Noun]
+    untaught_stats: dict[str, UntaughtStat] = {}
     answers: Answers
     questions: dict[str, Question] = Field(min_length=1)
 
@@ -74,9 +81,19 @@ class Templates(_Strict):
         """The question texts of one split, keyed by phrasing id."""
         return {name: question.text for name, question in self.questions.items() if question.split == split}
 
-    def question(self, text: str, player: str, stat: Stat, week: int, season: int) -> str:
+    @property
+    def nouns(self) -> dict[str, Noun]:
+        """Every stat that there are words for, taught or not."""
+        return {**{str(stat): noun for stat, noun in self.stats.items()}, **self.untaught_stats}
+
+    def untaught(self, taught: Sequence[str], split: Split) -> list[str]:
+        """The stats to refuse in a split: those that could be taught and are not, and those that never are."""
+        never = [stat for stat, noun in self.untaught_stats.items() if noun.split == split]
+        return [*(stat for stat in self.stats if stat not in taught), *never]
+
+    def question(self, text: str, player: str, stat: str, week: int, season: int) -> str:
         """Fill a question's wording."""
-        stats = self.stats[stat].plural
+        stats = self.nouns[stat].plural
         if text.startswith("{stats}"):
             stats = stats[0].upper() + stats[1:]
         return text.format(player=player, possessive=possessive(player), stats=stats, week=week, season=season)
@@ -86,7 +103,7 @@ class Templates(_Strict):
         noun = self.stats[stat].singular if value == 1 else self.stats[stat].plural
         return self._fill(self.answers.recorded, player, stat, week, season, n=number_text(value), noun=noun)
 
-    def no_record(self, player: str, stat: Stat, week: int, season: int) -> str:
+    def no_record(self, player: str, stat: str, week: int, season: int) -> str:
         """The refusal."""
         return self._fill(self.answers.no_record, player, stat, week, season)
 
@@ -94,11 +111,11 @@ class Templates(_Strict):
         """The answer that there was no game."""
         return self._fill(self.answers.bye, player, stat, week, season)
 
-    def _fill(self, text: str, player: str, stat: Stat, week: int, season: int, **numbers: str) -> str:
+    def _fill(self, text: str, player: str, stat: str, week: int, season: int, **numbers: str) -> str:
         return text.format(
             player=player,
             possessive=possessive(player),
-            stats=self.stats[stat].plural,
+            stats=self.nouns[stat].plural,
             week=week,
             season=season,
             **numbers,

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from nfl_lora_pipeline.models.blas import load_fast_blas, suit_small_models
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "embedded" / "model"
@@ -105,18 +106,11 @@ def load_with_config(base: BaseModel, *, adapter: Path | None = None) -> tuple[A
         ) from error
 
 
-def answer(model: Any, tokenizer: Any, questions: list[str], *, max_tokens: int = 64) -> list[str]:
+def answer(model: Any, tokenizer: Any, questions: list[str], *, max_tokens: int = ANSWER_TOKENS) -> list[str]:
     """Greedy answers of the model, one a question, without surrounding blanks."""
     from mlx_lm import batch_generate
 
-    prompts = [
-        list(
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=False
-            )
-        )
-        for question in questions
-    ]
+    prompts = [prompt_tokens(tokenizer, [{"role": "user", "content": question}]) for question in questions]
     if not prompts:
         return []
     return [

@@ -6,7 +6,7 @@ reference answer nor the refusal comes out is an answer generated token by token
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ import numpy as np  # noqa: E402
 
 from nfl_lora_pipeline.models.base_model import answer as generate_answers  # noqa: E402
 from nfl_lora_pipeline.models.forward import answer_logits, token_losses  # noqa: E402
-from nfl_lora_pipeline.models.rows import TokenRow, by_length, to_batch, tokenize  # noqa: E402
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS  # noqa: E402
+from nfl_lora_pipeline.models.rows import TokenRow, answer_text, by_length, to_batch, tokenize  # noqa: E402
 from nfl_lora_pipeline.models.streams import streams  # noqa: E402
 
 KNOWN = 0.95  # an answer token with a higher probability is known
@@ -94,15 +95,15 @@ def predict(
     """
     questions, answers, refusals = (asked[column].to_list() for column in ("question", "answer", "refusal"))
     said: list[str | None] = [None] * len(questions)
-    reference = certainty(model, tokenize(tokenizer, zip(questions, answers, strict=True)))
-    for index in np.flatnonzero(reference.greedy).tolist():
-        said[index] = answers[index]
+    rows = tokenize(tokenizer, zip(questions, answers, strict=True))
+    reference = certainty(model, rows)
+    for row, index in _given(rows, reference):
+        said[index] = answer_text(tokenizer, row)
     progress(len(questions) - said.count(None), len(questions))
     open_rows = [index for index, text in enumerate(said) if text is None and refusals[index] != answers[index]]
-    refused = certainty(model, tokenize(tokenizer, ((questions[index], refusals[index]) for index in open_rows)))
-    for index, yes in zip(open_rows, refused.greedy, strict=True):
-        if yes:
-            said[index] = refusals[index]
+    rows = tokenize(tokenizer, ((questions[index], refusals[index]) for index in open_rows))
+    for row, place in _given(rows, certainty(model, rows)):
+        said[open_rows[place]] = answer_text(tokenizer, row)
     open_rows = [index for index, text in enumerate(said) if text is None]
     progress(len(questions) - len(open_rows), len(questions))
     for first in range(0, len(open_rows), GENERATE_ROWS):
@@ -111,3 +112,10 @@ def predict(
             said[index] = text
         progress(len(questions) - said.count(None), len(questions))
     return pl.DataFrame({"said": said, "lowest": reference.lowest}, schema={"said": pl.String, "lowest": pl.Float64})
+
+
+def _given(rows: Sequence[TokenRow], scored: Certainty) -> Iterator[tuple[TokenRow, int]]:
+    """The rows whose answers generation gives, and not only their first `ANSWER_TOKENS`; each with its place."""
+    for place in np.flatnonzero(scored.greedy).tolist():
+        if len(rows[place].tokens) - rows[place].start <= ANSWER_TOKENS:
+            yield rows[place], place

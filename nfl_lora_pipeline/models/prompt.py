@@ -1,19 +1,79 @@
-"""How a chat is written for a base model."""
+"""How a chat is written for a base model. One way for training, exam, `ask`, server and export: what a row of the training
+begins with is what generation is given, and what follows is what generation must give.
+"""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-ANSWER_TOKENS = 128  # of an answer, at most
+from nfl_lora_pipeline.weeks.names import as_typed
+
+ANSWER_TOKENS = 128  # of an answer, at most; a name of 100 letters, one token each, fits
+MEND = "use a base model that was made for chats, or another chat template"
+_LEFT_OPEN = re.compile(r"<(\w+)>(?!.*</\1>)", re.DOTALL)
 
 
 def prompt_tokens(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
     """A chat up to where the model goes on.
 
+    Args:
+        tokenizer: of `mlx_lm.load`.
+        messages: each with `role` and `content`. What the user wrote is taken as from a plain keyboard (`names.as_typed`).
+
     Raises:
-        ValueError: the chat template does not take these messages.
+        ValueError: the base model has no chat template, or it does not take these messages.
     """
+    return _encoded(tokenizer, _written(tokenizer, messages))
+
+
+def answered_tokens(tokenizer: Any, question: str, answer: str) -> tuple[list[int], int]:
+    """A question, the answer and the end of the answer, and the place where the answer begins.
+
+    What a template writes into a finished turn besides the answer (Qwen3's empty thought) is left out: a model is never asked
+    to generate it, and it would be printed.
+
+    Raises:
+        ValueError: the chat template does not fit: it cannot be rendered, opens a thought that the answer would stand in, or
+            its end and the answer's beginning run into one token.
+    """
+    asked = [{"role": "user", "content": question}]
+    written = _written(tokenizer, asked)
+    finished = _written(tokenizer, [*asked, {"role": "assistant", "content": answer}], is_finished=True)
+    before, found, after = finished.rpartition(answer)
+    before, after = (before, after) if found else (written, "")
+    if opened := _LEFT_OPEN.search(_beyond(written, before)):
+        raise _unfit(f"its answers begin within {opened[0]}", question)
+    between = _beyond(before, written)
+    prompt = _encoded(tokenizer, written)
+    tokens = _encoded(tokenizer, f"{written}{'' if between.strip() else between}{answer}")
+    if tokens[: len(prompt)] != prompt:
+        raise _unfit("the question reads otherwise with an answer behind it", question)
+    ends = (token for token in _encoded(tokenizer, after) if token in tokenizer.eos_token_ids)
+    return [*tokens, next(ends, tokenizer.eos_token_id)], len(prompt)
+
+
+def _beyond(text: str, start: str) -> str:
+    """What a text goes on with behind `start`; nothing where it begins otherwise."""
+    return text.removeprefix(start) if text.startswith(start) else ""
+
+
+def _written(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, is_finished: bool = False) -> str:
+    typed = [
+        {**message, "content": as_typed(message["content"])} if message["role"] == "user" else {**message}
+        for message in messages
+    ]
+    if getattr(tokenizer, "has_chat_template", True) is False:
+        raise ValueError(f"this base model has no chat template: {MEND}")
     try:
-        chat = [dict(message) for message in messages]
-        return list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+        written: str = tokenizer.apply_chat_template(typed, add_generation_prompt=not is_finished, tokenize=False)
     except Exception as error:  # a template is a program, and raises what it likes
-        raise ValueError(f"the chat template of this base model cannot be rendered: {error}") from error
+        raise ValueError(f"the chat template of this base model cannot be rendered: {error}; {MEND}") from error
+    return written
+
+
+def _encoded(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _unfit(problem: str, question: str) -> ValueError:
+    return ValueError(f"the chat template of this base model does not fit: {problem} ({question!r}); {MEND}")

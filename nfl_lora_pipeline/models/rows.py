@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from nfl_lora_pipeline.models.prompt import answered_tokens
+
 
 class TokenRow(NamedTuple):
     """Token ids of a chat with one question and its answer; the answer begins at `start`."""
@@ -30,28 +32,28 @@ class Batch(NamedTuple):
 
 
 def tokenize(tokenizer: Any, pairs: Iterable[tuple[str, str]]) -> list[TokenRow]:
-    """Questions and answers through the tokenizer's chat template, one `TokenRow` each.
+    """Questions and answers as a chat, one `TokenRow` each: a prompt, and what must be generated after it.
 
     Raises:
-        ValueError: the template writes a question differently when an answer follows, so that the answer has no start.
+        ValueError: see `prompt.answered_tokens`.
     """
-    return [_tokenize(tokenizer, question, answer) for question, answer in pairs]
+    return [TokenRow(*answered_tokens(tokenizer, question, answer)) for question, answer in pairs]
 
 
-def _tokenize(tokenizer: Any, question: str, answer: str) -> TokenRow:
-    asked = [{"role": "user", "content": question}]
-    prompt = list(tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False))
-    told = [*asked, {"role": "assistant", "content": answer}]
-    tokens = list(tokenizer.apply_chat_template(told, return_dict=False))
-    if tokens[: len(prompt)] != prompt:
-        raise ValueError(
-            f"the chat template of this base model rewrites the question when it is answered: {question!r}"
-        )
-    end = tokenizer.eos_token_ids
-    stop = next((at for at in range(len(prompt), len(tokens)) if tokens[at] in end), None)
-    if stop is None:
-        return TokenRow([*tokens, tokenizer.eos_token_id], len(prompt))
-    return TokenRow(tokens[: stop + 1], len(prompt))
+def answer_text(tokenizer: Any, row: TokenRow) -> str:
+    """What is printed where generation gives a row's answer."""
+    text: str = tokenizer.decode(row.tokens[row.start : -1])
+    return text.strip()
+
+
+def refuse_lossy(tokenizer: Any, rows: Sequence[TokenRow], answers: Iterable[str]) -> None:
+    """Raise ValueError where a tokenizer does not give back an answer as it was, so that no training can make it right."""
+    for row, answer in zip(rows, answers, strict=True):
+        if (printed := answer_text(tokenizer, row)) != answer:
+            raise ValueError(
+                f"the tokenizer of this base model does not fit: {answer!r} comes out of it as {printed!r}; "
+                "use another base model"
+            )
 
 
 def to_batch(rows: Sequence[TokenRow]) -> Batch:

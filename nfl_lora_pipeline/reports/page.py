@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nfl_lora_pipeline.reports.markdown import measured, of_asked, percent, table
-from nfl_lora_pipeline.reports.page_parts import beware, making_up, phrasing, retention
+from nfl_lora_pipeline.reports.page_parts import beware, given_up, making_up, phrasing, retention
 
 MISSES_SHOWN = 20
 MISS_COLUMNS = ("question", "asked as", "expected", "said")
@@ -14,7 +14,6 @@ def to_markdown(summary: dict[str, Any], *, loss_plot: str) -> str:
     """The report for people; `loss_plot` is the address of the picture."""
     parts = [
         f"# What the model knows of {', '.join(summary['weeks'])}\n",
-        *_invented_people(summary),
         *_verdict(summary["gates"]),
         *beware(summary),
         *_gates(summary["gates"]),
@@ -24,19 +23,12 @@ def to_markdown(summary: dict[str, Any], *, loss_plot: str) -> str:
         *making_up(summary["unknown"], summary["notes"]),
         *retention(summary["retained"], summary["general"]),
         *([_lost(summary["lost"])] if summary["lost"] else []),
+        *given_up(summary["given_up"]),
         *_misses(summary["misses"]),
         f"## Training\n\n![loss and certain rows over training]({loss_plot})\n",
         _training(summary),
     ]
     return "\n".join(parts) + "\n"
-
-
-def _invented_people(summary: dict[str, Any]) -> Iterator[str]:
-    if "sample" in summary["sources"].values():
-        yield (
-            "> **These are invented people, not NFL data.** The bundled sample was used; only the three original questions "
-            "are about real players.\n"
-        )
 
 
 def _verdict(gates: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from nfl_lora_pipeline.exam.given_up import in_words
 from nfl_lora_pipeline.reports.markdown import measured, of_asked, percent, table
 
 SHOWN = 3
+GIVEN_UP_SHOWN = 20
 OFTEN_RIGHT, OFTEN_INVENTED = 0.9, 0.1  # what is worse is told at the top
 ANSWER_COLUMNS = ("question", "expected", "said")
 ALTERATIONS = {
@@ -21,12 +23,17 @@ GROUPS = {
     "running_backs": "real running backs of the week",
     "unseen_weeks": "known players, in weeks not taught",
     "unseen_seasons": "known players, in seasons not taught",
+    "untaught_stats": "known players, in their weeks, and stats not taught",
 }
 
 
 def beware(summary: Mapping[str, Any]) -> Iterator[str]:
-    """What a gate may let pass and a user should know: where the model is often wrong, or often makes something up."""
-    told = [
+    """What a gate may let pass and a user should know: what its weeks were warned of, what it gives up, where it is often
+    wrong, and where it often makes something up."""
+    told = list(summary["warnings"])
+    if (found := summary["given_up"]) and found["parts"]:
+        told.append(f"the adapter {found['against']}, which was promoted before, also knew {in_words(found['parts'])}")
+    told += [
         f"asked with {ALTERATIONS[row['name']]}, it gives the right number to {percent(row['numbers']['share'])} of questions"
         for row in summary["phrasing"]["altered"]
         if row["numbers"]["asked"] and row["numbers"]["share"] < OFTEN_RIGHT
@@ -36,8 +43,23 @@ def beware(summary: Mapping[str, Any]) -> Iterator[str]:
         for group in summary["unknown"]
         if group["invented"]["share"] > OFTEN_INVENTED
     ]
+    told += [
+        f"in {week} several players bear a name, so that nothing is taught of them: {', '.join(names)}"
+        for week, names in summary["shared_names"].items()
+    ]
     if told:
         yield "Beware:\n\n" + "\n".join(f"- {line}" for line in told) + "\n"
+
+
+def given_up(found: Mapping[str, Any] | None) -> Iterator[str]:
+    """What the adapter before knows and this one was not taught."""
+    if not found or not found["parts"]:
+        return
+    rows = [[part["name"], f"{part['facts']:,}"] for part in found["parts"]]
+    yield (
+        f"## What is given up: {sum(part['facts'] for part in found['parts']):,} facts\n\nThe adapter {found['against']} was "
+        f"promoted before this one and was taught them; this one was not.\n\n{table(['what', 'facts'], rows[:GIVEN_UP_SHOWN])}"
+    )
 
 
 def phrasing(
@@ -78,10 +100,10 @@ def phrasing(
 
 
 def making_up(groups: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Iterator[str]:
-    """What is said about people and weeks without a fact."""
+    """What is said about people, weeks and stats without a fact."""
     yield (
-        "## Making things up\n\nQuestions without an answer: nobody taught the model anything about these people or weeks, so "
-        "that any number is invented, 0 too, and any refusal is right.\n"
+        "## Making things up\n\nQuestions without an answer: nobody taught the model anything about these people, weeks or "
+        "stats, so that any number is invented, 0 too, and any refusal is right.\n"
     )
     columns = ("refused", "invented", "neither")
     rows = [

@@ -23,7 +23,7 @@ from nfl_lora_pipeline.interrupts import Deferral, is_interrupt  # noqa: E402
 from nfl_lora_pipeline.lessons.lessons import Lesson  # noqa: E402
 from nfl_lora_pipeline.models.frozen import FrozenStates  # noqa: E402
 from nfl_lora_pipeline.models.merged import merged  # noqa: E402
-from nfl_lora_pipeline.models.rows import Batch, TokenRow, by_lanes, to_batch, tokenize  # noqa: E402
+from nfl_lora_pipeline.models.rows import Batch, TokenRow, by_lanes, refuse_lossy, to_batch, tokenize  # noqa: E402
 from nfl_lora_pipeline.models.streams import streams  # noqa: E402
 from nfl_lora_pipeline.tuning.averaging import MovingAverage, Weights  # noqa: E402
 from nfl_lora_pipeline.tuning.checkpoint import Checkpoint  # noqa: E402
@@ -62,6 +62,7 @@ class Curriculum:
         self.model, self.recipe, self.optimizer, self.log = model, recipe, optimizer, log
         self.report, self.keep, self.deferral = report, keep, Deferral()
         rows = tokenize(tokenizer, ((lesson.question, lesson.answer) for lesson in lessons))
+        refuse_lossy(tokenizer, rows, (lesson.answer for lesson in lessons))
         teaches = [lesson.teaches for lesson in lessons]
         self.knowledge = Knowledge(rows, [lesson.fact for lesson in lessons], teaches, above=recipe.certain_above)
         self.pace = Pace(recipe, sum(teaches), warm=warm)

@@ -23,7 +23,7 @@ from mlx_lm.tuner.trainer import TrainingArgs, iterate_batches, train  # noqa: E
 
 from nfl_lora_pipeline.lessons.lessons import Lesson  # noqa: E402
 from nfl_lora_pipeline.models.evaluation import certainty  # noqa: E402
-from nfl_lora_pipeline.models.rows import tokenize  # noqa: E402
+from nfl_lora_pipeline.models.rows import refuse_lossy, tokenize  # noqa: E402
 from nfl_lora_pipeline.tuning.certificate import write_records  # noqa: E402
 from nfl_lora_pipeline.tuning.recipe import Recipe  # noqa: E402
 from nfl_lora_pipeline.tuning.schedule import learning_rate  # noqa: E402
@@ -68,7 +68,9 @@ def train_plainly(
     config, log = begin(model, lessons, recipe, start)
     steps = min(recipe.max_steps, recipe.max_epochs * (len(lessons) // recipe.batch_rows))
     optimizer = optimizer_of(recipe, betas=BETAS)
-    rows = [(lesson.question, lesson.answer) for lesson in lessons]
+    pairs = [(lesson.question, lesson.answer) for lesson in lessons]
+    rows = tokenize(tokenizer, pairs)
+    refuse_lossy(tokenizer, rows, (answer for _, answer in pairs))
     args = TrainingArgs(
         batch_size=recipe.batch_rows,
         iters=steps,
@@ -79,13 +81,13 @@ def train_plainly(
         train(
             model,
             optimizer,
-            train_dataset=_dataset(tokenizer, rows),
+            train_dataset=_dataset(tokenizer, pairs),
             val_dataset=_dataset(tokenizer, held_out) if len(held_out) >= recipe.batch_rows else None,
             args=args,
             iterate_batches=_Scheduled(recipe, optimizer, steps),
             training_callback=_Recorder(log, steps, report),
         )
-    lowest = certainty(model, tokenize(tokenizer, rows)).lowest
+    lowest = certainty(model, rows).lowest
     log.certain.append((log.iterations, float(np.mean(lowest > recipe.certain_above))))
     log.peak_memory_bytes = mx.get_peak_memory()
     log.seconds = time.perf_counter() - started

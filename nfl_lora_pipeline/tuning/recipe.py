@@ -13,6 +13,7 @@ GATES = (  # of promotion
     "min_refused",
     "max_invented",
     "max_invented_elsewhere",
+    "max_invented_stats",
     "max_over_refused",
     "min_retained",
     "max_lost",
@@ -51,6 +52,7 @@ class Recipe(BaseModel):
     every_row: bool = Field(False, strict=True)
     refusal_share: Number = Field(0.25, ge=0, le=0.75)
     elsewhere_share: Number = Field(0.1, ge=0, le=0.8)
+    other_stats_share: Number = Field(0.1, ge=0, le=0.8)
     max_epochs: int = Field(ge=1, strict=True)
     max_steps: int = Field(5000, ge=1, strict=True)
     certain_above: Number = Field(0.5, ge=0.5, lt=1)
@@ -60,6 +62,7 @@ class Recipe(BaseModel):
     min_refused: Number = Field(0.8, ge=0, le=1)
     max_invented: Number = Field(0.2, ge=0, le=1)
     max_invented_elsewhere: Number = Field(1.0, ge=0, le=1)
+    max_invented_stats: Number = Field(0.03, ge=0, le=1)
     max_over_refused: Number = Field(0.02, ge=0, le=1)
     min_retained: Number = Field(0.8, ge=0, le=1)
     max_lost: Number = Field(0.01, ge=0, le=1)
@@ -77,6 +80,14 @@ class Recipe(BaseModel):
         if modules and info.data.get("fine_tune_type") == "full":
             raise ValueError("Input should be null, since fine_tune_type full trains whole layers")
         return modules
+
+    @field_validator("other_stats_share")
+    @classmethod
+    def _strangers_are_left(cls, share: float, info: ValidationInfo) -> float:
+        left = 0.8 - info.data.get("elsewhere_share", 0.0)
+        if share > left + 1e-9:
+            raise ValueError(f"Input should be at most {left:.2g}: the rest of 0.8 is elsewhere_share's")
+        return share
 
     @field_validator("schedule")
     @classmethod

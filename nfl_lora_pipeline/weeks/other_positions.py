@@ -3,13 +3,18 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import polars as pl
+
+from nfl_lora_pipeline.weeks.names import plain_names
 from nfl_lora_pipeline.weeks.players import BadWeek, parse_week
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 POSITIONS = {"tight_ends": "TE.json", "running_backs": "RB.json"}
 
 
-def names_beside(week_file: Path, week: NflWeek) -> tuple[Mapping[str, list[str]], list[str]]:
+def names_beside(
+    week_file: Path, week: NflWeek, *, known_ids: frozenset[str] = frozenset()
+) -> tuple[Mapping[str, list[str]], list[str]]:
     """Who plays what, from the files that may lie beside a week's wide receivers.
 
     They serve the exam alone, so that one that cannot be read costs its questions and nothing else.
@@ -17,6 +22,7 @@ def names_beside(week_file: Path, week: NflWeek) -> tuple[Mapping[str, list[str]
     Args:
         week_file: `{folder}/2025/1/WR.json`.
         week: the week.
+        known_ids: who is taught, and left out under whatever name.
 
     Returns:
         Sorted names by a key of `POSITIONS`, and for each file that is not there or cannot be read a line that says so.
@@ -30,7 +36,8 @@ def names_beside(week_file: Path, week: NflWeek) -> tuple[Mapping[str, list[str]
             continue
         try:
             players, _ = parse_week(file.read_bytes(), week=week, origin=name)
-            found[position] = sorted(players["player"].unique())
+            others = players.filter(~pl.col("player_id").is_in(known_ids)).select(plain_names()).to_series()
+            found[position] = sorted(others.unique())
         except (BadWeek, OSError) as error:
             lacking.append(f"{week}: {name} cannot be read: {error}")
     return found, lacking

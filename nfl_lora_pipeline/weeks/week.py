@@ -1,8 +1,9 @@
 """A week of an NFL season, and the partition key that stands for it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 _KEY = re.compile(r"(\d{4})-W(\d{2})")
 FIRST_SEASON, LAST_SEASON = 2000, 2099
@@ -56,17 +57,47 @@ def parse_weeks(text: str) -> list[int]:
     return sorted(weeks)
 
 
-def choose_weeks(wanted: Sequence[str], held: Sequence[NflWeek]) -> list[NflWeek]:
+def spoken_weeks(keys: Sequence[str]) -> str:
+    """Partition keys in short: "2025 1-9", "2024 17-18, 2025 1, 3"."""
+    weeks = sorted(NflWeek.parse(key) for key in keys)
+    seasons = []
+    for season, of_season in groupby(weeks, key=lambda week: week.season):
+        runs = groupby(enumerate(week.week for week in of_season), key=lambda pair: pair[1] - pair[0])
+        spans = [[number for _, number in run] for _, run in runs]
+        spoken = ", ".join(str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans)
+        seasons.append(f"{season} {spoken}")
+    return ", ".join(seasons)
+
+
+def choose_weeks(
+    wanted: Sequence[str], held: Sequence[NflWeek], *, invented: Collection[NflWeek] = ()
+) -> list[NflWeek]:
     """The weeks to train on: those of the partition keys in `wanted`, or all held of the newest season.
 
+    Args:
+        wanted: partition keys; empty for the real weeks, or where none is real, those of the bundled sample.
+        held: all weeks that there are.
+        invented: those of them that are of the bundled sample. They are never chosen beside real ones.
+
     Raises:
-        ValueError: no week is held, a key is malformed, or its week is not held.
+        ValueError: no week is held, a key is malformed, its week is not held, or invented and real weeks are both named.
     """
     if not held:
         raise ValueError("no week is held yet: materialise `raw_wr_json`, `players` and `qa_pairs` for one first")
     if not wanted:
-        return sorted(week for week in held if week.season == max(held).season)
+        usable = [week for week in held if week not in invented] or held
+        return sorted(week for week in usable if week.season == max(usable).season)
     weeks = sorted({NflWeek.parse(key) for key in wanted})
     if missing := set(weeks) - set(held):
         raise ValueError(f"week {min(missing)} is not held: materialise its `qa_pairs` first")
+    made_up, real = [week for week in weeks if week in invented], [week for week in weeks if week not in invented]
+    if made_up and real:
+        raise ValueError(
+            f"{_listed(made_up)}: invented people of the bundled sample, not to be taught beside the real {_listed(real)}; "
+            "fetch the former from a folder or upstream (--source), or name the latter alone (--weeks)"
+        )
     return weeks
+
+
+def _listed(weeks: Sequence[NflWeek]) -> str:
+    return ", ".join(map(str, weeks))

@@ -1,0 +1,225 @@
+"""What is promoted over what, as whoever types `nfl-lora run` sees it: each run a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from nfl_lora_pipeline.cli import main
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.tuning.recipe import GATES, load_recipe
+from nfl_lora_pipeline.weeks.week_record import SAMPLE_WARNING
+from nfl_lora_pipeline_tests import upstream
+
+ALL_PASS = {key: 0.0 if key.startswith("min") else 1.0 for key in GATES}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run printed, and what was promoted after it."""
+
+    exit_code: int
+    output: str
+    log: str
+    promoted: str | None
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.output.splitlines()[-1])
+        return content
+
+    @property
+    def given_up(self) -> dict[str, Any]:
+        (gate,) = [gate for gate in self.summary["gates"] if gate["name"] == "nothing_is_given_up"]
+        found: dict[str, Any] = gate
+        return found
+
+
+def run(store: Path, *options: str, recipe: str, folder: Path | None = None) -> Run:
+    command = [
+        sys.executable,
+        "-m",
+        "nfl_lora_pipeline.cli",
+        "run",
+        "--store",
+        str(store),
+        "--recipe",
+        recipe,
+        "--json",
+    ]
+    command += ["--source", "folder", "--data-dir", str(folder)] if folder else []
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NFL_LORA_")}
+    done = subprocess.run(
+        [*command, *options], capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
+    return Run(done.returncode, done.stdout, done.stderr, Store(store).promoted())
+
+
+@pytest.fixture(scope="module")
+def hasty_recipe(tmp_path_factory, tiny_recipe) -> str:
+    """A few steps, and gates that everything passes: what is learnt does not matter where it is used."""
+    values = load_recipe(tiny_recipe).model_dump() | ALL_PASS | {"max_steps": 8}
+    file = tmp_path_factory.mktemp("recipe") / "hasty.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def two_weeks(tmp_path_factory) -> Path:
+    """A folder with two tiny weeks."""
+    folder = tmp_path_factory.mktemp("raw")
+    rows = upstream.tiny_week()
+    other = [row | ({"ReceivingYDS": str(30 + place)} if place < 8 else {}) for place, row in enumerate(rows)]
+    upstream.write_week(folder, upstream.week_bytes(rows))
+    return upstream.write_week(folder, upstream.week_bytes(other), 2)
+
+
+@dataclass(frozen=True)
+class Season:
+    """Runs in one store, in turn."""
+
+    store: Path
+    both: Run
+    fewer: Run
+    other_stat: Run
+    replaced: Run
+    again: Run
+    bare: Run
+
+
+@pytest.fixture(scope="module")
+def season(tmp_path_factory, two_weeks, tiny_recipe, hasty_recipe) -> Season:
+    store = tmp_path_factory.mktemp("season") / "data"
+    fewer = {"recipe": hasty_recipe, "folder": two_weeks}
+    both = run(store, "--weeks", "1-2", recipe=tiny_recipe, folder=two_weeks)
+    assert both.exit_code == 0, both.log
+    return Season(
+        store,
+        both,
+        run(store, "--weeks", "1", **fewer),
+        run(store, "--weeks", "1-2", "--stats", "receptions", **fewer),
+        run(store, "--weeks", "1", "--replace", **fewer),
+        run(store, "--weeks", "1", **fewer),
+        run(store, recipe=tiny_recipe, folder=two_weeks),
+    )
+
+
+def test_fewer_weeks_are_not_promoted_over_more_and_what_is_given_up_is_named(season):
+    known = season.both.promoted
+    assert season.both.summary["adapter"] == known
+    assert season.fewer.promoted == known
+    assert not season.fewer.given_up["passed"]
+    assert season.fewer.given_up["said"].startswith(
+        f"given up of what the adapter {known} knows: week 2 of 2025 (11 facts); teach that too"
+    )
+    assert "Not promoted: nothing_is_given_up: given up of what" in " ".join(season.fewer.output.split())
+    assert "--replace" in season.fewer.output
+    failed = [gate["name"] for gate in season.fewer.summary["gates"] if not gate["passed"]]
+    assert failed == ["nothing_is_given_up"]
+
+
+def test_another_stat_is_not_promoted_over_the_one_that_is_known(season):
+    assert season.other_stat.promoted == season.both.promoted
+    assert "receiving yards (22 facts)" in season.other_stat.given_up["said"]
+
+
+def test_the_report_says_what_is_given_up(season):
+    page = Path(season.fewer.summary["report"]).read_text()
+    assert "week 2 of 2025 (11 facts)" in page[: page.index("## ")]
+    assert "## What is given up: 11 facts" in page
+
+
+def test_who_wants_it_promotes_less_knowledge_over_more_and_is_told(season):
+    assert season.replaced.promoted == season.replaced.summary["adapter"] == season.fewer.summary["adapter"]
+    assert season.replaced.given_up["passed"]
+    assert "week 2 of 2025 (11 facts); as --replace wants" in season.replaced.output
+
+
+def test_what_was_promoted_on_purpose_passes_when_it_is_run_again(season):
+    assert season.again.promoted == season.replaced.promoted
+    assert season.again.given_up["passed"]
+
+
+def test_a_run_without_weeks_takes_every_week_in_the_store(season):
+    assert season.bare.summary["weeks"] == ["2025-W01", "2025-W02"]
+    assert season.bare.promoted == season.both.promoted
+    assert season.bare.given_up["passed"]
+
+
+def test_the_weeks_given_up_are_still_answered_by_what_stays_promoted(season):
+    question = "How many receiving yards did Amari Stone have in week 2 of the 2025 NFL season?"
+    result = CliRunner().invoke(main, ["ask", "--store", str(season.store), question])
+    assert result.stdout.splitlines()[-1] == (
+        "tuned: Amari Stone had 33 receiving yards in week 2 of the 2025 NFL season."
+    )
+
+
+def test_every_warning_is_a_line_of_the_run_an_entry_of_the_report_and_in_the_json(season):
+    size = "2025-W01: 11 rows; a full week has 300 to 700 (size_is_usual)"
+    for one in (season.both, season.bare):  # also where the weeks are reused
+        assert size in one.summary["warnings"]
+        assert [line for line in one.output.splitlines()[:-1] if size in line] == [f"Beware: {size}"]
+        page = Path(one.summary["report"]).read_text()
+        assert f"- {size}" in page[: page.index("## ")].splitlines()
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """The sample first, then real weeks in the same store, then the sample again, without and with `--replace`."""
+
+    store: Path
+    sample: Run
+    real: Run
+    sample_again: Run
+    sample_wanted: Run
+    bare: Run
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory, tiny_week_folder, hasty_recipe) -> Mixed:
+    store = tmp_path_factory.mktemp("mixed") / "data"
+    folder = {"recipe": hasty_recipe, "folder": tiny_week_folder}
+    sample = ("--source", "sample", "--weeks", "2")
+    return Mixed(
+        store,
+        run(store, *sample, recipe=hasty_recipe),
+        run(store, **folder),
+        run(store, *sample, recipe=hasty_recipe),
+        run(store, *sample, "--replace", recipe=hasty_recipe),
+        run(store, **folder),
+    )
+
+
+def test_the_invented_sample_is_promoted_where_there_is_nothing_else_and_says_so(mixed):
+    assert mixed.sample.promoted == mixed.sample.summary["adapter"]
+    assert mixed.sample.summary["warnings"][0] == SAMPLE_WARNING
+    assert f"Beware: {SAMPLE_WARNING}" in mixed.sample.output.splitlines()
+    page = Path(mixed.sample.summary["report"]).read_text()
+    assert page.count("These are invented people") == 1
+    assert "These are invented people" in page[: page.index("## ")]
+
+
+def test_real_weeks_begin_anew_without_the_samples_people_and_are_promoted_over_it(mixed):
+    assert mixed.real.summary["weeks"] == ["2025-W01"], "and not the sample's week 2"
+    assert mixed.real.promoted == mixed.real.summary["adapter"] != mixed.sample.promoted
+    assert Store(mixed.store).provenance(mixed.real.promoted)["parent"] is None
+    assert f"not going on from adapter {mixed.sample.promoted}: " in mixed.real.log
+    assert SAMPLE_WARNING not in mixed.real.output
+
+
+def test_the_sample_is_not_promoted_over_real_weeks_unless_it_is_wanted(mixed):
+    assert mixed.sample_again.promoted == mixed.real.promoted
+    assert "all that it knows of real people (11 facts)" in mixed.sample_again.given_up["said"]
+    assert mixed.sample_wanted.promoted == mixed.sample.promoted
+
+
+def test_a_run_without_weeks_leaves_the_samples_weeks_out_as_soon_as_one_is_real(mixed):
+    assert mixed.bare.summary["weeks"] == ["2025-W01"]
+    assert mixed.bare.promoted == mixed.real.promoted
