@@ -62,7 +62,7 @@ class Recipe(BaseModel):
     min_refused: Number = Field(0.8, ge=0, le=1)
     max_invented: Number = Field(0.2, ge=0, le=1)
     max_invented_elsewhere: Number = Field(1.0, ge=0, le=1)
-    max_invented_stats: Number = Field(0.03, ge=0, le=1)
+    max_invented_stats: Number = Field(1.0, ge=0, le=1)
     max_over_refused: Number = Field(0.02, ge=0, le=1)
     min_retained: Number = Field(0.8, ge=0, le=1)
     max_lost: Number = Field(0.01, ge=0, le=1)
