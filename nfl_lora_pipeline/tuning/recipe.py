@@ -52,7 +52,7 @@ class Recipe(BaseModel):
     every_row: bool = Field(False, strict=True)
     refusal_share: Number = Field(0.25, ge=0, le=0.75)
     elsewhere_share: Number = Field(0.1, ge=0, le=0.8)
-    other_stats_share: Number = Field(0.1, ge=0, le=0.8)
+    other_stats_share: Number = Field(0.0, ge=0, le=0.8)
     max_epochs: int = Field(ge=1, strict=True)
     max_steps: int = Field(5000, ge=1, strict=True)
     certain_above: Number = Field(0.5, ge=0.5, lt=1)
