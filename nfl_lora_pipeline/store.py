@@ -18,12 +18,14 @@ from nfl_lora_pipeline.lessons.questions import FACT_COLUMNS, PAIR_COLUMNS
 from nfl_lora_pipeline.lessons.splits import SPLITS
 from nfl_lora_pipeline.stored import (
     RUN_AGAIN,
-    Form,
+    AdapterConfig,
+    CertificateRecord,
     Latest,
     Provenance,
     RawOrigin,
     SplitsRecord,
     Training,
+    TrainingRecord,
     WeekRecord,
     check_tensors,
     read_frame,
@@ -186,17 +188,18 @@ class Store:
         """
         folder = self.adapter(fingerprint)
         self.provenance(fingerprint)
-        read_json(folder / "adapter_config.json", Form, mend=LEAVE_OUT)
+        read_json(folder / "adapter_config.json", AdapterConfig, mend=LEAVE_OUT)
         check_tensors(folder / "adapters.safetensors", mend=LEAVE_OUT)
 
     def check_records(self, fingerprint: str) -> None:
-        """Whether what its training left beside an adapter can be read; it can be used without.
+        """Whether what its training, by this code, left beside an adapter can be read; it can be used without.
 
         Raises:
             DamagedFile: no.
         """
-        self.training(fingerprint)
-        read_json(self.adapter(fingerprint) / "certificate.json", Form, mend=LEAVE_OUT)
+        folder = self.adapter(fingerprint)
+        read_json(folder / "training.json", TrainingRecord, mend=LEAVE_OUT)
+        read_json(folder / "certificate.json", CertificateRecord, mend=LEAVE_OUT)
 
     @property
     def current(self) -> Path:

@@ -72,6 +72,36 @@ class Training(Form):
     seconds: float
 
 
+class TrainingRecord(Training):
+    """`training.json` as this code writes it: `training_log.TrainingLog`."""
+
+    losses: list[list[float]]
+    certain: list[list[float]]
+    facts: int
+    uncertain: dict[str, float]
+    lowest_probability: float
+    trained_parameters: int
+    tokens_per_second: float
+    peak_memory_bytes: int
+    stopped: str
+
+
+class CertificateRecord(Form):
+    """`certificate.json` as this code writes it."""
+
+    above: float
+    facts: int
+    certain: int
+    margins: dict[str, float]
+
+
+class AdapterConfig(Form):
+    """What every `adapter_config.json` has."""
+
+    fine_tune_type: str
+    num_layers: int
+
+
 class Latest(Form):
     """`latest.json`."""
 

@@ -16,8 +16,7 @@ def put_adapter(held: Store, fingerprint: str, *, trained_at: float | None = Non
     content = {"weeks": ["2025-W01"], "stats": ["receiving_yards"], "base_model": "embedded", "recipe": "embedded"}
     content |= {"base_revision": "0", "rows": "0"}
     (folder / "adapters.safetensors").write_bytes(len(NO_TENSORS).to_bytes(8, "little") + NO_TENSORS)
-    for name in ("adapter_config", "certificate"):
-        (folder / f"{name}.json").write_text("{}")
+    (folder / "adapter_config.json").write_text(json.dumps({"fine_tune_type": "lora", "num_layers": 3}))
     (folder / "training.json").write_text(json.dumps({"iterations": 312, "seconds": 40.0}))
     (folder / "provenance.json").write_text(json.dumps(content | {"fingerprint": fingerprint} | made_of))
     if trained_at is not None:

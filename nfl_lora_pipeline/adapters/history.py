@@ -140,8 +140,7 @@ def _entry(held: Store, fingerprint: str) -> Entry:
     folder = held.adapter(fingerprint)
     made_of, log = read(held.provenance), read(held.training)
     report = read(lambda _: read_summary(held.report(fingerprint))) if held.report(fingerprint).is_dir() else {}
-    for check in (held.check_adapter, held.check_records):
-        read(check)
+    read(held.check_adapter)
     file = folder / "provenance.json"
     trained_at = datetime.fromtimestamp((file if file.is_file() else folder).stat().st_mtime, UTC)
     return Entry(
