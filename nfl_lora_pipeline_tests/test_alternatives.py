@@ -177,5 +177,5 @@ def test_without_a_report_nothing_is_asked(trained_store, tmp_path, command):
     )
     result = CliRunner().invoke(main, [command, "--store", str(tmp_path / "data")])
     assert result.exit_code == 1
-    assert "holds no report.json" in result.stderr
+    assert "report.json: is lost" in result.stderr
     assert "..." not in result.stderr

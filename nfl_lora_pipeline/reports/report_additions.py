@@ -39,5 +39,6 @@ def check_report(folder: Path) -> dict[str, Any]:
     Raises:
         DamagedFile: the folder holds no whole report.
     """
+    summary = read_summary(folder)
     read_predictions(folder, [])
-    return read_summary(folder)
+    return summary
