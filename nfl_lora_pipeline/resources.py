@@ -1,6 +1,6 @@
 """What the assets are given: a folder to keep things in, a source of weeks, what to teach and how to train."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,8 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
     sample_fallback: bool = False
     accept_odd_weeks: bool = False
 
-    def fetch(self, week: NflWeek) -> RawWeek:
-        """Get one week.
+    def fetch(self, week: NflWeek, say: Callable[[str], None]) -> RawWeek:
+        """Get one week; `say` is told of what is waited for.
 
         Raises:
             ValueError: `kind` is none of the four, or the week cannot be had.
@@ -66,6 +66,7 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
             folder=Path(self.folder),
             base_url=self.base_url,
             sample_fallback=self.sample_fallback,
+            say=say,
         )
 
 

@@ -131,10 +131,14 @@ def qa_pairs(context: dg.AssetExecutionContext, store: StoreResource, lessons: L
 
 def _fetched(context: dg.AssetExecutionContext, source: WeekSource, week: NflWeek, held: Store) -> RawWeek:
     """The week as published. Where a source may end at the sample and real weeks are held, it ends at what is held instead."""
+
+    def waits(line: str) -> None:
+        say(context, line)
+
     if not (source.sample_fallback and held.real_weeks()):
-        return source.fetch(week)
+        return source.fetch(week, waits)
     try:
-        return source.model_copy(update={"sample_fallback": False}).fetch(week)
+        return source.model_copy(update={"sample_fallback": False}).fetch(week, waits)
     except SourceUnreachable as error:
         if not held.source_kind(week) or held.is_invented(week):
             raise
