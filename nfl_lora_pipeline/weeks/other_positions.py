@@ -41,5 +41,5 @@ def names_beside(
             others = players.filter(~pl.col("player_id").is_in(known_ids)).select(plain_names()).to_series()
             found[position] = sorted(others.unique())
         except (BadWeek, SourceError, OSError) as error:
-            lacking.append(f"{week}: {name} cannot be read: {error}")
+            lacking.append(f"{week}: {name} cannot be read: {str(error).removeprefix(f'{file}: ')}")
     return found, lacking
