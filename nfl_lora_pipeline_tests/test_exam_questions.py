@@ -1,4 +1,5 @@
 import os
+
 import polars as pl
 import pytest
 

@@ -275,7 +275,9 @@ def test_what_no_text_may_hold_is_refused_and_shown_escaped(field, letter):
     assert told.isprintable() and told.isascii()
 
 
-@pytest.mark.parametrize("letter", ["\xa0", "\u200b", "\u200d", "\xad", "e\u0301", "\u2019", "名", "\U0001f3c8"], ids=ascii)
+@pytest.mark.parametrize(
+    "letter", ["\xa0", "\u200b", "\u200d", "\xad", "e\u0301", "\u2019", "名", "\U0001f3c8"], ids=ascii
+)
 def test_letters_and_blanks_of_any_kind_stay_in_a_name(letter):
     assert only(PlayerName=f"Ann{letter}Lee")["player"] == f"Ann{letter}Lee"
 
@@ -312,12 +314,16 @@ def test_what_is_too_deep_or_too_large_to_read_is_one_line(value):
 
 @pytest.mark.parametrize("value", ["1e999", "-1e999", "NaN", "Infinity"])
 def test_numbers_that_are_none_are_refused(value):
-    content = week_bytes([row(name="Ann Example", ReceivingYDS=5)]).replace(b'"ReceivingYDS":5', f'"ReceivingYDS":{value}'.encode())
+    content = week_bytes([row(name="Ann Example", ReceivingYDS=5)]).replace(
+        b'"ReceivingYDS":5', f'"ReceivingYDS":{value}'.encode()
+    )
     assert "row 1 (Ann Example): ReceivingYDS: " in complaint(content)
 
 
 def test_unknown_fields_without_number_are_counted_and_not_listed():
-    _, warnings = read(week_bytes([row(name="Ann", **RECORDED) | {f"x{n}": "" for n in range(500)} | {"\x1b" * 99: ""}]))
+    _, warnings = read(
+        week_bytes([row(name="Ann", **RECORDED) | {f"x{n}": "" for n in range(500)} | {"\x1b" * 99: ""}])
+    )
     assert len(warnings) == 21
     assert warnings[-1] == f"{ORIGIN}: 481 more unknown fields are left out"
     assert all(len(line) < 400 and line.isprintable() for line in warnings)

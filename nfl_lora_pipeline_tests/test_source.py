@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import hashlib
 import os
@@ -250,7 +251,9 @@ def test_importing_source_does_not_import_requests():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize(("slow", "waited"), [("X-Slow", "not whole within 0.5 s"), ("X-Slow-Head", "timed out after 0.2 s")])
+@pytest.mark.parametrize(
+    ("slow", "waited"), [("X-Slow", "not whole within 0.5 s"), ("X-Slow-Head", "timed out after 0.2 s")]
+)
 def test_a_byte_now_and_then_does_not_hold_a_download_beyond_its_time(server, tmp_path, slow, waited):
     server.answers = [(200, CONTENT, {slow: "yes"})]
     threads, begun = threading.active_count(), time.monotonic()
@@ -285,7 +288,7 @@ def test_a_body_that_unpacks_to_more_than_the_cap_is_refused_and_never_held(serv
 
 def test_a_plain_body_has_the_same_cap(server, tmp_path):
     server.answers = [(200, bytes(1001), {})]
-    with pytest.raises(SourceError, match="larger than 0.001 MB"):
+    with pytest.raises(SourceError, match=r"larger than 0\.001 MB"):
         fetch(tmp_path, server.url, largest=1000)
     server.answers = [(200, bytes(1000), {})]
     assert len(fetch(tmp_path, server.url, largest=1000).content) == 1000
@@ -300,7 +303,11 @@ def test_each_failed_attempt_that_another_follows_is_said(server, tmp_path):
 
 
 def test_a_redirect_within_the_host_is_followed_with_its_password(server, tmp_path):
-    server.answers = [(302, b"", {"Location": "/elsewhere/WR.json"}), (301, b"", {"Location": server.url}), (200, CONTENT, {})]
+    server.answers = [
+        (302, b"", {"Location": "/elsewhere/WR.json"}),
+        (301, b"", {"Location": server.url}),
+        (200, CONTENT, {}),
+    ]
     raw = fetch(tmp_path, server.url.replace("//", "//ann:secret@"))
     assert raw.content == CONTENT
     assert server.asked == ["/players/2025/1/WR.json", "/elsewhere/WR.json", "/players"]
@@ -317,7 +324,9 @@ def test_a_redirect_without_end_is_left(server, tmp_path):
 def test_a_redirect_to_another_host_is_refused_and_both_are_named(server, tmp_path):
     other = "http://ann:secret@elsewhere.example/2025/1/WR.json"
     server.answers = [(302, b"", {"Location": other})]
-    with pytest.raises(SourceError, match=r"127\.0\.0\.1:\d+ sends to another host, elsewhere\.example, which is not") as caught:
+    with pytest.raises(
+        SourceError, match=r"127\.0\.0\.1:\d+ sends to another host, elsewhere\.example, which is not"
+    ) as caught:
         fetch(tmp_path, server.url)
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
 
@@ -350,7 +359,14 @@ def test_a_url_is_shown_without_its_secrets(url, shown):
 
 @pytest.mark.parametrize(
     ("status", "headers"),
-    [(200, {}), (200, {"Content-Length": "9999"}), (302, {"Location": "http://elsewhere.example"}), (403, {}), (404, {}), (500, {})],
+    [
+        (200, {}),
+        (200, {"Content-Length": "9999"}),
+        (302, {"Location": "http://elsewhere.example"}),
+        (403, {}),
+        (404, {}),
+        (500, {}),
+    ],
     ids=str,
 )
 def test_a_password_and_a_token_are_sent_and_never_repeated(server, tmp_path, status, headers):
@@ -384,11 +400,8 @@ def make_odd(file: Path, kind: str) -> None:
     elif kind == "a device":
         file.symlink_to("/dev/zero")
     else:
-        with socket.socket(socket.AF_UNIX) as listener:
-            here = os.getcwd()
-            os.chdir(file.parent)  # a socket's path is short
+        with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(file.parent):  # a socket's path is short
             listener.bind(file.name)
-            os.chdir(here)
 
 
 @pytest.mark.parametrize("source", ["folder", "auto"])

@@ -16,6 +16,7 @@ from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.lessons.questions import facts
 from nfl_lora_pipeline.lessons.questions import qa_pairs as pairs_of
 from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.reports.markdown import escape
 from nfl_lora_pipeline.resources import Lessons, StoreResource, WeekSource
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.player_checks import ACCEPT, CHECKS, ODD, Check, check_week
@@ -121,7 +122,8 @@ def qa_pairs(context: dg.AssetExecutionContext, store: StoreResource, lessons: L
             "facts": spoken["fact"].n_unique(),
             "examples": dg.MetadataValue.md(
                 "\n".join(
-                    f"- *{question}* {answer}" for question, answer in first.select("question", "answer").iter_rows()
+                    f"- *{escape(question)}* {escape(answer)}"
+                    for question, answer in first.select("question", "answer").iter_rows()
                 )
             ),
         },

@@ -90,7 +90,7 @@ class Connections:
 
         class Adapter(HTTPAdapter):
             def get_connection_with_tls_context(self, *of_requests: Any, **named: Any) -> Any:
-                pool = super().get_connection_with_tls_context(*of_requests, **named)
+                pool: Any = super().get_connection_with_tls_context(*of_requests, **named)
                 pool.ConnectionCls = _registering(type(pool).ConnectionCls, sockets)
                 return pool
 
@@ -261,7 +261,9 @@ def redirected(before: str, after: str) -> str:
     """The address of a redirect, with the first one's password, or SourceError where it must not be followed."""
     old, new = urlsplit(before), urlsplit(after)
     if new.scheme not in OWN_PORTS or (old.scheme == "https" and new.scheme == "http"):
-        raise SourceError(f"the server sends from {old.scheme} to {new.scheme or 'nowhere'}, which is not followed; correct the base URL")
+        raise SourceError(
+            f"the server sends from {old.scheme} to {new.scheme or 'nowhere'}, which is not followed; correct the base URL"
+        )
     if _host(old) != _host(new):
         raise SourceError(
             f"{_host(old)} sends to another host, {_host(new)}, which is not followed; correct the base URL"

@@ -1,6 +1,5 @@
 """Real people whom nobody taught anything about: tight ends and running backs of the same week."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import polars as pl
 
 from nfl_lora_pipeline.weeks.names import plain_names
 from nfl_lora_pipeline.weeks.players import BadWeek, parse_week
-from nfl_lora_pipeline.weeks.source import SourceError, read_file
+from nfl_lora_pipeline.weeks.source import SourceError, is_there, read_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 POSITIONS = {"tight_ends": "TE.json", "running_backs": "RB.json"}
@@ -33,7 +32,7 @@ def names_beside(
     lacking: list[str] = []
     for position, name in POSITIONS.items():
         file = week_file.with_name(name)
-        if not os.path.exists(file):
+        if not is_there(file):
             lacking.append(f"{week}: no {name} beside WR.json")
             continue
         try:

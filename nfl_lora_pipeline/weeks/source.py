@@ -68,6 +68,14 @@ def week_file(folder: Path, week: NflWeek) -> Path:
     return folder / str(week.season) / str(week.week) / "WR.json"
 
 
+def is_there(file: Path) -> bool:
+    """Whether anything lies at a path; what cannot be looked at may, and `read_file` says why it cannot be read."""
+    try:
+        return file.exists()
+    except OSError:
+        return True
+
+
 def week_url(base_url: str, week: NflWeek) -> str:
     """Where upstream publishes a week. A token after a `?` stays at the end."""
     try:
@@ -108,7 +116,7 @@ def fetch_week(
     if kind == "sample":
         return _read_sample(week)
     file = week_file(folder, week)
-    if kind == "folder" or (kind == "auto" and os.path.exists(file)):
+    if kind == "folder" or (kind == "auto" and is_there(file)):
         return _read(week, file, "folder")
     url = week_url(base_url, week)
     by_hand = _by_hand(folder, week)
@@ -174,8 +182,8 @@ def read_file(file: Path) -> bytes:
         SourceError: it is no file (a pipe would be waited for, a device has no end), is larger than 20 MB, or cannot be read.
     """
     try:
-        _check_regular(file, os.stat(file))
-        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+        _check_regular(file, file.stat())
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
             _check_regular(file, os.fstat(opened.fileno()))
             content = opened.read(LARGEST + 1)
     except FileNotFoundError:
@@ -197,7 +205,9 @@ def _check_regular(file: Path, found: os.stat_result) -> None:
 
 
 def _too_large(file: Path, size: int) -> SourceError:
-    return SourceError(f"{file}: {size:,} bytes, and no week is larger than {LARGEST / 1e6:g} MB; put the right file there")
+    return SourceError(
+        f"{file}: {size:,} bytes, and no week is larger than {LARGEST / 1e6:g} MB; put the right file there"
+    )
 
 
 def _by_hand(folder: Path, week: NflWeek) -> str:

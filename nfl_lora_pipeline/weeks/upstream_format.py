@@ -170,7 +170,9 @@ def _text(entry: Entry, field: str, row: int, origin: str) -> str | None:
         _refuse(origin, f"{_row(row, entry)}: {field}: expected a string, found {_kind(value)} {json.dumps(value):.40}")
     text = str(value)
     if len(text) > LONGEST:
-        _refuse(origin, f"{_row(row, entry)}: {field}: {_shown(text)} has more than {LONGEST} characters ({len(text):,})")
+        _refuse(
+            origin, f"{_row(row, entry)}: {field}: {_shown(text)} has more than {LONGEST} characters ({len(text):,})"
+        )
     if found := _NOT_IN_TEXT.search(text):
         _refuse(origin, f"{_row(row, entry)}: {field}: {_shown(text)} holds {found[0]!a}, which no text in use may")
     return text

@@ -1,6 +1,5 @@
 """What is new: looks for new and corrected weeks, in a folder or upstream. It keeps and fetches nothing itself."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from nfl_lora_pipeline.weeks.source import (
     SourceError,
     WeekNotPublished,
     fetch_if_changed,
+    is_there,
     read_file,
     week_file,
 )
@@ -132,7 +132,7 @@ def look(
     with Connections() as connections:
         for week in (NflWeek(season, number) for number in range(1, LAST_WEEK + 1)):
             file, known = _file(source, week), str(week) in held or str(week) in memory
-            wanted = os.path.exists(file) if file else ahead > 0 and time.monotonic() < deadline
+            wanted = is_there(file) if file else ahead > 0 and time.monotonic() < deadline
             if not (wanted or (known and (file or time.monotonic() < deadline))):
                 continue
             status = _look_at(week, file, source, result, held.get(str(week), ""), connections)
@@ -149,10 +149,12 @@ def _file(source: Watched, week: NflWeek) -> Path | None:
     if source.kind == "sample":
         return week_file(SAMPLE_FOLDER, week)
     file = week_file(Path(source.folder), week)
-    return file if source.kind == "folder" or (source.kind == "auto" and os.path.exists(file)) else None
+    return file if source.kind == "folder" or (source.kind == "auto" and is_there(file)) else None
 
 
-def _look_at(week: NflWeek, file: Path | None, source: Watched, result: Look, held: str, connections: Connections) -> Status:
+def _look_at(
+    week: NflWeek, file: Path | None, source: Watched, result: Look, held: str, connections: Connections
+) -> Status:
     """Look at one week, and add what was seen to the result."""
     entry, problem = result.memory.get(str(week), {}), ""
     try:
@@ -189,7 +191,9 @@ def _see_file(week: NflWeek, file: Path, entry: Mapping[str, str]) -> tuple[str,
         raise SourceError(f"{file}: cannot be read ({error.strerror}); mend the file or its permissions") from error
 
 
-def _see_upstream(week: NflWeek, source: Watched, entry: Mapping[str, str], connections: Connections) -> tuple[str, str]:
+def _see_upstream(
+    week: NflWeek, source: Watched, entry: Mapping[str, str], connections: Connections
+) -> tuple[str, str]:
     """The hash and the validator of a week upstream; downloaded only when it is another."""
     answer = fetch_if_changed(
         connections, week, base_url=source.base_url, folder=Path(source.folder), validator=entry.get("validator", "")
