@@ -12,7 +12,7 @@ from nfl_lora_pipeline.lessons.wording import Stat, choose_stats
 from nfl_lora_pipeline.settings import Settings, as_list
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.weeks.source import UPSTREAM_URL, RawWeek, SourceKind, fetch_week
+from nfl_lora_pipeline.weeks.source import RawWeek, SourceKind, fetch_week
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 
@@ -38,7 +38,8 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
     Attributes:
         kind: "auto" (the folder, else a download), "folder", "github" or "sample".
         folder: with upstream's layout, `{season}/{week}/WR.json`.
-        base_url: what stands before `/{season}/{week}/WR.json` upstream.
+        base_url: what stands before `/{season}/{week}/WR.json` upstream; empty for that of the settings. What a resource is
+            given Dagster keeps with every run, and the settings' may hold a password.
         sample_fallback: whether "auto" may end at the bundled sample when upstream cannot be reached and no real week is
             held, and at what is held of the week otherwise. Never in a deployment.
         accept_odd_weeks: whether a week is taken though nobody played, rows are missing or the numbers are those of another
@@ -47,9 +48,14 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     kind: str = "auto"
     folder: str = "data/raw"
-    base_url: str = UPSTREAM_URL
+    base_url: str = ""
     sample_fallback: bool = False
     accept_odd_weeks: bool = False
+
+    @property
+    def address(self) -> str:
+        """Where upstream is."""
+        return self.base_url or Settings.from_environment().base_url
 
     def fetch(self, week: NflWeek, say: Callable[[str], None]) -> RawWeek:
         """Get one week; `say` is told of what is waited for.
@@ -64,7 +70,7 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
             week,
             kind=kinds[self.kind],
             folder=Path(self.folder),
-            base_url=self.base_url,
+            base_url=self.address,
             sample_fallback=self.sample_fallback,
             say=say,
         )
@@ -118,7 +124,6 @@ def resources_of(settings: Settings) -> dict[str, Any]:
         "week_source": WeekSource(
             kind=settings.source,
             folder=str(settings.folder),
-            base_url=settings.base_url,
             accept_odd_weeks=settings.accept_odd_weeks,
         ),
         "lessons": Lessons(weeks=as_list(settings.weeks), stats=as_list(settings.stats), mode=settings.mode),

@@ -79,7 +79,7 @@ def upstream(monkeypatch) -> Iterator[Upstream]:
 @dataclass
 class Source:
     folder: str
-    base_url: str = "http://127.0.0.1:9"
+    address: str = "http://127.0.0.1:9"
     kind: str = "github"
 
 
@@ -238,7 +238,7 @@ def test_a_server_in_trouble_is_said_once_and_nothing_is_lost(upstream, github):
 def test_no_network_is_trouble_too(github):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        github.source.base_url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        github.source.address = f"http://127.0.0.1:{probe.getsockname()[1]}"
     found = github.look()
     assert [sighting.status for sighting in found.sightings] == ["unreachable"]
     assert "no answer" in found.warnings[0]
@@ -303,7 +303,7 @@ def test_what_is_no_file_is_told_and_not_waited_for(folder):
 
 
 def test_a_password_upstream_is_in_no_warning(upstream, github):
-    github.source.base_url, upstream.trouble = upstream.url.replace("//", "//ann:secret@"), 500
+    github.source.address, upstream.trouble = upstream.url.replace("//", "//ann:secret@"), 500
     (warning,) = github.look().warnings
     assert "HTTP 500" in warning and "secret" not in warning
 

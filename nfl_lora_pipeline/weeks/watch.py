@@ -37,7 +37,10 @@ class Watched(Protocol):
 
     kind: str
     folder: str
-    base_url: str
+
+    @property
+    def address(self) -> str:
+        """What stands before `/{season}/{week}/WR.json` upstream."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ def _see_upstream(
 ) -> tuple[str, str]:
     """The hash and the validator of a week upstream; downloaded only when it is another."""
     answer = fetch_if_changed(
-        connections, week, base_url=source.base_url, folder=Path(source.folder), validator=entry.get("validator", "")
+        connections, week, base_url=source.address, folder=Path(source.folder), validator=entry.get("validator", "")
     )
     seen = entry["sha256"] if answer.content is None else sha256(answer.content).hexdigest()
     return seen, answer.validator
