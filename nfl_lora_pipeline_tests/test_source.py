@@ -193,7 +193,7 @@ def test_a_server_that_stays_in_trouble_is_given_up_after_the_attempts(server, t
 def test_a_server_that_says_nothing_is_asked_again_and_given_up(server, tmp_path):
     server.answers = [(200, b"", {"X-Silent": "yes"})]
     with pytest.raises(SourceUnreachable, match=r"no answer .*timed out"):
-        fetch(tmp_path, server.url, attempts=2, answer_seconds=0.1)
+        fetch(tmp_path, server.url, attempts=2, answer_seconds=0.5)
     assert len(server.asked) == 2
 
 
@@ -252,15 +252,15 @@ def test_importing_source_does_not_import_requests():
 
 
 @pytest.mark.parametrize(
-    ("slow", "waited"), [("X-Slow", "not whole within 0.5 s"), ("X-Slow-Head", "timed out after 0.2 s")]
+    ("slow", "waited"), [("X-Slow", "not whole within 1.5 s"), ("X-Slow-Head", "timed out after 1 s")]
 )
 def test_a_byte_now_and_then_does_not_hold_a_download_beyond_its_time(server, tmp_path, slow, waited):
     server.answers = [(200, CONTENT, {slow: "yes"})]
     threads, begun = threading.active_count(), time.monotonic()
     with pytest.raises(SourceUnreachable, match=waited):
-        fetch(tmp_path, server.url, attempts=1, whole_seconds=0.5, answer_seconds=0.2)
-    assert time.monotonic() - begun < 3
-    while threading.active_count() > threads and time.monotonic() - begun < 5:
+        fetch(tmp_path, server.url, attempts=1, whole_seconds=1.5, answer_seconds=1.0)
+    assert time.monotonic() - begun < 10
+    while threading.active_count() > threads and time.monotonic() - begun < 20:
         time.sleep(0.02)
     assert threading.active_count() == threads
 
@@ -269,9 +269,9 @@ def test_all_attempts_together_have_one_deadline(server, tmp_path):
     server.answers = [(500, b"", {})]
     begun = time.monotonic()
     with pytest.raises(SourceUnreachable, match="HTTP 500"):
-        fetch(tmp_path, server.url, attempts=1000, whole_seconds=0.3, backoff_seconds=0.05)
-    assert time.monotonic() - begun < 3
-    assert 1 < len(server.asked) < 10
+        fetch(tmp_path, server.url, attempts=1000, whole_seconds=1.0, backoff_seconds=0.05)
+    assert time.monotonic() - begun < 10
+    assert 1 < len(server.asked) < 20
 
 
 def test_a_body_that_unpacks_to_more_than_the_cap_is_refused_and_never_held(server, tmp_path):
