@@ -17,7 +17,7 @@ from nfl_lora_pipeline.reports.report import read_report
 from nfl_lora_pipeline.resources import StoreResource, Trainer
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import GATES as GATE_KEYS
-from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 
 
 def report_version() -> str:
