@@ -55,9 +55,9 @@ def serve(port: int, host: str, prefix: str, store: Path, **allowed: Any) -> Non
     from nfl_lora_pipeline.adapters.serving.server import serve as answer_requests
 
     held = Store(store)
-    access = Access(
-        frozenset(name.lower() for name in (host, *allowed["hosts"])), frozenset(allowed["origins"]), allowed["key"]
-    )
+    hosts = frozenset(name.lower() for name in (host, *allowed["hosts"]))
+    origins = frozenset(origin.rstrip("/") for origin in allowed["origins"])
+    access = Access(hosts, origins, allowed["key"])
     answer_requests(held, in_use(held, prefix), follows=not prefix, host=host, port=port, access=access)
 
 

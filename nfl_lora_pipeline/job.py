@@ -32,7 +32,7 @@ from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
 
 CODE_VERSION_TAG, DATA_VERSION_TAG = "dagster/code_version", "dagster/data_version"
 INPUT_VERSION_TAG = "dagster/input_data_version"
-ORDER_TAG = "nfl_lora/order"
+ORDER_TAG = ".dagster/nfl_lora/order"
 ENDS = (dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE)
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 SEASON_ASSETS = [dataset_splits, base_model, adapter, evaluation_report, promoted_adapter]

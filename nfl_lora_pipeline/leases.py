@@ -18,9 +18,10 @@ import dagster as dg
 
 from nfl_lora_pipeline.processes import Process, exists
 
-PROCESS_TAG, RENEWED_TAG = "nfl_lora/process", "nfl_lora/renewed"
+HIDDEN = ".dagster/nfl_lora"  # the UI does not list what begins with ".dagster/"
+PROCESS_TAG, RENEWED_TAG = f"{HIDDEN}/process", f"{HIDDEN}/renewed"
 DEAD_TAG, TO_BE_ASKED_FOR, ASKED_FOR = "nfl_lora/dead", "to be asked for again", "asked for again"
-BY_DAEMON_TAG = "dagster/grpc_info"  # a run that a code server was asked for, which can be asked to cancel it
+BY_DAEMON_TAG = ".dagster/grpc_info"  # a run that a code server was asked for, which can be asked to cancel it
 RENEWED_EVERY_SECONDS = 30.0
 LEASE_SECONDS = 4 * RENEWED_EVERY_SECONDS
 LOOK_SECONDS = 1.0

@@ -64,7 +64,8 @@ def show_outcome(summary: dict[str, Any], steps: dict[str, float]) -> None:
         if gate["passed"] and gate["name"] == "nothing_is_given_up" and gate["figure"]:
             console.print(f"[bold yellow]Beware[/]: {escape(gate['said'])}")
         if not gate["passed"]:
-            console.print(f"[bold yellow]Not promoted[/]: {gate['name']}: {escape(gate['said'])}", soft_wrap=True)
+            what = "Not promoted" if gate["blocks"] else "Beware"
+            console.print(f"[bold yellow]{what}[/]: {gate['name']}: {escape(gate['said'])}", soft_wrap=True)
     spent = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in steps.items())
     console.print(f"\n{spent}; {summary['seconds']:.0f} s in all", soft_wrap=True)
     console.print(f"Report: {escape(str(summary['report']))}", soft_wrap=True)

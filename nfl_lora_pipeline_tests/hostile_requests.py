@@ -17,7 +17,6 @@ import click
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.adapters.artefacts import answers_in_report
-from nfl_lora_pipeline.adapters.promotion import in_use
 from nfl_lora_pipeline.adapters.serving.client import RunningServer, ask_server, running_server
 from nfl_lora_pipeline.cli import main as nfl_lora
 from nfl_lora_pipeline.files import replace_file
@@ -164,9 +163,7 @@ def to_markdown(outcome: Outcome, *, command: str, seconds: float) -> str:
 
 
 @click.command()
-@click.option(
-    "--store", type=click.Path(path_type=Path), help="With a promoted adapter.  [default: the sample's is made]"
-)
+@click.option("--store", type=click.Path(path_type=Path), help="With an adapter.  [default: the sample's is made]")
 @click.option("--seconds", default=SECONDS, help="At least so long.")
 @click.option("--write", is_flag=True, help="Into docs/hostile.md.")
 def main(store: Path | None, seconds: float, write: bool) -> None:
@@ -176,8 +173,9 @@ def main(store: Path | None, seconds: float, write: bool) -> None:
             store = Path(folder) / "data"
             CliRunner().invoke(nfl_lora, ["run", "--source", "sample", "--store", str(store)], catch_exceptions=False)
         held = Store(store)
-        questions = answers_in_report(held, in_use(held))["question"].head(QUESTIONS).to_list()
-        with running_server(held) as server:
+        fingerprint = held.promoted() or held.latest()
+        questions = answers_in_report(held, fingerprint)["question"].head(QUESTIONS).to_list()
+        with running_server(held, "--adapter", fingerprint) as server:
             began = time.monotonic()
             outcome = campaign(server, questions, GROUPS, seconds=seconds)
             took = time.monotonic() - began

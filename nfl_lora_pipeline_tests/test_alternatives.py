@@ -138,13 +138,22 @@ def test_the_ways_are_compared_on_the_same_questions(weighed):
 def test_what_is_handed_out_answers_as_the_report_says(weighed):
     held, (_, printed) = weighed
     found = json.loads((held.report(held.latest()) / "artefacts.json").read_text())
-    assert [artefact["name"] for artefact in found] == [
+    alone = [artefact for artefact in found if not artefact["name"].endswith(("prompt", "turn"))]
+    assert [artefact["name"] for artefact in alone] == [
         "the adapter, loaded by mlx-lm",
         "the fused model",
         "the server",
     ]
-    assert all(artefact["same"] == artefact["asked"] == 43 for artefact in found)
+    assert all(artefact["same"] == artefact["asked"] == 43 for artefact in alone)
     assert "the server: 43 of 43 answers as in the report" in printed
+
+
+@pytest.mark.parametrize("when", ["after a system prompt", "as a second turn"])
+def test_the_server_answers_so_whatever_comes_before_though_mlx_lm_does_not(weighed, when):
+    held, (_, printed) = weighed
+    assert f"the server, {when}: 12 of 12 answers as in the report\n" in printed
+    assert f"the adapter, loaded by mlx-lm, {when}: 0 of 12 answers as in the report (need not be)\n" in printed
+    assert f"the server, {when}" in (held.report(held.latest()) / "report.md").read_text()
 
 
 def test_both_stand_in_the_report(weighed):

@@ -18,6 +18,7 @@ from nfl_lora_pipeline.lessons.lessons import fresh_refusals, lessons
 from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModelError
+from nfl_lora_pipeline.resources import Trainer
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.tuning.training import train_adapter
@@ -103,7 +104,7 @@ def test_an_adapter_trained_on_shuffled_answers_is_not_promoted_and_the_report_s
     assert "- recall_is_complete: 2025-W01: " in shuffled.page
     assert shuffled.exam.summary["numbers"]["trained"]["share"] < 0.1
     with pytest.raises(ValueError, match="is not promoted: recall_is_complete: 2025-W01"):
-        _passed(shuffled.store, load_recipe(tiny_recipe))
+        _passed(shuffled.store, Trainer(recipe=tiny_recipe))
 
 
 def test_an_adapter_that_always_says_0_is_not_promoted_and_the_report_says_why(bad, tiny_recipe):
@@ -114,7 +115,7 @@ def test_an_adapter_that_always_says_0_is_not_promoted_and_the_report_says_why(b
     assert "- nobody_is_given_a_number: " in lazy.page[: lazy.page.index("## ")]
     assert " had 0 receiving yards" in lazy.page.split("## Making things up")[1]
     with pytest.raises(ValueError, match="nobody_is_given_a_number"):
-        _passed(lazy.store, load_recipe(tiny_recipe))
+        _passed(lazy.store, Trainer(recipe=tiny_recipe))
 
 
 def test_the_lazy_ones_zeros_are_no_better_than_the_commonest_number(bad):

@@ -270,7 +270,7 @@ def test_the_page_of_a_first_adapter_says_nothing_of_losses(predictions):
 
 
 def test_the_page_says_which_gate_failed_and_why(predictions):
-    gate = {"name": "recall_is_complete", "passed": False, "said": "2025-W02: 97.2% of 100"}
+    gate = {"name": "recall_is_complete", "passed": False, "blocks": True, "said": "2025-W02: 97.2% of 100"}
     page = to_markdown(summary_of(predictions) | {"gates": [gate]}, loss_plot="loss.png")
     assert "| recall_is_complete | **failed** | 2025-W02: 97.2% of 100 |" in page
 
@@ -433,8 +433,8 @@ def test_the_perplexity_of_general_prompts_is_an_ability_too(exam):
 
 def test_the_page_begins_with_the_verdict_and_the_reasons(exam):
     gates = [
-        {"name": "recall_is_complete", "passed": False, "said": "97% of 100"},
-        {"name": "b", "passed": True, "said": ""},
+        {"name": "recall_is_complete", "passed": False, "blocks": True, "said": "97% of 100"},
+        {"name": "b", "passed": True, "blocks": True, "said": ""},
     ]
     page = to_markdown(summary_of(exam) | {"gates": gates}, loss_plot="loss.png")
     top = page[: page.index("## ")]
@@ -511,7 +511,7 @@ def hostile_report(tmp_path) -> Path:
     shown = questions_to_show(said).with_columns(base=pl.lit(HOSTILE), tuned=pl.lit(HOSTILE))
     summary = summarise(with_verdict(said), run_facts(base_model=HOSTILE, recipe=HOSTILE), shown=shown)
     summary |= {"warnings": [HOSTILE], "notes": [HOSTILE], "shared_names": {"2025-W01": [HOSTILE]}}
-    summary["gates"] = [{"name": HOSTILE, "passed": False, "said": HOSTILE}]
+    summary["gates"] = [{"name": HOSTILE, "passed": False, "blocks": True, "said": HOSTILE}]
     row = {"question": HOSTILE, "split": "train", "expected": HOSTILE, "said": HOSTILE}
     count = {"questions": 9, "lost": 1}
     summary["lost"] = count | {"against": "f" * 16, "promoted": True, "trained": count, "worst": [row]}

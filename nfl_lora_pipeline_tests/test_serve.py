@@ -303,6 +303,17 @@ Together.step, OneByOne.add = faulty, faulty_add
         assert {content(answer.result()) for answer in answers if answer.result().ok} == {ANSWER}
 
 
+def test_a_model_that_cannot_answer_several_together_answers_one_after_another(trained_store):
+    fault = """
+from nfl_lora_pipeline.adapters.serving import engine
+from nfl_lora_pipeline.adapters.serving.generation import OneByOne
+engine.suitable_generator = OneByOne
+"""
+    with running_server(trained_store.store, python=with_fault(fault)) as server, ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(chat, server, stop=" in week", temperature=place % 2 / 100) for place in range(8)]
+        assert {content(answer.result()) for answer in answers} == {"Amari Stone had 131 receiving yards"}
+
+
 def test_an_answer_that_takes_too_long_is_an_error_of_its_own(trained_store):
     fault = "from nfl_lora_pipeline.adapters.serving import job\njob.ANSWER_SECONDS = 0.1"
     with running_server(trained_store.store, python=with_fault(fault)) as server:

@@ -1,5 +1,6 @@
 """The parts of the server: sampling, the engine's thread, what `verify` asks, and what a base's card says."""
 
+import json
 import math
 import time
 
@@ -9,9 +10,10 @@ import pytest
 
 from nfl_lora_pipeline.adapters.artefacts import Artefact, in_all_settings, to_markdown
 from nfl_lora_pipeline.adapters.export import export_fused
+from nfl_lora_pipeline.adapters.serving import engine as engines
 from nfl_lora_pipeline.adapters.serving.engine import Engine
 from nfl_lora_pipeline.adapters.serving.job import Begun, Finished, Job, Piece
-from nfl_lora_pipeline.adapters.serving.parsing import parse_chat
+from nfl_lora_pipeline.adapters.serving.parsing import parse_chat, parse_completion
 from nfl_lora_pipeline.adapters.serving.sampling import candidates, make_sampler
 from nfl_lora_pipeline.adapters.serving.schema import ChatRequest, RequestError
 from nfl_lora_pipeline.embedded.pretrain import Plan, build
@@ -106,6 +108,27 @@ def test_who_comes_when_too_many_wait_is_told_to_come_again(engine):
     engine.submit(job(answered))
     wait_for(lambda: any(isinstance(event, Finished) for event in answered))
     assert isinstance(answered[0], Begun)
+
+
+def test_only_so_many_requests_are_answered_at_a_time_as_there_is_memory_for(engine, monkeypatch):
+    monkeypatch.setattr(engines, "TOGETHER_TOKENS", 1_000)  # of which each of these may take the 512 that the base has
+    events: list = []
+    for _ in range(4):
+        engine.submit(job(events))
+    wait_for(lambda: sum(isinstance(event, Finished) for event in events) == 4)
+    kinds = [type(event) for event in events if not isinstance(event, Piece)]
+    assert kinds == [Begun, Finished] * 4
+
+
+def test_null_stands_for_every_field_that_can_be_left_out():
+    for parse, wanted in (
+        (parse_chat, {"messages": [{"role": "user", "content": "a"}]}),
+        (parse_completion, {"prompt": "a"}),
+    ):
+        fields = type(parse(json.dumps(wanted).encode())).model_fields
+        nulls = {name: None for name in fields if name not in wanted}
+        assert len(nulls) > 20
+        assert parse(json.dumps(nulls | wanted).encode()) == parse(json.dumps(wanted).encode())
 
 
 def test_messages_in_parts_are_read_as_one_text():

@@ -9,7 +9,7 @@ from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.common import accelerator, clear_failure, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.model import adapter
-from nfl_lora_pipeline.exam.gates import GATES, Gate, judge
+from nfl_lora_pipeline.exam.gates import GATES, Gate, blocks, judge
 from nfl_lora_pipeline.exam.given_up import given_up_by
 from nfl_lora_pipeline.reports.markdown import table
 from nfl_lora_pipeline.reports.presentation import with_pictures_inside
@@ -17,18 +17,38 @@ from nfl_lora_pipeline.reports.report import read_report
 from nfl_lora_pipeline.resources import StoreResource, Trainer
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import GATES as GATE_KEYS
-from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 
 
 def report_version() -> str:
-    """Changes with the code that evaluates, with the recipe's gates and with whether less knowledge may replace more, so that
-    a new threshold is held against at once."""
-    try:
-        recipe = load_recipe(versions.SETTINGS.recipe)
-    except ValueError:  # said when an asset that needs the recipe is materialised
+    """Changes with the code that evaluates, and with the recipe's gates, so that a new threshold is held against at once."""
+    recipe = _recipe_in_use()
+    if recipe is None:
         return versions.EVALUATION
-    gates = [f"{getattr(recipe, key):g}" for key in GATE_KEYS]
+    gates = [*(f"{getattr(recipe, key):g}" for key in GATE_KEYS), *recipe.advisory]
     return "-".join([versions.EVALUATION, *gates, *(["replace"] if versions.SETTINGS.replace else [])])
+
+
+def gate_specs() -> list[dg.AssetCheckSpec]:
+    """A check for each gate; it blocks what comes after unless the recipe says that it is told and no more."""
+    recipe = _recipe_in_use()
+    return [
+        dg.AssetCheckSpec(
+            name,
+            asset="evaluation_report",
+            blocking=recipe is None or blocks(name, recipe),
+            description=description,
+        )
+        for name, description in GATES.items()
+    ]
+
+
+def _recipe_in_use() -> Recipe | None:
+    """The recipe of the settings; what is wrong with it is said when an asset that needs it is materialised."""
+    try:
+        return load_recipe(versions.SETTINGS.recipe)
+    except ValueError:
+        return None
 
 
 @dg.asset(
@@ -37,10 +57,7 @@ def report_version() -> str:
     kinds={"mlx"},
     code_version=report_version(),
     automation_condition=on_change(),
-    check_specs=[
-        dg.AssetCheckSpec(name, asset="evaluation_report", blocking=True, description=description)
-        for name, description in GATES.items()
-    ],
+    check_specs=gate_specs(),
 )
 def evaluation_report(
     context: dg.AssetExecutionContext, store: StoreResource, trainer: Trainer
@@ -129,7 +146,7 @@ def _passed(held: Store, trainer: Trainer) -> str:
     summary, predictions, _ = kept
     summary["given_up"] = given_up_by(held, fingerprint, replace=trainer.replace)  # another may be promoted by now
     gates = judge(summary, predictions, trainer.load())
-    if failed := [f"{gate.name}: {gate.said}" for gate in gates if not gate.passed]:
+    if failed := [f"{gate.name}: {gate.said}" for gate in gates if gate.keeps_back]:
         raise ValueError(f"adapter {fingerprint} is not promoted: {'; '.join(failed)}")
     return fingerprint
 
@@ -145,6 +162,7 @@ def _check_result(gate: Gate) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=gate.name,
         passed=gate.passed,
+        severity=dg.AssetCheckSeverity.ERROR if gate.blocks else dg.AssetCheckSeverity.WARN,
         description=gate.said,
         metadata={**figure, "threshold": gate.threshold, "worst": dg.MetadataValue.md(worst if gate.worst else "none")},
     )

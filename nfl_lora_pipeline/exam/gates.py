@@ -1,7 +1,7 @@
 """What an adapter must reach to be promoted: pure functions behind the asset checks of the report."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -24,6 +24,16 @@ GATES = {
     "nothing_is_forgotten": "The share of trained questions that the promoted adapter has right and this one wrong.",
     "nothing_is_given_up": "The share of facts that the promoted adapter knows and this one was not taught.",
 }
+LIMITS = {  # the recipe's key by the gate; the others have none
+    "recall_is_complete": "min_recall",
+    "strangers_are_refused": "min_refused",
+    "nobody_is_given_a_number": "max_invented",
+    "other_weeks_are_not_answered": "max_invented_elsewhere",
+    "other_stats_are_not_answered": "max_invented_stats",
+    "known_facts_are_answered": "max_over_refused",
+    "base_is_retained": "min_retained",
+    "nothing_is_forgotten": "max_lost",
+}
 PEOPLE = (INVENTED, "reworded_strangers", "tight_ends", "running_backs")
 ELSEWHERE = ("unseen_weeks", "unseen_seasons")
 OTHER_STATS = ("untaught_stats",)
@@ -39,6 +49,7 @@ class Gate:
         threshold: what the recipe wants.
         said: the verdict in words.
         worst: `question`, `expected` and `said` of the first wrong answers.
+        blocks: whether an adapter that misses it is kept from being promoted; otherwise that is told and no more.
     """
 
     name: str
@@ -47,6 +58,17 @@ class Gate:
     threshold: float
     said: str
     worst: list[dict[str, str]]
+    blocks: bool = True
+
+    @property
+    def keeps_back(self) -> bool:
+        """Whether the adapter must not be promoted."""
+        return self.blocks and not self.passed
+
+
+def blocks(name: str, recipe: Recipe) -> bool:
+    """Whether a gate keeps an adapter back under a recipe."""
+    return LIMITS.get(name) not in recipe.advisory
 
 
 def judge(summary: dict[str, Any], predictions: pl.DataFrame, recipe: Recipe) -> list[Gate]:
@@ -61,7 +83,7 @@ def judge(summary: dict[str, Any], predictions: pl.DataFrame, recipe: Recipe) ->
         One verdict for each of `GATES`, in their order.
     """
     wrong = predictions.filter(is_of_the_splits(), ~pl.col("right")).sort("fact", "phrasing")
-    return [
+    gates = [
         _whole(summary["integrity"]),
         _recall(summary["by_week"], wrong, recipe.min_recall),
         _refusals(summary, wrong, recipe.min_refused),
@@ -73,6 +95,7 @@ def judge(summary: dict[str, Any], predictions: pl.DataFrame, recipe: Recipe) ->
         _forgotten(summary["lost"], recipe.max_lost),
         _given_up(summary["given_up"]),
     ]
+    return [replace(gate, blocks=blocks(gate.name, recipe)) for gate in gates]
 
 
 def _whole(integrity: dict[str, int]) -> Gate:

@@ -34,18 +34,28 @@ def to_markdown(summary: dict[str, Any], *, loss_plot: str) -> str:
 def _verdict(gates: Sequence[dict[str, Any]]) -> Iterator[str]:
     if not gates:
         return
-    failed = [gate for gate in gates if not gate["passed"]]
+    missed = [gate for gate in gates if not gate["passed"]]
+    failed = [gate for gate in missed if gate["blocks"]]
     if failed:
         yield f"**Not to be used: {len(failed)} of {len(gates)} gates failed.** It is not promoted, because:\n"
-        yield "\n".join(f"- {escape(gate['name'])}: {escape(gate['said'])}" for gate in failed) + "\n"
+    elif missed:
+        yield f"**It may be used, but not for what follows: {len(missed)} of {len(gates)} limits are missed.**\n"
     else:
         yield f"**It may be used: all {len(gates)} gates passed.** Each holds a figure below against a limit of the recipe.\n"
+    if missed:
+        yield "\n".join(f"- {escape(gate['name'])}: {escape(gate['said'])}" for gate in failed or missed) + "\n"
 
 
 def _gates(gates: Sequence[dict[str, Any]]) -> Iterator[str]:
     if gates:
-        rows = [[gate["name"], "passed" if gate["passed"] else Markup("**failed**"), gate["said"]] for gate in gates]
+        rows = [[gate["name"], _passed(gate), gate["said"]] for gate in gates]
         yield f"## Gates of promotion\n\n{table(['gate', '', 'figure and limit'], rows)}"
+
+
+def _passed(gate: dict[str, Any]) -> str:
+    if gate["passed"]:
+        return "passed"
+    return Markup("**failed**" if gate["blocks"] else "**missed**, which keeps no adapter back")
 
 
 def _three_questions(questions: Sequence[dict[str, Any]]) -> str:

@@ -18,7 +18,7 @@ GATES = (  # of promotion
     "min_retained",
     "max_lost",
 )
-NOT_OF_THE_ADAPTER = (*GATES, "warm_start")  # keys that make no other adapter
+NOT_OF_THE_ADAPTER = (*GATES, "advisory", "warm_start")  # keys that make no other adapter
 RECIPES_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "recipes"
 
 
@@ -52,7 +52,7 @@ class Recipe(BaseModel):
     every_row: bool = Field(False, strict=True)
     refusal_share: Number = Field(0.25, ge=0, le=0.75)
     elsewhere_share: Number = Field(0.1, ge=0, le=0.8)
-    other_stats_share: Number = Field(0.1, ge=0, le=0.8)
+    other_stats_share: Number = Field(0.0, ge=0, le=0.8)
     max_epochs: int = Field(ge=1, strict=True)
     max_steps: int = Field(5000, ge=1, strict=True)
     certain_above: Number = Field(0.5, ge=0.5, lt=1)
@@ -61,11 +61,12 @@ class Recipe(BaseModel):
     min_recall: Number = Field(0.99, ge=0, le=1)
     min_refused: Number = Field(0.8, ge=0, le=1)
     max_invented: Number = Field(0.2, ge=0, le=1)
-    max_invented_elsewhere: Number = Field(1.0, ge=0, le=1)
+    max_invented_elsewhere: Number = Field(0.03, ge=0, le=1)
     max_invented_stats: Number = Field(0.03, ge=0, le=1)
     max_over_refused: Number = Field(0.02, ge=0, le=1)
     min_retained: Number = Field(0.8, ge=0, le=1)
     max_lost: Number = Field(0.01, ge=0, le=1)
+    advisory: list[str] = []
 
     @field_validator("num_layers")
     @classmethod
@@ -88,6 +89,13 @@ class Recipe(BaseModel):
         if share > left + 1e-9:
             raise ValueError(f"Input should be at most {left:.2g}: the rest of 0.8 is elsewhere_share's")
         return share
+
+    @field_validator("advisory")
+    @classmethod
+    def _limits_there_are(cls, keys: list[str]) -> list[str]:
+        if unknown := [key for key in keys if key not in GATES]:
+            raise ValueError(f"Input should be limits of this recipe ({', '.join(GATES)}), not {unknown[0]!r}")
+        return keys
 
     @field_validator("schedule")
     @classmethod

@@ -18,6 +18,7 @@ from nfl_lora_pipeline.store import Store
 
 WAITING = 256  # requests; who comes later is told to come again
 WAITING_SECONDS = 120  # after which a request is sent away as well
+TOGETHER_TOKENS = 16_384  # of prompts and answers at a time: a large base keeps up to 0.5 MB for each
 IDLE_SECONDS = 0.25
 LOOKS_EVERY_SECONDS = 0.5
 
@@ -65,6 +66,7 @@ class Engine:
         self._held, self._fingerprint, self._follows = held, fingerprint, follows
         self._report, self._on_death = report, on_death
         self._waiting: queue.Queue[Job] = queue.Queue(WAITING)
+        self._next: Job | None = None
         self._batches: list[Batch] = []
         self._ready, self._ends = threading.Event(), threading.Event()
         self._refusal: ValueError | None = None
@@ -151,25 +153,35 @@ class Engine:
         return [job for batch in self._batches for job in batch.jobs.values()]
 
     def _admit(self) -> None:
-        """Take jobs that wait, and wait for one where there is nothing to do."""
-        active = len(self._active())
-        while active < TOGETHER:
-            try:
-                job = self._waiting.get(timeout=IDLE_SECONDS) if not active else self._waiting.get_nowait()
-            except queue.Empty:
+        """Take jobs that wait, as many as there is room for, and wait for one where there is nothing to do."""
+        while (job := self._first_waiting()) is not None:
+            active = self._active()
+            tokens = sum(min(each.size, self.loaded.context) for each in (*active, job))
+            if active and (len(active) >= TOGETHER or tokens > TOGETHER_TOKENS):
+                self._next = job
                 return
-            if job.is_cancelled:
-                continue
-            if time.monotonic() > job.submitted_at + WAITING_SECONDS:
-                job.fail(RequestError("too many others asked before; come again later", status=503))
-                continue
             try:
                 self._batches[-1].add(job, job.begin(self.loaded))
-                active += 1
             except RequestError as error:
                 job.fail(error)
             except Exception as error:
                 self._fail(job, error)
+
+    def _first_waiting(self) -> Job | None:
+        """The job that has waited longest; those that nobody wants any more, or that waited too long, are done with."""
+        while True:
+            job, self._next = self._next, None
+            try:
+                if job is None:
+                    is_idle = not self._active()
+                    job = self._waiting.get(timeout=IDLE_SECONDS) if is_idle else self._waiting.get_nowait()
+            except queue.Empty:
+                return None
+            if job.is_cancelled:
+                continue
+            if time.monotonic() <= job.submitted_at + WAITING_SECONDS:
+                return job
+            job.fail(RequestError("too many others asked before; come again later", status=503))
 
     def _advance(self, batch: Batch) -> None:
         """One step of a batch, and what it means to its jobs."""

@@ -77,6 +77,11 @@ class Job:
         self._logprobs: list[TokenLogprob] = []
         self._sent = 0
 
+    @property
+    def size(self) -> int:
+        """Tokens that prompt and answer take at most, roughly: a character is seldom more than one."""
+        return self.request.characters + self.request.token_limit
+
     def begin(self, loaded: LoadedAdapter) -> Prompt:
         """Read the request with an adapter.
 

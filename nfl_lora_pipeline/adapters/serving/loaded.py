@@ -10,10 +10,10 @@ from typing import Any, cast
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from nfl_lora_pipeline.adapters.history import spoken_weeks
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.weeks.week import spoken_weeks
 
 MOST_CONTEXT = 8_192  # tokens of prompt and answer, whatever a base can take: memory is for many requests
 

@@ -36,7 +36,12 @@ def parse_chat(body: bytes) -> ChatRequest:
             raise RequestError(f"messages[{place}].content: null; give a text", param="messages")
     if request.top_logprobs is not None and not request.logprobs:
         raise RequestError("top_logprobs: wants logprobs to be true; set it", param="top_logprobs")
-    _check_length("messages", (message.text for message in request.messages))
+    if request.characters > MAX_CHARACTERS:
+        raise RequestError(
+            f"messages: {request.characters:,} characters; {MAX_CHARACTERS:,} at most are read, so ask with less",
+            param="messages",
+            code="context_length_exceeded",
+        )
     return request
 
 
@@ -57,16 +62,6 @@ def _parse(kind: type[Request], body: bytes) -> Request:
         return kind.model_validate_json(body)
     except ValidationError as error:
         raise _in_words(error.errors(include_url=False, include_context=False)) from None
-
-
-def _check_length(field: str, texts: Iterable[str]) -> None:
-    characters = sum(map(len, texts))
-    if characters > MAX_CHARACTERS:
-        raise RequestError(
-            f"{field}: {characters:,} characters; {MAX_CHARACTERS:,} at most are read, so ask with less",
-            param=field,
-            code="context_length_exceeded",
-        )
 
 
 def _in_words(errors: Sequence[Any]) -> RequestError:

@@ -115,6 +115,11 @@ class GenerationRequest(_Checked):
         return self.max_tokens or DEFAULT_TOKENS
 
     @property
+    def characters(self) -> int:
+        """Of all texts to be read."""
+        raise NotImplementedError
+
+    @property
     def stops(self) -> list[str]:
         """Texts that an answer ends before."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
@@ -154,6 +159,11 @@ class ChatRequest(GenerationRequest):
         """As `GenerationRequest.top_logprobs_wanted`."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
+    @property
+    def characters(self) -> int:
+        """Of all messages."""
+        return sum(len(message.text) for message in self.messages)
+
 
 class CompletionRequest(GenerationRequest):
     """Body of `POST /v1/completions`."""
@@ -173,3 +183,8 @@ class CompletionRequest(GenerationRequest):
     def top_logprobs_wanted(self) -> int | None:
         """As `GenerationRequest.top_logprobs_wanted`."""
         return self.logprobs
+
+    @property
+    def characters(self) -> int:
+        """Of the prompt."""
+        return len(self.text)

@@ -20,6 +20,7 @@ from nfl_lora_pipeline.store import Store
 
 BACKLOG = 1_024  # connections that the system holds until they are taken
 GRACE_SECONDS = 1  # for answers that are being written when the end comes
+KEEP_ALIVE_SECONDS = 60  # longer than clients keep connections, which would else use one that is being closed
 HEAD_BYTES = 32 * 1024
 LINE_CHARACTERS = 500  # of the log
 
@@ -93,6 +94,7 @@ def _config(app: Any) -> uvicorn.Config:
         server_header=False,
         limit_concurrency=CONNECTIONS,
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
         h11_max_incomplete_event_size=HEAD_BYTES,
     )
