@@ -105,6 +105,13 @@ def test_a_full_disk_in_the_middle_of_a_run_is_one_line(kilobytes, tmp_path, tin
     assert "unexpected" not in the_line(done)
 
 
+@pytest.mark.parametrize("folder", ["weeks", "adapters"])
+def test_a_file_where_an_asset_keeps_a_folder_is_one_line_with_its_path(folder, tmp_path, tiny_week_folder):
+    (tmp_path / folder).write_text("no folder")
+    words = ["--source", "folder", "--data-dir", str(tiny_week_folder)]
+    assert str(tmp_path / folder) in the_line(typed("run", *words, "--store", str(tmp_path)))
+
+
 @pytest.mark.parametrize("words", [["export", "exported"], ["export", "exported", "--fused"]])
 def test_a_full_disk_under_an_export_is_one_line_and_leaves_nothing(words, trained_store, tmp_path):
     def fill() -> None:
