@@ -9,6 +9,7 @@ import dagster as dg
 
 from nfl_lora_pipeline.leases import leased
 from nfl_lora_pipeline.lessons.wording import Stat, choose_stats
+from nfl_lora_pipeline.places import lasting_base
 from nfl_lora_pipeline.settings import Settings, as_list
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
@@ -114,7 +115,7 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
     def load(self) -> Recipe:
         """The recipe, with the base model it is to be used on."""
         recipe = load_recipe(self.recipe)
-        return recipe.model_copy(update={"base_model": self.base_model}) if self.base_model else recipe
+        return recipe.model_copy(update={"base_model": lasting_base(self.base_model or recipe.base_model)})
 
 
 def resources_of(settings: Settings) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
 from nfl_lora_pipeline.reports.markdown import percent, table
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.weights import check_weights
 
 QUESTIONS = 40
 QUESTIONS_IN_CHATS = 12
@@ -70,7 +71,9 @@ def verify(held: Store, fingerprint: str, *, say: Say = lambda line: None) -> li
         ValueError: there is no report on the adapter, or one of the three cannot be made to answer at all.
     """
     expected = answers_in_report(held, fingerprint)
-    base = base_models.resolve(held.provenance(fingerprint)["base_model"])
+    made_of = held.provenance(fingerprint)
+    check_weights(held.adapter(fingerprint), made_of)
+    base = base_models.resolve(made_of["base_model"])
     say("the adapter, loaded by mlx-lm")
     loaded = base_models.load(base, adapter=held.adapter(fingerprint))
     found = in_all_settings("the adapter, loaded by mlx-lm", expected, partial(_answers, *loaded))

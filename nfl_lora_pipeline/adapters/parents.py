@@ -7,6 +7,7 @@ import polars as pl
 
 from nfl_lora_pipeline.adapters.taught_facts import knows_invented_people, read_taught_facts, taught_facts
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.weights import check_weights
 
 MADE_ALIKE = ("base_revision", "stats", "mode", "code")  # what an adapter must share with the one that goes on from it
 SHAPE = ("fine_tune_type", "rank", "scale", "dropout", "num_layers", "modules")  # and its recipe
@@ -51,8 +52,9 @@ def choose_parent(held: Store, made_of: dict[str, Any], rows: pl.DataFrame) -> t
 def _candidate(held: Store, fingerprint: str, made_of: dict[str, Any], new: pl.DataFrame) -> Candidate:
     try:
         before, invented = held.provenance(fingerprint), knows_invented_people(held, fingerprint)
+        check_weights(held.adapter(fingerprint), before)
     except (OSError, ValueError):
-        return Candidate(False, "what it was made of cannot be read")
+        return Candidate(False, "what it was made of cannot be read, or its weights are damaged")
     recipe, old_recipe = made_of["recipe_values"], before.get("recipe_values", {})
     unlike = [key for key in MADE_ALIKE if before.get(key) != made_of[key]]
     unlike += [key for key in SHAPE if old_recipe.get(key) != recipe.get(key)]

@@ -21,8 +21,9 @@ from nfl_lora_pipeline.models.memory import machine_memory, memory_needed, refus
 from nfl_lora_pipeline.resources import StoreResource, Trainer
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe
+from nfl_lora_pipeline.weights import RECORDED, is_sound, weights_record
 
-NOT_COUNTED = ("recipe", "sources")
+NOT_COUNTED = ("recipe", "sources", RECORDED)
 
 
 @dg.asset(
@@ -61,7 +62,7 @@ def adapter(context: dg.AssetExecutionContext, store: StoreResource, trainer: Tr
         made_of = _made_of(held, trainer)
         fingerprint = _fingerprint(made_of)
         folder = held.adapter(fingerprint)
-        reused = (folder / "provenance.json").is_file()
+        reused = (folder / "provenance.json").is_file() and is_sound(folder, held.provenance(fingerprint))
         if reused:
             say(context, f"adapter {fingerprint} is there already: same rows, base model and recipe", 1.0)
         else:
@@ -137,7 +138,7 @@ def _train(
             train_adapter(*given, refusals=refusals, checkpoint=checkpoint, **more)
         taught_facts(rows).write_parquet(unfinished / held.taught_facts(fingerprint).name)
         (unfinished / "provenance.json").write_text(
-            json.dumps(made_of | {"parent": parent}, indent=2) + "\n", encoding="utf-8"
+            json.dumps(made_of | {"parent": parent} | weights_record(unfinished), indent=2) + "\n", encoding="utf-8"
         )
 
 

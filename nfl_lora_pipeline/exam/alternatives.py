@@ -17,6 +17,7 @@ from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.weights import check_weights
 
 FACTS, STRANGERS = 40, 20
 LONG_PROMPTS = 15  # so many questions with a whole week before them: each takes as long as the week is
@@ -49,6 +50,7 @@ def compare(
         ValueError: the splits have changed since, or the base model cannot be had.
     """
     made_of = held.provenance(fingerprint)
+    check_weights(held.adapter(fingerprint), made_of)
     if held.rows_hash() != made_of["rows"]:
         raise ValueError(f"{held.splits} is not what adapter {fingerprint} was trained on: `nfl-lora run` on its weeks")
     rows = pl.read_parquet(held.splits / "rows.parquet")
