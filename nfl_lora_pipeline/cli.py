@@ -167,14 +167,12 @@ def ask(question: str, store: Path) -> None:
     """Ask base and tuned model one QUESTION; the tuned one with the promoted adapter, or else the newest."""
     from nfl_lora_pipeline.models import base_model
     from nfl_lora_pipeline.store import Store
-    from nfl_lora_pipeline.weights import check_weights
 
     check_question(question)
     held = Store(store)
     fingerprint = held.promoted() or held.latest()
-    made_of = held.provenance(fingerprint)
-    check_weights(held.adapter(fingerprint), made_of)
-    base = base_model.resolve(made_of["base_model"])
+    held.check_adapter(fingerprint)
+    base = base_model.resolve(held.provenance(fingerprint)["base_model"])
     for name, adapter in (("base", None), ("tuned", held.adapter(fingerprint))):
         model, tokenizer = base_model.load(base, adapter=adapter)
         click.echo(f"{name + ':':<7}{base_model.answer(model, tokenizer, [question])[0]}")
@@ -185,14 +183,15 @@ def ask(question: str, store: Path) -> None:
 @store_option
 def history(as_json: bool, store: Path) -> None:
     """Every adapter in the store: which weeks it knows, from which data, with what recall."""
-    from nfl_lora_pipeline.adapters.history import history_of, show_history
+    from nfl_lora_pipeline.adapters.history import history_of, problems_of, show_history
     from nfl_lora_pipeline.store import Store
 
-    entries = history_of(Store(store))
+    held = Store(store)
+    entries = history_of(held)
     if as_json:
         click.echo(json.dumps([entry.to_json() for entry in entries], indent=2))
     elif entries:
-        show_history(entries)
+        show_history(entries, problems_of(held))
     else:
         click.echo(f"{store} holds no adapter yet: run `nfl-lora run`")
 

@@ -27,6 +27,19 @@ SAY_AGAIN_SECONDS = 60.0
 YOUNG_SECONDS = 2.0  # what is younger may not be locked yet
 
 
+class DamagedFile(ValueError):
+    """A file of the store is lost or damaged.
+
+    Attributes:
+        path: of the file.
+        wrong: what is wrong with it, in words.
+    """
+
+    def __init__(self, path: Path, wrong: str, mend: str):
+        super().__init__(f"{path}: {wrong}; {mend}")
+        self.path, self.wrong = path, wrong
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file under a temporary name beside it, then rename it; whoever reads sees the old content or the new.
 
@@ -35,9 +48,11 @@ def replace_file(path: Path, content: bytes) -> None:
         content: all of it.
 
     Raises:
+        DamagedFile: a folder with something in it lies in its place.
         OSError: it cannot be written. The old file stands, and nothing temporary is left.
     """
     unfinished = _beside(path, UNFINISHED)
+    _make_place(path)
     try:
         with unfinished.open("xb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -85,6 +100,21 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def read_file(path: Path, *, mend: str, most_bytes: int = -1) -> bytes:
+    """A file's content, or so many bytes of it.
+
+    Raises:
+        DamagedFile: it is not there, no regular file, or cannot be read.
+    """
+    if not path.is_file():  # a pipe would be waited for
+        raise DamagedFile(path, _what_lies_there(path), mend)
+    try:
+        with path.open("rb") as file:
+            return file.read(most_bytes)
+    except OSError as error:
+        raise DamagedFile(path, f"cannot be read ({error.strerror})", mend) from error
+
+
 def sweep(folder: Path) -> list[Path]:
     """Remove what killed processes left half-written in a folder, and put back what they had moved out of the way.
 
@@ -128,7 +158,11 @@ def locked(
     Yields:
         Whether the lock is held; always, where it was waited for.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _make_place(file)
+    except FileExistsError as error:
+        raise DamagedFile(file.parent, "is no folder", "move it away: a new one is made") from error
     lock, holder = FileLock(file, timeout=0, thread_local=False), file.with_name(f"{file.name}.holder")
     said = 0.0
     while not _acquired(lock):
@@ -160,6 +194,15 @@ def files_hash(files: Sequence[Path]) -> str:
 def _beside(path: Path, suffix: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.parent / f".{path.name}.{secrets.token_hex(6)}{suffix}"
+
+
+def _make_place(path: Path) -> None:
+    """Remove an empty folder that lies in the place of a file."""
+    if path.is_dir() and not path.is_symlink():
+        try:
+            path.rmdir()
+        except OSError as error:
+            raise DamagedFile(path, "is a folder with something in it, not a file", "move it away") from error
 
 
 def _acquired(lock: FileLock) -> bool:
@@ -209,3 +252,9 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _what_lies_there(path: Path) -> str:
+    if not os.path.lexists(path):
+        return "is lost"
+    return "is a folder, not a file" if path.is_dir() else "is no file that can be read"

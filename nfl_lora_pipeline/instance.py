@@ -1,5 +1,8 @@
 """The Dagster instance beside the store, so that the command line and the UI share runs and materialisations."""
 
+import contextlib
+import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.files import DamagedFile, read_file, replace_file
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -26,6 +29,9 @@ run_monitoring:
 """
 
 
+SETTINGS_FILE = "dagster.yaml"
+WRITTEN_ANEW = "mend it, or move it away: a new one is written"
+BEGUN_ANEW = "move the folder `dagster` of the store away: a new record of runs is begun, and every adapter stays"
 COMMAND_LINE = "command_line.yaml"
 UNCAPTURED = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 
@@ -34,8 +40,8 @@ def dagster_home(store: Path) -> Path:
     """The instance's folder, made with its settings at the first call. Absolute, as Dagster wants it."""
     home = (store / "dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
-    settings = home / "dagster.yaml"
-    if not settings.exists():
+    settings = home / SETTINGS_FILE
+    if not os.path.lexists(settings):
         settings.write_text(SETTINGS, encoding="utf-8")
     return home
 
@@ -54,10 +60,46 @@ def opened(
     import dagster as dg
 
     home = dagster_home(store.root)
-    with dg.DagsterInstance.from_config(str(home), _uncaptured(home)) as instance:
+    with _named_damage(home), dg.DagsterInstance.from_config(str(home), _uncaptured(home)) as instance:
         for line in _put_in_order(store, instance, goes_on=goes_on):
             say(line)
         yield instance
+
+
+@contextmanager
+def _named_damage(home: Path) -> Iterator[None]:
+    """Turn what Dagster and its storage say of damaged files into an error that names the file.
+
+    Raises:
+        DamagedFile: the settings or a database are damaged.
+    """
+    import dagster as dg
+    from sqlalchemy.exc import DatabaseError
+
+    try:
+        yield
+    except dg.DagsterInvalidConfigError as error:
+        first = error.errors[0].message if error.errors else str(error)
+        raise DamagedFile(home / SETTINGS_FILE, f"is not as Dagster wants it ({_line(first)})", WRITTEN_ANEW) from error
+    except DatabaseError as error:
+        for file in sorted(home.rglob("*.db")):
+            if wrong := _wrong_with(file):
+                raise DamagedFile(file, f"is damaged ({wrong})", BEGUN_ANEW) from error
+        raise ValueError(f"{home}: Dagster's storage cannot be used: {_line(str(error.orig))}") from error
+
+
+def _wrong_with(database: Path) -> str:
+    """What is wrong with a file of SQLite; empty where nothing is."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            found = str(connection.execute("PRAGMA quick_check").fetchone()[0])
+    except sqlite3.Error as error:
+        return str(error)
+    return "" if found == "ok" else _line(found)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:200]
 
 
 def _put_in_order(store: "Store", instance: "dg.DagsterInstance", *, goes_on: bool) -> list[str]:
@@ -79,7 +121,13 @@ def _uncaptured(home: Path) -> str:
     Dagster captures it with two helper processes, which a Ctrl-C in the terminal hits as well, and takes the terminal away
     from whatever shows progress. What a step logs is in the UI all the same.
     """
-    settings = yaml.safe_load((home / "dagster.yaml").read_text(encoding="utf-8")) or {}
+    file = home / SETTINGS_FILE
+    try:
+        settings = yaml.safe_load(read_file(file, mend=WRITTEN_ANEW)) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DamagedFile(file, f"is no YAML ({_line(str(error))})", WRITTEN_ANEW) from error
+    if not isinstance(settings, dict):
+        raise DamagedFile(file, "is damaged (no mapping)", WRITTEN_ANEW)
     content = yaml.safe_dump({**settings, "compute_logs": UNCAPTURED})
     replace_file(home / COMMAND_LINE, f"# Made by nfl-lora of dagster.yaml for its own runs.\n{content}".encode())
     return COMMAND_LINE

@@ -1,6 +1,5 @@
 """The main job, run in this process on the same Dagster instance as the UI's."""
 
-import json
 import signal
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from nfl_lora_pipeline.assets.dataset import dataset_splits
 from nfl_lora_pipeline.assets.model import adapter, base_model
 from nfl_lora_pipeline.assets.report import evaluation_report, promoted_adapter
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
-from nfl_lora_pipeline.files import locked
+from nfl_lora_pipeline.files import DamagedFile, locked
 from nfl_lora_pipeline.instance import opened
 from nfl_lora_pipeline.interrupts import Arrivals, Interrupted, heard
 from nfl_lora_pipeline.leases import lease_tags
@@ -28,6 +27,7 @@ from nfl_lora_pipeline.places import lasting_base, lasting_recipe
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.settings import as_list
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.stored import read_summary
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
 
@@ -95,7 +95,8 @@ class Order:
 
 def _weeks_held(held: Store, season: int, *, sample: bool) -> list[NflWeek]:
     """Every real week of a season in the store; else, where `sample` may serve, those of the sample; else week 1."""
-    kept = held.real_weeks() or (held.weeks() if sample else [])
+    taken = held.weeks_taken()
+    kept = [week for week in taken if not held.is_invented(week)] or (taken if sample else [])
     return [week for week in kept if week.season == season] or [NflWeek(season, 1)]
 
 
@@ -135,9 +136,9 @@ def run_job(order: Order, *, listener: progress.Listener) -> Outcome:
             step, line = list(newest.items())[-1] if newest else ("", "")
             kept = f"{step} is {line}" if line.startswith("kept") else f"what was made before {step or 'it'} is kept"
             raise Interrupted(arrivals.first() or signal.SIGINT, kept) from interrupt
-    report = order.store.report(order.store.latest())
-    summary = json.loads((report / "report.json").read_text(encoding="utf-8"))
-    return Outcome(summary | {"report": str((report / "report.md").resolve())}, steps)
+    fingerprint = order.store.latest()
+    page = order.store.report(fingerprint) / "report.md"
+    return Outcome(read_summary(order.store.report(fingerprint)) | {"report": str(page.resolve())}, steps)
 
 
 def alone(store: Store, purpose: str, say: Callable[[str], None]) -> AbstractContextManager[bool]:
@@ -168,7 +169,7 @@ def update(order: Order, instance: dg.DagsterInstance, arrivals: Arrivals | None
         _materialise([raw_wr_json], order, instance, steps, partition_key=key)
         arrivals.check()
         for asset in (players, qa_pairs):
-            if is_stale(asset, instance, partition_key=key):
+            if is_stale(asset, instance, partition_key=key) or is_damaged(asset, order, key):
                 _materialise([asset], order, instance, steps, partition_key=key)
                 arrivals.check()
     _materialise(SEASON_ASSETS, order, instance, steps)
@@ -186,6 +187,21 @@ def is_stale(asset: dg.AssetsDefinition, instance: dg.DagsterInstance, *, partit
         != made.get(f"{INPUT_VERSION_TAG}/{key.to_user_string()}")
         for key in asset.dependency_keys
     )
+
+
+def is_damaged(asset: dg.AssetsDefinition, order: Order, key: str) -> bool:
+    """Whether a week's asset is not in the store as Dagster has it on record: lost, or damaged."""
+    week = NflWeek.parse(key)
+    try:
+        if asset is players:
+            order.store.read_players(week)
+            order.store.read_players_record(week)
+        else:
+            order.store.read_qa_pairs(week)
+    except DamagedFile as error:
+        progress.tell(asset.key.to_user_string(), f"made anew, since {error.path} {error.wrong}", None)
+        return True
+    return False
 
 
 def _newest(key: dg.AssetKey, instance: dg.DagsterInstance, partition_key: str) -> Mapping[str, str] | None:

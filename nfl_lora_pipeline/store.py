@@ -1,13 +1,44 @@
-"""Where everything lies on disk. Paths only: who writes a file writes it whole or not at all (`files`)."""
+"""Where everything lies on disk, and how it is read back: whole, or with an error that names the file and the mend.
+
+Who writes a file writes it whole or not at all (`files`).
+"""
 
 import json
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from nfl_lora_pipeline.files import files_hash, replace_file, sweep
+import polars as pl
+
+from nfl_lora_pipeline.files import DamagedFile, files_hash, read_file, replace_file, sweep
+from nfl_lora_pipeline.lessons.questions import FACT_COLUMNS, PAIR_COLUMNS
 from nfl_lora_pipeline.lessons.splits import SPLITS
+from nfl_lora_pipeline.stored import (
+    RUN_AGAIN,
+    AdapterConfig,
+    CertificateRecord,
+    Latest,
+    Provenance,
+    RawOrigin,
+    SplitsRecord,
+    Training,
+    TrainingRecord,
+    WeekRecord,
+    check_tensors,
+    read_frame,
+    read_json,
+)
+from nfl_lora_pipeline.weeks.players import PLAYERS_SCHEMA
 from nfl_lora_pipeline.weeks.week import NflWeek
+from nfl_lora_pipeline.weights import WEIGHTS_NAME, check_weights
+
+TAUGHT_COLUMNS = [column for column in FACT_COLUMNS if column != "status"]
+LEAVE_OUT = (
+    "`nfl-lora run` on its weeks trains it anew; or use another (`nfl-lora history`; `nfl-lora rollback` goes back)"
+)
 
 
 @dataclass(frozen=True)
@@ -44,12 +75,42 @@ class Store:
         """What is kept beside that frame for people; see `week_record`."""
         return self._week(week) / "players.json"
 
+    def read_raw_origin(self, week: NflWeek) -> dict[str, Any]:
+        """The content of `raw_origin`."""
+        return read_json(self.raw_origin(week), RawOrigin, mend="fetch the week again: `nfl-lora run` on it")
+
+    def read_raw(self, week: NflWeek) -> bytes:
+        """The week's file.
+
+        Raises:
+            DamagedFile: it, or what is noted down of where it came from, cannot be read, or the two do not belong together.
+        """
+        mend = "fetch the week again: `nfl-lora run` on it"
+        content = read_file(self.raw(week), mend=mend)
+        if sha256(content).hexdigest() != self.read_raw_origin(week)["sha256"]:
+            raise DamagedFile(self.raw(week), f"is damaged (not what {self.raw_origin(week)} says was fetched)", mend)
+        return content
+
+    def read_players(self, week: NflWeek) -> pl.DataFrame:
+        """The frame of `players.parse_week`."""
+        return read_frame(self.players(week), PLAYERS_SCHEMA, mend=RUN_AGAIN)
+
+    def read_qa_pairs(self, week: NflWeek) -> pl.DataFrame:
+        """The frame of `questions.qa_pairs`."""
+        return read_frame(self.qa_pairs(week), PAIR_COLUMNS, mend=RUN_AGAIN)
+
+    def read_players_record(self, week: NflWeek) -> dict[str, Any]:
+        """The content of `players_record`."""
+        return read_json(self.players_record(week), WeekRecord, mend=RUN_AGAIN)
+
     def source_kind(self, week: NflWeek) -> str:
         """What kind of source a week's file came from: "folder", "github" or "sample"; empty where that is not on record."""
-        try:
-            return str(json.loads(self.raw_origin(week).read_text(encoding="utf-8"))["kind"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
+        for read, key in ((self.read_raw_origin, "kind"), (self.read_players_record, "source")):
+            try:
+                return str(read(week)[key])
+            except DamagedFile:
+                continue
+        return ""
 
     def is_invented(self, week: NflWeek) -> bool:
         """Whether a week is of the bundled sample, whose people are invented."""
@@ -65,7 +126,15 @@ class Store:
 
     def weeks(self) -> list[NflWeek]:
         """The weeks that have question/answer pairs, the oldest first."""
-        return sorted(NflWeek.parse(file.parent.name) for file in self.root.glob("weeks/*/qa_pairs.parquet"))
+        return self.weeks_with("qa_pairs.parquet")
+
+    def weeks_taken(self) -> list[NflWeek]:
+        """The weeks of which anything is held that was made of their file, so that they can be made whole again."""
+        return self.weeks_with("qa_pairs.parquet", "players.parquet", "players.json")
+
+    def weeks_with(self, *names: str) -> list[NflWeek]:
+        """The weeks whose folder holds a file of one of these names, the oldest first. Folders of other names are no weeks."""
+        return sorted({week for name in names for week in _weeks_of(self.root.glob(f"weeks/*/{name}"))})
 
     @property
     def splits(self) -> Path:
@@ -74,7 +143,18 @@ class Store:
 
     def rows_hash(self) -> str:
         """What the splits hold, in short."""
-        return files_hash([self.splits / f"{split}.jsonl" for split in SPLITS])
+        files = [self.splits / f"{split}.jsonl" for split in SPLITS]
+        for file in files:
+            read_file(file, mend=RUN_AGAIN)
+        return files_hash(files)
+
+    def read_rows(self) -> pl.DataFrame:
+        """The rows of the splits, all of them; see `splits.write_splits`."""
+        return read_frame(self.splits / "rows.parquet", PAIR_COLUMNS, mend=RUN_AGAIN)
+
+    def read_splits_record(self) -> dict[str, Any]:
+        """What the splits were made of."""
+        return read_json(self.splits / "splits.json", SplitsRecord, mend=RUN_AGAIN)
 
     def adapter(self, fingerprint: str) -> Path:
         """The folder of one adapter."""
@@ -98,9 +178,32 @@ class Store:
         return [path for folder in folders for path in sweep(folder)]
 
     def adapters(self) -> list[str]:
-        """The fingerprints of all finished adapters, in no order that means anything."""
-        found = sorted(file.parent for file in self.root.glob("adapters/*/provenance.json"))
-        return [folder.name for folder in found if not folder.is_symlink() and not folder.name.startswith(".")]
+        """The fingerprints of all finished adapters, the damaged ones too, in no order that means anything."""
+        found = sorted(self.root.glob("adapters/*/"))
+        no_adapter = {folder for folder in found if folder.is_symlink() or folder.name.startswith(".")} | {self.current}
+        return [folder.name for folder in found if folder not in no_adapter]
+
+    def check_adapter(self, fingerprint: str) -> None:
+        """Whether an adapter can be used: what it was made of, its shape, and the form of its weights.
+
+        Raises:
+            DamagedFile: no.
+        """
+        folder = self.adapter(fingerprint)
+        made_of = self.provenance(fingerprint)
+        read_json(folder / "adapter_config.json", AdapterConfig, mend=LEAVE_OUT)
+        check_tensors(folder / WEIGHTS_NAME, mend=LEAVE_OUT)
+        check_weights(folder, made_of, mend=LEAVE_OUT)
+
+    def check_records(self, fingerprint: str) -> None:
+        """Whether what its training, by this code, left beside an adapter can be read; it can be used without.
+
+        Raises:
+            DamagedFile: no.
+        """
+        folder = self.adapter(fingerprint)
+        read_json(folder / "training.json", TrainingRecord, mend=LEAVE_OUT)
+        read_json(folder / "certificate.json", CertificateRecord, mend=LEAVE_OUT)
 
     @property
     def current(self) -> Path:
@@ -113,12 +216,43 @@ class Store:
         return self.root / "adapters" / "promotions.jsonl"
 
     def promoted(self) -> str | None:
-        """The fingerprint of the promoted adapter; None where there is none, or its folder is gone."""
-        return self.current.readlink().name if self.current.is_symlink() and self.current.exists() else None
+        """The fingerprint of the promoted adapter; None where there is none, or the link leads to no adapter of the store.
+
+        In a store that was copied with its links followed (`cp -rL`) the link is a folder: a second copy of the adapter that
+        was made of the same.
+        """
+        if self.current.is_symlink():
+            target = self.current.parent / self.current.readlink()
+            inside = os.path.realpath(target.parent) == os.path.realpath(self.current.parent) and target != self.current
+            return target.name if inside and target.is_dir() else None
+        if not (self.current / "provenance.json").is_file():
+            return None
+        content = _bytes_of(self.current / "provenance.json")
+        same = (name for name in self.adapters() if _bytes_of(self.adapter(name) / "provenance.json") == content)
+        return next(same, None) if content else None
+
+    def check_current(self) -> None:
+        """Whether the place of the link is empty or leads to an adapter.
+
+        Raises:
+            DamagedFile: no.
+        """
+        if self.promoted() is not None or not os.path.lexists(self.current):
+            return
+        leads = f"a link to {self.current.readlink()}" if self.current.is_symlink() else "no link"
+        raise DamagedFile(
+            self.current,
+            f"is {leads}, and no adapter of this store",
+            "`nfl-lora rollback FINGERPRINT` mends it (`nfl-lora history` lists them)",
+        )
 
     def taught_facts(self, fingerprint: str) -> Path:
         """What an adapter was taught; see `taught_facts`."""
         return self.adapter(fingerprint) / "facts.parquet"
+
+    def read_taught_facts(self, fingerprint: str) -> pl.DataFrame:
+        """The frame of `taught_facts`."""
+        return read_frame(self.taught_facts(fingerprint), TAUGHT_COLUMNS, mend=RUN_AGAIN).select(TAUGHT_COLUMNS)
 
     def report(self, fingerprint: str) -> Path:
         """The folder of the report on that adapter."""
@@ -126,7 +260,10 @@ class Store:
 
     def set_latest(self, fingerprint: str) -> None:
         """Make an adapter the one that is evaluated and asked."""
-        old = self._latest() or {}
+        try:
+            old = self._latest() or {}
+        except DamagedFile:  # written anew below
+            old = {}
         before = old.get("previous") if old.get("adapter") == fingerprint else old.get("adapter")
         base = self.provenance(fingerprint)["base_model"]
         content = {"adapter": fingerprint, "base_model": base, "previous": before}
@@ -149,14 +286,31 @@ class Store:
 
     def provenance(self, fingerprint: str) -> dict[str, Any]:
         """What an adapter was made of."""
-        content: dict[str, Any] = json.loads(
-            (self.adapter(fingerprint) / "provenance.json").read_text(encoding="utf-8")
-        )
-        return content
+        return read_json(self.adapter(fingerprint) / "provenance.json", Provenance, mend=LEAVE_OUT)
+
+    def training(self, fingerprint: str) -> dict[str, Any]:
+        """The fields of `training_log.TrainingLog` of an adapter."""
+        return read_json(self.adapter(fingerprint) / "training.json", Training, mend=LEAVE_OUT)
 
     def _latest(self) -> dict[str, Any] | None:
         file = self.root / "latest.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        mend = "`nfl-lora run` writes it anew; or name an adapter (`nfl-lora history` lists them)"
+        return read_json(file, Latest, mend=mend) if os.path.lexists(file) else None
 
     def _week(self, week: NflWeek) -> Path:
         return self.root / "weeks" / str(week)
+
+
+def _weeks_of(files: Iterable[Path]) -> Iterable[NflWeek]:
+    for file in files:
+        try:
+            yield NflWeek.parse(file.parent.name)
+        except ValueError:  # somebody's copy of a week
+            continue
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        return read_file(file, mend="")
+    except DamagedFile:
+        return b""

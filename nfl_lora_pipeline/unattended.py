@@ -19,7 +19,7 @@ from nfl_lora_pipeline.assets.common import nfl_week
 from nfl_lora_pipeline.assets.versions import SETTINGS
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.interrupts import Arrivals, noted
-from nfl_lora_pipeline.job import QUIET, Order, alone, is_stale, update
+from nfl_lora_pipeline.job import QUIET, Order, alone, is_damaged, is_stale, update
 from nfl_lora_pipeline.leases import assets_of, dead_and_wanted, end_dead_runs, in_words, lease_tags
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.weeks.watch import Look, Memory, Sighting, held_hashes, look, season_to_watch
@@ -128,7 +128,8 @@ class Update:
             return
         for key in [str(week) for week in sorted(held) if week.season == max(held).season]:
             for asset in (players, qa_pairs):
-                if is_stale(asset, self.instance, partition_key=key) and not self._materialise(asset, key):
+                stale = is_stale(asset, self.instance, partition_key=key) or is_damaged(asset, self.order, key)
+                if stale and not self._materialise(asset, key):
                     break
             (arrivals or Arrivals()).check()
         try:

@@ -5,6 +5,8 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
+from nfl_lora_pipeline.files import DamagedFile
+
 WEIGHTS_NAME = "adapters.safetensors"
 RECORDED = "weights_sha256"  # in provenance.json
 
@@ -14,34 +16,25 @@ def weights_record(folder: Path) -> dict[str, str]:
     return {RECORDED: _hash(folder / WEIGHTS_NAME)}
 
 
-def check_weights(folder: Path, made_of: Mapping[str, Any]) -> None:
+def check_weights(folder: Path, made_of: Mapping[str, Any], *, mend: str) -> None:
     """Hold an adapter's weights against the hash that was recorded when they were trained.
 
     Args:
         folder: of the adapter.
         made_of: its provenance. One from before the hash was recorded has none, and is taken as it is.
+        mend: what to do about it, for the message.
 
     Raises:
-        ValueError: they are others, or cannot be read.
+        DamagedFile: they are others, or cannot be read.
     """
     file = folder / WEIGHTS_NAME
     recorded = made_of.get(RECORDED)
-    mend = "`nfl-lora run` trains it anew, `nfl-lora rollback` goes back to the one before"
     try:
         found = _hash(file) if recorded else recorded
     except OSError as error:
-        raise ValueError(f"{file}: cannot be read ({error.strerror}): {mend}") from error
+        raise DamagedFile(file, f"cannot be read ({error.strerror})", mend) from error
     if found != recorded:
-        raise ValueError(f"{file}: damaged, since its SHA-256 is not the one recorded when it was trained: {mend}")
-
-
-def is_sound(folder: Path, made_of: Mapping[str, Any]) -> bool:
-    """Whether `check_weights` finds nothing."""
-    try:
-        check_weights(folder, made_of)
-    except ValueError:
-        return False
-    return True
+        raise DamagedFile(file, "is damaged, since its SHA-256 is not the one recorded when it was trained", mend)
 
 
 def _hash(file: Path) -> str:

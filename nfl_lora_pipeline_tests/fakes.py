@@ -1,4 +1,4 @@
-"""Adapters that are folders with nothing in them but what they were made of."""
+"""Adapters that are whole folders with no weights in them."""
 
 import json
 import os
@@ -6,12 +6,17 @@ from typing import Any
 
 from nfl_lora_pipeline.store import Store
 
+NO_TENSORS = b"{}"  # the header of a safetensors file
+
 
 def put_adapter(held: Store, fingerprint: str, *, trained_at: float | None = None, **made_of: Any) -> None:
     """An adapter of week 1, trained at that second since 1970."""
     folder = held.adapter(fingerprint)
     folder.mkdir(parents=True)
     content = {"weeks": ["2025-W01"], "stats": ["receiving_yards"], "base_model": "embedded", "recipe": "embedded"}
+    content |= {"base_revision": "0", "rows": "0"}
+    (folder / "adapters.safetensors").write_bytes(len(NO_TENSORS).to_bytes(8, "little") + NO_TENSORS)
+    (folder / "adapter_config.json").write_text(json.dumps({"fine_tune_type": "lora", "num_layers": 3}))
     (folder / "training.json").write_text(json.dumps({"iterations": 312, "seconds": 40.0}))
     (folder / "provenance.json").write_text(json.dumps(content | {"fingerprint": fingerprint} | made_of))
     if trained_at is not None:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import dagster as dg
@@ -47,12 +48,17 @@ class Scene:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, folder: Path) -> "Scene":
-        """Eleven people, and a recipe with dropout, so that what MLX draws has to go on where it was as well."""
+    def make(cls, folder: Path, **others: Any) -> "Scene":
+        """Eleven people, and a recipe with dropout, so that what MLX draws has to go on where it was as well.
+
+        Args:
+            folder: an existing one.
+            others: values of the recipe.
+        """
         upstream.write_week(folder / "raw", upstream.week_bytes(upstream.tiny_week()))
         changes = {"batch_rows": 16, "max_epochs": 30, "dropout": 0.05, "max_over_refused": 0.2}
         changes |= {"max_invented": 0.9}
-        recipe = load_recipe("embedded").model_dump() | changes | {"min_retained": 0.2, "min_refused": 0.3}
+        recipe = load_recipe("embedded").model_dump() | changes | {"min_retained": 0.2, "min_refused": 0.3} | others
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
         return cls(folder)
 

@@ -84,7 +84,7 @@ def test_what_was_added_to_a_report_stays_when_it_is_written_anew(folder, tmp_pa
 def test_an_addition_to_a_report_by_other_code_waits_for_the_next_one(folder):
     (folder / "report.json").write_text("{}")
     SCORED.write_parquet(folder / "predictions.parquet")
-    with pytest.raises(ValueError, match=r"a report by other code, without '\w+'; `nfl-lora run` on its weeks"):
+    with pytest.raises(ValueError, match=r"a report by other code \(KeyError\('\w+'\)\); `nfl-lora run`"):
         add_to_report(folder, "artefacts", [], "## What is handed out\n")
     assert (folder / "artefacts.md").read_text() == "## What is handed out\n"
     assert not (folder / "report.md").exists()

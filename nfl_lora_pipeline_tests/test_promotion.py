@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from nfl_lora_pipeline.adapters.promotion import before, promote, promotions, roll_back, taken_back
 from nfl_lora_pipeline.cli import main
 from nfl_lora_pipeline.exam.forgetting import lost_by, lost_since
+from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline_tests.fakes import put_adapter
 
@@ -123,7 +124,7 @@ def test_a_link_that_cannot_be_moved_leaves_link_and_log(store):
     store.current.mkdir()
     (store.current / "file").touch()
     log = store.promotions.read_bytes()
-    with pytest.raises(OSError, match="current"):
+    with pytest.raises(DamagedFile, match="current: is a folder, and no adapter of this store; move it away"):
         promote(store, B)
     assert store.promotions.read_bytes() == log
     assert [path.name for path in store.current.parent.glob(".current*")] == []
@@ -137,7 +138,10 @@ def test_rolling_back_twice_goes_back_two_steps(store):
     assert moves(store)[-1] == (B, A, "rollback")
     result = typed(store, "rollback")
     assert result.exit_code == 1
-    assert result.stderr == f"Error: no adapter was promoted before {A}; name one: `nfl-lora history` lists them\n"
+    assert result.stderr == (
+        f"Error: {store.promotions}: no adapter was promoted before {A} that can be used; "
+        "name one: `nfl-lora history` lists them\n"
+    )
 
 
 def test_a_rollback_skips_an_adapter_that_is_no_longer_held(store):

@@ -207,12 +207,12 @@ def test_the_page_names_what_was_trained(predictions):
 def test_the_report_is_written_whole(predictions, tmp_path):
     summary = summary_of(predictions)
     write_report(tmp_path / "report", summary, with_verdict(predictions), b"old")
-    write_report(tmp_path / "report", summary, with_verdict(predictions), b"png")
+    write_report(tmp_path / "report", summary, with_verdict(predictions), PICTURE)
     names = sorted(path.name for path in (tmp_path / "report").iterdir())
     pictures = ["loss.png", "margins.png", "recall.png"]
     assert names == sorted([*pictures, "predictions.parquet", "report.html", "report.json", "report.md"])
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
-    assert (tmp_path / "report" / "loss.png").read_bytes() == b"png"
+    assert (tmp_path / "report" / "loss.png").read_bytes() == PICTURE
     assert json.loads((tmp_path / "report" / "report.json").read_text()) == json.loads(json.dumps(summary))
     assert pl.read_parquet(tmp_path / "report" / "predictions.parquet").equals(with_verdict(predictions))
     assert "](loss.png)" in (tmp_path / "report" / "report.md").read_text()
@@ -251,6 +251,7 @@ def test_recall_by_week_is_of_trained_phrasings_by_partition_key():
     assert summary_of(wrong)["recall_by_week"] == {"2025-W01": 1.0, "2025-W02": pytest.approx(1 - 1 / 14)}
 
 
+PICTURE = b"\x89PNG\r\n\x1a\n and more IEND\xaeB`\x82"
 LOST = {"question": "How many?", "split": "train", "expected": "He had 5.", "said": "He had | 6."}
 
 
@@ -277,22 +278,22 @@ def test_the_page_says_which_gate_failed_and_why(predictions):
 
 def test_a_whole_report_by_the_same_code_is_read_back(predictions, tmp_path):
     summary = summary_of(predictions)
-    write_report(tmp_path / "report", summary, with_verdict(predictions), b"png")
+    write_report(tmp_path / "report", summary, with_verdict(predictions), PICTURE)
     read = read_report(tmp_path / "report", evaluation_code="1")
     assert read is not None
-    assert (read[0], read[2]) == (json.loads(json.dumps(summary)), b"png")
+    assert (read[0], read[2]) == (json.loads(json.dumps(summary)), PICTURE)
     assert read[1].equals(with_verdict(predictions))
 
 
 @pytest.mark.parametrize("name", ["report.json", "predictions.parquet", "loss.png"])
 def test_a_report_that_is_not_whole_is_none(predictions, tmp_path, name):
-    write_report(tmp_path / "report", summary_of(predictions), with_verdict(predictions), b"png")
+    write_report(tmp_path / "report", summary_of(predictions), with_verdict(predictions), PICTURE)
     (tmp_path / "report" / name).unlink()
     assert read_report(tmp_path / "report", evaluation_code="1") is None
 
 
 def test_a_truncated_report_or_one_by_other_code_is_none(predictions, tmp_path):
-    write_report(tmp_path / "report", summary_of(predictions), with_verdict(predictions), b"png")
+    write_report(tmp_path / "report", summary_of(predictions), with_verdict(predictions), PICTURE)
     assert read_report(tmp_path / "report", evaluation_code="2") is None
     for name in ("predictions.parquet", "report.json"):
         file = tmp_path / "report" / name

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks import watch
 from nfl_lora_pipeline.weeks.source import week_file
@@ -357,14 +358,18 @@ def test_a_season_lasts_from_september_to_the_next_august(day, season):
     assert season_on(day) == season
 
 
-def test_the_store_says_which_hashes_are_held(tmp_path):
+def test_the_store_says_which_hashes_are_held_and_none_of_a_damaged_file(tmp_path):
     store = Store(tmp_path)
     assert held_hashes(store) == {}
-    for number in (2, 1):
-        file = store.raw_origin(NflWeek(SEASON, number))
-        file.parent.mkdir(parents=True)
-        file.write_text(json.dumps({"sha256": f"hash {number}"}))
-    assert held_hashes(store) == {"2025-W01": "hash 1", "2025-W02": "hash 2"}
+    hashes = {}
+    for number in (2, 1, 3):
+        week, content = NflWeek(SEASON, number), f"week {number}".encode()
+        hashes[str(week)] = hashlib.sha256(content).hexdigest()
+        origin = {"kind": "github", "origin": "", "sha256": hashes[str(week)], "fetched_at": ""}
+        replace_file(store.raw_origin(week), json.dumps(origin).encode())
+        replace_file(store.raw(week), content)
+    store.raw(NflWeek(SEASON, 3)).write_bytes(b"week")
+    assert held_hashes(store) == hashes | {"2025-W03": ""}
 
 
 def test_importing_watch_does_not_import_requests():

@@ -1,6 +1,5 @@
 """Whether what is handed out answers as the report says: the adapter on disk, the fused model, the server."""
 
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,7 @@ from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
 from nfl_lora_pipeline.reports.markdown import percent, table
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.weights import check_weights
+from nfl_lora_pipeline.stored import read_predictions, read_summary
 
 QUESTIONS = 40
 QUESTIONS_IN_CHATS = 12
@@ -72,7 +71,7 @@ def verify(held: Store, fingerprint: str, *, say: Say = lambda line: None) -> li
     """
     expected = answers_in_report(held, fingerprint)
     made_of = held.provenance(fingerprint)
-    check_weights(held.adapter(fingerprint), made_of)
+    held.check_adapter(fingerprint)
     base = base_models.resolve(made_of["base_model"])
     say("the adapter, loaded by mlx-lm")
     loaded = base_models.load(base, adapter=held.adapter(fingerprint))
@@ -165,16 +164,13 @@ def answers_in_report(held: Store, fingerprint: str) -> pl.DataFrame:
         `question` and `tuned` (the answer in the report).
 
     Raises:
-        ValueError: there is no report on this adapter.
+        DamagedFile: there is no report on this adapter, or none that can be read.
     """
-    folder = held.report(fingerprint)
-    try:
-        summary = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        predictions = pl.read_parquet(folder / "predictions.parquet", columns=["question", "tuned"])
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise ValueError(f"{folder}: no report on adapter {fingerprint}: materialise `evaluation_report`") from error
+    summary = read_summary(held.report(fingerprint))
+    predictions = read_predictions(held.report(fingerprint), ["question", "tuned"]).select("question", "tuned")
     keys = pl.Series([share(f"verify/{question}") for question in predictions["question"]], dtype=pl.Float64)
-    shown = pl.DataFrame(summary["questions"], schema_overrides={"tuned": pl.String}).select("question", "tuned")
+    rows = [{name: row.get(name) for name in ("question", "tuned")} for row in summary.get("questions", [])]
+    shown = pl.DataFrame(rows, schema={"question": pl.String, "tuned": pl.String})
     drawn = predictions.with_columns(key=keys).sort("key").drop("key").head(QUESTIONS)
     return pl.concat([shown, drawn]).unique("question", keep="first", maintain_order=True)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nfl_lora_pipeline.adapters.promotion import damaged_lines
+from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.reports.markdown import percent
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.stored import read_summary
 from nfl_lora_pipeline.weeks.week import spoken_weeks
 
 SHORT = 8
@@ -32,6 +35,7 @@ class Entry:
         recall: as in a report; None where there is none.
         steps: of training.
         seconds: of training.
+        damage: what cannot be read of it, in words; empty where nothing is damaged.
     """
 
     fingerprint: str
@@ -39,13 +43,14 @@ class Entry:
     trained_at: str
     weeks: list[str]
     stats: list[str]
-    base_model: str
-    recipe: str
-    parent: str | None
-    raw_sha256: dict[str, str] | None
-    recall: dict[str, float | None] | None
-    steps: int
-    seconds: float
+    base_model: str = ""
+    recipe: str = ""
+    parent: str | None = None
+    raw_sha256: dict[str, str] | None = None
+    recall: dict[str, float | None] | None = None
+    steps: int = 0
+    seconds: float = 0.0
+    damage: str = ""
 
     @property
     def data(self) -> str | None:
@@ -65,8 +70,23 @@ def history_of(held: Store) -> list[Entry]:
     return sorted(entries, key=lambda entry: (entry.trained_at, entry.fingerprint), reverse=True)
 
 
-def show_history(entries: Sequence[Entry]) -> None:
-    """Print them as a table."""
+def problems_of(held: Store) -> list[str]:
+    """What is wrong with the link to the promoted adapter, and with the log of its moves, a line each."""
+    found = []
+    try:
+        held.check_current()
+    except DamagedFile as error:
+        found.append(str(error))
+    if lines := damaged_lines(held):
+        numbers = ", ".join(map(str, lines))
+        found.append(
+            f"{held.promotions}: line {numbers} cannot be read; the next promotion leaves it out, and keeps a copy"
+        )
+    return found
+
+
+def show_history(entries: Sequence[Entry], problems: Sequence[str] = ()) -> None:
+    """Print them as a table, and below it what is damaged."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDE
@@ -78,6 +98,8 @@ def show_history(entries: Sequence[Entry]) -> None:
     for entry in entries:
         table.add_row(*map(escape, _cells(entry)), style="bold" if entry.promoted else None)
     console.print(table)
+    for damage in [*(entry.damage for entry in entries if entry.damage), *problems]:
+        console.print(f"damaged: {escape(damage)}", soft_wrap=True)
     console.print("* promoted; trained, nonzero and held out are recall; refused is of strangers", soft_wrap=True)
 
 
@@ -85,35 +107,54 @@ def _cells(entry: Entry) -> list[str]:
     parent = f"\nfrom {entry.parent[:SHORT]}" if entry.parent else ""
     recipe = Path(entry.recipe).stem if entry.recipe.endswith((".yaml", ".yml")) else entry.recipe
     names = ("trained", "nonzero", "heldout_phrasings", "refused_strangers")
-    recall = [percent(entry.recall[name]) for name in names] if entry.recall else ["no report", "-", "-", "-"]
+    missing = "damaged" if entry.damage else "no report"
+    recall = [percent(entry.recall.get(name)) for name in names] if entry.recall else [missing, "-", "-", "-"]
     return [
         "*" if entry.promoted else "",
         f"{entry.fingerprint}{parent}",
         f"{entry.trained_at[:16].replace('T', ' ')}\n{entry.steps:,} steps, {entry.seconds:.0f} s",
-        f"{spoken_weeks(entry.weeks)}\n{', '.join(entry.stats)}",
+        f"{_spoken(entry.weeks)}\n{', '.join(entry.stats)}",
         f"{entry.base_model}\n{recipe}",
         entry.data or "-",
         *recall,
     ]
 
 
+def _spoken(weeks: Sequence[str]) -> str:
+    try:
+        return spoken_weeks(weeks)
+    except ValueError:
+        return ", ".join(weeks)
+
+
 def _entry(held: Store, fingerprint: str) -> Entry:
-    folder, made_of = held.adapter(fingerprint), held.provenance(fingerprint)
-    log = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    file = held.report(fingerprint) / "report.json"
-    report = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    trained_at = datetime.fromtimestamp((folder / "provenance.json").stat().st_mtime, UTC)
+    damages: list[DamagedFile] = []
+
+    def read(reader: Callable[[str], Any]) -> dict[str, Any]:
+        try:
+            return reader(fingerprint) or {}
+        except DamagedFile as error:
+            damages.append(error)
+            return {}
+
+    folder = held.adapter(fingerprint)
+    made_of, log = read(held.provenance), read(held.training)
+    report = read(lambda _: read_summary(held.report(fingerprint))) if held.report(fingerprint).is_dir() else {}
+    read(held.check_adapter)
+    file = folder / "provenance.json"
+    trained_at = datetime.fromtimestamp((file if file.is_file() else folder).stat().st_mtime, UTC)
     return Entry(
         fingerprint=fingerprint,
         promoted=fingerprint == held.promoted(),
         trained_at=trained_at.isoformat(timespec="seconds"),
-        weeks=made_of["weeks"],
-        stats=made_of["stats"],
-        base_model=made_of["base_model"],
-        recipe=made_of["recipe"],
+        weeks=made_of.get("weeks", []),
+        stats=made_of.get("stats", []),
+        base_model=made_of.get("base_model", ""),
+        recipe=made_of.get("recipe", ""),
         parent=made_of.get("parent"),
         raw_sha256=report.get("raw_sha256"),
         recall=report.get("recall"),
-        steps=log["iterations"],
-        seconds=log["seconds"],
+        steps=log.get("iterations", 0),
+        seconds=log.get("seconds", 0.0),
+        damage=str(damages[0]) if damages else "",
     )

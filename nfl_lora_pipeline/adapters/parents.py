@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 
 from nfl_lora_pipeline.adapters.taught_facts import knows_invented_people, read_taught_facts, taught_facts
+from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.weights import check_weights
 
 MADE_ALIKE = ("base_revision", "stats", "mode", "code")  # what an adapter must share with the one that goes on from it
 SHAPE = ("fine_tune_type", "rank", "scale", "dropout", "num_layers", "modules")  # and its recipe
@@ -24,7 +24,9 @@ class Candidate:
     standing: int = 0
 
 
-def choose_parent(held: Store, made_of: dict[str, Any], rows: pl.DataFrame) -> tuple[str | None, list[str]]:
+def choose_parent(
+    held: Store, made_of: dict[str, Any], rows: pl.DataFrame, *, but: str = ""
+) -> tuple[str | None, list[str]]:
     """The promoted adapter where it fits, or else that with the most numbers that still stand.
 
     An adapter fits that was made alike, of no other weeks, of people as real, and nine in ten of whose numbers are still
@@ -34,12 +36,14 @@ def choose_parent(held: Store, made_of: dict[str, Any], rows: pl.DataFrame) -> t
         held: the store.
         made_of: what the new adapter is made of: `MADE_ALIKE`, `weeks`, `recipe_values` and `sources`.
         rows: of its splits.
+        but: the fingerprint of the new one itself, which takes the place of a damaged one of that name.
 
     Returns:
         The parent's fingerprint, None where none fits; and lines for people that say why.
     """
     new = taught_facts(rows)
-    found = {fingerprint: _candidate(held, fingerprint, made_of, new) for fingerprint in held.adapters()}
+    others = [fingerprint for fingerprint in held.adapters() if fingerprint != but]
+    found = {fingerprint: _candidate(held, fingerprint, made_of, new) for fingerprint in others}
     fitting = {fingerprint: one.standing for fingerprint, one in found.items() if one.fits}
     if not fitting:
         return None, [f"not going on from adapter {fingerprint}: {one.why}" for fingerprint, one in found.items()]
@@ -51,10 +55,10 @@ def choose_parent(held: Store, made_of: dict[str, Any], rows: pl.DataFrame) -> t
 
 def _candidate(held: Store, fingerprint: str, made_of: dict[str, Any], new: pl.DataFrame) -> Candidate:
     try:
-        before, invented = held.provenance(fingerprint), knows_invented_people(held, fingerprint)
-        check_weights(held.adapter(fingerprint), before)
-    except (OSError, ValueError):
-        return Candidate(False, "what it was made of cannot be read, or its weights are damaged")
+        held.check_adapter(fingerprint)
+    except DamagedFile as error:
+        return Candidate(False, f"{error.path} {error.wrong}")
+    before, invented = held.provenance(fingerprint), knows_invented_people(held, fingerprint)
     recipe, old_recipe = made_of["recipe_values"], before.get("recipe_values", {})
     unlike = [key for key in MADE_ALIKE if before.get(key) != made_of[key]]
     unlike += [key for key in SHAPE if old_recipe.get(key) != recipe.get(key)]

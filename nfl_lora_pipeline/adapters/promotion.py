@@ -5,16 +5,21 @@ not at all. Who is killed between the two leaves a link that the log does not kn
 written down with the next one.
 """
 
+import filecmp
 import json
 import secrets
+import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from nfl_lora_pipeline.files import locked, replace_file
+from pydantic import TypeAdapter, ValidationError
+
+from nfl_lora_pipeline.files import REPLACED, DamagedFile, locked, read_file, replace_file
 from nfl_lora_pipeline.store import Store
 
+WEIGHTS = "adapters.safetensors"
 PASSED, ROLLBACK, FOUND = "checks passed", "rollback", "found in place"
 
 
@@ -35,9 +40,12 @@ class Promotion:
     reason: str
 
 
+_MOVE = TypeAdapter(Promotion)
+
+
 def promotions(held: Store) -> list[Promotion]:
     """All moves, the oldest first; the last is the one to what is in use, if anything is."""
-    log = _written(held)
+    log, _ = _written_lines(held)
     now, last = held.promoted(), log[-1].fingerprint if log else None
     if now is None or now == last:
         return log
@@ -48,7 +56,7 @@ def promotions(held: Store) -> list[Promotion]:
 def before(held: Store, fingerprint: str) -> str | None:
     """The adapter to hold this one against: the promoted one; where this is the promoted one, the one it replaced."""
     line, _ = _replay(promotions(held))
-    others = [each for each in reversed(line) if each != fingerprint]
+    others = [each for each in reversed(line) if each != fingerprint and _is_known(held, each)]
     return others[0] if others and held.promoted() is not None else None
 
 
@@ -58,14 +66,14 @@ def in_use(held: Store, prefix: str = "") -> str:
     Raises:
         ValueError: none is promoted, or `prefix` fits no adapter or several.
     """
-    if prefix:
-        return _named(held, prefix)
-    now = held.promoted()
+    now = _named(held, prefix) if prefix else held.promoted()
     if now is None:
+        held.check_current()
         raise ValueError(
             f"{held.root}: no adapter is promoted; `nfl-lora run` promotes one that passes its checks, "
             "or name one with --adapter (`nfl-lora history` lists them)"
         )
+    held.check_adapter(now)
     return now
 
 
@@ -102,21 +110,41 @@ def roll_back(held: Store, prefix: str = "") -> Promotion:
     """
     with _alone(held):
         now = held.promoted()
-        if now is None:
+        if now is None and not prefix and not promotions(held):
+            held.check_current()
             raise ValueError(f"{held.root}: no adapter is promoted, so there is nothing to roll back")
         fingerprint = _named(held, prefix) if prefix else _one_before(held, now)
+        held.check_adapter(fingerprint)
         if not _move(held, fingerprint, ROLLBACK):
             raise ValueError(f"adapter {fingerprint} is the promoted one already")
         return promotions(held)[-1]
 
 
-def _one_before(held: Store, now: str) -> str:
+def _one_before(held: Store, now: str | None) -> str:
+    """The newest of the line but the promoted one, and but those that are damaged or gone."""
     line, _ = _replay(promotions(held))
-    there = set(held.adapters()) - {now}
+    wrong = []
     for fingerprint in reversed(line):
-        if fingerprint in there:
+        if fingerprint == now:
+            continue
+        try:
+            held.check_adapter(fingerprint)
             return fingerprint
-    raise ValueError(f"no adapter was promoted before {now}; name one: `nfl-lora history` lists them")
+        except DamagedFile as error:
+            wrong.append(f" ({error.path} {error.wrong})")
+    raise ValueError(
+        f"{held.promotions}: no adapter was promoted before {now or 'this'} that can be used{''.join(wrong)}; name one: "
+        "`nfl-lora history` lists them"
+    )
+
+
+def _is_known(held: Store, fingerprint: str) -> bool:
+    """Whether it can be told what an adapter knows."""
+    try:
+        held.provenance(fingerprint)
+    except DamagedFile:
+        return False
+    return True
 
 
 def _named(held: Store, prefix: str) -> str:
@@ -147,29 +175,51 @@ def _replay(log: Sequence[Promotion]) -> tuple[list[str], set[str]]:
 def _move(held: Store, fingerprint: str, reason: str) -> bool:
     log, now = promotions(held), held.promoted()
     moves = fingerprint != now
-    if moves:
+    if moves or not held.current.is_symlink():
         _link(held, fingerprint)
+    if moves:
         log = [*log, Promotion(_iso(datetime.now(UTC)), fingerprint, now, reason)]
-    if log != _written(held):
+    written, damaged = _written_lines(held)
+    if damaged:
+        replace_file(held.promotions.with_suffix(".damaged"), read_file(held.promotions, mend=""))
+    if log != written or damaged:
         lines = "".join(json.dumps(asdict(move)) + "\n" for move in log)
         replace_file(held.promotions, lines.encode())
     return moves
 
 
 def _link(held: Store, fingerprint: str) -> None:
+    """Move the link in one step. A folder in its place, in a store copied with its links followed, is put aside first."""
     unfinished = held.current.with_name(f".{held.current.name}.{secrets.token_hex(6)}.tmp")
+    if held.current.is_dir() and not held.current.is_symlink():
+        if held.promoted() is None:
+            raise DamagedFile(held.current, "is a folder, and no adapter of this store", "move it away")
+        if not filecmp.cmp(held.current / WEIGHTS, held.adapter(str(held.promoted())) / WEIGHTS, shallow=False):
+            raise DamagedFile(held.current, f"has other weights than {held.promoted()}", "move the damaged one away")
+        held.current.rename(unfinished.with_suffix(REPLACED))
     try:
         unfinished.symlink_to(fingerprint, target_is_directory=True)
         unfinished.replace(held.current)
     finally:
         unfinished.unlink(missing_ok=True)
+        shutil.rmtree(unfinished.with_suffix(REPLACED), ignore_errors=True)
 
 
-def _written(held: Store) -> list[Promotion]:
-    if not held.promotions.is_file():
-        return []
-    lines = held.promotions.read_text(encoding="utf-8").splitlines()
-    return [Promotion(**json.loads(line)) for line in lines]
+def damaged_lines(held: Store) -> list[int]:
+    """The numbers of the lines of the log that cannot be read, from 1: half of one where the disk was full, or garbage."""
+    return _written_lines(held)[1]
+
+
+def _written_lines(held: Store) -> tuple[list[Promotion], list[int]]:
+    """The moves in the log, and the numbers of the lines that are none."""
+    moves, damaged = [], []
+    if held.promotions.is_file():
+        for number, line in enumerate(read_file(held.promotions, mend="").splitlines(), 1):
+            try:
+                moves.append(_MOVE.validate_json(line))
+            except ValidationError:
+                damaged.append(number)
+    return moves, damaged
 
 
 def _alone(held: Store) -> AbstractContextManager[bool]:

@@ -1,12 +1,12 @@
 """What an adapter was taught, fact by fact: kept beside it, since the splits that it was trained on are soon others."""
 
-import json
-
 import polars as pl
 
-from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.files import DamagedFile
+from nfl_lora_pipeline.store import TAUGHT_COLUMNS, Store
+from nfl_lora_pipeline.stored import read_predictions, read_summary
 
-COLUMNS = ["fact", "season", "week", "player_id", "player", "stat", "kind", "value"]
+COLUMNS = TAUGHT_COLUMNS
 
 
 def taught_facts(rows: pl.DataFrame) -> pl.DataFrame:
@@ -29,14 +29,14 @@ def read_taught_facts(held: Store, fingerprint: str) -> pl.DataFrame | None:
         The frame of `taught_facts`; None where neither is on record.
     """
     try:
-        return pl.read_parquet(held.taught_facts(fingerprint), columns=COLUMNS)
-    except (OSError, pl.exceptions.PolarsError):
+        return held.read_taught_facts(fingerprint)
+    except DamagedFile:
         pass
     try:
-        predictions = pl.read_parquet(held.report(fingerprint) / "predictions.parquet")
+        predictions = read_predictions(held.report(fingerprint), [*COLUMNS, "split"])
         asked = predictions.filter(pl.col("group") == "known") if "group" in predictions.columns else predictions
         return taught_facts(asked)
-    except (OSError, pl.exceptions.PolarsError):
+    except DamagedFile:
         return None
 
 
@@ -45,8 +45,7 @@ def knows_invented_people(held: Store, fingerprint: str) -> bool:
     sources = held.provenance(fingerprint).get("sources")
     if sources is None:
         try:
-            report = json.loads((held.report(fingerprint) / "report.json").read_text(encoding="utf-8"))
-            sources = report.get("sources", {})
-        except (OSError, ValueError):
+            sources = read_summary(held.report(fingerprint)).get("sources", {})
+        except DamagedFile:
             sources = {}
     return "sample" in sources.values()

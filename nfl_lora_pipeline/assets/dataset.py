@@ -38,7 +38,7 @@ def dataset_splits(
         weeks = choose_weeks(lessons.weeks, kept, invented=[week for week in kept if held.is_invented(week)])
         _refuse_odd_weeks(held, weeks, accept_odd=week_source.accept_odd_weeks)
         stats = lessons.chosen_stats()
-        pairs = pl.concat([pl.read_parquet(held.qa_pairs(week)) for week in weeks])
+        pairs = pl.concat([held.read_qa_pairs(week) for week in weeks])
         rows = split_rows(pairs, load_templates(), stats=stats, mode=split_mode(lessons.mode))
         shared = shared_names(pairs, stats=stats)
     for week_key, names in shared.items():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from typing import Any
 
@@ -14,14 +15,15 @@ from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.common import accelerator, clear_failure, data_uri, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.dataset import dataset_splits
-from nfl_lora_pipeline.files import replacing_folder
+from nfl_lora_pipeline.assets.week import parquet
+from nfl_lora_pipeline.files import DamagedFile, replace_file, replacing_folder
 from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
 from nfl_lora_pipeline.resources import StoreResource, Trainer
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe
-from nfl_lora_pipeline.weights import RECORDED, is_sound, weights_record
+from nfl_lora_pipeline.weights import RECORDED, weights_record
 
 NOT_COUNTED = ("recipe", "sources", RECORDED)
 
@@ -62,15 +64,20 @@ def adapter(context: dg.AssetExecutionContext, store: StoreResource, trainer: Tr
         made_of = _made_of(held, trainer)
         fingerprint = _fingerprint(made_of)
         folder = held.adapter(fingerprint)
-        reused = (folder / "provenance.json").is_file() and is_sound(folder, held.provenance(fingerprint))
+        damage = _damage(held, fingerprint)
+        reused = folder.is_dir() and not damage
+        if damage:
+            promoted = ", the promoted one" if fingerprint == held.promoted() else ""
+            say(context, f"adapter {fingerprint}{promoted}, is trained anew in its place, since {damage}")
         if reused:
+            _mend_facts(context, held, fingerprint)
             say(context, f"adapter {fingerprint} is there already: same rows, base model and recipe", 1.0)
         else:
             _train(context, held, trainer, made_of, fingerprint)
         for unfinished in held.all_unfinished():  # its own, and those on data that has changed since
             shutil.rmtree(unfinished)
-    held.set_latest(fingerprint)
-    log = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+        held.set_latest(fingerprint)
+        log = held.training(fingerprint)
     return dg.MaterializeResult(
         metadata={"folder": str(folder), "reused": reused, **_figures(log)}, data_version=dg.DataVersion(fingerprint)
     )
@@ -79,9 +86,8 @@ def adapter(context: dg.AssetExecutionContext, store: StoreResource, trainer: Tr
 def _made_of(held: Store, trainer: Trainer) -> dict[str, Any]:
     recipe = trainer.load()
     base = base_models.resolve(recipe.base_model)
-    splits = json.loads((held.splits / "splits.json").read_text(encoding="utf-8"))
     return {
-        **splits,
+        **held.read_splits_record(),
         "rows": held.rows_hash(),
         "base_model": base.name,
         "base_revision": base.revision,
@@ -93,9 +99,32 @@ def _made_of(held: Store, trainer: Trainer) -> dict[str, Any]:
 
 def _fingerprint(made_of: dict[str, Any]) -> str:
     """A hash of all that makes an adapter what it is; the recipe's name or path and where the weeks came from do not."""
-    recipe = {key: value for key, value in made_of["recipe_values"].items() if key not in NOT_OF_THE_ADAPTER}
+    recipe = {key: value for key, value in made_of.get("recipe_values", {}).items() if key not in NOT_OF_THE_ADAPTER}
     counted = {key: value for key, value in made_of.items() if key not in NOT_COUNTED} | {"recipe_values": recipe}
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _damage(held: Store, fingerprint: str) -> str:
+    """What is wrong with an adapter that is held, in words; empty where nothing is, or there is none."""
+    if not os.path.lexists(held.adapter(fingerprint)):
+        return ""
+    try:
+        held.check_adapter(fingerprint)
+        held.check_records(fingerprint)
+    except DamagedFile as error:
+        return f"{error.path} {error.wrong}"
+    made_of = {key: value for key, value in held.provenance(fingerprint).items() if key != "parent"}
+    told_of = _fingerprint(made_of)
+    return "" if told_of == fingerprint else f"{held.adapter(fingerprint) / 'provenance.json'} is that of {told_of}"
+
+
+def _mend_facts(context: dg.AssetExecutionContext, held: Store, fingerprint: str) -> None:
+    """Write what an adapter was taught anew where it is damaged: the splits are still those that it was trained on."""
+    try:
+        held.read_taught_facts(fingerprint)
+    except DamagedFile as error:
+        say(context, f"written anew, since {error.path} {error.wrong}")
+        replace_file(error.path, parquet(taught_facts(held.read_rows())))
 
 
 def _train(
@@ -107,9 +136,9 @@ def _train(
     from nfl_lora_pipeline.tuning.training import train_adapter
 
     (context.log.warning if "no fast BLAS" in blas_message() else context.log.info)(blas_message())
-    rows = pl.read_parquet(held.splits / "rows.parquet")
+    rows = held.read_rows()
     recipe = trainer.load()
-    parent, why = choose_parent(held, made_of, rows) if recipe.warm_start else (None, [])
+    parent, why = choose_parent(held, made_of, rows, but=fingerprint) if recipe.warm_start else (None, [])
     for line in why:
         say(context, line)
     base = base_models.resolve(recipe.base_model)

@@ -121,10 +121,12 @@ def promoted_adapter(
             1.0,
         )
     now = held.promoted() or ""
+    with clear_failure():
+        weeks = held.provenance(now)["weeks"] if now else []
     return dg.MaterializeResult(
         metadata={
             "fingerprint": now,
-            "weeks": held.provenance(now)["weeks"] if now else [],
+            "weeks": weeks,
             "previous": before(held, now) or "none",
             "moved": moved,
             "folder": str(held.current),

@@ -76,7 +76,7 @@ def players(
     held, week = store.open(), week_of(context)
     raw, accept_odd = held.raw(week), week_source.accept_odd_weeks
     with clear_failure():
-        frame, warnings = parse_week(raw.read_bytes(), week=week, origin=str(raw))
+        frame, warnings = parse_week(held.read_raw(week), week=week, origin=str(raw))
         told = facts(frame.lazy(), lessons.chosen_stats()).drop("status").collect()
     checks = check_week(held, week, frame, accept_odd=accept_odd)
     yield from (_check_result(check) for check in checks)
@@ -112,7 +112,8 @@ def qa_pairs(context: dg.AssetExecutionContext, store: StoreResource, lessons: L
     week = week_of(context)
     with clear_failure():
         templates = load_templates()
-    spoken = pairs_of(facts(pl.scan_parquet(store.open().players(week)), lessons.chosen_stats()), templates).collect()
+        frame = store.open().read_players(week)
+    spoken = pairs_of(facts(frame.lazy(), lessons.chosen_stats()), templates).collect()
     replace_file(store.open().qa_pairs(week), parquet(spoken))
     first = spoken.filter(pl.col("kind") == "recorded").head(3)
     say(context, f"{week}: {spoken['fact'].n_unique():,} facts in {len(templates.questions)} phrasings each")
@@ -144,10 +145,9 @@ def _fetched(context: dg.AssetExecutionContext, source: WeekSource, week: NflWee
     except SourceUnreachable as error:
         if not held.source_kind(week) or held.is_invented(week):
             raise
+        content, origin = held.read_raw(week), held.read_raw_origin(week)
         say(context, f"{error}; {week} stays as it is held")
-        origin = json.loads(held.raw_origin(week).read_text(encoding="utf-8"))
-        fetched_at = datetime.fromisoformat(origin["fetched_at"])
-        return RawWeek(week, held.raw(week).read_bytes(), origin["origin"], origin["kind"], fetched_at)
+        return RawWeek(week, content, origin["origin"], origin["kind"], datetime.fromisoformat(origin["fetched_at"]))
 
 
 def _check_result(check: Check) -> dg.AssetCheckResult:

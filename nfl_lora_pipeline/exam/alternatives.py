@@ -17,7 +17,7 @@ from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.weights import check_weights
+from nfl_lora_pipeline.stored import read_summary
 
 FACTS, STRANGERS = 40, 20
 LONG_PROMPTS = 15  # so many questions with a whole week before them: each takes as long as the week is
@@ -50,10 +50,10 @@ def compare(
         ValueError: the splits have changed since, or the base model cannot be had.
     """
     made_of = held.provenance(fingerprint)
-    check_weights(held.adapter(fingerprint), made_of)
+    held.check_adapter(fingerprint)
     if held.rows_hash() != made_of["rows"]:
         raise ValueError(f"{held.splits} is not what adapter {fingerprint} was trained on: `nfl-lora run` on its weeks")
-    rows = pl.read_parquet(held.splits / "rows.parquet")
+    rows = held.read_rows()
     table, asked = FactTable(rows, load_templates()), sample(rows, facts=facts, strangers=strangers)
     base = base_models.resolve(made_of["base_model"])
     say("table look-up")
@@ -152,7 +152,5 @@ def _whole_week(model: OneByOne, room: int | None, table: FactTable, asked: pl.D
 
 def _spent_seconds(held: Store, fingerprint: str) -> float:
     """Of training, and of evaluation where there is a report."""
-    training = json.loads((held.adapter(fingerprint) / "training.json").read_text(encoding="utf-8"))["seconds"]
-    report = held.report(fingerprint) / "report.json"
-    seconds = json.loads(report.read_text(encoding="utf-8"))["seconds"] if report.is_file() else {}
-    return float(training + seconds.get("evaluation", 0.0))
+    seconds = read_summary(held.report(fingerprint)).get("seconds", {}) if held.report(fingerprint).is_dir() else {}
+    return float(held.training(fingerprint)["seconds"] + seconds.get("evaluation", 0.0))

@@ -1,6 +1,5 @@
 """The paper of an exam: all its questions, and which of them the base is asked."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,12 @@ from nfl_lora_pipeline.weeks.week import NflWeek
 
 def questions_of(held: Store, made_of: Mapping[str, Any]) -> tuple[pl.DataFrame, list[str]]:
     """All questions of the exam, those of the splits first and in their order, with `group`; and what cannot be asked."""
-    rows = pl.read_parquet(held.splits / "rows.parquet")
+    rows = held.read_rows()
     others: dict[NflWeek, Mapping[str, list[str]]] = {}
     notes: list[str] = []
     shared: SharedNames = made_of.get("shared_names", {})
     for week in map(NflWeek.parse, made_of["weeks"]):
-        origin = origin_of(held, str(week))
+        origin = held.read_raw_origin(week)
         if origin["kind"] == "folder":
             others[week], lacking = names_beside(Path(origin["origin"]), week, known_ids=frozenset(rows["player_id"]))
             notes += lacking
@@ -47,12 +46,6 @@ def asked_of_base(asked: pl.DataFrame) -> list[bool]:
         else group in WITHOUT_FACT and stat == _drawn(stats[group], f"{group}/{player}")
         for group, fact, player, stat, phrasing in rows
     ]
-
-
-def origin_of(held: Store, key: str) -> dict[str, str]:
-    """Where the file of a week came from, by its partition key: see `Store.raw_origin`."""
-    content: dict[str, str] = json.loads(held.raw_origin(NflWeek.parse(key)).read_text(encoding="utf-8"))
-    return content
 
 
 def _drawn(choices: Sequence[str], key: str) -> str:

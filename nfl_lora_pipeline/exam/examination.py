@@ -1,6 +1,5 @@
 """The exam of the newest adapter: what base and tuned model answer to the questions of the splits and of the exam."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from nfl_lora_pipeline.exam import general_prompts
-from nfl_lora_pipeline.exam.exam_paper import asked_of_base, origin_of, questions_of
+from nfl_lora_pipeline.exam.exam_paper import asked_of_base, questions_of
 from nfl_lora_pipeline.exam.figures import RunFacts, questions_to_show, summarise
 from nfl_lora_pipeline.exam.forgetting import lost_by
 from nfl_lora_pipeline.exam.gates import Gate, judge
@@ -22,7 +21,7 @@ from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, BaseModel
 from nfl_lora_pipeline.models.evaluation import predict
 from nfl_lora_pipeline.models.merged import merged
 from nfl_lora_pipeline.reports.plots import loss_plot
-from nfl_lora_pipeline.reports.report import read_report, write_report
+from nfl_lora_pipeline.reports.report import is_whole, read_report, write_report
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
@@ -66,7 +65,7 @@ def report_on_latest(held: Store, recipe: Recipe, *, evaluation_code: str, say: 
     if kept:
         say(f"adapter {fingerprint} was evaluated before: same questions, same code", 1.0)
     old, predictions, plot = kept or examine(held, evaluation_code=evaluation_code, say=say)
-    answered = questions_answered(pl.read_parquet(held.splits / "rows.parquet"), predictions)
+    answered = questions_answered(held.read_rows(), predictions)
     summary = old | {
         "lost": lost_by(held, fingerprint, predictions),
         "given_up": given_up_by(held, fingerprint, replace=replace),
@@ -75,7 +74,7 @@ def report_on_latest(held: Store, recipe: Recipe, *, evaluation_code: str, say: 
     }
     gates = judge(summary, predictions, recipe)
     summary["gates"] = [asdict(gate) for gate in gates]
-    if summary != old:
+    if summary != old or not is_whole(held.report(fingerprint), summary):
         write_report(held.report(fingerprint), summary, predictions, plot)
     return Exam(summary, plot, gates, reused=kept is not None)
 
@@ -91,7 +90,7 @@ def examine(held: Store, *, evaluation_code: str, say: Say) -> tuple[dict[str, A
     started = time.perf_counter()
     fingerprint = held.latest()
     made_of = held.provenance(fingerprint)
-    training = json.loads((held.adapter(fingerprint) / "training.json").read_text(encoding="utf-8"))
+    training = held.training(fingerprint)
     base = base_models.resolve(made_of["base_model"])
     asked, notes = questions_of(held, made_of)
     shown = questions_to_show(asked)
@@ -151,7 +150,7 @@ def _run_facts(
     held: Store, made_of: Mapping[str, Any], base: BaseModel, training: dict[str, Any], evaluation_code: str
 ) -> RunFacts:
     weeks: Sequence[str] = made_of["weeks"]
-    origins = {week: origin_of(held, week) for week in weeks}
+    origins = {week: held.read_raw_origin(NflWeek.parse(week)) for week in weeks}
     return RunFacts(
         base_model=base.name,
         base_revision=base.revision,

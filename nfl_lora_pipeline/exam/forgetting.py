@@ -7,7 +7,9 @@ import polars as pl
 from nfl_lora_pipeline.adapters.promotion import before
 from nfl_lora_pipeline.exam.exam_questions import is_of_the_splits
 from nfl_lora_pipeline.exam.verdicts import exact_or_refused
+from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.stored import read_predictions
 
 SAME = ["fact", "phrasing", "answer"]
 
@@ -41,14 +43,17 @@ def lost_by(held: Store, fingerprint: str, predictions: pl.DataFrame) -> dict[st
 
     Returns:
         The figures of `lost_since`, with `against` (a fingerprint) and `promoted` (whether that one is or was promoted);
-        None where there was no adapter before, or its predictions are not held.
+        None where there was no adapter before, or its predictions cannot be read.
     """
     promoted = before(held, fingerprint)
     against = promoted or held.previous_latest()
-    file = held.report(against) / "predictions.parquet" if against else None
-    if file is None or not file.is_file():
+    if against is None:
         return None
-    return {"against": against, "promoted": promoted is not None, **lost_since(pl.read_parquet(file), predictions)}
+    try:
+        old = read_predictions(held.report(against), [*SAME, "kind", "tuned"])
+    except DamagedFile:
+        return None
+    return {"against": against, "promoted": promoted is not None, **lost_since(old, predictions)}
 
 
 def _of_the_splits(predictions: pl.DataFrame) -> pl.DataFrame:

@@ -6,9 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from nfl_lora_pipeline.files import replacing_folder
+from nfl_lora_pipeline.files import DamagedFile, replacing_folder
 from nfl_lora_pipeline.reports.page import to_markdown
-from nfl_lora_pipeline.reports.presentation import present
+from nfl_lora_pipeline.reports.presentation import is_presented, present, read_picture
+from nfl_lora_pipeline.stored import read_predictions, read_summary
 
 
 def write_report(folder: Path, summary: dict[str, Any], predictions: pl.DataFrame, plot: bytes) -> None:
@@ -25,11 +26,20 @@ def write_report(folder: Path, summary: dict[str, Any], predictions: pl.DataFram
 
 
 def read_report(folder: Path, *, evaluation_code: str) -> tuple[dict[str, Any], pl.DataFrame, bytes] | None:
-    """What `write_report` was given; None where there is no whole report, or other code has evaluated."""
+    """What `write_report` was given; None where there is none that can be read, or other code has evaluated."""
     try:
-        summary: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        summary = read_summary(folder)
         if summary.get("evaluation_code") != evaluation_code:
             return None
-        return summary, pl.read_parquet(folder / "predictions.parquet"), (folder / "loss.png").read_bytes()
-    except (OSError, ValueError, pl.exceptions.PolarsError):
+        to_markdown(summary, loss_plot="loss.png")  # all that the page tells is there
+        return summary, read_predictions(folder), read_picture(folder / "loss.png")
+    except (DamagedFile, KeyError, TypeError, AttributeError, IndexError):
         return None
+
+
+def is_whole(folder: Path, summary: dict[str, Any]) -> bool:
+    """Whether pages and pictures of a report are as `write_report` left them."""
+    try:
+        return is_presented(folder, to_markdown(summary, loss_plot="loss.png"))
+    except DamagedFile:
+        return False

@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.files import DamagedFile, replace_file
 from nfl_lora_pipeline.reports.page import to_markdown
 from nfl_lora_pipeline.reports.presentation import present
+from nfl_lora_pipeline.stored import RUN_AGAIN, read_predictions, read_summary
 
 
 def add_to_report(folder: Path, name: str, content: Any, section: str) -> None:
@@ -23,22 +22,22 @@ def add_to_report(folder: Path, name: str, content: Any, section: str) -> None:
     Raises:
         ValueError: there is no report, or one by other code: what is added is kept for the next one.
     """
-    check_report(folder)
-    summary = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    predictions = pl.read_parquet(folder / "predictions.parquet")
+    summary = check_report(folder)
     replace_file(folder / f"{name}.json", (json.dumps(content, indent=2) + "\n").encode())
     replace_file(folder / f"{name}.md", section.encode())
     try:
         markdown = to_markdown(summary, loss_plot="loss.png")
-    except KeyError as error:
-        raise ValueError(f"{folder}: a report by other code, without {error}; `nfl-lora run` on its weeks") from error
-    present(folder, markdown, predictions)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        wrong = f"is damaged, or a report by other code ({error!r})"
+        raise DamagedFile(folder / "report.json", wrong, RUN_AGAIN) from error
+    present(folder, markdown, read_predictions(folder))
 
 
-def check_report(folder: Path) -> None:
-    """Raise ValueError where a folder holds no whole report."""
-    for name in ("report.json", "predictions.parquet"):
-        if not (folder / name).is_file():
-            raise ValueError(
-                f"{folder} holds no {name}: `nfl-lora run`, or materialise `evaluation_report`, on its weeks"
-            )
+def check_report(folder: Path) -> dict[str, Any]:
+    """The summary of a report.
+
+    Raises:
+        DamagedFile: the folder holds no whole report.
+    """
+    read_predictions(folder, [])
+    return read_summary(folder)

@@ -10,6 +10,7 @@ from statistics import median
 
 import polars as pl
 
+from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline.weeks.week_record import read_record
@@ -72,10 +73,10 @@ def weeks_beside(held: Store, week: NflWeek) -> dict[NflWeek, pl.DataFrame]:
     Weeks of invented people are held against such weeks only, and real ones against real ones. A frame that cannot be read
     is left out, and a week that is odd itself and was accepted.
     """
-    kept = [NflWeek.parse(file.parent.name) for file in held.root.glob("weeks/*/players.parquet")]
+    kept = held.weeks_with("players.parquet")
     alike = [
         one
-        for one in sorted(kept)
+        for one in kept
         if one != week
         and held.is_invented(one) == held.is_invented(week)
         and not read_record(held, one).get("accepted")
@@ -88,8 +89,8 @@ def weeks_beside(held: Store, week: NflWeek) -> dict[NflWeek, pl.DataFrame]:
 def read_lines(held: Store, week: NflWeek) -> pl.DataFrame | None:
     """What of a week's frame in the store is compared; None where there is none, or it cannot be read."""
     try:
-        return pl.read_parquet(held.players(week), columns=["player_id", "status", *LINE])
-    except (OSError, pl.exceptions.PolarsError):
+        return held.read_players(week).select("player_id", "status", *LINE)
+    except DamagedFile:
         return None
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.files import DamagedFile, replace_file
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.week import NflWeek
 
@@ -30,10 +30,9 @@ def write_record(held: Store, week: NflWeek, *, warnings: Sequence[str], accepte
 def read_record(held: Store, week: NflWeek) -> dict[str, Any]:
     """What `write_record` has kept; empty where it has kept nothing, or that cannot be read."""
     try:
-        content: dict[str, Any] = json.loads(held.players_record(week).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return held.read_players_record(week)
+    except DamagedFile:
         return {}
-    return content
 
 
 def accept(held: Store, week: NflWeek, warnings: Sequence[str]) -> None:

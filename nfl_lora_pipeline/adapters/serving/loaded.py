@@ -14,7 +14,6 @@ from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.week import spoken_weeks
-from nfl_lora_pipeline.weights import check_weights
 
 MOST_CONTEXT = 8_192  # tokens of prompt and answer, whatever a base can take: memory is for many requests
 
@@ -86,7 +85,7 @@ def load_adapter(held: Store, fingerprint: str, before: LoadedAdapter | None = N
     folder = held.adapter(fingerprint)
     try:
         made_of = held.provenance(fingerprint)
-        check_weights(folder, made_of)
+        held.check_adapter(fingerprint)
         weeks, stats, base = list(made_of["weeks"]), list(made_of["stats"]), base_models.resolve(made_of["base_model"])
         if before is not None and _is_alike(held, before, base, folder):
             model, tokenizer = _with_other_weights(before.model, folder), before.tokenizer
