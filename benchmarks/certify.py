@@ -23,7 +23,7 @@ from benchmarks.options import of_one_week
 from benchmarks.tables import median_and_range, publish
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.merged import merged
-from nfl_lora_pipeline.reports.markdown import table
+from nfl_lora_pipeline.reports.markdown import Markup, table
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
@@ -105,14 +105,14 @@ def main(
     lines = [
         ["this project's check", median_and_range(own, "s"), f"{right:,} of {len(texts):,}", "1"],
         [
-            f"`mlx_lm generate`, {median_and_range(alone, 's a question', 2)}, extrapolated",
+            Markup(f"`mlx_lm generate`, {median_and_range(alone, 's a question', 2)}, extrapolated"),
             f"{every:,.0f} s",
             f"{alone_right} of {questions}",
             f"{every / baseline:,.0f}x",
         ],
         *(
             [
-                f"`batch_generate`, {name}",
+                Markup(f"`batch_generate`, {name}"),
                 f"{seconds:.1f} s",
                 f"{hits:,} of {len(texts):,}",
                 f"{seconds / baseline:.1f}x",

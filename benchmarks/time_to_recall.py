@@ -22,14 +22,14 @@ from benchmarks.options import of_one_week
 from benchmarks.steps_in_turn import compare_steps
 from benchmarks.tables import median_and_range, publish
 from nfl_lora_pipeline.models.rows import tokenize
-from nfl_lora_pipeline.reports.markdown import table
+from nfl_lora_pipeline.reports.markdown import Markup, table
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 SIDES = ("ours", "mlx_lm", "fast_blas", "peft", "steps")
 NAMES = {
-    "mlx_lm": "`mlx_lm.lora` as installed",
-    "fast_blas": "`mlx_lm.lora`, fast BLAS on one thread",
+    "mlx_lm": Markup("`mlx_lm.lora` as installed"),
+    "fast_blas": Markup("`mlx_lm.lora`, fast BLAS on one thread"),
     "peft": "HF PEFT on torch",
 }
 SAMPLE = 8  # a checkpoint is judged by one row in so many first

@@ -1,19 +1,22 @@
 """`nfl-lora`: the command line."""
 
+import contextlib
 import json
 import os
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from nfl_lora_pipeline.artefact_commands import COMMANDS
+from nfl_lora_pipeline.failures import DEBUG, flush_output, in_one_line, print_anything
 from nfl_lora_pipeline.instance import dagster_home, opened
 from nfl_lora_pipeline.interrupts import Interrupted, heard, take_default_handlers
 from nfl_lora_pipeline.options import store_option
+from nfl_lora_pipeline.places import lasting_base, lasting_recipe
 from nfl_lora_pipeline.settings import Settings, variable
 
 stats_option = click.option(
@@ -59,16 +62,55 @@ base_model_option = click.option(
 )
 
 
+QUESTION_CHARACTERS = 2_000  # as many tokens, at worst; the embedded base reads 256
+
+
+def check_question(question: str) -> None:
+    """Refuse what no model can be asked.
+
+    Raises:
+        ValueError: the question is blank, too long, or bytes that are no UTF-8.
+    """
+    if not question.strip():
+        raise ValueError('the question is blank: ask one, "How many receiving yards did ... have in week 1 of ...?"')
+    if len(question) > QUESTION_CHARACTERS:
+        raise ValueError(f"the question has {len(question):,} characters; {QUESTION_CHARACTERS:,} at most are read")
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the question is not UTF-8: {question[:60]!a}; set the terminal to UTF-8") from error
+
+
 class Commands(click.Group):
-    """Shows what the domain says is wrong as one line, with exit code 1; ends by a signal as a shell expects it."""
+    """Shows what goes wrong as one line, with exit code 1; ends by a signal as a shell expects it."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line."""
+        print_anything()
+        try:
+            return super().main(*args, **extra)
+        except SystemExit as end:
+            if (unwritten := flush_output()) and not end.code:
+                self._fail(unwritten)
+            raise
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """End with a line; with a traceback where one was asked for, and in silence where nobody reads any more."""
+        if os.environ.get(DEBUG) == "1":
+            raise error
+        with contextlib.suppress(OSError):
+            if not isinstance(error, BrokenPipeError):
+                click.echo(f"Error: {in_one_line(error)}", err=True)
+        flush_output()
+        raise SystemExit(1) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
             with heard():
                 return super().invoke(ctx)
-        except ValueError as error:
-            raise click.ClickException(str(error)) from error
         except KeyboardInterrupt as error:
             interrupt = error if isinstance(error, Interrupted) else Interrupted()
             kept = f": {interrupt.kept}; the same command goes on from there" if interrupt.kept else ""
@@ -101,6 +143,7 @@ def main() -> None:
 @store_option
 def run(**options: Any) -> None:
     """The whole job: fetch weeks, train an adapter, evaluate it, answer three questions before and after."""
+    options |= {"recipe": lasting_recipe(options["recipe"]), "base_model": lasting_base(options["base_model"])}
     names = ("stats", "mode", "recipe", "base_model")
     os.environ.update({variable(name): options[name] for name in names})  # of the assets' code versions
     from nfl_lora_pipeline.job import Order, run_job
@@ -125,6 +168,7 @@ def ask(question: str, store: Path) -> None:
     from nfl_lora_pipeline.models import base_model
     from nfl_lora_pipeline.store import Store
 
+    check_question(question)
     held = Store(store)
     fingerprint = held.promoted() or held.latest()
     held.check_adapter(fingerprint)
@@ -187,8 +231,10 @@ def rollback(fingerprint: str, store: Path) -> None:
 @store_option
 def ui(port: int, host: str, store: Path, data_dir: Path | None, season: int | None, **options: Any) -> None:
     """Open the Dagster UI on the same storage."""
+    from nfl_lora_pipeline.adapters.serving.listening import check_port
     from nfl_lora_pipeline.store import Store
 
+    check_port(host, port)
     changed: dict[str, Any] = {"store": str(store), "data_dir": str(data_dir or ""), "season": season or 0} | options
     settings = replace(Settings.from_environment(), **changed)
     environment = os.environ | settings.to_environment() | {"DAGSTER_HOME": str(dagster_home(store))}

@@ -23,6 +23,7 @@ from nfl_lora_pipeline.interrupts import Arrivals, Interrupted, heard
 from nfl_lora_pipeline.leases import lease_tags
 from nfl_lora_pipeline.lessons.splits import split_mode
 from nfl_lora_pipeline.lessons.wording import choose_stats
+from nfl_lora_pipeline.places import lasting_base, lasting_recipe
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.settings import as_list
 from nfl_lora_pipeline.store import Store
@@ -84,11 +85,11 @@ class Order:
             store=Store(store),
             source=WeekSource(
                 kind=source,
-                folder=str(data_dir or store / "raw"),
+                folder=str((data_dir or store / "raw").resolve()),
                 sample_fallback=fallback,
                 accept_odd_weeks=accept_odd_weeks,
             ),
-            trainer=Trainer(recipe=recipe, base_model=base_model, replace=replace),
+            trainer=Trainer(recipe=lasting_recipe(recipe), base_model=lasting_base(base_model), replace=replace),
         )
 
 

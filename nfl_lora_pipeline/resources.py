@@ -1,6 +1,6 @@
 """What the assets are given: a folder to keep things in, a source of weeks, what to teach and how to train."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ import dagster as dg
 
 from nfl_lora_pipeline.leases import leased
 from nfl_lora_pipeline.lessons.wording import Stat, choose_stats
+from nfl_lora_pipeline.places import lasting_base
 from nfl_lora_pipeline.settings import Settings, as_list
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.weeks.source import UPSTREAM_URL, RawWeek, SourceKind, fetch_week
+from nfl_lora_pipeline.weeks.source import RawWeek, SourceKind, fetch_week
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 
@@ -38,7 +39,8 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
     Attributes:
         kind: "auto" (the folder, else a download), "folder", "github" or "sample".
         folder: with upstream's layout, `{season}/{week}/WR.json`.
-        base_url: what stands before `/{season}/{week}/WR.json` upstream.
+        base_url: what stands before `/{season}/{week}/WR.json` upstream; empty for that of the settings. What a resource is
+            given Dagster keeps with every run, and the settings' may hold a password.
         sample_fallback: whether "auto" may end at the bundled sample when upstream cannot be reached and no real week is
             held, and at what is held of the week otherwise. Never in a deployment.
         accept_odd_weeks: whether a week is taken though nobody played, rows are missing or the numbers are those of another
@@ -47,12 +49,17 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     kind: str = "auto"
     folder: str = "data/raw"
-    base_url: str = UPSTREAM_URL
+    base_url: str = ""
     sample_fallback: bool = False
     accept_odd_weeks: bool = False
 
-    def fetch(self, week: NflWeek) -> RawWeek:
-        """Get one week.
+    @property
+    def address(self) -> str:
+        """Where upstream is."""
+        return self.base_url or Settings.from_environment().base_url
+
+    def fetch(self, week: NflWeek, say: Callable[[str], None]) -> RawWeek:
+        """Get one week; `say` is told of what is waited for.
 
         Raises:
             ValueError: `kind` is none of the four, or the week cannot be had.
@@ -64,8 +71,9 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
             week,
             kind=kinds[self.kind],
             folder=Path(self.folder),
-            base_url=self.base_url,
+            base_url=self.address,
             sample_fallback=self.sample_fallback,
+            say=say,
         )
 
 
@@ -107,7 +115,7 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
     def load(self) -> Recipe:
         """The recipe, with the base model it is to be used on."""
         recipe = load_recipe(self.recipe)
-        return recipe.model_copy(update={"base_model": self.base_model}) if self.base_model else recipe
+        return recipe.model_copy(update={"base_model": lasting_base(self.base_model or recipe.base_model)})
 
 
 def resources_of(settings: Settings) -> dict[str, Any]:
@@ -117,7 +125,6 @@ def resources_of(settings: Settings) -> dict[str, Any]:
         "week_source": WeekSource(
             kind=settings.source,
             folder=str(settings.folder),
-            base_url=settings.base_url,
             accept_odd_weeks=settings.accept_odd_weeks,
         ),
         "lessons": Lessons(weeks=as_list(settings.weeks), stats=as_list(settings.stats), mode=settings.mode),

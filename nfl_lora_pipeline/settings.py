@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from nfl_lora_pipeline.places import lasting_base, lasting_recipe
 from nfl_lora_pipeline.weeks.source import UPSTREAM_URL
 
 PREFIX = "NFL_LORA_"
@@ -65,8 +66,13 @@ class Settings:
         return cls(**values)
 
     def to_environment(self) -> dict[str, str]:
-        """The variables that `from_environment` reads back; folders are made absolute."""
-        values = asdict(self) | {"store": str(Path(self.store).resolve()), "data_dir": str(self.folder.resolve())}
+        """The variables that `from_environment` reads back; folders and files are made absolute."""
+        values = asdict(self) | {
+            "store": str(Path(self.store).resolve()),
+            "data_dir": str(self.folder.resolve()),
+            "recipe": lasting_recipe(self.recipe),
+            "base_model": lasting_base(self.base_model),
+        }
         return {variable(name): str(int(value) if isinstance(value, bool) else value) for name, value in values.items()}
 
     @property
@@ -88,6 +94,6 @@ def as_list(text: str) -> list[str]:
 def _read(name: str, kind: type, text: str) -> object:
     if kind is bool and text not in ("0", "1"):
         raise ValueError(f"{variable(name)}={text!r}: use 1 or 0")
-    if kind is not str and not text.isdecimal():
+    if kind is not str and not (text.isascii() and text.isdecimal()):
         raise ValueError(f"{variable(name)}={text!r}: expected a number")
     return bool(int(text)) if kind is bool else kind(text)

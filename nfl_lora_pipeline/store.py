@@ -33,9 +33,12 @@ from nfl_lora_pipeline.stored import (
 )
 from nfl_lora_pipeline.weeks.players import PLAYERS_SCHEMA
 from nfl_lora_pipeline.weeks.week import NflWeek
+from nfl_lora_pipeline.weights import WEIGHTS_NAME, check_weights
 
 TAUGHT_COLUMNS = [column for column in FACT_COLUMNS if column != "status"]
-LEAVE_OUT = "`nfl-lora run` on its weeks trains it anew; or move its folder away, and use another (`nfl-lora history`)"
+LEAVE_OUT = (
+    "`nfl-lora run` on its weeks trains it anew; or use another (`nfl-lora history`; `nfl-lora rollback` goes back)"
+)
 
 
 @dataclass(frozen=True)
@@ -187,9 +190,10 @@ class Store:
             DamagedFile: no.
         """
         folder = self.adapter(fingerprint)
-        self.provenance(fingerprint)
+        made_of = self.provenance(fingerprint)
         read_json(folder / "adapter_config.json", AdapterConfig, mend=LEAVE_OUT)
-        check_tensors(folder / "adapters.safetensors", mend=LEAVE_OUT)
+        check_tensors(folder / WEIGHTS_NAME, mend=LEAVE_OUT)
+        check_weights(folder, made_of, mend=LEAVE_OUT)
 
     def check_records(self, fingerprint: str) -> None:
         """Whether what its training, by this code, left beside an adapter can be read; it can be used without.

@@ -68,7 +68,7 @@ def show_outcome(summary: dict[str, Any], steps: dict[str, float]) -> None:
             console.print(f"[bold yellow]{what}[/]: {gate['name']}: {escape(gate['said'])}", soft_wrap=True)
     spent = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in steps.items())
     console.print(f"\n{spent}; {summary['seconds']:.0f} s in all", soft_wrap=True)
-    console.print(f"Report: {summary['report']}", soft_wrap=True)
+    console.print(f"Report: {escape(str(summary['report']))}", soft_wrap=True)
 
 
 def in_short(summary: dict[str, Any]) -> dict[str, Any]:

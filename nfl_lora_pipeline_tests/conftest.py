@@ -50,7 +50,6 @@ def tiny_recipe(tmp_path_factory) -> str:
     """The shipped recipe with small batches, as the path of a YAML file."""
     loose = {
         "max_invented": 0.5,
-        "max_invented_stats": 0.9,
         "max_over_refused": 0.1,
         "min_retained": 0.5,
     }  # a dozen people teach little of strangers

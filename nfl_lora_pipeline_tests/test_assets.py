@@ -276,7 +276,9 @@ def test_an_adapter_that_passes_every_gate_is_promoted_and_can_be_loaded_through
 def test_every_gate_is_a_check_with_its_figure_and_its_threshold(whole):
     found = {check.check_name: check for check in whole.of_season.get_asset_check_evaluations()}
     assert set(found) == set(GATES)
-    assert all(check.passed and check.blocking for check in found.values())
+    told = {"other_weeks_are_not_answered", "other_stats_are_not_answered"}
+    assert {name for name, check in found.items() if not check.blocking} == told
+    assert all(check.passed for name, check in found.items() if name not in told)
     recall = {key: value.value for key, value in found["recall_is_complete"].metadata.items()}
     assert (recall["figure"], recall["threshold"]) == (1.0, 0.99)
     assert found["recall_is_complete"].description.startswith("2025-W01: 100% of 66 trained questions right")

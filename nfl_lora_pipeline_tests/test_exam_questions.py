@@ -1,3 +1,5 @@
+import os
+
 import polars as pl
 import pytest
 
@@ -143,3 +145,7 @@ def test_names_beside_a_week_are_read_from_the_files_that_are_there(tmp_path):
     found, lacking = names_beside(folder / "WR.json", W1)
     assert set(found) == {"tight_ends"}
     assert lacking[0].startswith("2025-W01: RB.json cannot be read: ")
+    (folder / "RB.json").unlink()
+    os.mkfifo(folder / "RB.json")
+    _, lacking = names_beside(folder / "WR.json", W1)
+    assert lacking == ["2025-W01: RB.json cannot be read: cannot be read (this is a pipe); put the file there"]

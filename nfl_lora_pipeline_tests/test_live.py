@@ -99,7 +99,6 @@ def live(tmp_path_factory) -> Iterator[Live]:
     loose = {
         "min_refused": 0.3,
         "max_invented": 0.8,
-        "max_invented_stats": 0.8,
         "max_over_refused": 0.1,
         "min_retained": 0.2,
     }

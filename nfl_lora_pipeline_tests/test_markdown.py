@@ -1,7 +1,9 @@
 import pytest
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
 
 from nfl_lora_pipeline.exam.intervals import share_of
-from nfl_lora_pipeline.reports.markdown import measured, of_asked, percent, table
+from nfl_lora_pipeline.reports.markdown import Markup, escape, measured, of_asked, percent, table
 
 
 @pytest.mark.parametrize(
@@ -20,3 +22,40 @@ def test_a_share_is_shown_with_its_interval_and_its_counts():
 
 def test_a_table_holds_whatever_a_model_says():
     assert table(["a", "b"], [["x | y", "1\n2"]]) == "| a | b |\n| --- | --- |\n| x \\| y | 1 2 |\n"
+
+
+def test_a_cell_that_is_markdown_on_purpose_stays_so():
+    assert table(["a"], [[Markup("**wrong**")], ["**wrong**"]]).splitlines()[2:] == [
+        "| **wrong** |",
+        r"| \*\*wrong\*\* |",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "![x](http://127.0.0.1/x)",
+        "<img src=x onerror=alert(1)>",
+        "<http://x.org>",
+        "[a](javascript:alert(1)) [b][c]",
+        "`code` ``",
+        "a | b \\| c \\",
+        "*a* **b** _c_ __d__ ~~e~~ f_g_h",
+        "&amp; &lt; &#33;",
+        "$x$ $$y$$",
+        "see https://x.org or www.x.org",
+        "D'Andre St. Brown-Jones 3. #1 + 2 > 1!",
+    ],
+)
+def test_an_escaped_text_is_shown_letter_for_letter(text):
+    renderer = MarkdownIt("gfm-like", {"html": True, "linkify": False})
+    assert renderer.render(f"x {escape(text)}") == f"<p>x {escapeHtml(text)}</p>\n"
+
+
+def test_lines_become_one_so_that_no_block_begins():
+    assert escape("a\n\n# b\u2028- c\r\nd") == "a # b - c d"
+
+
+def test_what_needs_no_escape_has_none():
+    plain = "receiving_yards of D'Andre St. Brown-Jones (2025-W01): 98.9%, -3, p > 0"
+    assert escape(plain) == plain.replace(">", r"\>")

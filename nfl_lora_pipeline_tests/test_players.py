@@ -261,8 +261,72 @@ def test_a_blank_name_is_refused_by_its_row_alone(value):
     assert "row 2: PlayerName: '' is blank;" in second_row_complaint(PlayerName=value)
 
 
-def test_half_a_character_is_refused():
-    assert "row 2 (Bob ?): PlayerName: 'Bob \\ud800' holds half a character" in second_row_complaint(name="Bob \ud800")
+@pytest.mark.parametrize(
+    "letter",
+    ["\x00", "\x1b", "\n", "\t", "\x7f", "\x85", "\x9b", "\u2028", "\u2029", "\u202e", "\u2066", "\u200f", "\ud800"],
+    ids=ascii,
+)
+@pytest.mark.parametrize("field", ["PlayerName", "PlayerId", "Team", "PlayerOpponent", "ReceivingYDS", "TotalPoints"])
+def test_what_no_text_may_hold_is_refused_and_shown_escaped(field, letter):
+    value = f"7{letter}"
+    told = second_row_complaint(**{field: value})
+    who = f"row 2 ({value!a})" if field == "PlayerName" else "row 2 (Bob Example)"
+    assert f"{who}: {field}: {value!a} holds {letter!a}, which no text in use may;" in told
+    assert told.isprintable() and told.isascii()
+
+
+@pytest.mark.parametrize(
+    "letter", ["\xa0", "\u200b", "\u200d", "\xad", "e\u0301", "\u2019", "名", "\U0001f3c8"], ids=ascii
+)
+def test_letters_and_blanks_of_any_kind_stay_in_a_name(letter):
+    assert only(PlayerName=f"Ann{letter}Lee")["player"] == f"Ann{letter}Lee"
+
+
+def test_a_name_has_a_hundred_characters_at_most_and_so_has_every_text():
+    assert only(PlayerName="é" * 100)["player"] == "é" * 100
+    shown = "'" + "A" * 60 + "'…"
+    assert f"row 2 ({shown}): PlayerName: {shown} has more than 100 characters (5,000);" in second_row_complaint(
+        name="A" * 5000
+    )
+    assert "row 2 (Bob Example): TotalPoints: '1.000" in second_row_complaint(TotalPoints="1." + "0" * 99)
+
+
+@pytest.mark.parametrize(
+    ("second", "problem"),
+    [
+        ('"Targets":"9"', "row 1 (Ann Example): the field 'Targets' stands twice; fetch the week again"),
+        ('"PlayerName":"Bob"', "row 1 (Bob): the field 'PlayerName' stands twice;"),
+        ('"Snaps":{"a":1,"a":1}', "row 1 (Ann Example): the field 'a' stands twice;"),
+        ('"\\u001b":1,"\\u001b":2', "row 1 (Ann Example): the field '\\x1b' stands twice;"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(second, problem):
+    content = week_bytes([row(name="Ann Example", Targets="1"), row(name="Bob Example")])
+    assert problem in complaint(content.replace(b"},{", f",{second}}},{{".encode(), 1))
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000, "9" * 5_000])
+def test_what_is_too_deep_or_too_large_to_read_is_one_line(value):
+    content = week_bytes([row(name="Ann Example")]).replace(b'"Rank"', f'"Deep":{value},"Rank"'.encode())
+    told = complaint(content)
+    assert "not a week's JSON: " in told and told.isprintable() and len(told) < 300
+
+
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "NaN", "Infinity"])
+def test_numbers_that_are_none_are_refused(value):
+    content = week_bytes([row(name="Ann Example", ReceivingYDS=5)]).replace(
+        b'"ReceivingYDS":5', f'"ReceivingYDS":{value}'.encode()
+    )
+    assert "row 1 (Ann Example): ReceivingYDS: " in complaint(content)
+
+
+def test_unknown_fields_without_number_are_counted_and_not_listed():
+    _, warnings = read(
+        week_bytes([row(name="Ann", **RECORDED) | {f"x{n}": "" for n in range(500)} | {"\x1b" * 99: ""}])
+    )
+    assert len(warnings) == 21
+    assert warnings[-1] == f"{ORIGIN}: 481 more unknown fields are left out"
+    assert all(len(line) < 400 and line.isprintable() for line in warnings)
 
 
 def test_an_id_that_stands_twice_is_refused():

@@ -71,3 +71,8 @@ def test_questions_of_a_group_are_one_line_whatever_their_phrasings():
 def test_a_fact_without_a_record_is_no_recall_and_a_way_not_tried_costs_nothing():
     assert recall_plot(SCORED) == recall_plot(SCORED.filter(pl.col("kind") != "no_record"))
     assert cost_plot(WAYS) == cost_plot(WAYS[:2]) != cost_plot(WAYS[:1])
+
+
+def test_a_name_with_dollars_is_a_name_and_no_formula():
+    hostile = [WAYS[0] | {"name": r"$\nothing{$ $x$"}]
+    assert cost_plot(hostile) != cost_plot(WAYS[:1])

@@ -1,13 +1,21 @@
 import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
 
 import polars as pl
 import pytest
+from markdown_it import MarkdownIt
 
+from nfl_lora_pipeline.adapters import artefacts
 from nfl_lora_pipeline.exam.figures import ORIGINAL_QUESTIONS, questions_to_show, summarise
 from nfl_lora_pipeline.exam.intervals import share_of
 from nfl_lora_pipeline.exam.verdicts import with_verdict
 from nfl_lora_pipeline.lessons.splits import HELD_OUT_STRANGERS
+from nfl_lora_pipeline.reports import alternatives_text
 from nfl_lora_pipeline.reports.page import to_markdown
+from nfl_lora_pipeline.reports.plots import loss_plot
 from nfl_lora_pipeline.reports.report import read_report, write_report
 from nfl_lora_pipeline.weeks.week_record import SAMPLE_WARNING
 from nfl_lora_pipeline_tests.exams import (
@@ -263,7 +271,7 @@ def test_the_page_of_a_first_adapter_says_nothing_of_losses(predictions):
 
 
 def test_the_page_says_which_gate_failed_and_why(predictions):
-    gate = {"name": "recall_is_complete", "passed": False, "said": "2025-W02: 97.2% of 100"}
+    gate = {"name": "recall_is_complete", "passed": False, "blocks": True, "said": "2025-W02: 97.2% of 100"}
     page = to_markdown(summary_of(predictions) | {"gates": [gate]}, loss_plot="loss.png")
     assert "| recall_is_complete | **failed** | 2025-W02: 97.2% of 100 |" in page
 
@@ -426,8 +434,8 @@ def test_the_perplexity_of_general_prompts_is_an_ability_too(exam):
 
 def test_the_page_begins_with_the_verdict_and_the_reasons(exam):
     gates = [
-        {"name": "recall_is_complete", "passed": False, "said": "97% of 100"},
-        {"name": "b", "passed": True, "said": ""},
+        {"name": "recall_is_complete", "passed": False, "blocks": True, "said": "97% of 100"},
+        {"name": "b", "passed": True, "blocks": True, "said": ""},
     ]
     page = to_markdown(summary_of(exam) | {"gates": gates}, loss_plot="loss.png")
     top = page[: page.index("## ")]
@@ -469,3 +477,104 @@ def test_a_long_list_of_misses_says_where_the_rest_is(exam):
     assert "90 in the phrasings of the splits and 36 in the other groups. The first 20 are here;" in section
     assert "all in `predictions.parquet`" in section
     assert section.count("| 12? |") == 20
+
+
+HOSTILE = "![x](http://127.0.0.1/x) <img src=x onerror=alert(1)> [a](javascript:alert(1)) `code` | pipe $x$ _e_ &lt; www.x.org"
+
+
+class Page(HTMLParser):
+    """What a browser would make of a report: its elements, their attributes, and the text of each cell and item."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.addresses: set[str] = set()
+        self.texts: list[str] = []
+        self.feed(html.partition("<body>")[2])
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.addresses |= {value for name, value in attrs if name in ("src", "href")}
+        assert not [name for name, _ in attrs if name.startswith("on")]
+        if tag in ("td", "li", "p"):
+            self.texts.append("")
+
+    def handle_data(self, data):
+        if self.texts:
+            self.texts[-1] += data
+
+
+@pytest.fixture
+def hostile_report(tmp_path) -> Path:
+    """A whole report on people, answers, warnings and notes all called `HOSTILE`; one page of every section."""
+    exam = perfect_exam(pairs_of(yards=YARDS | {HOSTILE[:99]: 12}))
+    said = exam.with_columns(tuned=pl.lit(f"{HOSTILE} had 7."), base=pl.lit(HOSTILE), lowest=pl.lit(0.2))
+    shown = questions_to_show(said).with_columns(base=pl.lit(HOSTILE), tuned=pl.lit(HOSTILE))
+    summary = summarise(with_verdict(said), run_facts(base_model=HOSTILE, recipe=HOSTILE), shown=shown)
+    summary |= {"warnings": [HOSTILE], "notes": [HOSTILE], "shared_names": {"2025-W01": [HOSTILE]}}
+    summary["gates"] = [{"name": HOSTILE, "passed": False, "blocks": True, "said": HOSTILE}]
+    row = {"question": HOSTILE, "split": "train", "expected": HOSTILE, "said": HOSTILE}
+    count = {"questions": 9, "lost": 1}
+    summary["lost"] = count | {"against": "f" * 16, "promoted": True, "trained": count, "worst": [row]}
+    summary["given_up"] = {"against": "f" * 16, "parts": [{"name": HOSTILE, "facts": 1}]}
+    summary["general"] = {
+        "prompts": 1,
+        "changed": share_of(1, 1),
+        "worst": [{"question": HOSTILE, "base": HOSTILE, "tuned": HOSTILE}],
+    }
+    folder = tmp_path / "report"
+    folder.mkdir()
+    seconds = {"p50": 0.1, "p95": 0.2}
+    ways = [
+        {"name": HOSTILE, "kind": kind, "right": 1.0, "refused": 1.0, "seconds": spent, "note": HOSTILE, "asked": 1}
+        | {"prompt_tokens": 1, "output_tokens": 1, "peak_memory_bytes": 1, "pays_off_after": 1}
+        for kind, spent in (("tuned", seconds), ("look_up", seconds), ("base", {}))
+    ]
+    asked = {"facts": 1, "strangers": 1}
+    compared = {"asked": asked, "ways": [way | {"asked": asked} for way in ways], "device": HOSTILE, "tuned": HOSTILE}
+    (folder / "alternatives.json").write_text(json.dumps(compared))
+    (folder / "alternatives.md").write_text(alternatives_text.to_markdown(compared | {"spent_seconds": 1.0}))
+    (folder / "artefacts.md").write_text(artefacts.to_markdown([artefacts.Artefact(HOSTILE, 2, 1, [row])]))
+    plot = loss_plot([(1, 1.0)], [])
+    write_report(folder, summary, with_verdict(said), plot)
+    return folder
+
+
+def test_a_hostile_name_is_read_and_not_obeyed_anywhere_in_a_report(hostile_report):
+    page = Page((hostile_report / "report.html").read_text())
+    assert page.tags <= {
+        "h1",
+        "h2",
+        "h3",
+        "p",
+        "ul",
+        "li",
+        "strong",
+        "div",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "img",
+        "code",
+    }
+    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert len(page.addresses) == 4
+    told = [text for text in page.texts if "127.0.0.1" in text]
+    assert len(told) > 40
+    as_it_is = [text for text in told if HOSTILE[:99] in text]
+    assert len(as_it_is) > len(told) - 5  # the others: in lower case, and with a typo
+    assert all(Counter(HOSTILE[:99].lower()) <= Counter(text.lower()) for text in told)
+
+
+def test_a_hostile_name_is_markup_in_no_line_of_the_markdown(hostile_report):
+    """As GitHub and the UI read it, with tags, links and tables."""
+    markdown = (hostile_report / "report.md").read_text()
+    rendered = Page(
+        "<body>" + MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(markdown)
+    )
+    assert not rendered.tags & {"a", "script", "em", "s"}
+    assert rendered.addresses == {"loss.png", "recall.png", "margins.png", "cost.png"}
+    assert not re.search(r"(?<!\\)[$<]|http://|www\.", re.sub("`[^`]*`", "", markdown.replace("\\`", "")))

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from nfl_lora_pipeline.adapters.serving.client import ask_server, running_server
 from nfl_lora_pipeline.adapters.serving.connections import HEADER_SECONDS
-from nfl_lora_pipeline.adapters.serving.server import check_port
+from nfl_lora_pipeline.adapters.serving.listening import check_port
 from nfl_lora_pipeline.cli import main
 from nfl_lora_pipeline_tests.attacks import ATTACKS, GROUPS, request
 from nfl_lora_pipeline_tests.hostile_requests import campaign

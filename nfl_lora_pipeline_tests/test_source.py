@@ -1,9 +1,14 @@
+import contextlib
 import gzip
 import hashlib
+import os
+import re
 import socket
 import subprocess
 import sys
 import threading
+import time
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,11 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from nfl_lora_pipeline.weeks.download import Limits, redirected, shown_url
 from nfl_lora_pipeline.weeks.source import (
     SourceError,
     SourceUnreachable,
     WeekNotPublished,
     fetch_week,
+    read_file,
     week_file,
 )
 from nfl_lora_pipeline.weeks.week import NflWeek
@@ -32,6 +39,7 @@ class Upstream(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: list[tuple[int, bytes, dict[str, str]]] = []
         self.asked: list[str] = []
+        self.authorised: list[str | None] = []
         self.release = threading.Event()
 
     @property
@@ -44,16 +52,30 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
+        self.server.authorised.append(self.headers.get("Authorization"))
         answers = self.server.answers
         status, body, headers = answers.pop(0) if len(answers) > 1 else answers[0]
         if "X-Silent" in headers:
             self.server.release.wait(5)
             return
+        if "X-Slow-Head" in headers:
+            self.drip(b"HTTP/1.0 200 OK\r\nX-Filler: " + b"x" * 1000)
+            return
         self.send_response(status)
         for key, value in ({"Content-Length": str(len(body))} | headers).items():
             self.send_header(key, value)
         self.end_headers()
-        self.wfile.write(body)
+        self.drip(body) if "X-Slow" in headers else self.wfile.write(body)
+
+    def drip(self, content: bytes) -> None:
+        """A byte now and then, for 30 seconds at most, until nobody listens."""
+        for byte in content[:600]:
+            try:
+                self.wfile.write(bytes([byte]))
+            except OSError:
+                return
+            if self.server.release.wait(0.05):
+                return
 
     def log_message(self, *args: object) -> None:
         pass
@@ -78,7 +100,9 @@ def refusing_url(monkeypatch) -> str:
 
 
 def fetch(folder: Path, base_url: str = "http://127.0.0.1:9", **options):
-    return fetch_week(options.pop("week", WEEK), folder=folder, base_url=base_url, backoff_seconds=0.01, **options)
+    given = {name: options.pop(name) for name in list(options) if name in Limits.__dataclass_fields__}
+    limits = Limits(**{"backoff_seconds": 0.01} | given)
+    return fetch_week(options.pop("week", WEEK), folder=folder, base_url=base_url, limits=limits, **options)
 
 
 def put(folder: Path, content: bytes) -> Path:
@@ -169,7 +193,7 @@ def test_a_server_that_stays_in_trouble_is_given_up_after_the_attempts(server, t
 def test_a_server_that_says_nothing_is_asked_again_and_given_up(server, tmp_path):
     server.answers = [(200, b"", {"X-Silent": "yes"})]
     with pytest.raises(SourceUnreachable, match=r"no answer .*timed out"):
-        fetch(tmp_path, server.url, attempts=2, read_seconds=0.1)
+        fetch(tmp_path, server.url, attempts=2, answer_seconds=0.5)
     assert len(server.asked) == 2
 
 
@@ -225,3 +249,175 @@ def test_a_forced_sample_without_the_week_says_which_weeks_there_are(tmp_path):
 def test_importing_source_does_not_import_requests():
     code = "import sys, nfl_lora_pipeline.weeks.source; sys.exit('requests' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("slow", "waited"), [("X-Slow", "not whole within 1.5 s"), ("X-Slow-Head", "timed out after 1 s")]
+)
+def test_a_byte_now_and_then_does_not_hold_a_download_beyond_its_time(server, tmp_path, slow, waited):
+    server.answers = [(200, CONTENT, {slow: "yes"})]
+    threads, begun = threading.active_count(), time.monotonic()
+    with pytest.raises(SourceUnreachable, match=waited):
+        fetch(tmp_path, server.url, attempts=1, whole_seconds=1.5, answer_seconds=1.0)
+    assert time.monotonic() - begun < 10
+    while threading.active_count() > threads and time.monotonic() - begun < 20:
+        time.sleep(0.02)
+    assert threading.active_count() == threads
+
+
+def test_all_attempts_together_have_one_deadline(server, tmp_path):
+    server.answers = [(500, b"", {})]
+    begun = time.monotonic()
+    with pytest.raises(SourceUnreachable, match="HTTP 500"):
+        fetch(tmp_path, server.url, attempts=1000, whole_seconds=1.0, backoff_seconds=0.05)
+    assert time.monotonic() - begun < 10
+    assert 1 < len(server.asked) < 20
+
+
+def test_a_body_that_unpacks_to_more_than_the_cap_is_refused_and_never_held(server, tmp_path):
+    server.answers = [(200, gzip.compress(bytes(60_000_000), 1), {"Content-Encoding": "gzip"})]
+    tracemalloc.start()
+    try:
+        with pytest.raises(SourceError, match=r"larger than 2 MB, and no week is; check the base URL"):
+            fetch(tmp_path, server.url, largest=2_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 12_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(server.asked) == 1
+
+
+def test_a_plain_body_has_the_same_cap(server, tmp_path):
+    server.answers = [(200, bytes(1001), {})]
+    with pytest.raises(SourceError, match=r"larger than 0\.001 MB"):
+        fetch(tmp_path, server.url, largest=1000)
+    server.answers = [(200, bytes(1000), {})]
+    assert len(fetch(tmp_path, server.url, largest=1000).content) == 1000
+
+
+def test_each_failed_attempt_that_another_follows_is_said(server, tmp_path):
+    server.answers = [(503, b"", {}), (503, b"", {}), (200, CONTENT, {})]
+    said: list[str] = []
+    fetch(tmp_path, server.url, say=said.append)
+    assert [line.rpartition("; ")[2] for line in said] == ["attempt 2 of 3", "attempt 3 of 3"]
+    assert "the server is in trouble (HTTP 503)" in said[0]
+
+
+def test_a_redirect_within_the_host_is_followed_with_its_password(server, tmp_path):
+    server.answers = [
+        (302, b"", {"Location": "/elsewhere/WR.json"}),
+        (301, b"", {"Location": server.url}),
+        (200, CONTENT, {}),
+    ]
+    raw = fetch(tmp_path, server.url.replace("//", "//ann:secret@"))
+    assert raw.content == CONTENT
+    assert server.asked == ["/players/2025/1/WR.json", "/elsewhere/WR.json", "/players"]
+    assert len(set(server.authorised)) == 1 and server.authorised[0]
+
+
+def test_a_redirect_without_end_is_left(server, tmp_path):
+    server.answers = [(302, b"", {"Location": "/again"})]
+    with pytest.raises(SourceError, match="more than 5 redirects"):
+        fetch(tmp_path, server.url)
+    assert len(server.asked) == 6
+
+
+def test_a_redirect_to_another_host_is_refused_and_both_are_named(server, tmp_path):
+    other = "http://ann:secret@elsewhere.example/2025/1/WR.json"
+    server.answers = [(302, b"", {"Location": other})]
+    with pytest.raises(
+        SourceError, match=r"127\.0\.0\.1:\d+ sends to another host, elsewhere\.example, which is not"
+    ) as caught:
+        fetch(tmp_path, server.url)
+    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["http://example.org/x", "file:///etc/passwd", "javascript:alert(1)"])
+def test_a_redirect_out_of_https_is_refused(place):
+    with pytest.raises(SourceError, match="which is not followed"):
+        redirected("https://example.org/x", place)
+
+
+def test_a_redirect_from_http_to_https_of_the_same_host_is_followed():
+    assert redirected("http://a:b@example.org/x", "https://example.org/y") == "https://a:b@example.org/y"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://example.org/players", "https://example.org/players"),
+        ("https://ann:secret@example.org/players", "https://***@example.org/players"),
+        ("https://ann:sec/ret?@example.org:80/p?token=secret&x=1#secret", "https://***@example.org:80/p?***"),
+        ("https://secret@example.org?secret", "https://***@example.org?***"),
+        ("ann:secret@example.org", "***@example.org"),
+        ("example.org/p?token=secret&u=http://x", "example.org/p?***"),
+        ("https://[::1/\x1b[31m", "https://[::1/?[31m"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets(url, shown):
+    assert shown_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (200, {}),
+        (200, {"Content-Length": "9999"}),
+        (302, {"Location": "http://elsewhere.example"}),
+        (403, {}),
+        (404, {}),
+        (500, {}),
+    ],
+    ids=str,
+)
+def test_a_password_and_a_token_are_sent_and_never_repeated(server, tmp_path, status, headers):
+    server.answers = [(status, CONTENT, headers)]
+    said: list[str] = []
+    address = server.url.replace("//", "//ann:secret@") + "?token=secret"
+    try:
+        said.append(fetch(tmp_path, address, say=said.append).origin)
+    except SourceError as error:
+        assert error.__cause__ is None and (error.__context__ is None or error.__suppress_context__)
+        said.append(str(error))
+    assert server.asked[0] == "/players/2025/1/WR.json?token=secret"
+    assert server.authorised[0]
+    assert "secret" not in "".join(said) and "2025/1/WR.json" in said[-1]
+
+
+@pytest.mark.parametrize("scheme", ["ftp", "http", "https"])
+def test_an_address_of_no_use_with_a_password_does_not_repeat_it(scheme, tmp_path):
+    for address in (f"{scheme}://ann:sec/ret@[::1", f"{scheme}://ann:secret@ex ample:port"):
+        with pytest.raises(SourceError) as caught:
+            fetch(tmp_path, address, attempts=1, answer_seconds=0.5)
+        assert not re.search("sec|ret@", str(caught.value)), str(caught.value)
+
+
+def make_odd(file: Path, kind: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "a pipe":
+        os.mkfifo(file)
+    elif kind == "a folder":
+        file.mkdir()
+    elif kind == "a device":
+        file.symlink_to("/dev/zero")
+    else:
+        with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(file.parent):  # a socket's path is short
+            listener.bind(file.name)
+
+
+@pytest.mark.parametrize("source", ["folder", "auto"])
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a device", "a socket"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, kind, source):
+    file = week_file(tmp_path, WEEK)
+    make_odd(file, kind)
+    with pytest.raises(SourceError, match=rf"cannot be read \(this is {kind}\); put the file there") as caught:
+        fetch(tmp_path, kind=source)
+    assert str(file) in str(caught.value)
+
+
+def test_a_file_that_is_too_large_is_refused_unread(tmp_path):
+    file = put(tmp_path, b"")
+    os.truncate(file, 20_000_001)
+    with pytest.raises(SourceError, match="20,000,001 bytes, and no week is larger than 20 MB"):
+        fetch(tmp_path, kind="folder")
+    os.truncate(file, 20_000_000)
+    assert len(read_file(file)) == 20_000_000

@@ -1,12 +1,12 @@
 """What a run says of stats that it did not teach, and whom a limit on it keeps from being promoted."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from nfl_lora_pipeline.cli import main
 from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.upstream import tiny_week
@@ -35,11 +35,12 @@ def test_an_adapter_that_makes_up_more_than_a_recipe_allows_is_not_promoted(
 ):
     found = next(group for group in report["unknown"] if group["name"] == "untaught_stats")
     gate = next(gate for gate in report["gates"] if gate["name"] == "other_stats_are_not_answered")
-    assert (gate["passed"], gate["figure"]) == (True, found["invented"]["share"])
-    assert gate["figure"] > 0, "else there is nothing to forbid"
+    assert (gate["passed"], gate["blocks"], gate["figure"]) == (False, False, found["invented"]["share"])
+    assert gate["figure"] > 0.03, "else there is nothing to forbid"
     strict = tmp_path / "strict.yaml"
-    strict.write_text(yaml.safe_dump(load_recipe(tiny_recipe).model_dump() | {"max_invented_stats": 0.0}))
+    strict.write_text(yaml.safe_dump(load_recipe(tiny_recipe).model_dump() | {"advisory": []}))
     source = ["--source", "folder", "--data-dir", str(tiny_week_folder), "--store", str(trained_store.store.root)]
-    for recipe, is_told in ((str(strict), True), (tiny_recipe, False)):
-        result = CliRunner().invoke(main, ["run", *source, "--recipe", recipe])
-        assert ("other_stats_are_not_answered: untaught stats: " in result.output) == is_told
+    for recipe, said in ((str(strict), "Not promoted"), (tiny_recipe, "Beware")):
+        command = [sys.executable, "-m", "nfl_lora_pipeline.cli", "run", *source, "--recipe", recipe]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert f"{said}: other_stats_are_not_answered: untaught stats: " in done.stdout, done.stderr

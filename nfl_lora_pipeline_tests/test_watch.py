@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks import watch
 from nfl_lora_pipeline.weeks.source import week_file
-from nfl_lora_pipeline.weeks.watch import Look, Memory, held_hashes, look, season_on
+from nfl_lora_pipeline.weeks.watch import Look, Memory, held_hashes, look, season_on, season_to_watch
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 SEASON = 2025
@@ -79,7 +80,7 @@ def upstream(monkeypatch) -> Iterator[Upstream]:
 @dataclass
 class Source:
     folder: str
-    base_url: str = "http://127.0.0.1:9"
+    address: str = "http://127.0.0.1:9"
     kind: str = "github"
 
 
@@ -238,7 +239,7 @@ def test_a_server_in_trouble_is_said_once_and_nothing_is_lost(upstream, github):
 def test_no_network_is_trouble_too(github):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        github.source.base_url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        github.source.address = f"http://127.0.0.1:{probe.getsockname()[1]}"
     found = github.look()
     assert [sighting.status for sighting in found.sightings] == ["unreachable"]
     assert "no answer" in found.warnings[0]
@@ -264,7 +265,7 @@ def test_a_folders_weeks_are_new_corrected_and_unchanged(folder):
 def test_a_file_of_the_same_time_and_size_is_not_read(folder, monkeypatch):
     put(folder, 1, b"one")
     folder.look()
-    monkeypatch.setattr(Path, "read_bytes", lambda file: pytest.fail(f"{file} was read"))
+    monkeypatch.setattr(watch, "read_file", lambda file: pytest.fail(f"{file} was read"))
     assert folder.statuses() == {1: "unchanged"}
 
 
@@ -290,6 +291,30 @@ def test_a_file_that_cannot_be_read_does_not_hide_the_others(folder):
     found = folder.look()
     assert [sighting.status for sighting in found.sightings] == ["unreachable", "new"]
     assert "cannot be read" in found.warnings[0]
+
+
+def test_what_is_no_file_is_told_and_not_waited_for(folder):
+    file = week_file(Path(folder.source.folder), NflWeek(SEASON, 1))
+    file.parent.mkdir(parents=True)
+    os.mkfifo(file)
+    put(folder, 2, b"two")
+    found = folder.look()
+    assert [sighting.status for sighting in found.sightings] == ["unreachable", "new"]
+    assert "this is a pipe" in found.warnings[0] and str(file) in found.warnings[0]
+
+
+def test_a_password_upstream_is_in_no_warning(upstream, github):
+    github.source.address, upstream.trouble = upstream.url.replace("//", "//ann:secret@"), 500
+    (warning,) = github.look().warnings
+    assert "HTTP 500" in warning and "secret" not in warning
+
+
+def test_a_folder_whose_name_only_begins_like_a_year_is_no_season(folder):
+    put(folder, 1, b"one")
+    other = Path(folder.source.folder) / "2030-old" / "1" / "WR.json"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"old")
+    assert season_to_watch(folder.source, date(2020, 1, 1)) == SEASON
 
 
 def test_auto_takes_the_folders_file_and_asks_upstream_for_the_rest(upstream, github):

@@ -70,7 +70,9 @@ def verify(held: Store, fingerprint: str, *, say: Say = lambda line: None) -> li
         ValueError: there is no report on the adapter, or one of the three cannot be made to answer at all.
     """
     expected = answers_in_report(held, fingerprint)
-    base = base_models.resolve(held.provenance(fingerprint)["base_model"])
+    made_of = held.provenance(fingerprint)
+    held.check_adapter(fingerprint)
+    base = base_models.resolve(made_of["base_model"])
     say("the adapter, loaded by mlx-lm")
     loaded = base_models.load(base, adapter=held.adapter(fingerprint))
     found = in_all_settings("the adapter, loaded by mlx-lm", expected, partial(_answers, *loaded))

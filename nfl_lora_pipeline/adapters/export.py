@@ -16,9 +16,10 @@ from nfl_lora_pipeline.files import replacing_folder
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.weights import WEIGHTS_NAME
 
 MARK = "export.json"  # the file by which a folder is known as an export, which another one may replace
-ADAPTER_FILES = ("adapters.safetensors", "adapter_config.json", "provenance.json")
+ADAPTER_FILES = (WEIGHTS_NAME, "adapter_config.json", "provenance.json")
 WEIGHTS = ("*.safetensors", "model.safetensors.index.json")
 
 SINGLE_TURN = "---\nsingle_turn: true\n---\n"  # what a card begins with that `base_model.card_of` reads
@@ -65,6 +66,7 @@ def export_fused(held: Store, fingerprint: str, folder: Path, *, check: Callable
         ValueError: `folder` holds something else or cannot be written; or base and adapter cannot be loaded.
     """
     made_of = held.provenance(fingerprint)
+    held.check_adapter(fingerprint)
     base = base_models.resolve(made_of["base_model"])
     with _exporting(folder) as unfinished:
         fuse(base, held.adapter(fingerprint), unfinished)
@@ -83,6 +85,7 @@ def export_adapter(held: Store, fingerprint: str, folder: Path) -> None:
         ValueError: `folder` holds something else, or cannot be written.
     """
     made_of = held.provenance(fingerprint)
+    held.check_adapter(fingerprint)
     base = made_of["base_model"]
     embedded = base == base_models.EMBEDDED
     with _exporting(folder) as unfinished:

@@ -9,6 +9,7 @@ import dagster as dg
 import polars as pl
 
 from nfl_lora_pipeline import progress
+from nfl_lora_pipeline.failures import os_error
 from nfl_lora_pipeline.files import locked
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.source import SourceUnreachable
@@ -18,8 +19,19 @@ nfl_week = dg.DynamicPartitionsDefinition(name="nfl_week")
 
 
 def week_of(context: dg.AssetExecutionContext) -> NflWeek:
-    """The week that a partitioned asset is run for."""
-    return NflWeek.parse(context.partition_key)
+    """The week that a partitioned asset is run for.
+
+    A key that stands for none was typed in the UI. It is removed, or the conditions would ask for it every hour.
+
+    Raises:
+        dagster.Failure: the key stands for no week.
+    """
+    try:
+        return NflWeek.parse(context.partition_key)
+    except ValueError as error:
+        context.instance.delete_dynamic_partition(str(nfl_week.name), context.partition_key)
+        text = f"{error}; the partition is removed, since it can never be made"
+        raise dg.Failure(text, allow_retries=False) from error
 
 
 def say(context: dg.AssetExecutionContext, line: str, share: float | None = None) -> None:
@@ -30,7 +42,7 @@ def say(context: dg.AssetExecutionContext, line: str, share: float | None = None
 
 @contextmanager
 def clear_failure() -> Iterator[None]:
-    """Turn the domain's errors, which say what is wrong and what to do, into failures that show that text.
+    """Turn the system's errors, and the domain's, which say what is wrong and what to do, into failures that show that text.
 
     Only a source that gave no answer is worth asking again.
     """
@@ -38,6 +50,8 @@ def clear_failure() -> Iterator[None]:
         yield
     except ValueError as error:
         raise dg.Failure(description=str(error), allow_retries=isinstance(error, SourceUnreachable)) from error
+    except OSError as error:
+        raise dg.Failure(description=os_error(error), allow_retries=False) from error
 
 
 @contextmanager

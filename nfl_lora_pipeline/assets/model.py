@@ -23,8 +23,9 @@ from nfl_lora_pipeline.models.memory import machine_memory, memory_needed, refus
 from nfl_lora_pipeline.resources import StoreResource, Trainer
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe
+from nfl_lora_pipeline.weights import RECORDED, weights_record
 
-NOT_COUNTED = ("recipe", "sources")
+NOT_COUNTED = ("recipe", "sources", RECORDED)
 
 
 @dg.asset(
@@ -166,7 +167,7 @@ def _train(
             train_adapter(*given, refusals=refusals, checkpoint=checkpoint, **more)
         taught_facts(rows).write_parquet(unfinished / held.taught_facts(fingerprint).name)
         (unfinished / "provenance.json").write_text(
-            json.dumps(made_of | {"parent": parent}, indent=2) + "\n", encoding="utf-8"
+            json.dumps(made_of | {"parent": parent} | weights_record(unfinished), indent=2) + "\n", encoding="utf-8"
         )
 
 

@@ -16,6 +16,7 @@ from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.lessons.questions import facts
 from nfl_lora_pipeline.lessons.questions import qa_pairs as pairs_of
 from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.reports.markdown import escape
 from nfl_lora_pipeline.resources import Lessons, StoreResource, WeekSource
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.player_checks import ACCEPT, CHECKS, ODD, Check, check_week
@@ -122,7 +123,8 @@ def qa_pairs(context: dg.AssetExecutionContext, store: StoreResource, lessons: L
             "facts": spoken["fact"].n_unique(),
             "examples": dg.MetadataValue.md(
                 "\n".join(
-                    f"- *{question}* {answer}" for question, answer in first.select("question", "answer").iter_rows()
+                    f"- *{escape(question)}* {escape(answer)}"
+                    for question, answer in first.select("question", "answer").iter_rows()
                 )
             ),
         },
@@ -132,10 +134,14 @@ def qa_pairs(context: dg.AssetExecutionContext, store: StoreResource, lessons: L
 
 def _fetched(context: dg.AssetExecutionContext, source: WeekSource, week: NflWeek, held: Store) -> RawWeek:
     """The week as published. Where a source may end at the sample and real weeks are held, it ends at what is held instead."""
+
+    def waits(line: str) -> None:
+        say(context, line)
+
     if not (source.sample_fallback and held.real_weeks()):
-        return source.fetch(week)
+        return source.fetch(week, waits)
     try:
-        return source.model_copy(update={"sample_fallback": False}).fetch(week)
+        return source.model_copy(update={"sample_fallback": False}).fetch(week, waits)
     except SourceUnreachable as error:
         if not held.source_kind(week) or held.is_invented(week):
             raise

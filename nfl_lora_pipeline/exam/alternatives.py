@@ -50,6 +50,7 @@ def compare(
         ValueError: the splits have changed since, or the base model cannot be had.
     """
     made_of = held.provenance(fingerprint)
+    held.check_adapter(fingerprint)
     if held.rows_hash() != made_of["rows"]:
         raise ValueError(f"{held.splits} is not what adapter {fingerprint} was trained on: `nfl-lora run` on its weeks")
     rows = held.read_rows()

@@ -11,10 +11,11 @@ from typing import Any
 
 import yaml
 
+from nfl_lora_pipeline import places
 from nfl_lora_pipeline.models.blas import load_fast_blas, suit_small_models
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
 
-EMBEDDED = "embedded"
+EMBEDDED = places.EMBEDDED
 EMBEDDED_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "embedded" / "model"
 NEEDED_FILES = ("config.json", "tokenizer_config.json")
 CARD_NAME = "README.md"
@@ -32,7 +33,7 @@ class BaseModel:
     """A base model on this machine.
 
     Attributes:
-        name: what the user asked for ("embedded", a folder or a Hugging Face id).
+        name: what the user asked for ("embedded", a folder, by its absolute path, or a Hugging Face id).
         folder: where its files lie.
         revision: a hash over the files' names and content, or over names and sizes beyond 64 MB.
         size_bytes: of all files together.
@@ -52,6 +53,7 @@ def resolve(name: str) -> BaseModel:
     Raises:
         BaseModelError: no such folder or id, no network, or files are missing.
     """
+    name = places.lasting_base(name)
     folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
     if not folder.is_dir():
         folder = _download(name)

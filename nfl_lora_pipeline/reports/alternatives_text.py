@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nfl_lora_pipeline.reports.markdown import percent, table
+from nfl_lora_pipeline.reports.markdown import escape, percent, table
 
 
 def to_markdown(result: dict[str, Any]) -> str:
@@ -25,9 +25,9 @@ def to_markdown(result: dict[str, Any]) -> str:
     return (
         "## Other ways to the same answer\n\n"
         f"{asked['facts']} recorded facts and {asked['strangers']} strangers, each asked by itself in a phrasing drawn by a "
-        f"hash ({result['device']}). Right is an answer with the right number. The last column says after how many questions "
-        f"the {result['spent_seconds']:,.0f} s of training and evaluation are made up for by quicker answers "
-        f"({result['tuned']}, against that way; less than a tenth saved counts as nothing).\n\n"
+        f"hash ({escape(result['device'])}). Right is an answer with the right number. The last column says after how many "
+        f"questions the {result['spent_seconds']:,.0f} s of training and evaluation are made up for by quicker answers "
+        f"({escape(result['tuned'])}, against that way; less than a tenth saved counts as nothing).\n\n"
         f"{table(header, [_row(way, asked) for way in ways if way['seconds']])}\n"
         f"{' '.join([*_not_tried(ways), _verdict(result)])}\n"
     )
@@ -48,7 +48,7 @@ def _row(way: dict[str, Any], asked: dict[str, int]) -> list[str]:
 
 
 def _not_tried(ways: list[dict[str, Any]]) -> list[str]:
-    return [f"Not tried: {way['name']} ({way['note']})." for way in ways if not way["seconds"]]
+    return [f"Not tried: {escape(way['name'])} ({escape(way['note'])})." for way in ways if not way["seconds"]]
 
 
 def _seconds(seconds: float) -> str:
@@ -89,4 +89,4 @@ def _at_least_as_good(way: dict[str, Any], tuned: dict[str, Any]) -> bool:
 
 
 def _listed(names: list[str]) -> str:
-    return "; ".join(names)
+    return "; ".join(map(escape, names))

@@ -20,7 +20,8 @@ def new_figure(height: float) -> Any:
 
 def name_rows(axes: Any, names: Sequence[str]) -> None:
     """One line a name, the last on top."""
-    axes.set_yticks(range(len(names)), [name.replace("_", " ")[:LONGEST_NAME] for name in names])
+    shown = [name.replace("_", " ")[:LONGEST_NAME] for name in names]
+    axes.set_yticks(range(len(names)), shown, parse_math=False)  # a name with two dollars is no formula
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.tick_params(axis="both", labelsize=8, labelcolor=INK, color=FAINT)
     axes.grid(axis="both", color=FAINT, linewidth=0.6)

@@ -1,19 +1,39 @@
 """Small pieces of Markdown."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_MARKUP = re.compile(r"[\\`*\[\]<>&|~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE)
+_LINES = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
+
+
+class Markup(str):
+    """Markdown that is meant as such: `table` leaves it as it is."""
+
+    __slots__ = ()
+
+
+def escape(text: object) -> Markup:
+    """A text as Markdown that shows it, letter for letter, within a line: for whatever comes from data, people or models.
+
+    A backslash before a character of punctuation takes its meaning (CommonMark, "Backslash escapes"). Escaped are those that
+    can begin or end something within a line: the backslash itself, code (a backtick), emphasis (`*`, and `_` at the edge of a
+    word), links and pictures (brackets), tags and automatic links (`<`, `>`), entities (`&`), and of the extensions that
+    GitHub and Dagster's UI read, the cells of a table (`|`), struck text (`~`), formulas (`$`) and bare addresses (`://`,
+    `www.`). Lines become one: what would begin a block (`#`, `-`, `1.`) cannot, as long as the text begins no line itself.
+    """
+    return Markup(_MARKUP.sub(r"\\\g<0>", _LINES.sub(" ", str(text))))
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, whatever the cells hold."""
+    """A table in Markdown, whatever the cells hold; they are escaped, but for `Markup`."""
     lines = [header, ["---"] * len(header), *rows]
-    return (
-        "\n".join(
-            "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in line) + " |"
-            for line in lines
-        )
-        + "\n"
-    )
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+
+
+def _cell(content: str) -> str:
+    return content if isinstance(content, Markup) else escape(content)
 
 
 def percent(share: float | None) -> str:

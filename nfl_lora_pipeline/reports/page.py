@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from nfl_lora_pipeline.reports.markdown import measured, of_asked, percent, table
+from nfl_lora_pipeline.reports.markdown import Markup, escape, measured, of_asked, percent, table
 from nfl_lora_pipeline.reports.page_parts import beware, given_up, making_up, phrasing, retention
 
 MISSES_SHOWN = 20
@@ -13,7 +13,7 @@ MISS_COLUMNS = ("question", "asked as", "expected", "said")
 def to_markdown(summary: dict[str, Any], *, loss_plot: str) -> str:
     """The report for people; `loss_plot` is the address of the picture."""
     parts = [
-        f"# What the model knows of {', '.join(summary['weeks'])}\n",
+        f"# What the model knows of {escape(', '.join(summary['weeks']))}\n",
         *_verdict(summary["gates"]),
         *beware(summary),
         *_gates(summary["gates"]),
@@ -43,7 +43,7 @@ def _verdict(gates: Sequence[dict[str, Any]]) -> Iterator[str]:
     else:
         yield f"**It may be used: all {len(gates)} gates passed.** Each holds a figure below against a limit of the recipe.\n"
     if missed:
-        yield "\n".join(f"- {gate['name']}: {gate['said']}" for gate in failed or missed) + "\n"
+        yield "\n".join(f"- {escape(gate['name'])}: {escape(gate['said'])}" for gate in failed or missed) + "\n"
 
 
 def _gates(gates: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -55,7 +55,7 @@ def _gates(gates: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _passed(gate: dict[str, Any]) -> str:
     if gate["passed"]:
         return "passed"
-    return "**failed**" if gate["blocks"] else "**missed**, which keeps no adapter back"
+    return Markup("**failed**" if gate["blocks"] else "**missed**, which keeps no adapter back")
 
 
 def _three_questions(questions: Sequence[dict[str, Any]]) -> str:
@@ -67,7 +67,7 @@ def _three_questions(questions: Sequence[dict[str, Any]]) -> str:
 
 
 def _right(is_right: bool) -> str:
-    return "right" if is_right else "**wrong**"
+    return "right" if is_right else Markup("**wrong**")
 
 
 def _recall(summary: dict[str, Any]) -> Iterator[str]:
@@ -137,7 +137,7 @@ def _lost(lost: dict[str, Any]) -> str:
     shown = rows[:MISSES_SHOWN]
     return (
         f"## What the update lost: {lost['lost']:,}\n\n"
-        f"Of {lost['questions']:,} questions with the same answer as in adapter {lost['against']}, {standing}, "
+        f"Of {lost['questions']:,} questions with the same answer as in adapter {escape(lost['against'])}, {standing}, "
         f"{lost['lost']:,} were right and are wrong now; {trained['lost']:,} of {trained['questions']:,} in trained phrasings."
         + (f" The first {len(shown)}:" if len(rows) > len(shown) else "")
         + "\n"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nfl_lora_pipeline.exam.given_up import in_words
-from nfl_lora_pipeline.reports.markdown import measured, of_asked, percent, table
+from nfl_lora_pipeline.reports.markdown import escape, measured, of_asked, percent, table
 
 SHOWN = 3
 GIVEN_UP_SHOWN = 20
@@ -48,7 +48,7 @@ def beware(summary: Mapping[str, Any]) -> Iterator[str]:
         for week, names in summary["shared_names"].items()
     ]
     if told:
-        yield "Beware:\n\n" + "\n".join(f"- {line}" for line in told) + "\n"
+        yield "Beware:\n\n" + "\n".join(f"- {escape(line)}" for line in told) + "\n"
 
 
 def given_up(found: Mapping[str, Any] | None) -> Iterator[str]:
@@ -57,8 +57,9 @@ def given_up(found: Mapping[str, Any] | None) -> Iterator[str]:
         return
     rows = [[part["name"], f"{part['facts']:,}"] for part in found["parts"]]
     yield (
-        f"## What is given up: {sum(part['facts'] for part in found['parts']):,} facts\n\nThe adapter {found['against']} was "
-        f"promoted before this one and was taught them; this one was not.\n\n{table(['what', 'facts'], rows[:GIVEN_UP_SHOWN])}"
+        f"## What is given up: {sum(part['facts'] for part in found['parts']):,} facts\n\nThe adapter "
+        f"{escape(found['against'])} was promoted before this one and was taught them; this one was not.\n\n"
+        f"{table(['what', 'facts'], rows[:GIVEN_UP_SHOWN])}"
     )
 
 
@@ -82,8 +83,8 @@ def phrasing(
     if found["worst"]:
         in_all = found["in_all"]
         yield (
-            f"The worst phrasing is {found['worst']}, with {percent(found['worst_numbers']['share'])} of numbers right. "
-            f"Right to the letter in every phrasing, trained and held out: "
+            f"The worst phrasing is {escape(found['worst'])}, with {percent(found['worst_numbers']['share'])} of numbers "
+            f"right. Right to the letter in every phrasing, trained and held out: "
             f"{measured(in_all)} of {in_all['asked']:,} facts.\n"
         )
     for row in found["altered"]:
@@ -118,7 +119,7 @@ def making_up(groups: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Iter
     if rows:
         yield table(["about", "refused", "a number invented", "neither", "asked", "base: refused"], rows)
     if notes:
-        yield "Not asked: " + "; ".join(notes) + ".\n"
+        yield "Not asked: " + "; ".join(map(escape, notes)) + ".\n"
     for group in groups:
         if group["worst"]:
             yield f"About {GROUPS[group['name']]}, for instance:\n"

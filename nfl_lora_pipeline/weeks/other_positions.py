@@ -7,6 +7,7 @@ import polars as pl
 
 from nfl_lora_pipeline.weeks.names import plain_names
 from nfl_lora_pipeline.weeks.players import BadWeek, parse_week
+from nfl_lora_pipeline.weeks.source import SourceError, is_there, read_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 POSITIONS = {"tight_ends": "TE.json", "running_backs": "RB.json"}
@@ -31,13 +32,13 @@ def names_beside(
     lacking: list[str] = []
     for position, name in POSITIONS.items():
         file = week_file.with_name(name)
-        if not file.is_file():
+        if not is_there(file):
             lacking.append(f"{week}: no {name} beside WR.json")
             continue
         try:
-            players, _ = parse_week(file.read_bytes(), week=week, origin=name)
+            players, _ = parse_week(read_file(file), week=week, origin=name)
             others = players.filter(~pl.col("player_id").is_in(known_ids)).select(plain_names()).to_series()
             found[position] = sorted(others.unique())
-        except (BadWeek, OSError) as error:
-            lacking.append(f"{week}: {name} cannot be read: {error}")
+        except (BadWeek, SourceError, OSError) as error:
+            lacking.append(f"{week}: {name} cannot be read: {str(error).removeprefix(f'{file}: ')}")
     return found, lacking

@@ -1,37 +1,37 @@
 """Where a week's bytes come from: a folder, upstream on GitHub, or the bundled sample. Nothing is written here."""
 
+import os
+import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+from urllib.parse import urlsplit
 
+from nfl_lora_pipeline.weeks.download import (
+    LARGEST,
+    Connections,
+    Limits,
+    SourceError,
+    SourceUnreachable,
+    WeekNotPublished,
+    download,
+    shown_url,
+)
 from nfl_lora_pipeline.weeks.week import NflWeek
 
-if TYPE_CHECKING:
-    from requests import Response, Session
+__all__ = ["RawWeek", "SourceError", "SourceKind", "SourceUnreachable", "WeekNotPublished", "fetch_week", "read_file"]
 
 SourceKind = Literal["auto", "folder", "github", "sample"]
 
 UPSTREAM_URL = "https://raw.githubusercontent.com/hvpkod/NFL-Data/main/NFL-data-Players"
 SAMPLE_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "sample"
-READ_SECONDS = 20.0
-BUSY = (429, 500, 502, 503, 504)
+LOOK_LIMITS = Limits(whole_seconds=20.0, attempts=2)  # of one week: Dagster gives a whole look 60 s
 VALIDATORS = {"etag": "ETag", "modified": "Last-Modified"}  # the better one first
 CONDITIONS = {"etag": "If-None-Match", "modified": "If-Modified-Since"}
-
-
-class SourceError(ValueError):
-    """A week's bytes could not be had; the message names the file or URL, and the mend."""
-
-
-class WeekNotPublished(SourceError):
-    """Upstream answered that it has no such week (404)."""
-
-
-class SourceUnreachable(SourceError):
-    """Upstream gave no answer: no network, a timeout, or an error of the server's own (429, 5xx)."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,22 @@ def week_file(folder: Path, week: NflWeek) -> Path:
     return folder / str(week.season) / str(week.week) / "WR.json"
 
 
+def is_there(file: Path) -> bool:
+    """Whether anything lies at a path; what cannot be looked at may, and `read_file` says why it cannot be read."""
+    try:
+        return file.exists()
+    except OSError:
+        return True
+
+
 def week_url(base_url: str, week: NflWeek) -> str:
-    """Where upstream publishes a week."""
-    return f"{base_url.rstrip('/')}/{week.season}/{week.week}/WR.json"
+    """Where upstream publishes a week. A token after a `?` stays at the end."""
+    try:
+        address = urlsplit(base_url)
+    except ValueError:
+        raise SourceError(f"{shown_url(base_url)}: not an address to download from; correct the base URL") from None
+    path = f"{address.path.rstrip('/')}/{week.season}/{week.week}/WR.json"
+    return address._replace(path=path).geturl()
 
 
 def fetch_week(
@@ -80,10 +93,8 @@ def fetch_week(
     folder: Path,
     base_url: str = UPSTREAM_URL,
     sample_fallback: bool = False,
-    connect_seconds: float = 5.0,
-    read_seconds: float = READ_SECONDS,
-    attempts: int = 3,
-    backoff_seconds: float = 0.5,
+    limits: Limits | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> RawWeek:
     """Get a week's file, whole or not at all. The content is not looked into: that is `players.parse_week`.
 
@@ -94,31 +105,31 @@ def fetch_week(
         folder: files in upstream's layout.
         base_url: the address that upstream's layout starts from.
         sample_fallback: with `auto`, take the bundled sample where upstream is unreachable and the sample has the week.
-        connect_seconds: how long to wait for a connection.
-        read_seconds: how long to wait for the next bytes.
-        attempts: how often to ask in all.
-        backoff_seconds: the wait before the third attempt; it doubles from there. The second follows at once.
+        limits: of the download.
+        say: is told of each attempt that failed, and that there is another.
 
     Raises:
         WeekNotPublished: upstream has no such week.
-        SourceUnreachable: upstream gave no answer in `attempts` attempts.
+        SourceUnreachable: upstream gave no answer, or not within its time.
         SourceError: the file does not exist or cannot be read, the download broke off, or the URL is of no use.
     """
     if kind == "sample":
         return _read_sample(week)
     file = week_file(folder, week)
-    if kind == "folder" or (kind == "auto" and file.is_file()):
+    if kind == "folder" or (kind == "auto" and is_there(file)):
         return _read(week, file, "folder")
     url = week_url(base_url, week)
-    by_hand = f"put the file at {file} by hand"
+    by_hand = _by_hand(folder, week)
     try:
-        with open_session(attempts, backoff_seconds) as session:
-            content = _get(session, url, (connect_seconds, read_seconds), by_hand).content
+        with Connections() as connections:
+            answer = download(connections, url, limits=limits, by_hand=by_hand, say=say)
     except SourceUnreachable:
         if kind == "auto" and sample_fallback and week_file(SAMPLE_FOLDER, week).is_file():
             return _read_sample(week)
         raise
-    return RawWeek(week, content, url, "github", datetime.now(UTC))
+    if answer.status == 404:
+        raise _not_published(url, by_hand)
+    return RawWeek(week, answer.content, shown_url(url), "github", datetime.now(UTC))
 
 
 @dataclass(frozen=True)
@@ -134,11 +145,13 @@ class Changed:
     validator: str
 
 
-def fetch_if_changed(session: "Session", week: NflWeek, *, base_url: str, folder: Path, validator: str = "") -> Changed:
+def fetch_if_changed(
+    connections: Connections, week: NflWeek, *, base_url: str, folder: Path, validator: str = ""
+) -> Changed:
     """Ask upstream for a week, if it is another than at the time of `validator`: a conditional request.
 
     Args:
-        session: of `open_session`; one serves many weeks.
+        connections: one serves many weeks.
         week: which one.
         base_url: the address that upstream's layout starts from.
         folder: where the file can be put by hand; for messages.
@@ -150,13 +163,62 @@ def fetch_if_changed(session: "Session", week: NflWeek, *, base_url: str, folder
     """
     kind, _, value = validator.partition(":")
     headers = {CONDITIONS[kind]: value} if kind in CONDITIONS else {}
-    by_hand = f"put the file at {week_file(folder, week)} by hand"
-    response = _get(session, week_url(base_url, week), (5.0, READ_SECONDS / 2), by_hand, headers)
-    given = {kind: response.headers.get(name, "") for kind, name in VALIDATORS.items()}
+    url, by_hand = week_url(base_url, week), _by_hand(folder, week)
+    answer = download(connections, url, headers=headers, limits=LOOK_LIMITS, by_hand=by_hand)
+    if answer.status == 404:
+        raise _not_published(url, by_hand)
+    given = {kind: answer.headers.get(name, "") for kind, name in VALIDATORS.items()}
     renewed = next((f"{kind}:{value}" for kind, value in given.items() if value), "")
-    if response.status_code == 304:
+    if answer.status == 304:
         return Changed(None, renewed or validator)
-    return Changed(response.content, renewed)
+    return Changed(answer.content, renewed)
+
+
+def read_file(file: Path) -> bytes:
+    """The content of a file that somebody has put somewhere.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        SourceError: it is no file (a pipe would be waited for, a device has no end), is larger than 20 MB, or cannot be read.
+    """
+    try:
+        _check_regular(file, file.stat())
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+            _check_regular(file, os.fstat(opened.fileno()))
+            content = opened.read(LARGEST + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise SourceError(f"{file}: cannot be read ({error.strerror}); mend the file or its permissions") from error
+    if len(content) > LARGEST:
+        raise _too_large(file, len(content))
+    return content
+
+
+def _check_regular(file: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        names = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        kind = names.get(stat.S_IFMT(found.st_mode), "a device")
+        raise SourceError(f"{file}: cannot be read (this is {kind}); put the file there")
+    if found.st_size > LARGEST:
+        raise _too_large(file, found.st_size)
+
+
+def _too_large(file: Path, size: int) -> SourceError:
+    return SourceError(
+        f"{file}: {size:,} bytes, and no week is larger than {LARGEST / 1e6:g} MB; put the right file there"
+    )
+
+
+def _by_hand(folder: Path, week: NflWeek) -> str:
+    return f"put the file at {week_file(folder, week)} by hand"
+
+
+def _not_published(url: str, by_hand: str) -> WeekNotPublished:
+    return WeekNotPublished(
+        f"{shown_url(url)}: this week is not (yet) published upstream (HTTP 404); "
+        f"weeks appear from Tuesday to Saturday: try again later, or {by_hand}"
+    )
 
 
 def _read_sample(week: NflWeek) -> RawWeek:
@@ -168,64 +230,6 @@ def _read_sample(week: NflWeek) -> RawWeek:
 
 def _read(week: NflWeek, file: Path, kind: Literal["folder", "sample"]) -> RawWeek:
     try:
-        return RawWeek(week, file.read_bytes(), str(file), kind, datetime.now(UTC))
+        return RawWeek(week, read_file(file), str(file), kind, datetime.now(UTC))
     except FileNotFoundError as error:
         raise SourceError(f"{file}: no such file; put {week} there, or let it be downloaded (github)") from error
-    except OSError as error:
-        raise SourceError(f"{file}: cannot be read ({error.strerror}); mend the file or its permissions") from error
-
-
-def open_session(attempts: int = 2, backoff_seconds: float = 0.5) -> "Session":
-    """A connection that asks a busy server again; close it after use."""
-    import requests
-    from requests.adapters import HTTPAdapter
-    from urllib3.util import Retry
-
-    retry = Retry(
-        total=attempts - 1,
-        backoff_factor=backoff_seconds / 2,
-        status_forcelist=BUSY,
-        allowed_methods={"GET"},
-        raise_on_status=False,
-        respect_retry_after_header=False,
-    )
-    session = requests.Session()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retry))
-    return session
-
-
-def _get(
-    session: "Session", url: str, timeout: tuple[float, float], by_hand: str, headers: dict[str, str] | None = None
-) -> "Response":
-    """Get a URL's whole content: urllib3 counts the bytes as they arrive, packed or not, against Content-Length.
-
-    With `headers` that set a condition, 304 is an answer as good as 200.
-    """
-    import requests
-
-    try:
-        response = session.get(url, timeout=timeout, headers=headers)
-    except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
-        raise SourceError(f"{url}: the download broke off ({error}); nothing was kept: fetch it again") from error
-    except (requests.ConnectionError, requests.Timeout) as error:
-        raise SourceUnreachable(f"{url}: no answer ({_innermost(error)}); check the network, or {by_hand}") from error
-    except requests.RequestException as error:
-        raise SourceError(f"{url}: not an address to download from ({error}); correct the base URL") from error
-    status = f"HTTP {response.status_code} {response.reason}"
-    if response.status_code == 404:
-        raise WeekNotPublished(
-            f"{url}: this week is not (yet) published upstream ({status}); "
-            f"weeks appear from Tuesday to Saturday: try again later, or {by_hand}"
-        )
-    if response.status_code == 429 or response.status_code >= 500:
-        raise SourceUnreachable(f"{url}: the server is in trouble ({status}); try again later, or {by_hand}")
-    if response.status_code != 200 and not (headers and response.status_code == 304):
-        raise SourceError(f"{url}: refused ({status}); check the base URL, or {by_hand}")
-    return response
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while error.__context__ is not None:
-        error = error.__context__
-    return error

@@ -5,6 +5,8 @@ JSON null does. Nothing is renamed, cast or judged here: that is `players`.
 """
 
 import json
+import re
+from collections import Counter
 from typing import Any, NoReturn
 
 import polars as pl
@@ -34,10 +36,20 @@ TEAMS = """ARI ATL BAL BUF CAR CHI CIN CLE DAL DEN DET GB HOU IND JAX KC LAC LAR
 TB TEN WAS""".split()
 
 WHOLE_NUMBER, NUMBER = r"^-?[0-9]{1,6}$", r"^-?[0-9]{1,6}(\.[0-9]+)?$"
+LONGEST = 100
+UNKNOWN_NAMED = 20
+# Control characters (C0, C1), line and paragraph separators, all that turns the direction of what follows, half a character.
+_NOT_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 FETCH_AGAIN = "fetch the week again"
 MEND = "fetch the week again, or correct the file"
 
 Entry = dict[str, Any]
+
+
+class _Twice(Entry):
+    """An object in which a key stands twice."""
+
+    key: str
 
 
 class BadWeek(ValueError):
@@ -57,8 +69,9 @@ def read_rows(content: bytes, *, origin: str) -> tuple[pl.DataFrame, list[str]]:
         that are missing.
 
     Raises:
-        BadWeek: the file is not a list of objects, a field in use is missing, a name, an id, a team or an opponent is
-            blank, a value has the wrong type or is no number, or an id stands twice.
+        BadWeek: the file is not a list of objects, a key stands twice in one, a field in use is missing, a name, an id, a
+            team or an opponent is blank, a value has the wrong type, is longer than 100 characters, holds characters that
+            no text has (`_NOT_IN_TEXT`) or is no number, or an id stands twice.
 
     Source: https://github.com/hvpkod/NFL-Data
     """
@@ -97,7 +110,7 @@ def _entries(content: bytes, origin: str) -> list[Entry]:
         value = content[error.start : error.start + 1]
         _refuse(origin, f"not UTF-8: byte {error.start} is {value!r}", FETCH_AGAIN)
     try:
-        entries = json.loads(text)
+        entries = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         if text.lstrip().startswith("[") and not text.rstrip().endswith("]"):
             line = text.count("\n") + 1
@@ -113,7 +126,20 @@ def _entries(content: bytes, origin: str) -> list[Entry]:
     for row, entry in enumerate(entries, 1):
         if not isinstance(entry, dict):
             _refuse(origin, f"row {row}: expected an object, found {_kind(entry)} {entry!r:.40}")
+        twice = next((value for value in (entry, *entry.values()) if isinstance(value, _Twice)), None)
+        if twice is not None:
+            _refuse(origin, f"{_row(row, entry)}: the field {_shown(twice.key)} stands twice")
     return entries
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Entry:
+    entry = dict(pairs)
+    if len(entry) == len(pairs):
+        return entry
+    twice = _Twice(entry)
+    counts = Counter(key for key, _ in pairs)
+    twice.key = next(key for key, count in counts.items() if count > 1)
+    return twice
 
 
 def _check_keys(entries: list[Entry], origin: str) -> list[str]:
@@ -126,8 +152,12 @@ def _check_keys(entries: list[Entry], origin: str) -> list[str]:
                 _refuse(origin, f"{_row(row, entry)} lacks the field {field}")
     unused = [key for key in UPSTREAM_KEYS if key not in NAMES]
     lacking = [key for key in unused if any(key not in entry for entry in entries)]
-    return [f"{origin}: unknown field {key!r} is left out" for key in sorted(seen - set(UPSTREAM_KEYS))] + [
-        f"{origin}: field {key} is missing; it is not in use" for key in lacking
+    unknown = sorted(seen - set(UPSTREAM_KEYS))
+    more = len(unknown) - UNKNOWN_NAMED
+    return [
+        *(f"{origin}: unknown field {_shown(key)} is left out" for key in unknown[:UNKNOWN_NAMED]),
+        *([f"{origin}: {more:,} more unknown fields are left out"] if more > 0 else []),
+        *(f"{origin}: field {key} is missing; it is not in use" for key in lacking),
     ]
 
 
@@ -139,8 +169,12 @@ def _text(entry: Entry, field: str, row: int, origin: str) -> str | None:
     if isinstance(value, bool) or not isinstance(value, wanted):
         _refuse(origin, f"{_row(row, entry)}: {field}: expected a string, found {_kind(value)} {json.dumps(value):.40}")
     text = str(value)
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        _refuse(origin, f"{_row(row, entry)}: {field}: {text!a} holds half a character (a lone surrogate)")
+    if len(text) > LONGEST:
+        _refuse(
+            origin, f"{_row(row, entry)}: {field}: {_shown(text)} has more than {LONGEST} characters ({len(text):,})"
+        )
+    if found := _NOT_IN_TEXT.search(text):
+        _refuse(origin, f"{_row(row, entry)}: {field}: {_shown(text)} holds {found[0]!a}, which no text in use may")
     return text
 
 
@@ -155,7 +189,13 @@ def _row(row: int, entry: Entry) -> str:
     name = entry.get("PlayerName")
     if not isinstance(name, str) or not name.strip():
         return f"row {row}"
-    return f"row {row} ({name.encode(errors='replace').decode()})"
+    plain = len(name) <= LONGEST and not _NOT_IN_TEXT.search(name)
+    return f"row {row} ({name if plain else _shown(name)})"
+
+
+def _shown(text: str) -> str:
+    """A text of the file for a message: short, in quotes, with escapes for what is not to be seen."""
+    return f"{text[:60]!a}…" if len(text) > 60 else repr(text) if text.isprintable() else ascii(text)
 
 
 def _kind(value: object) -> str:

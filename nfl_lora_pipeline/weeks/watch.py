@@ -7,22 +7,21 @@ from dataclasses import dataclass, field
 from datetime import date
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.weeks.download import Connections
 from nfl_lora_pipeline.weeks.source import (
     SAMPLE_FOLDER,
     SourceError,
     WeekNotPublished,
     fetch_if_changed,
-    open_session,
+    is_there,
+    read_file,
     week_file,
 )
 from nfl_lora_pipeline.weeks.week import LAST_WEEK, NflWeek
-
-if TYPE_CHECKING:
-    from requests import Session
 
 Status = Literal["new", "corrected", "unchanged", "not yet", "withdrawn", "unreachable"]
 Memory = dict[str, dict[str, str]]
@@ -38,7 +37,10 @@ class Watched(Protocol):
 
     kind: str
     folder: str
-    base_url: str
+
+    @property
+    def address(self) -> str:
+        """What stands before `/{season}/{week}/WR.json` upstream."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def season_on(day: date) -> int:
 def season_to_watch(source: Watched, day: date) -> int:
     """The newest season that a folder has a week of; upstream, and for an empty folder, the one by the date."""
     if source.kind == "folder":
-        years = [int(file.parents[1].name) for file in Path(source.folder).glob("[0-9]*/*/WR.json")]
+        names = [file.parents[1].name for file in Path(source.folder).glob("[0-9]*/*/WR.json")]
+        years = [int(name) for name in names if name.isascii() and name.isdecimal()]
         return max(years, default=season_on(day))
     return season_on(day)
 
@@ -134,13 +137,13 @@ def look(
         seconds: when to stop asking upstream. The weeks left have their turn in the next look, which is quicker.
     """
     result, ahead, deadline = Look(season, dict(memory)), AHEAD, time.monotonic() + seconds
-    with open_session() as session:
+    with Connections() as connections:
         for week in (NflWeek(season, number) for number in range(1, LAST_WEEK + 1)):
             file, known = _file(source, week), str(week) in held or str(week) in memory
-            wanted = file.exists() if file else ahead > 0 and time.monotonic() < deadline
+            wanted = is_there(file) if file else ahead > 0 and time.monotonic() < deadline
             if not (wanted or (known and (file or time.monotonic() < deadline))):
                 continue
-            status = _look_at(week, file, source, result, held.get(str(week), ""), session)
+            status = _look_at(week, file, source, result, held.get(str(week), ""), connections)
             ahead -= status == "not yet"
             if status == "unreachable" and not file:
                 deadline = 0.0
@@ -154,17 +157,19 @@ def _file(source: Watched, week: NflWeek) -> Path | None:
     if source.kind == "sample":
         return week_file(SAMPLE_FOLDER, week)
     file = week_file(Path(source.folder), week)
-    return file if source.kind == "folder" or (source.kind == "auto" and file.is_file()) else None
+    return file if source.kind == "folder" or (source.kind == "auto" and is_there(file)) else None
 
 
-def _look_at(week: NflWeek, file: Path | None, source: Watched, result: Look, held: str, session: "Session") -> Status:
+def _look_at(
+    week: NflWeek, file: Path | None, source: Watched, result: Look, held: str, connections: Connections
+) -> Status:
     """Look at one week, and add what was seen to the result."""
     entry, problem = result.memory.get(str(week), {}), ""
     try:
         if file:
             seen, validator = _see_file(week, file, entry)
         else:
-            seen, validator = _see_upstream(week, source, entry, session)
+            seen, validator = _see_upstream(week, source, entry, connections)
         status = _compared(seen, held, entry)
     except WeekNotPublished:
         seen, validator, status = held, GONE, "withdrawn" if held else "not yet"
@@ -187,17 +192,19 @@ def _see_file(week: NflWeek, file: Path, entry: Mapping[str, str]) -> tuple[str,
         validator = f"file:{found.st_mtime_ns}-{found.st_size}"
         if entry.get("validator") == validator:
             return entry["sha256"], validator
-        return sha256(file.read_bytes()).hexdigest(), validator
+        return sha256(read_file(file)).hexdigest(), validator
     except FileNotFoundError as error:
         raise WeekNotPublished(f"{file}: no such file") from error
     except OSError as error:
         raise SourceError(f"{file}: cannot be read ({error.strerror}); mend the file or its permissions") from error
 
 
-def _see_upstream(week: NflWeek, source: Watched, entry: Mapping[str, str], session: "Session") -> tuple[str, str]:
+def _see_upstream(
+    week: NflWeek, source: Watched, entry: Mapping[str, str], connections: Connections
+) -> tuple[str, str]:
     """The hash and the validator of a week upstream; downloaded only when it is another."""
     answer = fetch_if_changed(
-        session, week, base_url=source.base_url, folder=Path(source.folder), validator=entry.get("validator", "")
+        connections, week, base_url=source.address, folder=Path(source.folder), validator=entry.get("validator", "")
     )
     seen = entry["sha256"] if answer.content is None else sha256(answer.content).hexdigest()
     return seen, answer.validator

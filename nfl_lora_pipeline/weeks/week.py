@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-_KEY = re.compile(r"(\d{4})-W(\d{2})")
+_KEY = re.compile(r"([0-9]{4})-W([0-9]{2})")
 FIRST_SEASON, LAST_SEASON = 2000, 2099
 LAST_WEEK = 18
 
@@ -47,7 +47,7 @@ def parse_weeks(text: str) -> list[int]:
     """
     weeks: set[int] = set()
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*([0-9]+)(?:-([0-9]+))?\s*", part)
         if match is None:
             raise ValueError(f"weeks {text!r}: {part!r} is not a week; write 1, 1-3 or 1,4-6")
         first, last = int(match[1]), int(match[2] or match[1])

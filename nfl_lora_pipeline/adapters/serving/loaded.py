@@ -85,6 +85,7 @@ def load_adapter(held: Store, fingerprint: str, before: LoadedAdapter | None = N
     folder = held.adapter(fingerprint)
     try:
         made_of = held.provenance(fingerprint)
+        held.check_adapter(fingerprint)
         weeks, stats, base = list(made_of["weeks"]), list(made_of["stats"]), base_models.resolve(made_of["base_model"])
         if before is not None and _is_alike(held, before, base, folder):
             model, tokenizer = _with_other_weights(before.model, folder), before.tokenizer

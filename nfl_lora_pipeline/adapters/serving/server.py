@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import sys
 from types import FrameType
 from typing import Any
@@ -15,10 +14,10 @@ from nfl_lora_pipeline.adapters.serving.access import Access
 from nfl_lora_pipeline.adapters.serving.app import make_app
 from nfl_lora_pipeline.adapters.serving.connections import CONNECTIONS, ImpatientProtocol, allow_connections
 from nfl_lora_pipeline.adapters.serving.engine import Engine
+from nfl_lora_pipeline.adapters.serving.listening import BACKLOG, listening
 from nfl_lora_pipeline.interrupts import Interrupted
 from nfl_lora_pipeline.store import Store
 
-BACKLOG = 1_024  # connections that the system holds until they are taken
 GRACE_SECONDS = 1  # for answers that are being written when the end comes
 KEEP_ALIVE_SECONDS = 60  # longer than clients keep connections, which would else use one that is being closed
 HEAD_BYTES = 32 * 1024
@@ -41,7 +40,7 @@ def serve(held: Store, fingerprint: str, *, follows: bool, host: str, port: int,
     """
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)  # what clients do wrong, they are told
     allow_connections()
-    with _listening(host, port) as listener:
+    with listening(host, port) as listener:
         engine = Engine(held, fingerprint, follows=follows, report=_log, on_death=_die)
         try:
             engine.start()
@@ -54,31 +53,6 @@ def serve(held: Store, fingerprint: str, *, follows: bool, host: str, port: int,
             engine.stop(seconds=GRACE_SECONDS)
             _log("Interrupted.")
             os._exit(interrupt.exit_code)  # at once: MLX's threads may abort an interpreter that tidies up
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise ValueError where nothing can listen on `host` and `port`."""
-    _listening(host, port).close()
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
-        except OSError:
-            listener.close()
-            raise
-    except (OSError, UnicodeError) as error:
-        raise ValueError(
-            f"--host {host} --port {port}: cannot listen there ({error}); choose another --port"
-        ) from error
-    return listener
 
 
 def _config(app: Any) -> uvicorn.Config:
