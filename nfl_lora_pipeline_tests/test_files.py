@@ -1,6 +1,6 @@
 import pytest
 
-from nfl_lora_pipeline.files import replace_file, replacing_folder
+from nfl_lora_pipeline.files import DamagedFile, replace_file, replacing_folder
 
 
 def names(folder):
@@ -30,7 +30,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_temporary(
 
 def test_a_path_that_is_a_folder_is_not_replaced_by_a_file(tmp_path):
     (tmp_path / "report.md" / "inside").mkdir(parents=True)
-    with pytest.raises(OSError, match=r"report\.md"):
+    with pytest.raises(DamagedFile, match=r"report\.md: is a folder with something in it"):
         replace_file(tmp_path / "report.md", b"new")
     assert names(tmp_path) == ["report.md"]
 
