@@ -245,7 +245,11 @@ class GoodStore:
     def problems_after_run(self, damage: Damage, store: Path, code: int) -> list[str]:
         if not damage.mended:
             return []
-        return ([f"exit code {code} of a run that could mend it"] if code else []) + self.problems_of(store)
+        problems = [f"exit code {code} of a run that could mend it"] if code else []
+        try:
+            return problems + self.problems_of(store)
+        except ValueError as error:
+            return [*problems, f"still damaged: {error}"]
 
     def problems_of(self, store: Path) -> list[str]:
         """What is not as in a good store; weights byte for byte."""
