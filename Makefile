@@ -7,8 +7,9 @@ BIN := .venv/bin
 run: setup
 	$(BIN)/nfl-lora run
 
+# Two at a time, a file at a time: most of what a test waits for is another process.
 test: lint types
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
