@@ -176,7 +176,7 @@ def test_a_damaged_adapter_is_refused_with_its_path_and_the_mend(name, copied, t
     line = the_line(typed(*words, "--store", str(copied.root), cwd=tmp_path))
     assert str(weights) in line
     assert "damaged" in line
-    assert "`nfl-lora run` trains it anew" in line
+    assert "`nfl-lora run` on its weeks trains it anew" in line
     assert not (tmp_path / "exported").exists()
 
 
