@@ -21,10 +21,11 @@ from filelock import FileLock
 
 from nfl_lora_pipeline.processes import Process
 
-UNFINISHED, REPLACED = ".tmp", ".old"
+BEGUN, UNFINISHED, REPLACED = ".new", ".tmp", ".old"
+TOKEN_BYTES = 6
+BEGUN_SECONDS = 60.0  # what is begun is locked, and then called unfinished, within a moment
 POLL_SECONDS = 0.2
 SAY_AGAIN_SECONDS = 60.0
-YOUNG_SECONDS = 2.0  # what is younger may not be locked yet
 
 
 class DamagedFile(ValueError):
@@ -54,8 +55,10 @@ def replace_file(path: Path, content: bytes) -> None:
     unfinished = _beside(path, UNFINISHED)
     _make_place(path)
     try:
-        with unfinished.open("xb") as file:
+        begun = unfinished.with_suffix(BEGUN)
+        with begun.open("xb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            begun.rename(unfinished)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -80,10 +83,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         OSError: the folders cannot be renamed; `path` stays as it was.
     """
     unfinished, old = _beside(path, UNFINISHED), _beside(path, REPLACED)
-    unfinished.mkdir()
     with contextlib.ExitStack() as held:
         held.callback(shutil.rmtree, unfinished, ignore_errors=True)
-        held.enter_context(_held_by_this_process(unfinished))
+        begun = unfinished.with_suffix(BEGUN)
+        begun.mkdir()
+        held.enter_context(_held_by_this_process(begun))
+        begun.rename(unfinished)
         yield unfinished
         for file in unfinished.rglob("*"):
             _to_disk(file)
@@ -124,22 +129,9 @@ def sweep(folder: Path) -> list[Path]:
     Returns:
         The files and folders that are whole again because of it, or gone.
     """
-    swept = []
-    for leftover in sorted(folder.glob(f".*{UNFINISHED}")) + sorted(folder.glob(f".*{REPLACED}")):
-        place = folder / leftover.name.removeprefix(".").rsplit(".", 2)[0]
-        with contextlib.suppress(OSError):
-            if time.time() - leftover.lstat().st_mtime < YOUNG_SECONDS or _is_being_written(leftover):
-                continue
-            if leftover.suffix == REPLACED and not place.exists():
-                leftover.rename(place)
-                swept.append(place)
-            elif leftover.is_dir() and not leftover.is_symlink():
-                shutil.rmtree(leftover)
-                swept.append(leftover)
-            else:
-                leftover.unlink()
-                swept.append(leftover)
-    return swept
+    ours = f".*.{'[0-9a-f]' * 2 * TOKEN_BYTES}"
+    leftovers = [path for end in (BEGUN, UNFINISHED, REPLACED) for path in sorted(folder.glob(f"{ours}{end}"))]
+    return [path for leftover in leftovers if (path := _swept(leftover))]
 
 
 @contextmanager
@@ -193,7 +185,7 @@ def files_hash(files: Sequence[Path]) -> str:
 
 def _beside(path: Path, suffix: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.parent / f".{path.name}.{secrets.token_hex(6)}{suffix}"
+    return path.parent / f".{path.name}.{secrets.token_hex(TOKEN_BYTES)}{suffix}"
 
 
 def _make_place(path: Path) -> None:
@@ -232,6 +224,24 @@ def _held_by_this_process(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _swept(leftover: Path) -> Path | None:
+    """Put a leftover back in its place, or remove it; the path that is whole or gone, None where a living process has it."""
+    place = leftover.with_name(leftover.name.removeprefix(".").rsplit(".", 2)[0])
+    with contextlib.suppress(OSError):
+        young = time.time() - leftover.lstat().st_mtime < BEGUN_SECONDS
+        if _is_being_written(leftover) or (leftover.suffix == BEGUN and young):
+            return None
+        if leftover.suffix == REPLACED and not place.exists():
+            leftover.rename(place)
+            return place
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+        return leftover
+    return None
 
 
 def _is_being_written(path: Path) -> bool:

@@ -62,7 +62,7 @@ def bring_up_to_date(
     order = Order(weeks=[], lessons=lessons, store=store.open(), source=week_source, trainer=trainer)
     origin = context.run.remote_job_origin
     automated = automation_runs(context.instance, origin.location_name if origin else None)
-    purpose = f"{update_season.name}, run {context.run_id[:8]}"
+    purpose = f"{update_season.name}, run {context.run.run_id[:8]}"
     for seconds in (*WAITS_SECONDS, None):
         work = Update(order, context.instance, context.log)
         with (

@@ -23,7 +23,7 @@ import click
 import dagster as dg
 import yaml
 
-from nfl_lora_pipeline.files import REPLACED, UNFINISHED, replace_file
+from nfl_lora_pipeline.files import BEGUN, REPLACED, UNFINISHED, replace_file
 from nfl_lora_pipeline.leases import UNFINISHED as UNFINISHED_RUNS
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe
@@ -184,7 +184,7 @@ def problems_of_the_store(store: Path, wanted: str) -> list[str]:
     problems = []
     if (found := adapter_hash(store)) != wanted:
         problems.append(f"another adapter: {found[:12]}")
-    if leftovers := [path for end in (UNFINISHED, REPLACED, ".unfinished") for path in store.rglob(f".*{end}")]:
+    if leftovers := [path for end in (BEGUN, UNFINISHED, REPLACED, ".unfinished") for path in store.rglob(f".*{end}")]:
         problems.append(f"left behind: {', '.join(path.name for path in leftovers)}")
     with dg.DagsterInstance.from_config(str((store / "dagster").resolve())) as instance:
         if open_runs := instance.get_runs(dg.RunsFilter(statuses=UNFINISHED_RUNS)):

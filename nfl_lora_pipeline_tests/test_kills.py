@@ -124,7 +124,6 @@ def test_what_a_killed_process_held_is_free_and_its_leftovers_are_swept(tmp_path
         assert process.stdout is not None
         assert process.stdout.readline() == "holds\n"
         (unfinished,) = (tmp_path / "adapters").iterdir()
-        time.sleep(2.1)
         assert held.sweep() == [], "what a living process writes is left alone"
         with locked(held.lock("accelerator"), wait=False) as free:
             assert not free
@@ -137,11 +136,13 @@ def test_what_a_killed_process_held_is_free_and_its_leftovers_are_swept(tmp_path
 
 def test_a_folder_whose_successor_never_came_is_put_back(tmp_path):
     held = Store(tmp_path)
-    moved = held.report("0123").with_name(".0123.aabbcc.old")
+    moved = held.report("0123").with_name(".0123.aabbccddeeff.old")
     moved.mkdir(parents=True)
     (moved / "alternatives.json").write_text("{}")
-    os.utime(moved, (0, 0))
+    theirs = moved.with_name(".notes.tmp")
+    theirs.write_text("somebody's")
     assert held.sweep() == [held.report("0123")]
+    assert theirs.exists(), "what others have called so is theirs"
     assert (held.report("0123") / "alternatives.json").read_text() == "{}"
 
 

@@ -62,7 +62,7 @@ def accelerator(context: dg.AssetExecutionContext, held: Store) -> Iterator[None
     that waits for one neither sleeps nor listens to signals.
     """
     step = context.asset_key.to_user_string()
-    purpose = f"{step} of run {context.run_id[:8]}"
+    purpose = f"{step} of run {context.run.run_id[:8]}"
     with locked(held.lock("accelerator"), purpose=purpose, on_wait=lambda line: say(context, line)):
         yield
 
