@@ -230,8 +230,10 @@ def _swept(leftover: Path) -> Path | None:
     """Put a leftover back in its place, or remove it; the path that is whole or gone, None where a living process has it."""
     place = leftover.with_name(leftover.name.removeprefix(".").rsplit(".", 2)[0])
     with contextlib.suppress(OSError):
-        young = time.time() - leftover.lstat().st_mtime < BEGUN_SECONDS
-        if _is_being_written(leftover) or (leftover.suffix == BEGUN and young):
+        cannot_be_locked = leftover.suffix == BEGUN or leftover.is_symlink()
+        if cannot_be_locked and time.time() - leftover.lstat().st_mtime < BEGUN_SECONDS:
+            return None
+        if not leftover.is_symlink() and _is_being_written(leftover):
             return None
         if leftover.suffix == REPLACED and not place.exists():
             leftover.rename(place)

@@ -146,6 +146,17 @@ def test_a_folder_whose_successor_never_came_is_put_back(tmp_path):
     assert (held.report("0123") / "alternatives.json").read_text() == "{}"
 
 
+def test_a_link_that_was_made_and_never_moved_into_its_place_is_swept_when_it_is_old(tmp_path):
+    held = Store(tmp_path)
+    link = held.current.with_name(".current.aabbccddeeff.tmp")
+    link.parent.mkdir()
+    link.symlink_to("0123")
+    assert held.sweep() == [], "somebody may be about to move it"
+    os.utime(link, (0, 0), follow_symlinks=False)
+    assert held.sweep() == [link]
+    assert not link.is_symlink()
+
+
 def test_a_process_is_told_from_another_that_was_given_its_number():
     me = Process.this()
     assert me.is_alive
