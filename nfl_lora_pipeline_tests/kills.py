@@ -82,7 +82,9 @@ class Run:
     def start(cls, scene: Scene, store: Path, *, under: Sequence[str] = ()) -> "Run":
         """Start the command; `under` is put before its words."""
         words = [*under, *scene.command(store)]
+        inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under `nohup` it would be ignored, as it should be
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        signal.signal(signal.SIGHUP, inherited)
         run = cls(process, time.monotonic())
         threading.Thread(target=run._listen, daemon=True).start()
         return run
@@ -203,7 +205,7 @@ def _problems_of_the_end(run: Run, signum: int, code: int, seconds: float, most_
     problems = [f"a traceback: {line}" for line in run.said if "Traceback" in line or "Exception ignored" in line]
     if signum == signal.SIGKILL:
         return problems
-    if code not in (128 + signum, 0):
+    if code not in (128 + signum, -signum) and not any(line.startswith("Report:") for line in run.said):
         problems.append(f"exit code {code}")
     if seconds > most_seconds:
         problems.append(f"{seconds:.1f} s to its end")
