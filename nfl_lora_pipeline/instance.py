@@ -4,13 +4,14 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
 from nfl_lora_pipeline.files import DamagedFile, read_file, replace_file
+from nfl_lora_pipeline.interrupts import Deferral
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -60,7 +61,10 @@ def opened(
     import dagster as dg
 
     home = dagster_home(store.root)
-    with _named_damage(home), dg.DagsterInstance.from_config(str(home), _uncaptured(home)) as instance:
+    with ExitStack() as stack:
+        stack.enter_context(_named_damage(home))
+        with Deferral():  # a storage that is broken off while it is made lacks tables for ever
+            instance = stack.enter_context(dg.DagsterInstance.from_config(str(home), _uncaptured(home)))
         for line in _put_in_order(store, instance, goes_on=goes_on):
             say(line)
         yield instance
