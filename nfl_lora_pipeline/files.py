@@ -52,7 +52,7 @@ def replace_file(path: Path, content: bytes) -> None:
         DamagedFile: a folder with something in it lies in its place.
         OSError: it cannot be written. The old file stands, and nothing temporary is left.
     """
-    unfinished = _beside(path, UNFINISHED)
+    unfinished = beside(path, UNFINISHED)
     _make_place(path)
     try:
         begun = unfinished.with_suffix(BEGUN)
@@ -82,7 +82,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the folders cannot be renamed; `path` stays as it was.
     """
-    unfinished, old = _beside(path, UNFINISHED), _beside(path, REPLACED)
+    unfinished, old = beside(path, UNFINISHED), beside(path, REPLACED)
     with contextlib.ExitStack() as held:
         held.callback(shutil.rmtree, unfinished, ignore_errors=True)
         begun = unfinished.with_suffix(BEGUN)
@@ -183,7 +183,8 @@ def files_hash(files: Sequence[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def beside(path: Path, suffix: str) -> Path:
+    """A hidden name beside a path, by which `sweep` knows what was left behind; the folder above is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.parent / f".{path.name}.{secrets.token_hex(TOKEN_BYTES)}{suffix}"
 

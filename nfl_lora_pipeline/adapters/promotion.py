@@ -7,7 +7,6 @@ written down with the next one.
 
 import filecmp
 import json
-import secrets
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -16,7 +15,7 @@ from datetime import UTC, datetime
 
 from pydantic import TypeAdapter, ValidationError
 
-from nfl_lora_pipeline.files import REPLACED, DamagedFile, locked, read_file, replace_file
+from nfl_lora_pipeline.files import REPLACED, UNFINISHED, DamagedFile, beside, locked, read_file, replace_file
 from nfl_lora_pipeline.store import Store
 
 WEIGHTS = "adapters.safetensors"
@@ -190,7 +189,7 @@ def _move(held: Store, fingerprint: str, reason: str) -> bool:
 
 def _link(held: Store, fingerprint: str) -> None:
     """Move the link in one step. A folder in its place, in a store copied with its links followed, is put aside first."""
-    unfinished = held.current.with_name(f".{held.current.name}.{secrets.token_hex(6)}.tmp")
+    unfinished = beside(held.current, UNFINISHED)
     if held.current.is_dir() and not held.current.is_symlink():
         if held.promoted() is None:
             raise DamagedFile(held.current, "is a folder, and no adapter of this store", "move it away")
