@@ -237,7 +237,7 @@ def ui(port: int, host: str, store: Path, data_dir: Path | None, season: int | N
     check_port(host, port)
     changed: dict[str, Any] = {"store": str(store), "data_dir": str(data_dir or ""), "season": season or 0} | options
     settings = replace(Settings.from_environment(), **changed)
-    environment = os.environ | settings.to_environment() | {"DAGSTER_HOME": str(dagster_home(store))}
+    environment = os.environ | settings.to_environment() | {"DAGSTER_HOME": str(dagster_home(Store(store)))}
     with opened(Store(store), lambda line: click.echo(line, err=True)):
         pass  # what dead processes left is put in order before anybody looks
     take_default_handlers()

@@ -190,6 +190,10 @@ def _sent_again(unraisable: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def _hang_up(_: int, __: FrameType | None) -> None:
-    """Dagster knows of SIGTERM only."""
-    os.kill(os.getpid(), signal.SIGTERM)
+def _hang_up(number: int, frame: FrameType | None) -> None:
+    """Dagster takes the handler of SIGTERM over, and knows nothing of SIGHUP: whoever has that one, hears of this too."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if callable(handler):
+        handler(number, frame)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -54,6 +54,7 @@ class Store:
     reports/{print}/     report.md, report.html, report.json, predictions.parquet, *.png, and what `nfl-lora compare`
                          (alternatives.json, .md) and `nfl-lora verify` (artefacts.json, .md) add
     locks/               who works on what; never deleted
+    dagster/             the record of runs (`instance`)
     latest.json          the fingerprint of the newest adapter, its base model, and the newest adapter before it
     """
 
@@ -171,6 +172,11 @@ class Store:
     def lock(self, name: str) -> Path:
         """The file that stands for a lock, for `files.locked`."""
         return self.root / "locks" / name
+
+    @property
+    def dagster(self) -> Path:
+        """Dagster's home: its settings, and the record of runs."""
+        return self.root / "dagster"
 
     def sweep(self) -> list[Path]:
         """Remove what killed processes left half-written, and put back what they had moved out of the way."""

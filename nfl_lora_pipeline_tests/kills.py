@@ -1,10 +1,9 @@
 """`nfl-lora run` is ended in the middle and started again: does the same command come to the same adapter, byte for byte?
 
-python -m nfl_lora_pipeline_tests.kills --kills 25 --write
+python -m nfl_lora_pipeline_tests.kills --write
 """
 
 import hashlib
-import itertools
 import os
 import random
 import signal
@@ -13,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +29,10 @@ from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests import upstream
 
 STEPS = ("raw_wr_json", "players", "qa_pairs", "dataset_splits", "adapter", "evaluation_report", "promoted_adapter")
+STORAGE = "storage"  # the time in which Dagster makes its databases, before the first step
+MOMENTS = (STORAGE, *STEPS)
 SIGNALS = (signal.SIGKILL, signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+LONGEST_START = 60.0  # seconds
 LONGEST_SECONDS = 600.0  # of a run; more is a hang
 DOCUMENT = Path(__file__).parent.parent / "docs" / "kills.md"
 
@@ -108,6 +110,10 @@ class Run:
             time.sleep(0.02)
         return False
 
+    def has_begun(self, store: Path) -> bool:
+        """Whether it touches its store within a minute: the first that it does is to make Dagster's storage."""
+        return _until(lambda: store.exists() or self.process.poll() is not None) < LONGEST_START
+
     def end(self, seconds: float = LONGEST_SECONDS) -> int:
         """Wait for its end; its exit code."""
         code = self.process.wait(seconds)
@@ -138,8 +144,10 @@ def left_alone(scene: Scene) -> str:
     """Run the command undisturbed, and note how long each step takes; the hash of its adapter."""
     store = scene.folder / "alone"
     run = Run.start(scene, store)
-    assert run.end() == 0, run.said
+    run.has_begun(store)
     last = run.began
+    scene.seconds[STORAGE] = _until(Store(store).dagster.exists)
+    assert run.end() == 0, run.said
     for step in STEPS:
         scene.seconds[step] = run.seen[step] - last
         last = run.seen[step]
@@ -154,7 +162,7 @@ def disturbed(
     Args:
         scene: what the command is run on.
         store: a folder that is not there yet.
-        step: of `STEPS`.
+        step: of `MOMENTS`.
         signum: the signal.
         wanted: the hash of the adapter of a run that was left alone.
         rng: says when in the step.
@@ -163,10 +171,12 @@ def disturbed(
     Returns:
         What came of it; None where the command had come to its end before the signal.
     """
-    run, before = Run.start(scene, store), STEPS[STEPS.index(step) - 1] if step != STEPS[0] else ""
-    if before:
-        run.has_said(f"{before}:")
-    time.sleep(scene.seconds[step] * rng.uniform(0.1 if before else 0.5, 0.9))
+    run = Run.start(scene, store)
+    if step == STORAGE:
+        run.has_begun(store)
+    elif step != STEPS[0]:
+        run.has_said(f"{STEPS[STEPS.index(step) - 1]}:")
+    time.sleep(scene.seconds[step] * rng.uniform(0.1, 0.9))
     if run.process.poll() is not None:
         return None
     sent = time.monotonic()
@@ -181,6 +191,16 @@ def disturbed(
     return Kill(step, signum, code, seconds, tuple(problems))
 
 
+def cases(count: int) -> list[tuple[str, int]]:
+    """So many moments and signals: every moment once with each signal, and then all of them again."""
+    every = [
+        (moment, SIGNALS[(at + turn) % len(SIGNALS)])
+        for turn in range(len(SIGNALS))
+        for at, moment in enumerate(MOMENTS)
+    ]
+    return [every[number % len(every)] for number in range(count)]
+
+
 def problems_of_the_store(store: Path, wanted: str) -> list[str]:
     """What is not as after a run that was left alone: the adapter, something half-written, a run that never ended."""
     problems = []
@@ -188,7 +208,7 @@ def problems_of_the_store(store: Path, wanted: str) -> list[str]:
         problems.append(f"another adapter: {found[:12]}")
     if leftovers := [path for end in (BEGUN, UNFINISHED, REPLACED, ".unfinished") for path in store.rglob(f".*{end}")]:
         problems.append(f"left behind: {', '.join(path.name for path in leftovers)}")
-    with dg.DagsterInstance.from_config(str((store / "dagster").resolve())) as instance:
+    with dg.DagsterInstance.from_config(str(Store(store).dagster.resolve())) as instance:
         if open_runs := instance.get_runs(dg.RunsFilter(statuses=UNFINISHED_RUNS)):
             problems.append(f"{len(open_runs)} runs that never ended")
     return problems
@@ -199,6 +219,14 @@ def adapter_hash(store: Path) -> str:
     held = Store(store)
     file = held.adapter(held.promoted() or "none") / "adapters.safetensors"
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "no adapter"
+
+
+def _until(true: Callable[[], bool]) -> float:
+    """The seconds until something is so; a minute at most."""
+    began = time.monotonic()
+    while not true() and time.monotonic() - began < LONGEST_START:
+        time.sleep(0.005)
+    return time.monotonic() - began
 
 
 def _problems_of_the_end(run: Run, signum: int, code: int, seconds: float, most_seconds: float) -> list[str]:
@@ -225,9 +253,10 @@ def as_markdown(kills: list[Kill], wanted: str, command: str) -> str:
             "# `nfl-lora run`, ended in the middle and started again",
             "",
             f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores. Each row is a store of its own: the whole",
-            "command is started, a signal comes in the step that is named, and the same command is started again. Good is: the",
-            f"adapter of a run that was left alone (SHA-256 {wanted[:16]}…), no traceback, nothing half-written, no run that",
-            "Dagster believes to be going on; and of a signal that can be heard an exit code of 128 and its number within 3 s.",
+            "command is started, a signal comes in the step that is named (`storage`: while Dagster makes its databases), and",
+            "the same command is started again. Good is: the adapter of a run that was left alone",
+            f"(SHA-256 {wanted[:16]}…), no traceback, nothing half-written, no run that Dagster takes for going on; and of",
+            "a signal that can be heard an exit code of 128 and its number within 3 s.",
             "",
             f"**{good} of {len(kills)} good.** Slowest end after a signal: {max(kill.seconds for kill in kills):.2f} s.",
             "",
@@ -243,7 +272,7 @@ def as_markdown(kills: list[Kill], wanted: str, command: str) -> str:
 
 
 @click.command()
-@click.option("--kills", "count", default=25, show_default=True, help="So many, over all steps and signals in turn.")
+@click.option("--kills", "count", default=32, show_default=True, help="So many, over all moments and signals in turn.")
 @click.option("--write", is_flag=True, help="Write docs/kills.md.")
 def main(count: int, write: bool) -> None:
     """Print what came of each kill; exit code 1 where one was not survived."""
@@ -251,21 +280,18 @@ def main(count: int, write: bool) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         scene = Scene.make(Path(temporary))
         wanted = left_alone(scene)
-        cases = zip(itertools.cycle(STEPS), itertools.cycle(SIGNALS), strict=False)
-        for number, (step, signum) in enumerate(cases):
-            if len(kills) == count:
-                break
-            kill = disturbed(scene, scene.folder / str(number), step, signum, wanted, rng=random.Random(number))
-            if kill:
-                kills.append(kill)
-                said = "; ".join(kill.problems) or "same adapter"
-                click.echo(
-                    f"{len(kills)} {step} {signal.Signals(signum).name} {kill.code} {kill.seconds:.2f} s: {said}"
-                )
+        for number, (moment, signum) in enumerate(cases(count)):
+            kill = disturbed(scene, scene.folder / str(number), moment, signum, wanted, rng=random.Random(number))
+            if kill is None:
+                click.echo(f"{number} {moment}: the command had come to its end before the signal")
+                continue
+            kills.append(kill)
+            said = "; ".join(kill.problems) or "same adapter"
+            click.echo(f"{number} {moment} {signal.Signals(signum).name} {kill.code} {kill.seconds:.2f} s: {said}")
     if write:
         command = f"python -m nfl_lora_pipeline_tests.kills --kills {count} --write"
         replace_file(DOCUMENT, as_markdown(kills, wanted, command).encode())
-    if any(kill.problems for kill in kills):
+    if any(kill.problems for kill in kills) or len(kills) < count:
         raise SystemExit(1)
 
 

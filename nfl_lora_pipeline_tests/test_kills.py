@@ -37,7 +37,12 @@ def wanted(scene) -> str:
 
 @pytest.mark.parametrize(
     ("step", "signum"),
-    [("adapter", signal.SIGKILL), ("evaluation_report", signal.SIGHUP), ("adapter", signal.SIGTERM)],
+    [
+        ("storage", signal.SIGKILL),
+        ("adapter", signal.SIGKILL),
+        ("evaluation_report", signal.SIGHUP),
+        ("adapter", signal.SIGTERM),
+    ],
 )
 def test_a_run_that_is_ended_is_gone_on_with_by_the_same_command(scene, wanted, step, signum):
     kill = kills.disturbed(
@@ -95,7 +100,7 @@ def test_a_run_that_waits_ends_when_it_is_told_to(scene, tmp_path, lock, signum)
 def test_a_run_of_the_command_line_that_is_terminated_in_the_ui_ends_and_is_cancelled(scene, tmp_path):
     run = Run.start(scene, tmp_path)
     assert run.has_said("adapter: iteration")
-    with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
+    with dg.DagsterInstance.from_config(str(Store(tmp_path).dagster)) as instance:
         (going_on,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
         instance.report_run_canceling(going_on)  # what *Terminate* does first; there is no code server to do the rest
         assert run.end(30) == 143

@@ -1,24 +1,35 @@
-"""A fast BLAS for MLX on Linux without an accelerator.
+"""What MLX needs to be fast on the CPU of a Linux machine: a BLAS, and threads that take numbers next to nothing as 0.
 
 The CPU wheel of MLX carries the reference BLAS. MLX calls `cblas_sgemm` by dynamic symbol, so that a library loaded
 with global visibility *before* `mlx.core` takes its place: 5.6 GFLOP/s become 150 and more.
+
+Gradients of a model that knows its answers are full of numbers below 1.2e-38, which float32 holds as subnormals, and a Xeon
+takes a hundred times as long over each: a training step took 1,080 ms so, and takes 165 ms where they are taken as 0.
 """
 
 import contextlib
 import ctypes
 import os
+import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
 _GIB = 1 << 30
+_FLUSH_TO_ZERO, _SUBNORMALS_ARE_ZERO = (
+    0x8000,
+    0x0040,
+)  # bits of MXCSR, the register of a thread that says how SSE and AVX count
+_MXCSR, _FENV_WORDS = 7, 8  # where it stands in C's `fenv_t` on x86-64, in words of 32 bits, and how many there are
 
 
 @cache
 def load_fast_blas() -> str | None:
-    """Load MKL (installed with this package on x86-64) or the system's OpenBLAS; call before `import mlx.core`.
+    """Load MKL (installed here on x86-64) or the system's OpenBLAS, and MLX after it; call before `import mlx.core`.
 
     Returns:
         The library as it was loaded; None on macOS, where MLX has Accelerate and Metal, and where none was found.
@@ -28,13 +39,33 @@ def load_fast_blas() -> str | None:
     if "mlx.core" in sys.modules:
         return None
     _keep_freed_memory()
-    for library in _candidates():
-        try:
-            ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
-        except OSError:
-            continue
-        return library
-    return None
+    library = next(filter(_loads, _candidates()), None)
+    with subnormals_flushed():
+        import mlx.core as mx
+
+        mx.eval(mx.zeros(1, stream=mx.cpu))  # the thread of its default stream is there now
+    return library
+
+
+@contextmanager
+def subnormals_flushed() -> Iterator[None]:
+    """Threads that are started in the block take float32 below 1.2e-38 as 0, on x86-64; this one does so in the block alone.
+
+    A thread has the register that says so from the thread that starts it. C's `fesetenv` is the way to it from Python.
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        yield
+        return
+    libm, environment = ctypes.CDLL("libm.so.6"), (ctypes.c_uint32 * _FENV_WORDS)()
+    libm.fegetenv(environment)
+    before = environment[_MXCSR]
+    try:
+        environment[_MXCSR] = before | _FLUSH_TO_ZERO | _SUBNORMALS_ARE_ZERO
+        libm.fesetenv(environment)
+        yield
+    finally:
+        environment[_MXCSR] = before
+        libm.fesetenv(environment)
 
 
 def suit_small_models() -> None:
@@ -66,6 +97,13 @@ def blas_message() -> str:
             "Install OpenBLAS (Debian: libopenblas0-pthread) or, on x86-64, `pip install mkl`."
         )
     return f"MLX uses {Path(library).name} for matrix products on the CPU"
+
+
+def _loads(library: str) -> bool:
+    with contextlib.suppress(OSError):
+        ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+        return True
+    return False
 
 
 def _candidates() -> list[str]:

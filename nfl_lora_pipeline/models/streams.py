@@ -8,7 +8,7 @@ import os
 from functools import cache
 from typing import Any
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
+from nfl_lora_pipeline.models.blas import load_fast_blas, subnormals_flushed
 
 load_fast_blas()
 
@@ -19,5 +19,8 @@ import mlx.core as mx  # noqa: E402
 def streams() -> list[Any]:
     """Two streams on a CPU with more than one core, else one: the default one first."""
     if mx.default_device() == mx.Device(mx.cpu) and (os.cpu_count() or 1) > 1:
-        return [mx.default_stream(mx.cpu), mx.new_stream(mx.cpu)]
+        with subnormals_flushed():
+            second = mx.new_stream(mx.cpu)
+            mx.eval(mx.zeros(1, stream=second))
+        return [mx.default_stream(mx.cpu), second]
     return [mx.default_stream(mx.default_device())]
