@@ -3,6 +3,7 @@
 python -m nfl_lora_pipeline_tests.hostile_requests --write
 """
 
+import os
 import random
 import tempfile
 import threading
@@ -145,7 +146,7 @@ def to_markdown(outcome: Outcome, *, command: str, seconds: float) -> str:
     lines = [
         "# Hostile requests",
         "",
-        f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, one server on a machine of 2 cores that other work shared, CPU:",
+        f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, one server on a machine of {os.cpu_count()} cores, CPU:",
         "",
         f"- {sum(map(len, GROUPS.values()))} different hostile requests, {outcome.sent:,} sent in {seconds:.0f} s; "
         f"{len(outcome.unexpected)} answered otherwise than they may be",
@@ -168,6 +169,7 @@ def to_markdown(outcome: Outcome, *, command: str, seconds: float) -> str:
 @click.option("--write", is_flag=True, help="Into docs/hostile.md.")
 def main(store: Path | None, seconds: float, write: bool) -> None:
     """Print what came of it; exit code 1 where anything was lost."""
+    command = f"python -m nfl_lora_pipeline_tests.hostile_requests{' --store STORE' if store else ''} --write"
     with tempfile.TemporaryDirectory() as folder:
         if store is None:
             store = Path(folder) / "data"
@@ -179,7 +181,6 @@ def main(store: Path | None, seconds: float, write: bool) -> None:
             began = time.monotonic()
             outcome = campaign(server, questions, GROUPS, seconds=seconds)
             took = time.monotonic() - began
-    command = "python -m nfl_lora_pipeline_tests.hostile_requests"
     content = to_markdown(outcome, command=command, seconds=took)
     click.echo(content)
     if write:
