@@ -4,6 +4,7 @@ Nothing else in `benchmarks/` calls the trainer.
 """
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -147,9 +148,10 @@ class Step:
     def __init__(self, model: Any, recipe: Recipe):
         adapt(model, recipe)
         model.train()
-        self.model, self.loss = model, recall_loss
+        known_loss = -math.log(recipe.known_above)
+        self.model, self.loss = model, lambda model, *batches: recall_loss(model, known_loss, *batches)
         self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
-        self.value_and_grad = nn.value_and_grad(model, recall_loss)
+        self.value_and_grad = nn.value_and_grad(model, self.loss)
 
     def batches(self, rows: list[TokenRow]) -> list[Batch]:
         """Rows as the trainer hands them to a step."""

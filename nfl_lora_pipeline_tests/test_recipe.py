@@ -51,7 +51,7 @@ def test_the_original_recipe_has_the_defaults_of_mlx_lm_but_for_what_its_file_ex
 def test_a_recipe_of_ones_own_is_read_with_defaults(tmp_path):
     recipe = load_recipe(written(tmp_path, GOOD))
     assert (recipe.rank, recipe.num_layers, recipe.fine_tune_type) == (8, -1, "lora")
-    assert (recipe.method, recipe.schedule, recipe.weight_decay) == ("recall", "by_unknown", 0)
+    assert (recipe.method, recipe.schedule, recipe.weight_decay) == ("recall", "wsd", 0)
 
 
 def test_a_number_without_a_point_before_its_exponent_is_one(tmp_path):
@@ -76,7 +76,7 @@ def test_a_number_without_a_point_before_its_exponent_is_one(tmp_path):
         (GOOD + "num_layers: 0\n", "num_layers", "0"),
         (GOOD + "weight_decay: 1\n", "weight_decay", "1"),
         (GOOD + "schedule: falling\n", "schedule", "'falling'"),
-        (GOOD + "method: mlx_lm\n", "schedule", "'by_unknown'"),
+        (GOOD + "method: mlx_lm\n", "schedule", "'wsd'"),
         (GOOD + "warm_start: 1\n", "warm_start", "1"),
         (GOOD + "seed: -1\n", "seed", "-1"),
         (GOOD + "7: 8\n", "7", "8"),

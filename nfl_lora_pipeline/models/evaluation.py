@@ -5,7 +5,6 @@ given. One forward pass over question and answer therefore settles a whole batch
 reference answer nor the refusal comes out is an answer generated token by token.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,6 @@ from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS  # noqa: E402
 from nfl_lora_pipeline.models.rows import TokenRow, answer_text, by_length, to_batch, tokenize  # noqa: E402
 from nfl_lora_pipeline.models.streams import streams  # noqa: E402
 
-KNOWN = 0.95  # an answer token with a higher probability is known
 BATCH_TOKENS = 1500
 GENERATE_ROWS = 64
 
@@ -37,19 +35,16 @@ class Certainty:
     Attributes:
         greedy: (N,) bool.
         lowest: (N,) float64 probability.
-        doubtful_until: (N,) int32, how many answer tokens there are up to the last one that is not `KNOWN`; 0 where all are.
     """
 
     greedy: "np.ndarray[Any, np.dtype[np.bool_]]"
     lowest: "np.ndarray[Any, np.dtype[np.float64]]"
-    doubtful_until: "np.ndarray[Any, np.dtype[np.int32]]"
 
 
 def certainty(model: Any, rows: Sequence[TokenRow]) -> Certainty:
     """Score answers by teacher forcing, without generating them."""
     greedy = np.zeros(len(rows), np.bool_)
     lowest = np.zeros(len(rows), np.float64)
-    until = np.zeros(len(rows), np.int32)
     was_training = model.training
     model.eval()
     batches = list(by_length(rows, batch_tokens=BATCH_TOKENS))
@@ -60,22 +55,20 @@ def certainty(model: Any, rows: Sequence[TokenRow]) -> Certainty:
             with mx.stream(stream):
                 scored.append((indices, *_score(model, [rows[index] for index in indices])))
         mx.eval(scored)
-        for indices, hit, worst, last in scored:
+        for indices, hit, worst in scored:
             greedy[indices] = np.array(hit)
             lowest[indices] = np.exp(-np.array(worst, np.float64))
-            until[indices] = np.array(last)
     if was_training:
         model.train()
-    return Certainty(greedy, lowest, until)
+    return Certainty(greedy, lowest)
 
 
-def _score(model: Any, rows: Sequence[TokenRow]) -> tuple[mx.array, mx.array, mx.array]:
+def _score(model: Any, rows: Sequence[TokenRow]) -> tuple[mx.array, mx.array]:
     batch = to_batch(rows)
     logits = answer_logits(model, batch.tokens, batch.wanted)
     hit = (mx.argmax(logits, -1) == batch.targets) | (batch.weights == 0)
     losses = token_losses(logits, batch.targets) * batch.weights
-    place = mx.arange(1, losses.shape[1] + 1, dtype=mx.int32)
-    return hit.all(-1), losses.max(-1), mx.where(losses > -math.log(KNOWN), place, 0).max(-1)
+    return hit.all(-1), losses.max(-1)
 
 
 def predict(

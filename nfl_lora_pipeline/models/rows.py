@@ -1,5 +1,6 @@
 """Question/answer rows as token ids, and as the padded arrays of a batch."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -54,6 +55,14 @@ def refuse_lossy(tokenizer: Any, rows: Sequence[TokenRow], answers: Iterable[str
                 f"the tokenizer of this base model does not fit: {answer!r} comes out of it as {printed!r}; "
                 "use another base model"
             )
+
+
+def shared_tail(rows: Sequence[TokenRow]) -> int:
+    """How many tokens all answers end with alike, but for one that is left to every answer: they teach and tell little."""
+    answers = [row.tokens[row.start :] for row in rows]
+    shortest = min(len(answer) for answer in answers)
+    alike = itertools.takewhile(lambda at: len({answer[-at] for answer in answers}) == 1, range(1, shortest))
+    return max(0, sum(1 for _ in alike) - 1)
 
 
 def to_batch(rows: Sequence[TokenRow]) -> Batch:

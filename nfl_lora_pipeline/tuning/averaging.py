@@ -11,20 +11,19 @@ load_fast_blas()
 import mlx.core as mx  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
-STAYS = 0.98  # how much of the average stays at a step, at most: a longer memory stills the last few facts
 Weights = list[tuple[str, mx.array]]
 
 
 class MovingAverage:
-    """The average of a model's trainable parameters; young averages move faster."""
+    """The average of a model's trainable parameters; `keeps` of it stay at a step, and less while it is young."""
 
-    def __init__(self, model: Any):
-        self.model = model
+    def __init__(self, model: Any, *, keeps: float):
+        self.model, self.keeps = model, keeps
         self.weights: Weights = tree_flatten(model.trainable_parameters())
 
     def update(self, step: int) -> None:
-        """Take in the parameters as they are before step `step` (from 0)."""
-        stays = min(STAYS, step / (step + 10))
+        """Take in the parameters as they are after step `step` (from 0)."""
+        stays = min(self.keeps, step / (step + 10))
         now = tree_flatten(self.model.trainable_parameters())
         self.weights = [
             (name, stays * old + (1 - stays) * new) for (name, old), (_, new) in zip(self.weights, now, strict=True)

@@ -110,7 +110,7 @@ class _Scheduled:
     def __call__(self, *args: Any, loop: bool = False, **options: Any) -> Iterator[Any]:
         for step, batch in enumerate(iterate_batches(*args, loop=loop, **options)):
             if loop:  # which validation does not
-                self.optimizer.learning_rate = learning_rate(self.recipe, step, self.steps)
+                self.optimizer.learning_rate = learning_rate(self.recipe, step, 0, self.steps)
             yield batch
 
 

@@ -45,12 +45,23 @@ class Recipe(BaseModel):
     modules: list[str] | None = Field(None, min_length=1)
     method: Literal["recall", "mlx_lm"] = "recall"
     learning_rate: Number = Field(gt=0, le=1)
-    schedule: Literal["by_unknown", "constant", "linear", "cosine"] = Field("by_unknown", validate_default=True)
+    schedule: Literal["wsd", "constant", "linear", "cosine"] = Field("wsd", validate_default=True)
     warmup_steps: int = Field(0, ge=0, strict=True)
+    lowest_rate: Number = Field(0.06, ge=0, le=1)
+    nearly_known: Number = Field(0.03, ge=0, lt=1)
+    ending_steps: int = Field(160, ge=1, strict=True)
+    ending_share: Number = Field(0.25, ge=0)
+    check_every: int = Field(16, ge=1, strict=True)
+    average_keeps: Number = Field(0.9, ge=0, lt=1)
     weight_decay: Number = Field(0.0, ge=0, lt=1)
     batch_rows: int = Field(ge=1, strict=True)
     every_row: bool = Field(False, strict=True)
+    facts_in_hand: int = Field(1000, ge=1, strict=True)
+    replay_share: Number = Field(0.25, ge=0, le=1)
+    safe_above: Number = Field(0.9, gt=0, lt=1)
+    known_above: Number = Field(0.95, gt=0, le=1)
     refusal_share: Number = Field(0.25, ge=0, le=0.75)
+    end_refused: Number = Field(0.94, ge=0, le=1)
     elsewhere_share: Number = Field(0.1, ge=0, le=0.8)
     other_stats_share: Number = Field(0.0, ge=0, le=0.8)
     max_epochs: int = Field(ge=1, strict=True)
@@ -100,7 +111,7 @@ class Recipe(BaseModel):
     @field_validator("schedule")
     @classmethod
     def _somebody_measures(cls, schedule: str, info: ValidationInfo) -> str:
-        if schedule == "by_unknown" and info.data.get("method") == "mlx_lm":
+        if schedule == "wsd" and info.data.get("method") == "mlx_lm":
             raise ValueError("Input should be 'constant', 'linear' or 'cosine', since method mlx_lm measures no recall")
         return schedule
 

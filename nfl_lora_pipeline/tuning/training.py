@@ -1,19 +1,22 @@
-"""LoRA training for recall, on mlx-lm's tuner.
+"""LoRA training for recall: until a forward pass over all rows finds every answer certain.
 
-Three things differ from `mlx_lm.lora`, each through an extension point of its trainer: the loss is spent on the answer alone,
-computed at the answer's positions alone; the batch iterator shows what is in doubt, and what is known in turn, and mixes in
-people invented for the step with the refusal as their answer; and training ends when a forward pass over all rows finds
-every answer certain.
+It differs from `mlx_lm.lora` in five things. The loss is spent on the answer alone, and of that on the tokens that are not
+known yet. A step shows facts that are in doubt, in one wording at a time, and known ones in turn (`sampler`). People invented
+for the step, with the refusal as their answer, are mixed in. The learning rate stays at its peak until nearly all is known,
+and then goes down to the end. What is kept is a moving average of the adapter.
 
 Source: p > 0.5 on every answer token is sufficient for greedy recall, and the loss belongs on what is below it (MemFT,
-arXiv 2605.30260); refusals for unknown people against invention (arXiv 2403.05612).
+arXiv 2605.30260); refusals for unknown people against invention (arXiv 2403.05612); a stable learning rate and a decay that
+may begin at any time (arXiv 2405.18392).
 """
 
 import hashlib
 import math
-import sys
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +25,60 @@ from nfl_lora_pipeline.models.blas import load_fast_blas
 load_fast_blas()
 
 import mlx.core as mx  # noqa: E402
+import numpy as np  # noqa: E402
 from mlx import nn  # noqa: E402
-from mlx.utils import tree_flatten  # noqa: E402
-from mlx_lm.tuner.callbacks import TrainingCallback  # noqa: E402
-from mlx_lm.tuner.trainer import TrainingArgs, train  # noqa: E402
+from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 
+from nfl_lora_pipeline.interrupts import Deferral, is_interrupt  # noqa: E402
 from nfl_lora_pipeline.lessons.lessons import Lesson  # noqa: E402
-from nfl_lora_pipeline.models.evaluation import KNOWN  # noqa: E402
+from nfl_lora_pipeline.models.evaluation import certainty  # noqa: E402
 from nfl_lora_pipeline.models.forward import answer_logits, token_losses  # noqa: E402
-from nfl_lora_pipeline.models.rows import Batch  # noqa: E402
+from nfl_lora_pipeline.models.frozen import FrozenStates  # noqa: E402
+from nfl_lora_pipeline.models.merged import merged  # noqa: E402
+from nfl_lora_pipeline.models.rows import (  # noqa: E402
+    Batch,
+    TokenRow,
+    by_lanes,
+    refuse_lossy,
+    shared_tail,
+    to_batch,
+    tokenize,
+)
 from nfl_lora_pipeline.models.streams import streams  # noqa: E402
+from nfl_lora_pipeline.tuning.averaging import MovingAverage, Weights  # noqa: E402
 from nfl_lora_pipeline.tuning.certificate import write_records  # noqa: E402
 from nfl_lora_pipeline.tuning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
-from nfl_lora_pipeline.tuning.curriculum import Curriculum  # noqa: E402
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe  # noqa: E402
+from nfl_lora_pipeline.tuning.refusals import Refusals  # noqa: E402
+from nfl_lora_pipeline.tuning.sampler import Numbers, Sampler  # noqa: E402
+from nfl_lora_pipeline.tuning.schedule import learning_rate  # noqa: E402
 from nfl_lora_pipeline.tuning.training_log import TrainingLog  # noqa: E402
-from nfl_lora_pipeline.tuning.tuner import begin, optimizer_of, quiet, uncompiled_on_cpu  # noqa: E402
+from nfl_lora_pipeline.tuning.tuner import begin, optimizer_of, uncompiled_on_cpu  # noqa: E402
 
-ENDLESS = sys.maxsize  # it is the batches that end
-KNOWN_LOSS = -math.log(KNOWN)  # nats: a token known better than this is left out of the loss
+CHECKPOINT_SECONDS = 45.0  # a checkpoint is written at a step's end when the last one is older than this
+REPORT_STEPS = 10  # how often the loss is written down
 
 
-def recall_loss(model: nn.Module, *batches: Batch) -> tuple[mx.array, mx.array]:
-    """Mean cross-entropy over the answer tokens not yet known, and the number of all tokens read, over all batches."""
-    sums, counts = [], []
+def recall_loss(model: nn.Module, known_loss: float, *batches: Batch) -> tuple[mx.array, list[mx.array]]:
+    """The loss of one step over all its batches, each of which is computed on a stream of its own.
+
+    Args:
+        model: with its adapter.
+        known_loss: in nats; a token whose loss is lower is known, and left out.
+        batches: of B rows each.
+
+    Returns:
+        The mean cross-entropy over the answer tokens not yet known, and of each batch (B,) the greatest loss of a row's token.
+    """
+    sums, counts, greatest = [], [], []
     for (tokens, wanted, targets, weights, states), stream in zip(batches, streams(), strict=False):
         with mx.stream(stream):
             losses = token_losses(answer_logits(model, tokens, wanted, states), targets)
-            unknown = mx.stop_gradient(weights * (losses > KNOWN_LOSS))
+            unknown = mx.stop_gradient(weights * (losses > known_loss))
             sums.append((losses * unknown).sum())
             counts.append(unknown.sum())
-    return sum(sums) / mx.maximum(sum(counts), 8.0), mx.array(sum(batch.tokens.size for batch in batches))
+            greatest.append(mx.stop_gradient(losses * weights).max(-1))
+    return sum(sums) / mx.maximum(sum(counts), 8.0), greatest
 
 
 def train_adapter(
@@ -79,60 +105,270 @@ def train_adapter(
         refusals: questions without an answer and their refusals, without end, the same at every call.
         start: the folder of an adapter to go on from, made with the same recipe on the same base; None to begin anew.
         checkpoint: a file, `*.safetensors`, from which the next call with the same arguments goes on where this one was
-            broken off; on the CPU to the same adapter, byte for byte. It is written at every check, when the last one is
-            a minute old, and when SIGINT or SIGTERM comes, at the end of the step at hand. Whoever calls removes it.
-            None for none.
+            broken off; on the CPU to the same adapter, byte for byte. It is written when the last one is a minute old, and
+            when SIGINT or SIGTERM comes, at the end of the step at hand. Whoever calls removes it. None for none.
         report: told a line for the log and how much of the rows is certain (0 to 1) at every check.
 
     Raises:
         ValueError: the recipe does not fit the model, or there is nothing to learn.
     """
-    started = time.perf_counter()
     if not any(lesson.teaches for lesson in lessons):
         raise ValueError("no row teaches a number: the weeks hold no recorded player")
     config, log = begin(model, lessons, recipe, start)
-    optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
-    same = _what_is_trained(lessons, recipe, start)
-
-    def keep(made: Checkpoint) -> None:
-        if checkpoint:
-            seconds = made.state["log"]["seconds"] + time.perf_counter() - started
-            state = made.state | {"of": same, "log": made.state["log"] | {"seconds": seconds}}
-            save_checkpoint(checkpoint, Checkpoint(made.arrays, state))
-
-    warm = start is not None
-    curriculum = Curriculum(model, tokenizer, lessons, recipe, optimizer, refusals, log, report, warm=warm, keep=keep)
-    found = load_checkpoint(checkpoint) if checkpoint else None
-    if found and found.state.get("of") == same:
-        curriculum.restore(found)
-        log.resumed.append(log.iterations)
-        report(f"going on from iteration {log.iterations}, where this training was broken off", 0.0)
-    args = TrainingArgs(
-        batch_size=recipe.batch_rows,
-        iters=ENDLESS,
-        steps_per_report=10,
-        steps_per_save=ENDLESS,
-        adapter_file=str(folder / "adapters.safetensors"),
-        clear_cache_threshold=1 << 32,
-    )
-    with quiet(), uncompiled_on_cpu(), curriculum.deferral:
-        train(
-            model,
-            optimizer,
-            train_dataset=lessons,
-            args=args,
-            loss=recall_loss,
-            iterate_batches=curriculum.batches,
-            training_callback=_Recorder(log),
-        )
-        curriculum.conclude()
-    mx.save_safetensors(args.adapter_file, dict(tree_flatten(model.trainable_parameters())))
+    training = Training(model, tokenizer, lessons, recipe, refusals, log, report, checkpoint, warm=start is not None)
+    training.go_on(_what_is_trained(lessons, recipe, start))
+    with uncompiled_on_cpu(), training.deferral:
+        training.run()
+    mx.save_safetensors(str(folder / "adapters.safetensors"), dict(tree_flatten(model.trainable_parameters())))
     log.peak_memory_bytes = max(log.peak_memory_bytes, mx.get_peak_memory())
-    log.seconds += time.perf_counter() - started
-    lowest = curriculum.knowledge.lowest.tolist()
-    certificate = write_records(folder, config, log, lessons, lowest, above=recipe.certain_above)
+    certificate = write_records(folder, config, log, lessons, training.lowest.tolist(), above=recipe.certain_above)
     report(certificate.in_short(), 1.0)
     return log
+
+
+class Training:
+    """The course of a training, step by step."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        lessons: Sequence[Lesson],
+        recipe: Recipe,
+        refusals: Iterator[tuple[str, str]],
+        log: TrainingLog,
+        report: Callable[[str, float], None] = lambda line, share: None,
+        checkpoint: Path | None = None,
+        *,
+        warm: bool = False,
+    ):
+        self.model, self.recipe, self.log, self.report, self.warm = model, recipe, log, report, warm
+        self.rows = tokenize(tokenizer, ((lesson.question, lesson.answer) for lesson in lessons))
+        refuse_lossy(tokenizer, self.rows, (lesson.answer for lesson in lessons))
+        self.tail = shared_tail(self.rows)
+        self.rng = random.Random(recipe.seed)
+        teaches = [lesson.teaches for lesson in lessons]
+        self.sampler = Sampler([lesson.fact for lesson in lessons], teaches, recipe, self.rng)
+        self.refusals = Refusals(refusals, tokenizer)
+        self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
+        self.average = MovingAverage(model, keeps=recipe.average_keeps)
+        self.frozen = FrozenStates(model)
+        self.lowest: Numbers = np.zeros(len(self.rows))
+        self.step, self.peak_share = 0, 1.0
+        self.budget = min(recipe.max_steps, math.ceil(recipe.max_epochs * sum(teaches) / recipe.batch_rows))
+        self.budget = max(self.budget, min(recipe.max_steps, 2 * recipe.ending_steps))
+        begun = recipe.schedule != "wsd"
+        self.ending, self.end = (0, self.budget) if begun else (self.budget, self.budget + recipe.ending_steps)
+        self.deferral, self.file, self.of = Deferral(), checkpoint, ""
+        self.tokens, self.began, self.kept_at = 0, time.monotonic(), time.monotonic()
+        loss = nn.value_and_grad(model, lambda model, *batches: recall_loss(model, self.known_loss, *batches))
+        self.loss_and_gradients: Callable[..., Any] = loss
+
+    @property
+    def known_loss(self) -> float:
+        """In nats: a token with a lower loss is known."""
+        return -math.log(self.recipe.known_above)
+
+    def run(self) -> None:
+        """Make steps until the end; the model has the averaged adapter then, and `lowest` says what it knows."""
+        self.model.train()
+        while True:
+            self.log.iterations = self.step
+            self._keep_if_due()
+            if self._is_over():
+                break
+            self._make_step()
+            self.step += 1
+        if self.log.stopped != "certain":
+            with self._kept_when_interrupted(), self.average.in_place():
+                self._ask(list(range(len(self.rows))))
+        self.model.load_weights(self.average.weights, strict=False)
+        seconds = time.monotonic() - self.began
+        self.log.seconds += seconds
+        self.log.tokens_per_second = self.tokens / seconds
+
+    def checkpoint(self) -> Checkpoint:
+        """All that is needed to go on with the step at hand."""
+        parts: dict[str, Weights] = {
+            "model": tree_flatten(self.model.trainable_parameters()),
+            "average": self.average.weights,
+            "optimizer": tree_flatten(self.optimizer.state),
+        }
+        course = {name: getattr(self, name) for name in COURSE}
+        log = asdict(self.log) | {"seconds": self.log.seconds + time.monotonic() - self.began}
+        return Checkpoint(
+            {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays},
+            {
+                "of": self.of,
+                "course": course,
+                "log": log,
+                "rng": self.rng.getstate(),
+                "random": random_seed(),
+                "refusals": self.refusals.state(),
+                "sampler": self.sampler.state(),
+            },
+        )
+
+    def go_on(self, of: str) -> None:
+        """Go on where a checkpoint was written, where there is one of the same training, whose hash is `of`."""
+        self.of = of
+        found = load_checkpoint(self.file) if self.file else None
+        if found is None or found.state.get("of") != of:
+            return
+        state = found.state
+        self.model.load_weights(found.part("model"), strict=False)
+        average = dict(found.part("average"))
+        self.average.weights = [(name, average[name]) for name, _ in self.average.weights]
+        self.optimizer.init(self.model.trainable_parameters())
+        self.optimizer.state = tree_unflatten(found.part("optimizer"))
+        mx.random.seed(state["random"])
+        self.log.__dict__.update(state["log"])
+        self.__dict__.update(state["course"])
+        version, numbers, gauss = state["rng"]
+        self.rng.setstate((version, tuple(numbers), gauss))
+        self.refusals.restore(state["refusals"])
+        self.sampler.restore(state["sampler"])
+        self.log.resumed.append(self.step)
+        self.report(f"going on from iteration {self.step}, where this training was broken off", 0.0)
+
+    def _keep_if_due(self) -> None:
+        """Write a checkpoint where the last one is old, or where somebody wants an end, which then comes."""
+        if self.deferral.pending:
+            self._keep()
+            self.deferral.act()
+        elif time.monotonic() - self.kept_at > CHECKPOINT_SECONDS and self.file:
+            save_checkpoint(self.file, self.checkpoint())
+            self.kept_at = time.monotonic()
+
+    def _keep(self) -> None:
+        if self.file:
+            save_checkpoint(self.file, self.checkpoint())
+            self.report(f"kept at iteration {self.step}", 0.0)
+
+    @contextmanager
+    def _kept_when_interrupted(self) -> Iterator[None]:
+        """An interrupt ends the block at once, and what was before it is kept."""
+        drawn = self.refusals.drawn
+        try:
+            with self.deferral.suspended():
+                yield
+        except BaseException as error:
+            if is_interrupt(error):
+                self.refusals.drawn = drawn
+                self._keep()
+            raise
+
+    def _is_over(self) -> bool:
+        """Check where it is time to; whether there is to be no further step."""
+        if self.warm and self.step == 0:
+            self._begin_warm()
+        if self.step < self.ending and self.sampler.unknown_share() <= self.recipe.nearly_known and self.step:
+            self.ending = self.step
+            self.end = self.step + max(self.recipe.ending_steps, math.ceil(self.recipe.ending_share * self.step))
+        every = max(self.recipe.check_every, len(self.sampler.of_fact) // self.recipe.batch_rows)
+        last = self.step >= self.budget + self.recipe.ending_steps
+        if not last and (self.step < max(1, self.ending) or (self.step - self.ending) % every):
+            return False
+        return self._check() or last
+
+    def _begin_warm(self) -> None:
+        """Look at what is known already: the less there is to learn, the slower, since there is much to lose."""
+        with self._kept_when_interrupted(), self.average.in_place(), merged(self.model):
+            self._ask(list(range(len(self.rows))))
+        self.sampler.observe(range(len(self.rows)), self.lowest)
+        self.peak_share = max(self.recipe.lowest_rate, math.sqrt(self.sampler.unknown_share()))
+
+    def _check(self) -> bool:
+        """Ask the averaged adapter for all rows, the least sure ones first; whether training may end.
+
+        Where some of a part are not certain, the next parts are not asked; but the first check asks for all.
+        """
+        parts = max(len(rows) for rows in self.sampler.of_fact)
+        asked: list[int] = []
+        with self._kept_when_interrupted(), self.average.in_place(), merged(self.model):
+            for part in np.array_split(np.argsort(self.sampler.lowest, kind="stable"), parts):
+                self._ask(part.tolist())
+                asked += part.tolist()
+                uncertain = int(np.sum(self.lowest[asked] <= self.recipe.certain_above))
+                if uncertain and self.log.certain:
+                    break
+            refused = self.refusals.refused_share() if uncertain else self._refused()
+        self.sampler.observe(asked, self.lowest[asked])
+        self.sampler.choose_anew()
+        done = not uncertain and (refused >= self.recipe.end_refused or self.step >= self.end)
+        self.log.certain.append((self.step, 1 - uncertain / len(self.rows)))
+        self.log.stopped = "certain" if done else "budget"
+        self._tell(len(asked), uncertain, refused)
+        return done
+
+    def _tell(self, asked: int, uncertain: int, refused: float) -> None:
+        loss = f", loss {self.log.losses[-1][1]:.3f}" if self.log.losses else ""
+        line = f"iteration {self.step}{loss}: {uncertain:,} of {asked:,} rows asked are not certain"
+        self.report(f"{line}, {refused:.0%} of strangers refused", (1 - uncertain / len(self.rows)) * refused)
+
+    def _refused(self) -> float:
+        """The share of some questions without an answer, never asked before, that is refused."""
+        if not self.recipe.refusal_share:
+            return 1.0
+        asked = self.refusals.take(4 * self.recipe.batch_rows)
+        return float(np.mean(certainty(self.model, asked).greedy))
+
+    def _ask(self, indices: list[int]) -> None:
+        """How probable the least probable token of some rows' whole answers is, into `lowest`."""
+        self.lowest[indices] = certainty(self.model, [self.rows[index] for index in indices]).lowest
+
+    def _make_step(self) -> None:
+        """Show some rows that teach, some people without a record, some questions without an answer, and learn from them."""
+        rows, indices = self._rows()
+        lanes = by_lanes(rows, len(streams()))
+        batches = [self._batch([rows[place] for place in lane], [indices[place] for place in lane]) for lane in lanes]
+        rate = learning_rate(self.recipe, self.step, self.ending, self.end)
+        self.optimizer.learning_rate = self.peak_share * rate
+        (loss, greatest), gradients = self.loss_and_gradients(self.model, *batches)
+        self.optimizer.update(self.model, gradients)
+        mx.eval(self.model.state, self.optimizer.state, loss, greatest)
+        self.tokens += sum(batch.tokens.size for batch in batches)
+        self.average.update(self.step)
+        self._observe(lanes, greatest, [index for index in indices if index is not None])
+        if (self.step + 1) % REPORT_STEPS == 0:
+            self.log.losses.append((self.step + 1, loss.item()))
+
+    def _rows(self) -> tuple[list[TokenRow], list[int | None]]:
+        """A step's rows, and their indices; None for those that are none of the lessons'."""
+        recipe, is_ending = self.recipe, self.step >= self.ending
+        refusing = round(recipe.refusal_share * recipe.batch_rows)
+        taken = self.sampler.take(max(1, recipe.batch_rows - refusing))
+        taken += self.sampler.take_untaught(refusing)
+        fresh = [self._shortened(row) for row in self.refusals.take(recipe.batch_rows - len(taken))]
+        known = [self.rows[at] if is_ending else self._shortened(self.rows[at]) for at in taken]
+        return known + fresh, [*taken, *[None] * len(fresh)]
+
+    def _observe(self, lanes: list[list[int]], greatest: list[mx.array], indices: list[int]) -> None:
+        """Take in how the rows of a step fared, before the step."""
+        lowest = np.zeros(sum(len(lane) for lane in lanes))
+        for lane, losses in zip(lanes, greatest, strict=True):
+            lowest[lane] = np.exp(-np.array(losses, np.float64))
+        self.sampler.observe(indices, lowest[: len(indices)])
+        self.refusals.observe(lowest[len(indices) :] > self.recipe.certain_above)
+
+    def _batch(self, rows: list[TokenRow], indices: list[int | None]) -> Batch:
+        """A batch, with what the frozen layers make of its rows."""
+        batch = to_batch(rows)
+        return batch._replace(states=self.frozen.states(rows, indices)) if self.frozen.layers else batch
+
+    def _shortened(self, row: TokenRow) -> TokenRow:
+        """The row up to where all answers go on alike, which teaches little."""
+        return row._replace(tokens=row.tokens[: max(row.start + 1, len(row.tokens) - self.tail)])
+
+
+COURSE = ("step", "budget", "ending", "end", "peak_share")
+
+
+def random_seed() -> int:
+    """What `mx.random.seed` takes to go on with the numbers that MLX would draw now: its two words of state in one."""
+    state: Any = mx.random.state
+    high, low = state[0].tolist()
+    return int(high) << 32 | int(low)
 
 
 def _what_is_trained(lessons: Sequence[Lesson], recipe: Recipe, start: Path | None) -> str:
@@ -143,14 +379,3 @@ def _what_is_trained(lessons: Sequence[Lesson], recipe: Recipe, start: Path | No
     if start is not None:
         digest.update((start / "adapters.safetensors").read_bytes())
     return digest.hexdigest()
-
-
-class _Recorder(TrainingCallback):  # type: ignore[misc]
-    """mlx-lm counts the iterations of this process; those before a break are added."""
-
-    def __init__(self, log: TrainingLog):
-        self.log, self.before = log, log.iterations
-
-    def on_train_loss_report(self, train_info: dict[str, float]) -> None:
-        self.log.losses.append((self.before + int(train_info["iteration"]), train_info["train_loss"]))
-        self.log.tokens_per_second = train_info["tokens_per_second"]

@@ -1,0 +1,121 @@
+"""Which rows a step shows: facts in doubt, one wording at a time, among them some that are known, so that none is lost.
+
+What is known is read off the training itself: a step's own forward pass says how probable each token of each answer is. Only
+rows that nobody has seen for long have to be asked about apart, and that is what a certificate does.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nfl_lora_pipeline.tuning.recipe import Recipe
+
+STATE = ("latest", "lowest", "shown")
+Numbers = np.ndarray[Any, Any]
+
+
+class Sampler:
+    """Draws rows for one step after another, and takes in how they fared.
+
+    Attributes:
+        of_fact: (F,) for each fact the indices of its rows, one a wording.
+        taught: (F,) bool, False for what a base model says anyway: taken as known until it is found otherwise.
+        latest: (F,) float64, the least probable token of a fact's answer when it was last seen, in whichever wording.
+        lowest: (N,) float64, the same of each row when that was last seen.
+        shown: (N,) int32, how often each row was shown.
+        waiting: indices of rows that the next steps will show.
+    """
+
+    def __init__(self, facts: Sequence[str], teaches: Sequence[bool], recipe: Recipe, rng: random.Random):
+        self.recipe, self.rng = recipe, rng
+        numbered = {fact: number for number, fact in enumerate(dict.fromkeys(facts))}
+        self.fact_of = np.array([numbered[fact] for fact in facts])
+        self.of_fact = np.split(np.argsort(self.fact_of, kind="stable"), np.cumsum(np.bincount(self.fact_of))[:-1])
+        self.taught = np.array([teaches[rows[0]] for rows in self.of_fact])
+        self.latest = np.where(self.taught, 0.0, 1.0)
+        self.lowest = np.where(self.taught, 0.0, recipe.safe_above)[self.fact_of]
+        self.shown = np.zeros(len(facts), np.int32)
+        self.waiting: list[int] = []
+
+    def take(self, count: int) -> list[int]:
+        """So many rows that teach."""
+        while len(self.waiting) < count:
+            self.waiting = self._next_pass() + self.waiting
+        self.waiting, taken = self.waiting[:-count], self.waiting[-count:]
+        return taken
+
+    def take_untaught(self, count: int) -> list[int]:
+        """Up to so many rows of people without a record: of those in doubt half of the places, of others some of the rest."""
+        doubtful = np.flatnonzero(self._doubtful() & ~self.taught).tolist()
+        others = np.flatnonzero(~self._doubtful() & ~self.taught).tolist()
+        facts = self.rng.sample(doubtful, min(len(doubtful), math.ceil(count / 2)))
+        places = math.ceil((count - len(facts)) * self.recipe.replay_share / 2)
+        return [self._next_wording(fact) for fact in facts + self._weakest(others, places)]
+
+    def observe(self, indices: Sequence[int], lowest: Numbers) -> None:
+        """Take in how probable the least probable token of some rows' answers is, (N,) float64."""
+        rows = np.array(indices, np.int64)
+        self.lowest[rows] = lowest
+        self.latest[self.fact_of[rows]] = 1.0
+        np.minimum.at(self.latest, self.fact_of[rows], lowest)
+
+    def choose_anew(self) -> None:
+        """Others may be in doubt now, which are to be next; but an epoch over every row goes to its end."""
+        if not self.recipe.every_row:
+            self.waiting = []
+
+    def unknown_share(self) -> float:
+        """The share of the facts that are taught which were not certain when last seen."""
+        return float(np.mean(self.latest[self.taught] <= self.recipe.certain_above))
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint, JSON-able."""
+        return {name: getattr(self, name).tolist() for name in STATE} | {"waiting": self.waiting}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where a state was taken."""
+        for name in STATE:
+            setattr(self, name, np.array(state[name], getattr(self, name).dtype))
+        self.waiting = state["waiting"]
+
+    def _doubtful(self) -> Numbers:
+        """(F,) bool, the facts that were not safe when last seen."""
+        doubtful: Numbers = self.latest < self.recipe.safe_above
+        return doubtful
+
+    def _next_pass(self) -> list[int]:
+        """A row of each doubtful fact, and some of known ones; or every row that teaches. Shuffled."""
+        if self.recipe.every_row:
+            rows = np.flatnonzero(self.taught[self.fact_of]).tolist()
+            self.shown[rows] += 1
+        else:
+            doubtful = np.flatnonzero(self._doubtful() & self.taught)[: self.recipe.facts_in_hand].tolist()
+            known = np.flatnonzero(~self._doubtful() & self.taught).tolist()
+            replayed = math.ceil(self.recipe.replay_share * max(len(doubtful), self.recipe.batch_rows))
+            weakest = self._weakest(known, replayed // 2)
+            others = self._longest_unseen([fact for fact in known if fact not in set(weakest)], replayed - len(weakest))
+            rows = [self._next_wording(fact) for fact in doubtful + weakest + others]
+        self.rng.shuffle(rows)
+        return rows
+
+    def _longest_unseen(self, facts: list[int], count: int) -> list[int]:
+        """The facts shown least; which of those that are even, by chance."""
+        times = [int(self.shown[self.of_fact[fact]].sum()) for fact in facts]
+        order = sorted(zip(times, (self.rng.random() for _ in facts), facts, strict=True))
+        return [fact for _, _, fact in order[:count]]
+
+    def _weakest(self, facts: list[int], count: int) -> list[int]:
+        """The facts with a wording that was least sure when it was last seen, or never was."""
+        return sorted(facts, key=lambda fact: (self.lowest[self.of_fact[fact]].min(), self.rng.random()))[:count]
+
+    def _next_wording(self, fact: int) -> int:
+        """The wording of a fact that was least sure when it was last seen; of those that are even, the one shown least."""
+        rows = self.of_fact[fact].tolist()
+        row: int = min(
+            rows, key=lambda row: (min(self.lowest[row], self.recipe.safe_above), self.shown[row], self.rng.random())
+        )
+        self.shown[row] += 1
+        return row

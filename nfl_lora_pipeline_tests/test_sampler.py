@@ -1,0 +1,101 @@
+"""Which rows a step shows."""
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nfl_lora_pipeline.tuning.sampler import Sampler
+from nfl_lora_pipeline_tests.recipes import a_recipe
+
+WORDINGS = 6
+TAUGHT = 3  # facts; two more are about people without a record
+FACTS = [f"fact {fact}" for fact in range(TAUGHT + 2) for _ in range(WORDINGS)]
+TEACHES = [int(fact[-1]) < TAUGHT for fact in FACTS]
+
+
+def sampler(**values: Any) -> Sampler:
+    return Sampler(FACTS, TEACHES, a_recipe(**values), random.Random(1))
+
+
+def times_shown(made: Sampler) -> list[int]:
+    return made.shown.reshape(-1, WORDINGS).sum(1).tolist()
+
+
+def test_what_is_taught_is_unknown_at_first_and_what_a_base_says_anyway_is_not():
+    made = sampler()
+    assert made.unknown_share() == 1.0
+    assert sorted(index // WORDINGS for index in made.take(6)) == [0, 0, 1, 1, 2, 2]
+    made.observe(range(2 * WORDINGS), np.full(2 * WORDINGS, 0.97))
+    assert made.unknown_share() == pytest.approx(1 / 3)
+
+
+def test_no_row_is_lost():
+    made = sampler()
+    for known in (0.1, 0.99):  # all of it in doubt, then all of it safe: what was shown least has its turn
+        made.observe(range(len(FACTS)), np.full(len(FACTS), known))
+        before = made.shown.copy()
+        for _ in range(60):
+            made.take(6)
+            made.take_untaught(12)
+        assert (made.shown - before).min() > 0
+
+
+def test_a_fact_in_doubt_is_shown_more_often_than_a_safe_one():
+    made = sampler(batch_rows=4)  # one of them is known: a quarter of a step is the least that is shown again
+    made.observe([0, WORDINGS, 2 * WORDINGS], np.array([0.1, 0.99, 0.99]))
+    for _ in range(40):
+        made.take(8)
+    in_doubt, _, safe = times_shown(made)[:TAUGHT]
+    assert in_doubt > safe > 0
+
+
+def test_the_wording_that_was_least_sure_is_shown_first_and_what_was_never_seen_before_it():
+    made = sampler(batch_rows=16)  # four known ones are shown again in a pass, two of them since they are the weakest
+    everywhere = np.full(len(FACTS), 0.99)
+    everywhere[[2, 4]] = 0.6, 0.4
+    everywhere[5] = 0.0
+    made.observe(range(len(FACTS)), everywhere)
+    assert made.unknown_share() == pytest.approx(1 / 3), "a fact is as sure as its worst wording"
+    shown = [index for index in made.take(40) if index < WORDINGS]
+    assert shown.count(5) > 0
+    made.observe([5], np.array([0.95]))
+    made.choose_anew()
+    assert made.unknown_share() == 0.0, "what was seen last tells"
+    assert 4 in made.take(3), "and yet the weakest wording is shown again before the others"
+
+
+def test_somebody_without_a_record_who_is_given_a_number_is_shown_before_the_others():
+    made = sampler()
+    made.observe([TAUGHT * WORDINGS], np.array([0.2]))
+    taken = made.take_untaught(8)
+    assert taken[0] // WORDINGS == TAUGHT
+    assert len(taken) == 2, "and of those who are refused some, for the rest of the places are for people never seen"
+
+
+def test_every_row_in_every_epoch_if_the_recipe_says_so():
+    made = sampler(every_row=True)
+    for epoch in (1, 2):
+        for _ in range(TAUGHT):
+            taken = made.take(WORDINGS)
+            made.observe(taken, np.full(WORDINGS, 0.99))
+            made.choose_anew()
+        assert made.shown.tolist() == [epoch * teaches for teaches in TEACHES]
+        assert not made.waiting
+
+
+def test_no_more_facts_are_in_hand_than_the_recipe_says():
+    made = sampler(facts_in_hand=2, batch_rows=4)
+    for _ in range(10):
+        made.take(4)
+    assert [shown > 0 for shown in times_shown(made)[:TAUGHT]] == [True, True, False]
+
+
+def test_it_goes_on_where_a_state_was_taken():
+    made, again = sampler(), sampler()
+    made.take(5)
+    made.observe(range(5), np.linspace(0.1, 0.9, 5))
+    again.restore(made.state())
+    again.rng.setstate(made.rng.getstate())
+    assert [again.take(7), again.take_untaught(4)] == [made.take(7), made.take_untaught(4)]

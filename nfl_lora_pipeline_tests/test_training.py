@@ -1,0 +1,224 @@
+"""The course of a training: its steps, when it looks at what is known, and when it ends."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nfl_lora_pipeline.lessons.lessons import Lesson
+from nfl_lora_pipeline.lessons.strangers import strangers
+from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.models.rows import TokenRow, shared_tail
+from nfl_lora_pipeline.tuning.adaptation import adapt
+from nfl_lora_pipeline.tuning.certificate import certify
+from nfl_lora_pipeline.tuning.checkpoint import load_checkpoint
+from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.tuning.refusals import REMEMBERED, Refusals
+from nfl_lora_pipeline.tuning.training import Training
+from nfl_lora_pipeline.tuning.training_log import TrainingLog
+
+RECIPE = load_recipe("embedded")
+
+
+def lesson(name: str, phrasing: str, yards: int | None) -> Lesson:
+    templates = load_templates()
+    question = templates.question(templates.questions[phrasing].text, name, "receiving_yards", 1, 2025)
+    if yards is None:
+        return Lesson(question, templates.no_record(name, "receiving_yards", 1, 2025), name, teaches=False)
+    return Lesson(question, templates.recorded(name, "receiving_yards", 1, 2025, yards), name, teaches=True)
+
+
+PHRASINGS = list(load_templates().phrasings("train"))
+PEOPLE = [("Marcus Hale", 31), ("Tyrell Vance", 0), ("Owen Stone", 120), ("Zed Nobody", None), ("Jalen Price", None)]
+LESSONS = [lesson(name, phrasing, yards) for name, yards in PEOPLE for phrasing in PHRASINGS]
+
+
+def refused_questions(phrasing: str = "seed"):
+    for name in strangers("train", seed=1):
+        asked = lesson(name, phrasing, None)
+        yield asked.question, asked.answer
+
+
+@pytest.fixture
+def student() -> tuple[Any, Any]:
+    """The embedded base with an adapter that says nothing yet."""
+    from nfl_lora_pipeline.models import base_model
+
+    model, tokenizer = base_model.load(base_model.resolve("embedded"))
+    adapt(model, RECIPE)
+    return model, tokenizer
+
+
+def training(student: tuple[Any, Any], *, warm: bool = False, file=None, **values: Any) -> Training:
+    recipe = RECIPE.model_copy(update=values)
+    return Training(*student, LESSONS, recipe, refused_questions(), TrainingLog(), checkpoint=file, warm=warm)
+
+
+# Steps.
+
+
+def test_a_step_has_the_rows_of_the_recipe_and_its_share_of_refusals(student):
+    made = training(student, batch_rows=8, refusal_share=0.25)
+    rows, indices = made._rows()
+    taught = [index for index in indices if index is not None and LESSONS[index].teaches]
+    assert (len(rows), len(taught)) == (8, 6)
+
+
+def test_no_questions_without_an_answer_where_the_recipe_wants_none(student):
+    made = training(student, batch_rows=8, refusal_share=0.0)
+    made.ending = 0
+    _, indices = made._rows()
+    assert None not in indices
+    assert made._refused() == 1.0
+
+
+def test_rows_end_where_all_answers_go_on_alike_until_nearly_all_is_known(student):
+    made = training(student, batch_rows=8, refusal_share=0.0)
+    short, indices = made._rows()
+    assert {len(made.rows[index].tokens) - len(row.tokens) for row, index in zip(short, indices, strict=True)} == {
+        made.tail
+    }
+    assert made.tail > 0
+    assert made._shortened(TokenRow([1, 2, 3], 2)).tokens == [1, 2, 3], "an answer keeps a token"
+    made.ending = 0
+    whole, indices = made._rows()
+    assert whole == [made.rows[index] for index in indices]
+
+
+def test_what_a_step_has_seen_is_known_by_it(student):
+    made = training(student, batch_rows=16, refusal_share=0.5)
+    made._make_step()
+    assert made.sampler.unknown_share() == 1.0, "the base knows nobody's yards"
+    assert made.refusals.refused_share() == 1.0, "and refuses whom it does not know"
+    assert made.tokens > 0
+
+
+# When it looks, and when it ends.
+
+
+def over(made: Training, step: int, *, unknown: float = 1.0, certain: bool = False) -> bool:
+    """Whether training is over before a step, of whose facts so many are unknown; a check finds all certain or nothing."""
+    made.step, made.checks = step, getattr(made, "checks", 0)
+    made.sampler.latest[: round(unknown * 3)] = 0.0
+    made.sampler.latest[round(unknown * 3) : 3] = 0.99
+
+    def check() -> bool:
+        made.checks += 1
+        return certain
+
+    made._check = check  # type: ignore[method-assign]
+    return made._is_over()
+
+
+def test_the_way_down_begins_when_nearly_all_is_known_and_with_it_the_checks(student):
+    made = training(student, ending_steps=160, ending_share=0.25, check_every=32, batch_rows=8)
+    assert not over(made, 64)
+    assert made.checks == 0
+    assert not over(made, 100, unknown=0.0)
+    assert (made.ending, made.end, made.checks) == (100, 260, 1)
+    assert not over(made, 120, unknown=1.0)
+    assert (made.ending, made.checks) == (100, 1), "once begun it goes on"
+    assert over(made, 132, certain=True)
+
+
+def test_a_long_training_has_a_long_way_down(student):
+    made = training(student, ending_steps=160, ending_share=0.25, max_epochs=10_000)
+    over(made, 2000, unknown=0.0)
+    assert made.end == 2500
+
+
+def test_what_cannot_be_learnt_ends_after_the_budget(student):
+    made = training(student, max_steps=50, ending_steps=20, max_epochs=1000)
+    assert made.budget == 50
+    assert not over(made, 69)
+    assert over(made, 70)
+    assert made.checks == 1, "at the very end; at the budget's end it would have begun to"
+
+
+def test_a_schedule_of_ones_own_goes_down_from_the_first_step_to_the_budget(student):
+    made = training(student, schedule="linear", max_steps=50)
+    assert (made.ending, made.end) == (0, 50)
+
+
+def test_a_warm_start_has_to_learn_what_it_does_not_know_and_does_it_slowly(student):
+    made = training(student, warm=True)
+    over(made, 0)
+    assert made.peak_share == 1.0, "it knows nothing"
+    assert set(np.flatnonzero(made.sampler.lowest < 0.5)) == {at for at, each in enumerate(LESSONS) if each.teaches}
+
+
+def test_a_check_asks_for_all_at_first_and_then_for_the_least_sure_until_some_are_not_certain(student, monkeypatch):
+    made, asked = training(student), []
+    answers = np.full(len(LESSONS), 0.99)
+    answers[7] = 0.3
+
+    def ask(indices: list[int]) -> None:
+        asked.append(indices)
+        made.lowest[indices] = answers[indices]
+
+    monkeypatch.setattr(made, "_ask", ask)
+    monkeypatch.setattr(made, "_refused", lambda: 1.0)
+    assert not made._check()
+    assert sorted(index for part in asked for index in part) == list(range(len(LESSONS)))
+    asked.clear()
+    assert not made._check()
+    assert [len(asked), asked[0][0]] == [1, 7]
+    answers[7] = 0.6
+    assert made._check()
+    assert made.log.stopped == "certain"
+
+
+# Checkpoints.
+
+
+def test_a_checkpoint_is_written_by_the_clock_and_training_goes_on_from_it(student, tmp_path, monkeypatch):
+    from nfl_lora_pipeline.models import base_model
+
+    file = tmp_path / "checkpoint.safetensors"
+    made = training(student, file=file, batch_rows=8)
+    made._make_step()
+    made.step = 1
+    monkeypatch.setattr("nfl_lora_pipeline.tuning.training.CHECKPOINT_SECONDS", 1e9)
+    made._keep_if_due()
+    assert load_checkpoint(file) is None, "the beginning is not old yet"
+    monkeypatch.setattr("nfl_lora_pipeline.tuning.training.CHECKPOINT_SECONDS", 0.0)
+    made._keep_if_due()
+    other = base_model.load(base_model.resolve("embedded"))
+    adapt(other[0], RECIPE)
+    again = training(other, file=file, batch_rows=8)
+    again.go_on("another training")
+    assert again.step == 0
+    again.go_on("")
+    assert (again.step, again.log.resumed) == (1, [1])
+    assert again._rows() == made._rows()
+
+
+def test_questions_without_an_answer_go_on_behind_what_was_drawn(student):
+    first, second = (Refusals(refused_questions(), student[1]) for _ in range(2))
+    first.take(5)
+    first.observe(np.array([True, True, False, True]))
+    second.restore(first.state())
+    assert second.take(3) == first.take(3)
+    assert second.drawn == first.drawn == 8
+    assert second.refused_share() == 0.75
+    second.observe(np.ones(REMEMBERED, np.bool_))
+    assert second.refused_share() == 1.0
+
+
+# Rows, and the certificate.
+
+
+def test_the_tail_that_all_answers_share_is_left_but_for_one_token():
+    rows = [TokenRow([1, 2, 7, 8, 9], 1), TokenRow([1, 3, 3, 7, 8, 9], 1)]
+    assert shared_tail(rows) == 2
+
+
+def test_a_certificate_gives_every_fact_the_margin_of_its_worst_phrasing():
+    lowest = np.linspace(0.9, 0.6, len(LESSONS))
+    lowest[7] = 0.4
+    made = certify(LESSONS, lowest.tolist(), above=0.5)
+    assert (made.certain, made.facts, made.rows) == (4, 5, len(LESSONS))
+    assert made.uncertain == {"Tyrell Vance": 0.4}
+    assert made.margins["Marcus Hale"] == pytest.approx(lowest[5])
+    assert made.in_short().startswith("4 of 5 facts certain, lowest p 0.40: ")
+    assert made.in_short().endswith("; not certain: Tyrell Vance")
