@@ -1,0 +1,98 @@
+"""What the other trainers are given to choose from, and the best of it: `python -m benchmarks.sweep` tries each once."""
+
+from typing import NamedTuple
+
+from benchmarks.schedules import CONSTANT, COSINE, LINEAR
+
+FACTS, BOTH = "facts", "both"
+TASKS = {FACTS: "Facts", BOTH: "Facts and refusals"}
+CHECK_EVERY = 10  # steps between two checks of PEFT, and between two checkpoints of mlx_lm.lora
+
+
+class Settings(NamedTuple):
+    """What a user would choose: the schedule with its peak and its length, the rows of a batch, the share of refusals."""
+
+    schedule: str
+    peak_rate: float
+    steps: int
+    batch_rows: int
+    refusal_share: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The settings in a word, for `--settings` and for tables."""
+        refusals = f"-{self.refusal_share:g}" if self.refusal_share else ""
+        return f"{self.schedule}-{self.peak_rate:g}-{self.steps}x{self.batch_rows}{refusals}"
+
+    @property
+    def words(self) -> str:
+        """The settings in a sentence of a table."""
+        schedule = f"{self.schedule} from" if self.schedule != CONSTANT else CONSTANT
+        refusals = f", {self.refusal_share:.0%} refusals" if self.refusal_share else ""
+        return f"{schedule} {self.peak_rate:g}, {self.steps:,} steps of {self.batch_rows} rows{refusals}"
+
+
+# Sides that were never swept are raced with the settings of another: mlx_lm.lora computes the same with any BLAS.
+SWEPT_AS = {"mlx_lm": "fast_blas", "fast_blas": "fast_blas", "peft": "peft"}
+
+SWEPT: dict[tuple[str, str], tuple[Settings, ...]] = {
+    ("peft", FACTS): (
+        Settings(CONSTANT, 1e-3, 2000, 32),
+        Settings(LINEAR, 1e-3, 300, 32),
+        Settings(LINEAR, 1e-3, 400, 32),
+        Settings(LINEAR, 2e-3, 400, 32),
+        Settings(COSINE, 1e-3, 400, 32),
+        Settings(LINEAR, 1e-3, 700, 16),
+    ),
+    ("peft", BOTH): (
+        Settings(CONSTANT, 1e-3, 2000, 32, 0.4),
+        Settings(LINEAR, 1e-3, 500, 32, 0.4),
+        Settings(LINEAR, 1e-3, 700, 32, 0.4),
+        Settings(LINEAR, 2e-3, 700, 32, 0.4),
+        Settings(COSINE, 1e-3, 700, 32, 0.4),
+        Settings(LINEAR, 1e-3, 500, 32, 0.2),
+    ),
+    ("fast_blas", FACTS): (
+        Settings(CONSTANT, 1e-3, 3000, 14),
+        Settings(LINEAR, 1e-3, 800, 14),
+        Settings(LINEAR, 1e-3, 1200, 14),
+        Settings(LINEAR, 2e-3, 800, 14),
+        Settings(COSINE, 1e-3, 1200, 14),
+        Settings(LINEAR, 1e-3, 500, 32),
+    ),
+    ("fast_blas", BOTH): (
+        Settings(CONSTANT, 1e-3, 4000, 14, 0.4),
+        Settings(LINEAR, 1e-3, 1200, 14, 0.4),
+        Settings(LINEAR, 1e-3, 2000, 14, 0.4),
+        Settings(LINEAR, 2e-3, 1200, 14, 0.4),
+        Settings(COSINE, 1e-3, 2000, 14, 0.4),
+        Settings(LINEAR, 1e-3, 1500, 14, 0.2),
+    ),
+}
+
+# The fastest that reached the goal in `python -m benchmarks.sweep --data-dir DIR --side SIDE --task TASK`. These four were written
+# down before such a sweep had been run to its end: they are to be renewed by it.
+BEST: dict[tuple[str, str], Settings] = {
+    ("peft", FACTS): Settings(LINEAR, 1e-3, 400, 32),
+    ("peft", BOTH): Settings(LINEAR, 1e-3, 700, 32, 0.4),
+    ("fast_blas", FACTS): Settings(LINEAR, 1e-3, 1200, 14),
+    ("fast_blas", BOTH): Settings(LINEAR, 1e-3, 2000, 14, 0.4),
+}
+
+
+def best(side: str, task: str) -> Settings:
+    """The settings that a side is raced with."""
+    return BEST[SWEPT_AS[side], task]
+
+
+def chosen(side: str, task: str, names: str | None) -> list[Settings]:
+    """Of the swept settings those of some names, in the order of the names; all where none are given.
+
+    Raises:
+        ValueError: a name is none of them.
+    """
+    by_name = {settings.name: settings for settings in SWEPT[side, task]}
+    wanted = names.split(",") if names else list(by_name)
+    if unknown := set(wanted) - set(by_name):
+        raise ValueError(f"no settings {min(unknown)!r}; use {', '.join(by_name)}")
+    return [by_name[name] for name in wanted]
