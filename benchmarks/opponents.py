@@ -70,8 +70,8 @@ SWEPT: dict[tuple[str, str], tuple[Settings, ...]] = {
     ),
 }
 
-# The fastest that reached the goal in `python -m benchmarks.sweep --data-dir DIR --side SIDE --task TASK`. These four were written
-# down before such a sweep had been run to its end: they are to be renewed by it.
+# The fastest that reached the goal in `python -m benchmarks.sweep --data-dir DIR --side SIDE --task TASK`. These four were put
+# here before such a sweep had been run to its end: they are to be renewed by it.
 BEST: dict[tuple[str, str], Settings] = {
     ("peft", FACTS): Settings(LINEAR, 1e-3, 400, 32),
     ("peft", BOTH): Settings(LINEAR, 1e-3, 700, 32, 0.4),

@@ -72,8 +72,8 @@ def seconds_cell(outcomes: Sequence[Outcome]) -> str:
 
 def cells(outcomes: Sequence[Outcome], baseline: float) -> list[str]:
     """A side's line of the table, but for its name."""
-    middle = _middle(outcomes)
-    ratio = f"at least {_longest(outcomes) / baseline:.1f}x" if math.isinf(middle) else f"{middle / baseline:.1f}x"
+    middle, spent = _middle(outcomes), statistics.median(outcome.seconds for outcome in outcomes)
+    ratio = f"at least {spent / baseline:.1f}x" if math.isinf(middle) else f"{middle / baseline:.1f}x"
     return [
         seconds_cell(outcomes),
         f"{statistics.median(outcome.steps for outcome in outcomes):,.0f}",
