@@ -10,26 +10,37 @@ CHECK_EVERY = 10  # steps between two checks of PEFT, and between two checkpoint
 
 
 class Settings(NamedTuple):
-    """What a user would choose: the schedule with its peak and its length, the rows of a batch, the share of refusals."""
+    """What a user would choose.
+
+    Attributes:
+        schedule, peak_rate, steps: how the learning rate goes.
+        batch_rows: rows of a step.
+        refusal_share: of the rows, how many are refusals.
+        corrected: of `mlx_lm.lora` alone, whether Adam corrects its bias, as torch's always does. By default MLX's does not,
+            and its first steps are three times as long: from 3e-3 six facts were not learnt so, and in 20 steps corrected.
+    """
 
     schedule: str
     peak_rate: float
     steps: int
     batch_rows: int
     refusal_share: float = 0.0
+    corrected: bool = False
 
     @property
     def name(self) -> str:
         """The settings in a word, for `--settings` and for tables."""
         refusals = f"-{self.refusal_share:g}" if self.refusal_share else ""
-        return f"{self.schedule}-{self.peak_rate:g}-{self.steps}x{self.batch_rows}{refusals}"
+        corrected = "-corrected" if self.corrected else ""
+        return f"{self.schedule}-{self.peak_rate:g}-{self.steps}x{self.batch_rows}{refusals}{corrected}"
 
     @property
     def words(self) -> str:
         """The settings in a sentence of a table."""
         schedule = f"{self.schedule} from" if self.schedule != CONSTANT else CONSTANT
         refusals = f", {self.refusal_share:.0%} refusals" if self.refusal_share else ""
-        return f"{schedule} {self.peak_rate:g}, {self.steps:,} steps of {self.batch_rows} rows{refusals}"
+        corrected = ", Adam with its bias corrected" if self.corrected else ""
+        return f"{schedule} {self.peak_rate:g}, {self.steps:,} steps of {self.batch_rows} rows{refusals}{corrected}"
 
 
 # Sides that were never swept are raced with the settings of another: mlx_lm.lora computes the same with any BLAS.
@@ -56,17 +67,19 @@ SWEPT: dict[tuple[str, str], tuple[Settings, ...]] = {
         Settings(CONSTANT, 1e-3, 3000, 14),
         Settings(LINEAR, 1e-3, 800, 14),
         Settings(LINEAR, 1e-3, 1200, 14),
-        Settings(LINEAR, 2e-3, 800, 14),
+        Settings(LINEAR, 1e-3, 800, 14, corrected=True),
+        Settings(LINEAR, 2e-3, 800, 14, corrected=True),
         Settings(COSINE, 1e-3, 1200, 14),
-        Settings(LINEAR, 1e-3, 500, 32),
+        Settings(LINEAR, 2e-3, 400, 32, corrected=True),
     ),
     ("fast_blas", BOTH): (
         Settings(CONSTANT, 1e-3, 4000, 14, 0.4),
         Settings(LINEAR, 1e-3, 1200, 14, 0.4),
         Settings(LINEAR, 1e-3, 2000, 14, 0.4),
-        Settings(LINEAR, 2e-3, 1200, 14, 0.4),
+        Settings(LINEAR, 1e-3, 1200, 14, 0.4, corrected=True),
+        Settings(LINEAR, 2e-3, 1200, 14, 0.4, corrected=True),
         Settings(COSINE, 1e-3, 2000, 14, 0.4),
-        Settings(LINEAR, 1e-3, 1500, 14, 0.2),
+        Settings(LINEAR, 2e-3, 700, 32, 0.4, corrected=True),
     ),
 }
 

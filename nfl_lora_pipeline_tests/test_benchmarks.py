@@ -95,6 +95,9 @@ def test_what_mlx_lm_is_told_follows_from_settings_and_recipe():
     told = mlx_lm_side.options_of(RECIPE, Settings("cosine", 2e-3, 800, 14), Path("run"))
     assert told["lr_schedule"] == {"name": "cosine_decay", "arguments": [2e-3, 780], "warmup": 20}
     assert (told["iters"], told["batch_size"], told["save_every"], told["seed"]) == (800, 14, CHECK_EVERY, 17)
+    assert told["optimizer_config"] == {"adam": {}}
+    corrected = mlx_lm_side.options_of(RECIPE, Settings("linear", 2e-3, 800, 14, corrected=True), Path("run"))
+    assert corrected["optimizer_config"]["adam"]["bias_correction"]
     assert told["lora_parameters"] == {"rank": 32, "scale": 4.0, "dropout": 0.0}
 
 
