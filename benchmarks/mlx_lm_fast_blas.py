@@ -1,4 +1,7 @@
-"""`python -m benchmarks.mlx_lm_fast_blas lora ...` is `python -m mlx_lm lora ...` with a fast BLAS loaded first."""
+"""`python -m benchmarks.mlx_lm_fast_blas lora ...` is `python -m mlx_lm lora ...` with a fast BLAS loaded first.
+
+With it comes what this project's trainer has for itself: MLX takes float32 below 1.2e-38 as 0 (`models/blas.py` says why).
+"""
 
 from nfl_lora_pipeline.models.blas import load_fast_blas
 

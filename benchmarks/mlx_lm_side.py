@@ -5,18 +5,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 import yaml
 
+from benchmarks.opponents import CHECK_EVERY, Settings
+from benchmarks.schedules import CONSTANT, LINEAR
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.tuning.recipe import Recipe
 
 POLL_SECONDS = 0.2
-ENDLESS = 10_000_000
 # A step of 27 rows on the embedded base took 0.23 s so, and 0.29 s with two threads of MKL.
 ONE_BLAS_THREAD = {"MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+ADAM_OF_TORCH = {"betas": [0.9, 0.98], "bias_correction": True}  # as the worker of PEFT has it
 
 
 class Checkpoint(NamedTuple):
@@ -25,18 +28,6 @@ class Checkpoint(NamedTuple):
     file: Path
     steps: int
     seconds: float
-
-
-class Settings(NamedTuple):
-    """What a user would choose for `mlx_lm.lora`; on week 1 the best of three that were tried.
-
-    With the fast BLAS all 441 facts were known after 147 s so, after 175 s with 27 rows a batch, and with 27 rows and a rate of
-    2e-3 after 184 s 365 of them.
-    """
-
-    learning_rate: float = 1e-3
-    batch_rows: int = 14
-    save_every: int = 10
 
 
 def checkpoints(folder: Path) -> list[Checkpoint]:
@@ -58,33 +49,20 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
 def train(
     rows: pl.DataFrame, recipe: Recipe, folder: Path, settings: Settings, *, seconds: float, fast_blas: bool
 ) -> list[Checkpoint]:
-    """Train for some seconds on `question` and `answer` of the rows: all layers, the recipe's rank and scale, prompt masked.
+    """Train to the end of the schedule, or for some seconds, on `question` and `answer` of the rows.
 
     Args:
+        rows: what is shown; refusals are among them.
         folder: a new folder, for rows, settings and checkpoints.
         seconds: counted from where training begins.
         fast_blas: whether this project's BLAS is loaded first, with the one thread that suits it; else what came with MLX.
 
     Raises:
-        RuntimeError: the training ended by itself.
+        RuntimeError: the training failed.
     """
     folder.mkdir(parents=True)
     rows.select(prompt="question", completion="answer").write_ndjson(folder / "train.jsonl")
-    options = {
-        "model": str(base_models.resolve(recipe.base_model).folder),
-        "data": str(folder),
-        "adapter_path": str(folder / "adapter"),
-        "train": True,
-        "mask_prompt": True,
-        "num_layers": recipe.num_layers,
-        "lora_parameters": {"rank": recipe.rank, "scale": recipe.scale, "dropout": recipe.dropout},
-        "batch_size": settings.batch_rows,
-        "learning_rate": settings.learning_rate,
-        "iters": ENDLESS,
-        "save_every": settings.save_every,
-        "steps_per_report": settings.save_every,
-        "seed": recipe.seed,
-    }
+    options = options_of(recipe, settings, folder)
     (folder / "config.yaml").write_text(yaml.safe_dump(options), encoding="utf-8")
     module = ["benchmarks.mlx_lm_fast_blas"] if fast_blas else ["mlx_lm"]
     command = [sys.executable, "-m", *module, "lora", "--config", str(folder / "config.yaml")]
@@ -99,10 +77,42 @@ def train(
     return [found for found in checkpoints(folder / "adapter") if found.seconds <= seconds]
 
 
+def options_of(recipe: Recipe, settings: Settings, folder: Path) -> dict[str, Any]:
+    """The configuration of `mlx_lm.lora`: all layers, the recipe's rank and scale, prompts masked, the rate of the settings."""
+    return {
+        "model": str(base_models.resolve(recipe.base_model).folder),
+        "data": str(folder),
+        "adapter_path": str(folder / "adapter"),
+        "train": True,
+        "mask_prompt": True,
+        "num_layers": recipe.num_layers,
+        "lora_parameters": {"rank": recipe.rank, "scale": recipe.scale, "dropout": recipe.dropout},
+        "batch_size": settings.batch_rows,
+        "learning_rate": settings.peak_rate,
+        "lr_schedule": schedule_of(settings, recipe.warmup_steps),
+        "iters": settings.steps,
+        "save_every": CHECK_EVERY,
+        "steps_per_report": CHECK_EVERY,
+        "optimizer_config": {"adam": ADAM_OF_TORCH if settings.corrected else {}},
+        "seed": recipe.seed,
+    }
+
+
+def schedule_of(settings: Settings, warmup: int) -> dict[str, Any]:
+    """The schedule by the names of MLX; a constant rate is a straight line too, since only a schedule has a warmup."""
+    decay = max(1, settings.steps - warmup)
+    peak = settings.peak_rate
+    straight = [peak, peak if settings.schedule == CONSTANT else 0.0, decay]
+    if settings.schedule in (CONSTANT, LINEAR):
+        return {"name": "linear_schedule", "arguments": straight, "warmup": warmup}
+    return {"name": "cosine_decay", "arguments": [peak, decay], "warmup": warmup}
+
+
 def _wait(process: "subprocess.Popen[bytes]", started: Path, seconds: float) -> None:
     while not started.is_file() or time.time() - started.stat().st_mtime < seconds:
-        if process.poll() is not None:
-            raise RuntimeError(
-                f"mlx_lm.lora ended with {process.returncode}: see {started.parent.parent / 'output.txt'}"
-            )
+        if process.poll() == 0:
+            return
+        if process.returncode is not None:
+            output = (started.parent.parent / "output.txt").read_text(encoding="utf-8", errors="replace")
+            raise RuntimeError(f"mlx_lm.lora ended with {process.returncode}: {output[-2000:]}")
         time.sleep(POLL_SECONDS)

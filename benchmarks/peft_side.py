@@ -1,25 +1,31 @@
 """The side of HF PEFT, seen from here: rows go to `peft_worker.py` in a file, milliseconds and recall come back in lines."""
 
 import json
+import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import click
 import numpy as np
 
+from benchmarks.opponents import Settings
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.rows import TokenRow
 from nfl_lora_pipeline.tuning.recipe import Recipe
 
+Array = np.ndarray[Any, np.dtype[Any]]
 PYTHON = Path(__file__).parent.parent / ".venv-bench" / "bin" / "python"
-WORKER = Path(__file__).parent / "peft_worker.py"
+ROOT = Path(__file__).parent.parent
+_OF_PEFT = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
 
 
-def available() -> bool:
-    """Whether `make bench-setup` has been run."""
-    return PYTHON.exists()
+def check_available() -> None:
+    """Refuse where `make bench-setup` has not been run."""
+    if not PYTHON.exists():
+        raise click.UsageError("the PEFT side needs an environment of its own: run `make bench-setup` first")
 
 
 def torch_versions() -> str:
@@ -52,11 +58,12 @@ def worker(work: str, file: Path, recipe: Recipe, **settings: Any) -> Iterator["
         "warmup_steps": recipe.warmup_steps,
         "seed": recipe.seed,
         "threads": 0,
+        "flush": True,
         **settings,
     }
-    folder = base_models.resolve(recipe.base_model).folder
-    command = [PYTHON, WORKER, work, folder, file, json.dumps(told)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    folder = base_models.resolve(recipe.base_model).folder.absolute()
+    command = [PYTHON, "-m", "benchmarks.peft_worker", work, folder, file.absolute(), json.dumps(told)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         yield process
     finally:
@@ -86,11 +93,53 @@ class StepWorker:
         return line
 
 
-def learn(file: Path, recipe: Recipe, **settings: Any) -> Iterator[dict[str, float]]:
-    """A training's checks as they come: `seconds` of training, `steps` and `facts_right`."""
+class Check(NamedTuple):
+    """What a training says of itself when it hands its weights over; the seconds are of training alone."""
+
+    seconds: float
+    steps: int
+    facts_right: int
+
+
+def told(settings: Settings) -> dict[str, Any]:
+    """The settings by the names that the worker knows."""
+    return {
+        "schedule": settings.schedule,
+        "learning_rate": settings.peak_rate,
+        "steps": settings.steps,
+        "batch_rows": settings.batch_rows,
+        "refusal_share": settings.refusal_share,
+    }
+
+
+def learn(file: Path, recipe: Recipe, enough: Callable[[Check], bool], **settings: Any) -> None:
+    """A training that goes on until `enough` says so of its weights, or until its own end; it waits while that is judged."""
     with worker("learn", file, recipe, **settings) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
         for line in process.stdout:
-            yield json.loads(line)
+            process.stdin.write("stop\n" if enough(Check(**json.loads(line))) else "go on\n")
+            process.stdin.flush()
         if process.wait():
             raise RuntimeError(f"the PEFT side ended with {process.returncode}; its message stands above")
+
+
+def to_mlx(weights: Mapping[str, Array]) -> dict[str, Array]:
+    """PEFT's weights by mlx-lm's names and in its shapes: rows go through `x @ lora_a @ lora_b` there.
+
+    Raises:
+        ValueError: a weight is not one of LoRA.
+    """
+    converted = {}
+    for name, weight in weights.items():
+        found = _OF_PEFT.fullmatch(name)
+        if not found:
+            raise ValueError(f"{name} is no weight of PEFT's LoRA")
+        converted[f"{found['layer']}.lora_{found['side'].lower()}"] = weight.T
+    return converted
+
+
+def read_weights(file: Path) -> dict[str, Array]:
+    """What the worker handed over, as mlx-lm has it."""
+    with np.load(file) as arrays:
+        return to_mlx(dict(arrays))

@@ -1,37 +1,54 @@
 """The side of HF PEFT on torch: runs in `.venv-bench` (`make bench-setup`), knows nothing of MLX and of this project.
 
-    python peft_worker.py steps MODEL ROWS.npz SETTINGS     # one step for each line on standard input; prints milliseconds
-    python peft_worker.py learn MODEL ROWS.npz SETTINGS     # an ordinary training; prints a JSON line at every check
+    python -m benchmarks.peft_worker steps MODEL ROWS.npz SETTINGS     # one step for each line of input; prints milliseconds
+    python -m benchmarks.peft_worker learn MODEL ROWS.npz SETTINGS     # an ordinary training
 
 ROWS.npz holds `tokens` (all rows below each other), `lengths`, `starts` (where an answer begins in its row) and `facts` (the
 number of the fact that a row asks for); SETTINGS is JSON.
+
+A training prints a JSON line when a check finds every fact right, and at its end. The weights lie in a file then, and it waits
+for a line of input: after "stop" it ends, after any other it goes on.
 """
 
+import itertools
 import json
 import random
 import sys
 import time
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+
+from benchmarks.schedules import share_of_peak
 
 NO_LABEL = -100
 CHECK_ROWS = 128
+SAMPLE = 8  # a check asks one row in so many first
 
 
 class Rows:
     """Rows of token ids, and the batches that are made of them."""
 
     def __init__(self, file: Path):
+        self.rows: list[Any] = []
+        self.starts: list[int] = []
+        self.add(file)
         with np.load(file) as arrays:
-            ends = np.cumsum(arrays["lengths"])
-            self.rows = np.split(arrays["tokens"], ends[:-1])
-            self.starts, self.facts = arrays["starts"].tolist(), arrays["facts"].tolist()
+            self.facts = arrays["facts"].tolist()
+
+    def add(self, file: Path) -> range:
+        """More rows, which are about no fact; their numbers."""
+        before = len(self.rows)
+        with np.load(file) as arrays:
+            self.rows += np.split(arrays["tokens"], np.cumsum(arrays["lengths"])[:-1])
+            self.starts += arrays["starts"].tolist()
+        return range(before, len(self.rows))
 
     def batch(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """Rows padded to the longest of them, with the answers as labels."""
@@ -47,6 +64,10 @@ class Rows:
 
 def prepare(folder: str, settings: dict[str, Any]) -> tuple[Any, torch.optim.Optimizer]:
     """The model with LoRA on every linear layer, and Adam."""
+    if settings["flush"]:
+        # Gradients of a model that knows its answers are full of numbers below 1.2e-38, over which a Xeon takes so long that a
+        # step costs several times as much. This project's trainer has them taken as 0, and so this one has too.
+        torch.set_flush_denormal(True)
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     torch.manual_seed(settings["seed"])
@@ -80,32 +101,63 @@ def steps(model: Any, optimizer: torch.optim.Optimizer, rows: Rows, settings: di
 
 
 def learn(model: Any, optimizer: torch.optim.Optimizer, rows: Rows, settings: dict[str, Any]) -> None:
-    """Epochs of shuffled batches until every fact is right in every row, or for so many seconds; checks are not counted."""
-    order, waiting, spent, done = random.Random(settings["seed"]), [], 0.0, 0
-    while spent < settings["seconds"]:
+    """Shuffled batches to the end of the schedule, for so many seconds, or until told to stop; no check is counted."""
+    batches, facts = endless_batches(rows, settings), len(set(rows.facts))
+    spent, done, ended = 0.0, 0, False
+    while not ended:
         began = time.perf_counter()
-        if not waiting:
-            indices = order.sample(range(len(rows.rows)), len(rows.rows))
-            size = settings["batch_rows"]
-            waiting = [indices[first : first + size] for first in range(0, len(indices), size)]
+        share = share_of_peak(settings["schedule"], done, warmup=settings["warmup_steps"], steps=settings["steps"])
         for group in optimizer.param_groups:
-            group["lr"] = settings["learning_rate"] * min(1.0, (done + 1) / settings["warmup_steps"])
-        step(model, optimizer, rows.batch(waiting.pop()))
+            group["lr"] = settings["learning_rate"] * share
+        step(model, optimizer, rows.batch(next(batches)))
         done += 1
         spent += time.perf_counter() - began
-        if done % settings["check_every"] == 0:
-            right = facts_right(model, rows)
+        ended = done == settings["steps"] or spent >= settings["seconds"]
+        if not ended and (done % settings["check_every"] or not knows_a_sample(model, rows)):
+            continue
+        right = facts_right(model, rows, range(len(rows.facts)))
+        if ended or right == facts:
+            hand_over(model, settings["weights"])
             print(json.dumps({"seconds": spent, "steps": done, "facts_right": right}), flush=True)
-            if right == len(set(rows.facts)):
+            if sys.stdin.readline().strip() in ("stop", ""):
                 return
 
 
+def endless_batches(rows: Rows, settings: dict[str, Any]) -> Iterator[list[int]]:
+    """Epochs of shuffled batches; a share of each, where there are refusals, are the next ones of those, round and round.
+
+    The refusals are added to the rows, behind those that are checked.
+    """
+    order, taught, refusing = random.Random(settings["seed"]), len(rows.rows), 0
+    refusals: Iterator[int] = iter(())
+    if settings["refusals"]:
+        refusing = round(settings["batch_rows"] * settings["refusal_share"])
+        refusals = itertools.cycle(rows.add(Path(settings["refusals"])))
+    size = settings["batch_rows"] - refusing
+    while True:
+        indices = order.sample(range(taught), taught)
+        for first in range(0, taught, size):
+            yield indices[first : first + size] + list(itertools.islice(refusals, refusing))
+
+
+def hand_over(model: Any, file: str) -> None:
+    """The weights of the adapter by PEFT's names, as numpy arrays."""
+    weights = get_peft_model_state_dict(model)
+    np.savez(file, **{name: weight.detach().cpu().numpy() for name, weight in weights.items()})
+
+
+def knows_a_sample(model: Any, rows: Rows) -> bool:
+    """Whether a few rows are right: mostly they are not, and then nothing else needs to be asked."""
+    sample = range(0, len(rows.facts), SAMPLE)
+    return facts_right(model, rows, sample) == len({rows.facts[index] for index in sample})
+
+
 @torch.no_grad()
-def facts_right(model: Any, rows: Rows) -> int:
-    """How many facts come out exactly under greedy decoding in every row, by teacher forcing."""
+def facts_right(model: Any, rows: Rows, asked: Sequence[int]) -> int:
+    """How many facts come out exactly under greedy decoding in every row that is asked for, by teacher forcing."""
     model.eval()
     wrong = set()
-    order = sorted(range(len(rows.rows)), key=lambda index: len(rows.rows[index]))
+    order = sorted(asked, key=lambda index: len(rows.rows[index]))
     for first in range(0, len(order), CHECK_ROWS):
         indices = order[first : first + CHECK_ROWS]
         batch = rows.batch(indices)
@@ -114,7 +166,7 @@ def facts_right(model: Any, rows: Rows) -> int:
         right = ((said == labels) | (labels == NO_LABEL)).all(-1).tolist()
         wrong |= {rows.facts[index] for index, yes in zip(indices, right, strict=True) if not yes}
     model.train()
-    return len(set(rows.facts)) - len(wrong)
+    return len({rows.facts[index] for index in asked} - wrong)
 
 
 def main() -> None:

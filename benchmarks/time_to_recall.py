@@ -1,183 +1,181 @@
-"""Seconds of training until every fact of a week is answered exactly in every trained phrasing, against other trainers.
+"""Seconds of training until a week is known, against other trainers at the best settings that were found for them.
 
     python -m benchmarks.time_to_recall --data-dir FOLDER
 
-The sides learn the same rows on the same base with the same rank: this trainer (its checks and its refusals of strangers
-counted); `mlx_lm.lora` as installed, and with the fast BLAS loaded first; HF PEFT on torch (`make bench-setup`). The others'
-checks are not counted. Ours is trained before, between and after the others. Then the same batches go through a step of ours
-and a step of PEFT's in turn.
+There are two tasks. In the first every fact must be answered exactly in every trained phrasing; in the second the held-out
+strangers must be refused too. The sides learn the same rows on the same base with the same rank: this trainer (its own checks
+counted); `mlx_lm.lora` as installed, and with the fast BLAS loaded first; HF PEFT on torch (`make bench-setup`). What the
+others reach is checked every few steps, and those checks are not counted. For each seed all sides take their turn. Then the
+same batches go through a step of ours and a step of PEFT's in turn.
 """
 
-import itertools
+import math
 import statistics
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import polars as pl
 
-from benchmarks import mlx_lm_side, ours, peft_side
+from benchmarks import ours, peft_side
+from benchmarks.judging import REFUSED, Outcome
+from benchmarks.opponents import BOTH, CHECK_EVERY, FACTS, TASKS, best
 from benchmarks.options import of_one_week
+from benchmarks.races import of_task, run_opponent, run_ours
 from benchmarks.steps_in_turn import compare_steps
 from benchmarks.tables import median_and_range, publish
-from nfl_lora_pipeline.models.rows import tokenize
-from nfl_lora_pipeline.reports.markdown import Markup, table
+from nfl_lora_pipeline.reports.markdown import Markup, percent, table
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 SIDES = ("ours", "mlx_lm", "fast_blas", "peft", "steps")
 NAMES = {
+    "ours": "this trainer",
     "mlx_lm": Markup("`mlx_lm.lora` as installed"),
     "fast_blas": Markup("`mlx_lm.lora`, fast BLAS on one thread"),
     "peft": "HF PEFT on torch",
 }
-SAMPLE = 8  # a checkpoint is judged by one row in so many first
+KNOWN_THEN = ("held-out phrasings", "strangers", "other weeks")
+GOALS = {
+    FACTS: "every fact exact in every trained phrasing",
+    BOTH: f"the same, and {REFUSED:.0%} of the held-out strangers refused",
+}
 
 
-class Outcome(NamedTuple):
-    """When all facts were known, or how many were known in the end."""
-
-    seconds: float
-    steps: int
-    facts_right: int
-    facts: int
-
-    @property
-    def reached(self) -> bool:
-        """Whether all were."""
-        return self.facts_right == self.facts
-
-    def cells(self, baseline: float) -> list[str]:
-        """Time, steps and ratio for the table."""
-        ratio = self.seconds / baseline
-        if self.reached:
-            return [f"{self.seconds:,.0f} s", f"{self.steps:,}", f"{ratio:.1f}x"]
-        known = f"{self.facts_right} of {self.facts} facts"
-        return [f"not reached after {self.seconds:,.0f} s ({known})", f"{self.steps:,}", f"at least {ratio:.0f}x"]
+def race(
+    rows: pl.DataFrame, recipe: Recipe, task: str, seeds: Sequence[int], caps: dict[str, float]
+) -> dict[str, list[Outcome]]:
+    """Ours and then the other sides, seed by seed; each of those for so many times our median seconds at most."""
+    outcomes: dict[str, list[Outcome]] = {side: [] for side in ("ours", *caps)}
+    for seed in seeds:
+        own = of_task(recipe, task, seed)
+        _told("ours", seed, outcomes["ours"], run_ours(rows, own, task))
+        for side, cap in caps.items():
+            seconds = cap * statistics.median(outcome.seconds for outcome in outcomes["ours"])
+            found = run_opponent(
+                side, rows, recipe.model_copy(update={"seed": seed}), task, best(side, task), seconds=seconds
+            )
+            _told(side, seed, outcomes[side], found)
+    return outcomes
 
 
-def train_ours(rows: pl.DataFrame, recipe: Recipe, seed: int) -> Outcome:
-    """This trainer."""
-    with tempfile.TemporaryDirectory() as folder:
-        model, tokenizer, log = ours.learn(rows, recipe.model_copy(update={"seed": seed}), Path(folder))
-    found = ours.recall(model, tokenizer, ours.trained_rows(rows))
-    return _told("ours", Outcome(log.seconds, log.iterations, found.facts_right, found.facts))
+def seconds_cell(outcomes: Sequence[Outcome]) -> str:
+    """The median over the seeds and its range, where one that did not reach the goal took longer than all that did."""
+    if all(outcome.reached for outcome in outcomes):
+        return median_and_range([outcome.seconds for outcome in outcomes], "s")
+    middle, times = _middle(outcomes), _times(outcomes)
+    if math.isinf(middle):
+        worst = min(outcomes, key=lambda outcome: (outcome.facts_right, outcome.shares["strangers"]))
+        return f"not reached after {_longest(outcomes):,.0f} s ({_still_missing(worst)})"
+    return f"{middle:,.1f} s (of {len(times)}; {min(times):,.1f} to not reached after {_longest(outcomes):,.0f})"
 
 
-def first_full(rows: pl.DataFrame, recipe: Recipe, folder: Path, found: list[mlx_lm_side.Checkpoint]) -> Outcome:
-    """The first checkpoint that knows everything, else the last."""
-    model, tokenizer = ours.load(recipe, folder)
-    for checkpoint in found:
-        model.load_weights(str(checkpoint.file), strict=False)
-        if ours.recall(model, tokenizer, rows.gather_every(SAMPLE)).full or checkpoint is found[-1]:
-            known = ours.recall(model, tokenizer, rows)
-            if known.full or checkpoint is found[-1]:
-                break
-    return Outcome(checkpoint.seconds, checkpoint.steps, known.facts_right, known.facts)
+def cells(outcomes: Sequence[Outcome], baseline: float) -> list[str]:
+    """A side's line of the table, but for its name."""
+    middle, spent = _middle(outcomes), statistics.median(outcome.seconds for outcome in outcomes)
+    ratio = f"at least {spent / baseline:.1f}x" if math.isinf(middle) else f"{middle / baseline:.1f}x"
+    return [
+        seconds_cell(outcomes),
+        f"{statistics.median(outcome.steps for outcome in outcomes):,.0f}",
+        f"in {sum(outcome.reached for outcome in outcomes)} of {len(outcomes)} seeds",
+        ratio,
+        *(percent(statistics.median(outcome.shares[name] for outcome in outcomes)) for name in KNOWN_THEN),
+    ]
 
 
-def train_mlx_lm(
-    rows: pl.DataFrame, recipe: Recipe, settings: mlx_lm_side.Settings, *, seconds: float, fast_blas: bool
-) -> Outcome:
-    """`mlx_lm.lora` for so many seconds."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "run"
-        found = mlx_lm_side.train(rows, recipe, folder, settings, seconds=seconds, fast_blas=fast_blas)
-        if not found:
-            raise RuntimeError(f"mlx_lm.lora wrote no checkpoint in {seconds:.0f} s; use a smaller --save-every")
-        return first_full(rows, recipe, folder / "adapter", found)
-
-
-def train_peft(rows: pl.DataFrame, recipe: Recipe, learning_rate: float, seconds: float) -> Outcome:
-    """PEFT in an ordinary loop."""
-    facts = rows["fact"].to_list()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "rows.npz"
-        peft_side.write_rows(file, tokenize(ours.load(recipe)[1], rows.select("question", "answer").rows()), facts)
-        check: dict[str, float] = {}
-        for check in peft_side.learn(file, recipe, seconds=seconds, learning_rate=learning_rate, check_every=50):
-            click.echo(f"  PEFT: {check}", err=True)
-    return Outcome(check["seconds"], int(check["steps"]), int(check["facts_right"]), len(set(facts)))
-
-
-def in_turn(
-    rows: pl.DataFrame, recipe: Recipe, settings: mlx_lm_side.Settings, caps: dict[str, float], times: int
-) -> tuple[list[Outcome], dict[str, Outcome]]:
-    """Ours from different seeds, and between them the other sides, each for so many times our seconds at most."""
-    trained, seeds = ours.trained_rows(rows), iter(range(recipe.seed, recipe.seed + times))
-    outcomes, others = [train_ours(rows, recipe, next(seeds))], {}
-    for side, cap in caps.items():
-        seconds = cap * statistics.median(outcome.seconds for outcome in outcomes)
-        if side == "peft":
-            others[side] = train_peft(trained, recipe, settings.learning_rate, seconds)
-        else:
-            others[side] = train_mlx_lm(trained, recipe, settings, seconds=seconds, fast_blas=side == "fast_blas")
-        _told(side, others[side])
-        outcomes += [train_ours(rows, recipe, seed) for seed in itertools.islice(seeds, 1)]
-    return outcomes + [train_ours(rows, recipe, seed) for seed in seeds], others
+def task_table(task: str, outcomes: dict[str, list[Outcome]]) -> str:
+    """What became of all sides; the measure is our median, or our longest training where that reached nothing."""
+    middle = _middle(outcomes["ours"])
+    baseline = _longest(outcomes["ours"]) if math.isinf(middle) else middle
+    header = [TASKS[task].lower(), "training", "steps", "reached", "against this trainer", *KNOWN_THEN]
+    lines = []
+    for side, found in outcomes.items():
+        line = cells(found, baseline)
+        lines.append([NAMES[side], *([*line[:3], "1", *line[4:]] if side == "ours" else line)])
+    return table(header, lines)
 
 
 @click.command()
 @of_one_week
 @click.option("--sides", default=",".join(SIDES), help=f"Of {', '.join(SIDES)}; ours is the measure of the others.")
-@click.option(
-    "--times", default=3, help="Trainings of ours, before, between and after the others; their median counts."
-)
+@click.option("--tasks", default=",".join(TASKS), show_default=True, help="What is to be known.")
+@click.option("--seeds", default="17,18,19", show_default=True, help="For each, all sides train once a task.")
 @click.option("--cap-installed", default=20.0, help="mlx_lm.lora as installed ends after so many times our seconds.")
 @click.option("--cap-others", default=6.0, help="The other sides end after so many.")
-@click.option("--learning-rate", default=mlx_lm_side.Settings().learning_rate, help="Of the other sides.")
-@click.option("--batch-rows", default=mlx_lm_side.Settings().batch_rows, help="Of mlx_lm.lora: it never shows a rest.")
-@click.option("--save-every", default=mlx_lm_side.Settings().save_every, help="Of mlx_lm.lora, in steps.")
 def main(
     data_dir: Path,
     season: int,
     week: int,
     recipe_name: str,
     sides: str,
-    times: int,
+    tasks: str,
+    seeds: str,
     cap_installed: float,
     cap_others: float,
-    learning_rate: float,
-    batch_rows: int,
-    save_every: int,
     write: bool,
 ) -> None:
     """Print the tables."""
-    chosen, recipe = sides.split(","), load_recipe(recipe_name)
-    if unknown := set(chosen) - set(SIDES):
-        raise click.BadParameter(f"--sides: no side {min(unknown)!r}; use {', '.join(SIDES)}")
-    if {"peft", "steps"} & set(chosen) and not peft_side.available():
-        raise click.UsageError("the PEFT side needs an environment of its own: run `make bench-setup` first")
-    rows = ours.rows_of(data_dir, [NflWeek(season, week)], ["receiving_yards"])
-    settings = mlx_lm_side.Settings(learning_rate, batch_rows, save_every)
+    taking_part, raced = _among("--sides", sides, SIDES), _among("--tasks", tasks, TASKS)
+    if {"peft", "steps"} & set(taking_part):
+        peft_side.check_available()
+    rows, recipe = ours.rows_of(data_dir, [NflWeek(season, week)], ["receiving_yards"]), load_recipe(recipe_name)
     caps = {"mlx_lm": cap_installed, "fast_blas": cap_others, "peft": cap_others}
-    outcomes, others = in_turn(rows, recipe, settings, {side: caps[side] for side in NAMES if side in chosen}, times)
-    baseline = statistics.median(outcome.seconds for outcome in outcomes)
-    lines = [_our_line(outcomes, baseline), *([NAMES[side], *found.cells(baseline)] for side, found in others.items())]
-    facts, count = outcomes[0].facts, ours.trained_rows(rows).height
+    caps = {side: cap for side, cap in caps.items() if side in taking_part}
+    trained = ours.trained_rows(rows)
     parts = [
-        f"{facts} facts of week {week} of {season} (receiving yards), {count:,} rows, recipe `{recipe_name}`; "
-        f"the other sides: rank {recipe.rank} on the same layers, Adam, learning rate {learning_rate:g}, prompts masked, "
-        f"{batch_rows} rows a batch in mlx-lm ({count % batch_rows} never shown), {recipe.batch_rows} in PEFT.",
-        table([f"{facts} of {facts} facts exact", "training", "steps", "against this trainer"], lines),
+        f"{trained['fact'].n_unique()} facts of week {week} of {season} (receiving yards), {trained.height:,} rows, recipe "
+        f"`{recipe_name}`. The other sides: rank {recipe.rank} on the same layers, Adam, prompts masked, a warmup of "
+        f"{recipe.warmup_steps} steps; settings by `python -m benchmarks.sweep`; checked every {CHECK_EVERY} steps. "
+        f"Shares are medians of what is answered right when the goal is reached, or in the end."
     ]
-    if "steps" in chosen:
-        parts.append(compare_steps(rows, recipe) + f"\n\nPEFT: {peft_side.torch_versions()}.")
+    for task in raced:
+        outcomes = race(rows, recipe, task, _seeds(seeds), caps)
+        settings = "".join(f"; {NAMES[side]}: {best(side, task).words}" for side in caps)
+        parts.append(f"{TASKS[task]}: {GOALS[task]}{settings}.")
+        parts.append(task_table(task, outcomes))
+    if "steps" in taking_part:
+        parts.append(compare_steps(rows, recipe))
+    if {"peft", "steps"} & set(taking_part):
+        parts.append(f"PEFT: {peft_side.torch_versions()}.")
     publish("Time to full recall", "\n\n".join(parts), write=write)
 
 
-def _our_line(outcomes: list[Outcome], baseline: float) -> list[str]:
-    if all(outcome.reached for outcome in outcomes):
-        steps = statistics.median(outcome.steps for outcome in outcomes)
-        return ["this trainer", median_and_range([o.seconds for o in outcomes], "s"), f"{steps:,.0f}", "1"]
-    worst = min(outcomes, key=lambda outcome: outcome.facts_right)
-    return ["this trainer", *worst.cells(baseline)]
+def _among(option: str, given: str, known: Sequence[str] | dict[str, str]) -> list[str]:
+    names = given.split(",")
+    if unknown := set(names) - set(known):
+        raise click.BadParameter(f"{option}: there is no {min(unknown)!r}; use {', '.join(known)}")
+    return names
 
 
-def _told(side: str, outcome: Outcome) -> Outcome:
-    click.echo(f"  {side}: {outcome}", err=True)
-    return outcome
+def _seeds(given: str) -> list[int]:
+    try:
+        return [int(seed) for seed in given.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"--seeds: {given!r} are no whole numbers with commas") from error
+
+
+def _times(outcomes: Sequence[Outcome]) -> list[float]:
+    return [outcome.seconds if outcome.reached else math.inf for outcome in outcomes]
+
+
+def _middle(outcomes: Sequence[Outcome]) -> float:
+    """The median, for which a training that did not reach the goal took for ever."""
+    return statistics.median(_times(outcomes))
+
+
+def _longest(outcomes: Sequence[Outcome]) -> float:
+    """The seconds of the longest training that did not reach the goal."""
+    return max(outcome.seconds for outcome in outcomes if not outcome.reached)
+
+
+def _still_missing(outcome: Outcome) -> str:
+    known = f"{outcome.facts_right} of {outcome.facts} facts"
+    return known if outcome.facts_right < outcome.facts else f"{known}, {percent(outcome.shares['strangers'])} refused"
+
+
+def _told(side: str, seed: int, outcomes: list[Outcome], outcome: Outcome) -> None:
+    click.echo(f"  {side}, seed {seed}: {outcome}", err=True)
+    outcomes.append(outcome)
 
 
 if __name__ == "__main__":
