@@ -55,14 +55,16 @@ def test_a_median_stands_with_the_range_of_its_values():
 
 
 @pytest.mark.parametrize("variant", ablations.VARIANTS, ids=lambda variant: variant.name)
-def test_what_is_left_out_is_there_and_comes_back(variant):
-    Recipe.model_validate(load_recipe("embedded").model_dump() | variant.recipe)
-    before = [getattr(owner, name) for owner, name, _ in variant.changed]
-    with ablations.without(variant):
-        assert [getattr(owner, name) for owner, name, _ in variant.changed] == [
-            value for _, _, value in variant.changed
-        ]
-    assert [getattr(owner, name) for owner, name, _ in variant.changed] == before
+def test_every_variant_is_a_recipe(variant):
+    shipped = load_recipe("embedded")
+    changed = Recipe.model_validate(shipped.model_dump() | variant.recipe)
+    assert (changed == shipped) == (variant.name == "as shipped")
+
+
+def test_the_ladder_begins_with_a_plain_trainer_and_ends_with_the_shipped_one():
+    shipped = load_recipe("embedded")
+    assert ablations.LADDER[0].recipe == ablations.PLAIN
+    assert shipped.model_copy(update=ablations.LADDER[-1].recipe) == shipped
 
 
 def test_a_rate_goes_up_over_the_warmup_and_then_as_its_schedule_says():
