@@ -105,8 +105,9 @@ def train_adapter(
         refusals: questions without an answer and their refusals, without end, the same at every call.
         start: the folder of an adapter to go on from, made with the same recipe on the same base; None to begin anew.
         checkpoint: a file, `*.safetensors`, from which the next call with the same arguments goes on where this one was
-            broken off; on the CPU to the same adapter, byte for byte. It is written when the last one is a minute old, and
-            when SIGINT or SIGTERM comes, at the end of the step at hand. Whoever calls removes it. None for none.
+            broken off; on the CPU to the same adapter, byte for byte. It is written before every check, when the last one is
+            a minute old, and when SIGINT or SIGTERM comes, at the end of the step at hand. Whoever calls removes it.
+            None for none.
         report: told a line for the log and how much of the rows is certain (0 to 1) at every check.
 
     Raises:
@@ -236,13 +237,17 @@ class Training:
         if self.deferral.pending:
             self._keep()
             self.deferral.act()
-        elif time.monotonic() - self.kept_at > CHECKPOINT_SECONDS and self.file:
+        elif time.monotonic() - self.kept_at > CHECKPOINT_SECONDS:
+            self._save()
+
+    def _save(self) -> None:
+        if self.file:
             save_checkpoint(self.file, self.checkpoint())
             self.kept_at = time.monotonic()
 
     def _keep(self) -> None:
+        self._save()
         if self.file:
-            save_checkpoint(self.file, self.checkpoint())
             self.report(f"kept at iteration {self.step}", 0.0)
 
     @contextmanager
@@ -269,6 +274,7 @@ class Training:
         last = self.step >= self.budget + self.recipe.ending_steps
         if not last and (self.step < max(1, self.ending) or (self.step - self.ending) % every):
             return False
+        self._save()
         return self._check() or last
 
     def _begin_warm(self) -> None:
