@@ -17,6 +17,7 @@ from typing import Any
 
 ENDS = (signal.SIGINT, signal.SIGTERM)
 AGAIN_SECONDS = 0.05
+_AGAIN: list[threading.Timer] = []  # what is still to be sent again
 BY_SHELL = 128  # a shell's exit code of what a signal ended is this and the signal's number
 
 
@@ -98,6 +99,8 @@ def heard() -> Iterator[Arrivals]:
         with noted() as arrivals:
             yield arrivals
     finally:
+        while _AGAIN:
+            _AGAIN.pop().cancel()  # it would come when the interpreter ends, and be printed with a traceback
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -185,7 +188,8 @@ def _raise(number: int, _: FrameType | None) -> None:
 def _sent_again(unraisable: "sys.UnraisableHookArgs") -> None:
     """An interrupt that came while the interpreter tidied up was printed and lost; it comes again a moment later."""
     if unraisable.exc_type is not None and not issubclass(unraisable.exc_type, Exception):
-        threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT)).start()
+        _AGAIN.append(threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT)))
+        _AGAIN[-1].start()
     else:
         sys.__unraisablehook__(unraisable)
 
