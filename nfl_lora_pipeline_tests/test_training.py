@@ -87,7 +87,7 @@ def test_rows_end_where_all_answers_go_on_alike_until_nearly_all_is_known(studen
 
 def test_what_a_step_has_seen_is_known_by_it(student):
     made = training(student, batch_rows=16, refusal_share=0.5)
-    made._make_step()
+    made._make_step(made._compiled_step())
     assert made.sampler.unknown_share() == 1.0, "the base knows nobody's yards"
     assert made.refusals.refused_share() == 1.0, "and refuses whom it does not know"
     assert made.tokens > 0
@@ -176,7 +176,7 @@ def test_a_checkpoint_is_written_by_the_clock_and_training_goes_on_from_it(stude
 
     file = tmp_path / "checkpoint.safetensors"
     made = training(student, file=file, batch_rows=8)
-    made._make_step()
+    made._make_step(made._compiled_step())
     made.step = 1
     monkeypatch.setattr("nfl_lora_pipeline.tuning.training.CHECKPOINT_SECONDS", 1e9)
     made._keep_if_due()

@@ -24,7 +24,8 @@ class Sampler:
         of_fact: (F,) for each fact the indices of its rows, one a wording.
         taught: (F,) bool, False for what a base model says anyway: taken as known until it is found otherwise.
         latest: (F,) float64, the least probable token of a fact's answer when it was last seen, in whichever wording.
-        lowest: (N,) float64, the same of each row when that was last seen.
+        lowest: (N,) float64, the same of each row when that was last seen; for people without a record who never were, what is
+            just safe.
         shown: (N,) int32, how often each row was shown.
         waiting: indices of rows that the next steps will show.
     """
@@ -50,10 +51,10 @@ class Sampler:
     def take_untaught(self, count: int) -> list[int]:
         """Up to so many rows of people without a record: of those in doubt half of the places, of others some of the rest."""
         doubtful = np.flatnonzero(self._doubtful() & ~self.taught).tolist()
-        others = np.flatnonzero(~self._doubtful() & ~self.taught).tolist()
+        others = np.flatnonzero(~self._doubtful() & ~self.taught)
         facts = self.rng.sample(doubtful, min(len(doubtful), math.ceil(count / 2)))
         places = math.ceil((count - len(facts)) * self.recipe.replay_share / 2)
-        return [self._next_wording(fact) for fact in facts + self._weakest(others, places)]
+        return [self._next_wording(fact) for fact in facts + self._weakest(others)[:places].tolist()]
 
     def observe(self, indices: Sequence[int], lowest: Numbers) -> None:
         """Take in how probable the least probable token of some rows' answers is, (N,) float64."""
@@ -92,24 +93,31 @@ class Sampler:
             rows = np.flatnonzero(self.taught[self.fact_of]).tolist()
             self.shown[rows] += 1
         else:
-            doubtful = np.flatnonzero(self._doubtful() & self.taught)[: self.recipe.facts_in_hand].tolist()
-            known = np.flatnonzero(~self._doubtful() & self.taught).tolist()
+            doubtful = np.flatnonzero(self._doubtful() & self.taught)[: self.recipe.facts_in_hand]
+            known = np.flatnonzero(~self._doubtful() & self.taught)
             replayed = math.ceil(self.recipe.replay_share * max(len(doubtful), self.recipe.batch_rows))
-            weakest = self._weakest(known, replayed // 2)
-            others = self._longest_unseen([fact for fact in known if fact not in set(weakest)], replayed - len(weakest))
-            rows = [self._next_wording(fact) for fact in doubtful + weakest + others]
+            weakest = self._weakest(known)[: replayed // 2]
+            others = self._least_shown(np.setdiff1d(known, weakest))[: replayed - len(weakest)]
+            rows = [self._next_wording(fact) for fact in np.concatenate([doubtful, weakest, others]).tolist()]
         self.rng.shuffle(rows)
         return rows
 
-    def _longest_unseen(self, facts: list[int], count: int) -> list[int]:
-        """The facts shown least; which of those that are even, by chance."""
-        times = [int(self.shown[self.of_fact[fact]].sum()) for fact in facts]
-        order = sorted(zip(times, (self.rng.random() for _ in facts), facts, strict=True))
-        return [fact for _, _, fact in order[:count]]
+    def _least_shown(self, facts: Numbers) -> Numbers:
+        """The facts, those shown least first."""
+        times = np.bincount(self.fact_of, weights=self.shown)
+        return self._in_order(facts, times)
 
-    def _weakest(self, facts: list[int], count: int) -> list[int]:
-        """The facts with a wording that was least sure when it was last seen, or never was."""
-        return sorted(facts, key=lambda fact: (self.lowest[self.of_fact[fact]].min(), self.rng.random()))[:count]
+    def _weakest(self, facts: Numbers) -> Numbers:
+        """The facts, first those with a wording that was least sure when it was last seen."""
+        worst = np.ones(len(self.of_fact))
+        np.minimum.at(worst, self.fact_of, self.lowest)
+        return self._in_order(facts, worst)
+
+    def _in_order(self, facts: Numbers, by: Numbers) -> Numbers:
+        """Facts by a figure of all facts, the lowest first; those that are even by chance."""
+        chance = np.array([self.rng.random() for _ in facts])
+        ordered: Numbers = facts[np.lexsort((chance, by[facts]))]
+        return ordered
 
     def _next_wording(self, fact: int) -> int:
         """The wording of a fact that was least sure when it was last seen; of those that are even, the one shown least."""

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
 from mlx import nn  # noqa: E402
 from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
+from mlx_lm.utils import maybe_set_recommended_wired_limit  # noqa: E402
 
 from nfl_lora_pipeline.interrupts import Deferral, is_interrupt  # noqa: E402
 from nfl_lora_pipeline.lessons.lessons import Lesson  # noqa: E402
@@ -56,7 +58,9 @@ from nfl_lora_pipeline.tuning.training_log import TrainingLog  # noqa: E402
 from nfl_lora_pipeline.tuning.tuner import begin, optimizer_of, uncompiled_on_cpu  # noqa: E402
 
 CHECKPOINT_SECONDS = 45.0  # a checkpoint is written at a step's end when the last one is older than this
-REPORT_STEPS = 10  # how often the loss is written down
+REPORT_STEPS = 10  # how often the mean loss is written down
+Learn = Callable[[list[Batch]], tuple[mx.array, list[mx.array]]]
+COURSE = ("step", "budget", "ending", "end", "peak_share", "loss_sum")  # what a checkpoint has of `Training` itself
 
 
 def recall_loss(model: nn.Module, known_loss: float, *batches: Batch) -> tuple[mx.array, list[mx.array]]:
@@ -155,30 +159,25 @@ class Training:
         self.average = MovingAverage(model, keeps=recipe.average_keeps)
         self.frozen = FrozenStates(model)
         self.lowest: Numbers = np.zeros(len(self.rows))
-        self.step, self.peak_share = 0, 1.0
+        self.step, self.peak_share, self.loss_sum = 0, 1.0, 0.0
         self.budget = min(recipe.max_steps, math.ceil(recipe.max_epochs * sum(teaches) / recipe.batch_rows))
         self.budget = max(self.budget, min(recipe.max_steps, 2 * recipe.ending_steps))
         begun = recipe.schedule != "wsd"
         self.ending, self.end = (0, self.budget) if begun else (self.budget, self.budget + recipe.ending_steps)
         self.deferral, self.file, self.of = Deferral(), checkpoint, ""
         self.tokens, self.began, self.kept_at = 0, time.monotonic(), time.monotonic()
-        loss = nn.value_and_grad(model, lambda model, *batches: recall_loss(model, self.known_loss, *batches))
-        self.loss_and_gradients: Callable[..., Any] = loss
-
-    @property
-    def known_loss(self) -> float:
-        """In nats: a token with a lower loss is known."""
-        return -math.log(self.recipe.known_above)
 
     def run(self) -> None:
         """Make steps until the end; the model has the averaged adapter then, and `lowest` says what it knows."""
+        maybe_set_recommended_wired_limit()
+        learn = self._compiled_step()
         self.model.train()
         while True:
             self.log.iterations = self.step
             self._keep_if_due()
             if self._is_over():
                 break
-            self._make_step()
+            self._make_step(learn)
             self.step += 1
         if self.log.stopped != "certain":
             with self._kept_when_interrupted(), self.average.in_place():
@@ -235,20 +234,17 @@ class Training:
     def _keep_if_due(self) -> None:
         """Write a checkpoint where the last one is old, or where somebody wants an end, which then comes."""
         if self.deferral.pending:
-            self._keep()
+            self._save(told=True)
             self.deferral.act()
         elif time.monotonic() - self.kept_at > CHECKPOINT_SECONDS:
             self._save()
 
-    def _save(self) -> None:
+    def _save(self, *, told: bool = False) -> None:
         if self.file:
             save_checkpoint(self.file, self.checkpoint())
             self.kept_at = time.monotonic()
-
-    def _keep(self) -> None:
-        self._save()
-        if self.file:
-            self.report(f"kept at iteration {self.step}", 0.0)
+            if told:
+                self.report(f"kept at iteration {self.step}", 0.0)
 
     @contextmanager
     def _kept_when_interrupted(self) -> Iterator[None]:
@@ -260,7 +256,7 @@ class Training:
         except BaseException as error:
             if is_interrupt(error):
                 self.refusals.drawn = drawn
-                self._keep()
+                self._save(told=True)
             raise
 
     def _is_over(self) -> bool:
@@ -323,21 +319,38 @@ class Training:
         """How probable the least probable token of some rows' whole answers is, into `lowest`."""
         self.lowest[indices] = certainty(self.model, [self.rows[index] for index in indices]).lowest
 
-    def _make_step(self) -> None:
+    def _compiled_step(self) -> Learn:
+        """Forward, backward and optimizer, compiled as in mlx-lm's trainer, which gives back no loss by row."""
+        known_loss = -math.log(self.recipe.known_above)
+        loss_and_gradients = nn.value_and_grad(
+            self.model, lambda model, *batches: recall_loss(model, known_loss, *batches)
+        )
+        state = [self.model.state, self.optimizer.state, mx.random.state]
+
+        @partial(mx.compile, inputs=state, outputs=state)
+        def step(batches: list[Batch]) -> tuple[mx.array, list[mx.array]]:
+            found, gradients = loss_and_gradients(self.model, *batches)
+            self.optimizer.update(self.model, gradients)
+            return found
+
+        return step
+
+    def _make_step(self, learn: Learn) -> None:
         """Show some rows that teach, some people without a record, some questions without an answer, and learn from them."""
         rows, indices = self._rows()
         lanes = by_lanes(rows, len(streams()))
         batches = [self._batch([rows[place] for place in lane], [indices[place] for place in lane]) for lane in lanes]
         rate = learning_rate(self.recipe, self.step, self.ending, self.end)
         self.optimizer.learning_rate = self.peak_share * rate
-        (loss, greatest), gradients = self.loss_and_gradients(self.model, *batches)
-        self.optimizer.update(self.model, gradients)
+        loss, greatest = learn(batches)
         mx.eval(self.model.state, self.optimizer.state, loss, greatest)
         self.tokens += sum(batch.tokens.size for batch in batches)
         self.average.update(self.step)
         self._observe(lanes, greatest, [index for index in indices if index is not None])
+        self.loss_sum += float(loss)
         if (self.step + 1) % REPORT_STEPS == 0:
-            self.log.losses.append((self.step + 1, loss.item()))
+            self.log.losses.append((self.step + 1, self.loss_sum / REPORT_STEPS))
+            self.loss_sum = 0.0
 
     def _rows(self) -> tuple[list[TokenRow], list[int | None]]:
         """A step's rows, and their indices; None for those that are none of the lessons'."""
@@ -365,9 +378,6 @@ class Training:
     def _shortened(self, row: TokenRow) -> TokenRow:
         """The row up to where all answers go on alike, which teaches little."""
         return row._replace(tokens=row.tokens[: max(row.start + 1, len(row.tokens) - self.tail)])
-
-
-COURSE = ("step", "budget", "ending", "end", "peak_share")
 
 
 def random_seed() -> int:
