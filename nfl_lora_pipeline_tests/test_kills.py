@@ -1,11 +1,13 @@
 """The command is ended in the middle, by a kill, a signal, a key: a share of `kills`, and what it leaves out."""
 
+import contextlib
 import json
 import os
 import pty
 import random
 import select
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import dagster as dg
 import pytest
 
 from nfl_lora_pipeline.files import locked
+from nfl_lora_pipeline.instance import dagster_home
 from nfl_lora_pipeline.leases import LEASE_SECONDS, PROCESS_TAG, RENEWED_TAG, end_dead_runs
 from nfl_lora_pipeline.processes import Process
 from nfl_lora_pipeline.store import Store
@@ -232,3 +235,61 @@ def test_the_storage_of_a_run_left_behind_by_another_machine_waits_for_its_lease
         assert [run.run_id for run in end_dead_runs(instance)] == [old.run_id]
         assert instance.get_run_by_id(fresh.run_id).status == dg.DagsterRunStatus.STARTED
         assert instance.get_run_by_id(old.run_id).status == dg.DagsterRunStatus.FAILURE
+
+
+LATE = """\
+import os, signal
+from nfl_lora_pipeline.interrupts import heard
+
+class Tidied:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+with heard():
+    tidied = Tidied()
+    del tidied
+"""
+
+
+def test_an_interrupt_that_was_lost_and_is_to_come_again_does_not_come_into_the_end_of_the_interpreter():
+    ended = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_closed_terminal_that_is_put_off_is_told_as_one():
+    code = (
+        "import signal\nfrom nfl_lora_pipeline.interrupts import Deferral, Interrupted, heard\n"
+        "try:\n    with heard(), Deferral():\n        signal.raise_signal(signal.SIGHUP)\n"
+        "except Interrupted as interrupt:\n    print(interrupt.exit_code)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout == "129\n"
+
+
+def test_a_storage_that_lacks_a_table_is_named_with_its_mend_and_is_made_whole_once_it_is_moved_away(scene, tmp_path):
+    run = Run.start(scene, tmp_path)
+    assert run.has_said("raw_wr_json:")
+    run.process.kill()
+    run.end(30)
+    home = Store(tmp_path).dagster
+    with contextlib.closing(sqlite3.connect(home / "history" / "runs" / "index.db")) as index:
+        index.execute("DROP TABLE dynamic_partitions")
+    again = Run.start(scene, tmp_path)
+    assert again.end(60) == 1
+    assert f"{home / 'history'}: lacks tables" in again.said[-1]
+    assert "move the folder `dagster` of the store away" in again.said[-1]
+    assert not any("Traceback" in line for line in again.said)
+    home.rename(tmp_path / "away")
+    last = Run.start(scene, tmp_path)
+    assert last.has_said("players:"), last.said
+    last.process.kill()
+    last.end(30)
+
+
+def test_settings_that_were_there_before_the_storage_are_kept(tmp_path):
+    settings = Store(tmp_path).dagster / "dagster.yaml"
+    settings.parent.mkdir()
+    settings.write_text("telemetry:\n  enabled: false\n# mine\n")
+    home = dagster_home(Store(tmp_path))
+    assert settings.read_text().endswith("# mine\n")
+    assert (home / "history" / "runs.db").is_file()
