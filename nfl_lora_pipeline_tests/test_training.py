@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
 from nfl_lora_pipeline.lessons.lessons import Lesson
 from nfl_lora_pipeline.lessons.strangers import strangers
 from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.models.rows import TokenRow, shared_tail
+from nfl_lora_pipeline.tuning import training as course
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.certificate import certify
 from nfl_lora_pipeline.tuning.checkpoint import load_checkpoint
@@ -191,6 +194,48 @@ def test_a_checkpoint_is_written_by_the_clock_and_training_goes_on_from_it(stude
     again.go_on("")
     assert (again.step, again.log.resumed) == (1, [1])
     assert again._rows() == made._rows()
+
+
+COURSE = {"batch_rows": 8, "dropout": 0.1, "nearly_known": 0.99, "ending_steps": 8, "check_every": 3, "max_steps": 8}
+
+
+def _course(file, calls: dict[str, int], interrupt: tuple[str, int] | None = None) -> tuple[dict[str, Any], list[int]]:
+    """Train from the checkpoint in the file, where there is one, and interrupt a call of a function as a signal does."""
+    from nfl_lora_pipeline.models import base_model
+
+    model, tokenizer = base_model.load(base_model.resolve("embedded"))
+    mx.random.seed(RECIPE.seed)
+    adapt(model, RECIPE.model_copy(update=COURSE))
+    made = training((model, tokenizer), file=file, **COURSE)
+    made.go_on("")
+
+    def counted(name: str, function):
+        def call(*arguments):
+            calls[name] = calls.get(name, 0) + 1
+            if (name, calls[name]) == interrupt:
+                raise KeyboardInterrupt
+            return function(*arguments)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch, made.deferral:
+        for name in ("certainty", "merged"):
+            patch.setattr(course, name, counted(name, getattr(course, name)))
+        made.run()
+    return dict(tree_flatten(model.trainable_parameters())), made.log.resumed
+
+
+def test_a_training_that_is_interrupted_in_a_check_comes_to_the_same_adapter(tmp_path):
+    calls: dict[str, int] = {}
+    wanted, _ = _course(tmp_path / "alone.safetensors", calls)
+    interrupts = [("certainty", 1), ("certainty", calls["certainty"] // 2), ("certainty", calls["certainty"])]
+    for name, call in [*interrupts, ("merged", 1), ("merged", calls["merged"])]:
+        file = tmp_path / f"{name}{call}.safetensors"
+        with pytest.raises(KeyboardInterrupt):
+            _course(file, {}, (name, call))
+        found, resumed = _course(file, {})
+        assert len(resumed) == 1, (name, call)
+        assert all(np.array_equal(found[key], wanted[key]) for key in wanted), (name, call)
 
 
 def test_questions_without_an_answer_go_on_behind_what_was_drawn(student):

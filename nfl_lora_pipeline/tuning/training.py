@@ -180,7 +180,7 @@ class Training:
             self._make_step(learn)
             self.step += 1
         if self.log.stopped != "certain":
-            with self._kept_when_interrupted(), self.average.in_place():
+            with self._interruptible(), self.average.in_place():
                 self._ask(list(range(len(self.rows))))
         self.model.load_weights(self.average.weights, strict=False)
         seconds = time.monotonic() - self.began
@@ -234,29 +234,26 @@ class Training:
     def _keep_if_due(self) -> None:
         """Write a checkpoint where the last one is old, or where somebody wants an end, which then comes."""
         if self.deferral.pending:
-            self._save(told=True)
-            self.deferral.act()
+            with self._interruptible():
+                pass  # what was put off takes its course on the way in
         elif time.monotonic() - self.kept_at > CHECKPOINT_SECONDS:
             self._save()
 
-    def _save(self, *, told: bool = False) -> None:
+    def _save(self) -> None:
         if self.file:
             save_checkpoint(self.file, self.checkpoint())
             self.kept_at = time.monotonic()
-            if told:
-                self.report(f"kept at iteration {self.step}", 0.0)
 
     @contextmanager
-    def _kept_when_interrupted(self) -> Iterator[None]:
-        """An interrupt ends the block at once, and what was before it is kept."""
-        drawn = self.refusals.drawn
+    def _interruptible(self) -> Iterator[None]:
+        """An interrupt ends the block at once. What is kept is what was before it: the block moves weights and draws numbers."""
+        self._save()
         try:
             with self.deferral.suspended():
                 yield
         except BaseException as error:
-            if is_interrupt(error):
-                self.refusals.drawn = drawn
-                self._save(told=True)
+            if is_interrupt(error) and self.file:
+                self.report(f"kept at iteration {self.step}", 0.0)
             raise
 
     def _is_over(self) -> bool:
@@ -270,12 +267,11 @@ class Training:
         last = self.step >= self.budget + self.recipe.ending_steps
         if not last and (self.step < max(1, self.ending) or (self.step - self.ending) % every):
             return False
-        self._save()
         return self._check() or last
 
     def _begin_warm(self) -> None:
         """Look at what is known already: the less there is to learn, the slower, since there is much to lose."""
-        with self._kept_when_interrupted(), self.average.in_place(), merged(self.model):
+        with self._interruptible(), self.average.in_place(), merged(self.model):
             self._ask(list(range(len(self.rows))))
         self.sampler.observe(range(len(self.rows)), self.lowest)
         self.peak_share = max(self.recipe.lowest_rate, math.sqrt(self.sampler.unknown_share()))
@@ -287,7 +283,7 @@ class Training:
         """
         parts = max(len(rows) for rows in self.sampler.of_fact)
         asked: list[int] = []
-        with self._kept_when_interrupted(), self.average.in_place(), merged(self.model):
+        with self._interruptible(), self.average.in_place(), merged(self.model):
             for part in np.array_split(np.argsort(self.sampler.lowest, kind="stable"), parts):
                 self._ask(part.tolist())
                 asked += part.tolist()
