@@ -30,7 +30,9 @@ from nfl_lora_pipeline_tests import upstream
 
 STEPS = ("raw_wr_json", "players", "qa_pairs", "dataset_splits", "adapter", "evaluation_report", "promoted_adapter")
 STORAGE = "storage"  # the time in which Dagster makes its databases, before the first step
-MOMENTS = (STORAGE, *STEPS)
+CHECK = "check"  # of what the adapter knows, while it is trained: begins with a checkpoint
+MOMENTS = (STORAGE, *STEPS, CHECK)
+CHECK_SECONDS = 0.2
 SIGNALS = (signal.SIGKILL, signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 LONGEST_START = 60.0  # seconds
 LONGEST_SECONDS = 600.0  # of a run; more is a hang
@@ -146,7 +148,7 @@ def left_alone(scene: Scene) -> str:
     run = Run.start(scene, store)
     run.has_begun(store)
     last = run.began
-    scene.seconds[STORAGE] = _until(Store(store).dagster.exists)
+    scene.seconds[STORAGE], scene.seconds[CHECK] = _until(Store(store).dagster.exists), CHECK_SECONDS
     assert run.end() == 0, run.said
     for step in STEPS:
         scene.seconds[step] = run.seen[step] - last
@@ -174,6 +176,8 @@ def disturbed(
     run = Run.start(scene, store)
     if step == STORAGE:
         run.has_begun(store)
+    elif step == CHECK:
+        _until(lambda: any(store.rglob("checkpoint.safetensors")) or run.process.poll() is not None)
     elif step != STEPS[0]:
         run.has_said(f"{STEPS[STEPS.index(step) - 1]}:")
     time.sleep(scene.seconds[step] * rng.uniform(0.1, 0.9))
@@ -253,8 +257,8 @@ def as_markdown(kills: list[Kill], wanted: str, command: str) -> str:
             "# `nfl-lora run`, ended in the middle and started again",
             "",
             f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores. Each row is a store of its own: the whole",
-            "command is started, a signal comes in the step that is named (`storage`: while Dagster makes its databases), and",
-            "the same command is started again. Good is: the adapter of a run that was left alone",
+            "command is started, a signal comes in the step that is named (`storage`: while Dagster makes its databases; `check`:",
+            "within 0.2 s of the first checkpoint, with which a check begins), and the same command is started again. Good is: the adapter of a run that was left alone",
             f"(SHA-256 {wanted[:16]}…), no traceback, nothing half-written, no run that Dagster takes for going on; and of",
             "a signal that can be heard an exit code of 128 and its number within 3 s.",
             "",
@@ -272,7 +276,7 @@ def as_markdown(kills: list[Kill], wanted: str, command: str) -> str:
 
 
 @click.command()
-@click.option("--kills", "count", default=32, show_default=True, help="So many, over all moments and signals in turn.")
+@click.option("--kills", "count", default=len(MOMENTS) * len(SIGNALS), show_default=True, help="So many, over all moments and signals in turn.")
 @click.option("--write", is_flag=True, help="Write docs/kills.md.")
 def main(count: int, write: bool) -> None:
     """Print what came of each kill; exit code 1 where one was not survived."""

@@ -45,6 +45,7 @@ def wanted(scene) -> str:
         ("adapter", signal.SIGKILL),
         ("evaluation_report", signal.SIGHUP),
         ("adapter", signal.SIGTERM),
+        ("check", signal.SIGINT),
     ],
 )
 def test_a_run_that_is_ended_is_gone_on_with_by_the_same_command(scene, wanted, step, signum):
