@@ -1,6 +1,6 @@
 """Answers questions with `mlx_lm.batch_generate` in a process of its own, so that a BLAS can be left out.
 
-python -m benchmarks.batch_generate_worker MODEL ADAPTER QUESTIONS.json [--fast-blas]
+python benchmarks/batch_generate_worker.py MODEL ADAPTER QUESTIONS.json [--fast-blas]
 
 QUESTIONS.json is a list of texts. Prints JSON: `seconds` of generation, without loading, and `answers`.
 """

@@ -42,7 +42,13 @@ def ask_batch(base: Path, adapter: Path, questions: list[str], *, fast_blas: boo
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "questions.json"
         file.write_text(json.dumps(questions), encoding="utf-8")
-        command = [sys.executable, "-m", "benchmarks.batch_generate_worker", str(base), str(adapter), str(file)]
+        command = [
+            sys.executable,
+            Path(__file__).with_name("batch_generate_worker.py"),
+            str(base),
+            str(adapter),
+            str(file),
+        ]
         flags = ["--fast-blas"] if fast_blas else []
         said = subprocess.run([*command, *flags], stdout=subprocess.PIPE, text=True, check=True).stdout
     found = json.loads(said)

@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mlx.core as mx
 import polars as pl
+from mlx.utils import tree_flatten
 
 from benchmarks import ours
 from benchmarks.opponents import FACTS
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.recipe import Recipe
-
-import mlx.core as mx  # isort: skip  (after the fast BLAS, which `ours` loads)
-from mlx.utils import tree_flatten  # isort: skip
 
 REFUSED = 0.95  # the share of held-out strangers that must be refused, where refusals are part of the task
 SAMPLES = (64, 8)  # weights are judged by one row in so many first

@@ -10,32 +10,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mlx.core as mx
 import polars as pl
+from mlx import nn
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
-
-load_fast_blas()
-
-import mlx.core as mx  # noqa: E402
-from mlx import nn  # noqa: E402
-
-from nfl_lora_pipeline.exam.exam_questions import INVENTED, KNOWN, exam_questions, of_the_splits  # noqa: E402
-from nfl_lora_pipeline.lessons.lessons import fresh_refusals, lessons  # noqa: E402
-from nfl_lora_pipeline.lessons.questions import facts, qa_pairs  # noqa: E402
-from nfl_lora_pipeline.lessons.splits import split_rows  # noqa: E402
-from nfl_lora_pipeline.lessons.wording import choose_stats, load_templates  # noqa: E402
-from nfl_lora_pipeline.models import base_model as base_models  # noqa: E402
-from nfl_lora_pipeline.models.evaluation import certainty  # noqa: E402
-from nfl_lora_pipeline.models.rows import Batch, TokenRow, by_lanes, to_batch, tokenize  # noqa: E402
-from nfl_lora_pipeline.models.streams import streams  # noqa: E402
-from nfl_lora_pipeline.tuning.adaptation import adapt  # noqa: E402
-from nfl_lora_pipeline.tuning.recipe import Recipe  # noqa: E402
-from nfl_lora_pipeline.tuning.training import recall_loss, train_adapter  # noqa: E402
-from nfl_lora_pipeline.tuning.training_log import TrainingLog  # noqa: E402
-from nfl_lora_pipeline.tuning.tuner import optimizer_of, uncompiled_on_cpu  # noqa: E402
-from nfl_lora_pipeline.weeks.players import parse_week  # noqa: E402
-from nfl_lora_pipeline.weeks.source import week_file  # noqa: E402
-from nfl_lora_pipeline.weeks.week import NflWeek  # noqa: E402
+from nfl_lora_pipeline.exam.exam_questions import INVENTED, KNOWN, exam_questions, of_the_splits
+from nfl_lora_pipeline.lessons.lessons import fresh_refusals, lessons
+from nfl_lora_pipeline.lessons.questions import facts, qa_pairs
+from nfl_lora_pipeline.lessons.splits import split_rows
+from nfl_lora_pipeline.lessons.wording import choose_stats, load_templates
+from nfl_lora_pipeline.models import base_model as base_models
+from nfl_lora_pipeline.models.evaluation import certainty
+from nfl_lora_pipeline.models.rows import Batch, TokenRow, by_lanes, to_batch, tokenize
+from nfl_lora_pipeline.models.streams import streams
+from nfl_lora_pipeline.tuning.adaptation import adapt
+from nfl_lora_pipeline.tuning.recipe import Recipe
+from nfl_lora_pipeline.tuning.training import recall_loss, train_adapter
+from nfl_lora_pipeline.tuning.training_log import TrainingLog
+from nfl_lora_pipeline.tuning.tuner import optimizer_of, uncompiled_on_cpu
+from nfl_lora_pipeline.weeks.players import parse_week
+from nfl_lora_pipeline.weeks.source import week_file
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 SHOWN = {
     KNOWN: "held-out phrasings",

@@ -12,13 +12,13 @@ import click
 import numpy as np
 
 from benchmarks.opponents import Settings
+from benchmarks.schedules import share_of_peak
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.rows import TokenRow
 from nfl_lora_pipeline.tuning.recipe import Recipe
 
 Array = np.ndarray[Any, np.dtype[Any]]
 PYTHON = Path(__file__).parent.parent / ".venv-bench" / "bin" / "python"
-ROOT = Path(__file__).parent.parent
 _OF_PEFT = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
 
 
@@ -55,15 +55,14 @@ def worker(work: str, file: Path, recipe: Recipe, **settings: Any) -> Iterator["
         "scale": recipe.scale,
         "learning_rate": recipe.learning_rate,
         "batch_rows": recipe.batch_rows,
-        "warmup_steps": recipe.warmup_steps,
         "seed": recipe.seed,
         "threads": 0,
         "flush": True,
         **settings,
     }
     folder = base_models.resolve(recipe.base_model).folder.absolute()
-    command = [PYTHON, "-m", "benchmarks.peft_worker", work, folder, file.absolute(), json.dumps(told)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    command = [PYTHON, Path(__file__).with_name("peft_worker.py"), work, folder, file.absolute(), json.dumps(told)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
@@ -101,12 +100,13 @@ class Check(NamedTuple):
     facts_right: int
 
 
-def told(settings: Settings) -> dict[str, Any]:
-    """The settings by the names that the worker knows."""
+def told(settings: Settings, *, warmup: int) -> dict[str, Any]:
+    """The settings by the names that the worker knows; the learning rate is given for each step."""
+    shares = (
+        share_of_peak(settings.schedule, step, warmup=warmup, steps=settings.steps) for step in range(settings.steps)
+    )
     return {
-        "schedule": settings.schedule,
-        "learning_rate": settings.peak_rate,
-        "steps": settings.steps,
+        "rates": [settings.peak_rate * share for share in shares],
         "batch_rows": settings.batch_rows,
         "refusal_share": settings.refusal_share,
     }

@@ -1,7 +1,7 @@
 """The side of HF PEFT on torch: runs in `.venv-bench` (`make bench-setup`), knows nothing of MLX and of this project.
 
-    python -m benchmarks.peft_worker steps MODEL ROWS.npz SETTINGS     # one step for each line of input; prints milliseconds
-    python -m benchmarks.peft_worker learn MODEL ROWS.npz SETTINGS     # an ordinary training
+    python benchmarks/peft_worker.py steps MODEL ROWS.npz SETTINGS     # one step for each line of input; prints milliseconds
+    python benchmarks/peft_worker.py learn MODEL ROWS.npz SETTINGS     # an ordinary training
 
 ROWS.npz holds `tokens` (all rows below each other), `lengths`, `starts` (where an answer begins in its row) and `facts` (the
 number of the fact that a row asks for); SETTINGS is JSON.
@@ -24,8 +24,6 @@ import numpy as np
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-
-from benchmarks.schedules import share_of_peak
 
 NO_LABEL = -100
 CHECK_ROWS = 128
@@ -101,18 +99,17 @@ def steps(model: Any, optimizer: torch.optim.Optimizer, rows: Rows, settings: di
 
 
 def learn(model: Any, optimizer: torch.optim.Optimizer, rows: Rows, settings: dict[str, Any]) -> None:
-    """Shuffled batches to the end of the schedule, for so many seconds, or until told to stop; no check is counted."""
+    """Shuffled batches to the end of the rates, for so many seconds, or until told to stop; no check is counted."""
     batches, facts = endless_batches(rows, settings), len(set(rows.facts))
     spent, done, ended = 0.0, 0, False
     while not ended:
         began = time.perf_counter()
-        share = share_of_peak(settings["schedule"], done, warmup=settings["warmup_steps"], steps=settings["steps"])
         for group in optimizer.param_groups:
-            group["lr"] = settings["learning_rate"] * share
+            group["lr"] = settings["rates"][done]
         step(model, optimizer, rows.batch(next(batches)))
         done += 1
         spent += time.perf_counter() - began
-        ended = done == settings["steps"] or spent >= settings["seconds"]
+        ended = done == len(settings["rates"]) or spent >= settings["seconds"]
         if not ended and (done % settings["check_every"] or not knows_a_sample(model, rows)):
             continue
         right = facts_right(model, rows, range(len(rows.facts)))

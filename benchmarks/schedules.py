@@ -1,4 +1,4 @@
-"""How a learning rate goes over the steps of a training. `peft_worker.py` reads this too, in its own environment."""
+"""How the learning rate of another trainer goes over the steps of a training."""
 
 import math
 

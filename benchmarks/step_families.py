@@ -7,16 +7,12 @@ answer stands only.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
+import mlx.core as mx
 
-load_fast_blas()
-
-import mlx.core as mx  # noqa: E402
-
-from benchmarks.step_products import Product, Shape, outputs_of, products  # noqa: E402
-from nfl_lora_pipeline.models import cpu_math  # noqa: E402
-from nfl_lora_pipeline.models.forward import token_losses  # noqa: E402
-from nfl_lora_pipeline.models.rows import Batch  # noqa: E402
+from benchmarks.step_products import Product, Shape, outputs_of, products
+from nfl_lora_pipeline.models import cpu_math
+from nfl_lora_pipeline.models.forward import token_losses
+from nfl_lora_pipeline.models.rows import Batch
 
 PRODUCTS = "matrix products"
 

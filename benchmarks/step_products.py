@@ -7,13 +7,9 @@ answer stands only.
 from dataclasses import dataclass
 from typing import Any
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
+from mlx_lm.tuner.lora import LoRALinear
 
-load_fast_blas()
-
-from mlx_lm.tuner.lora import LoRALinear  # noqa: E402
-
-from nfl_lora_pipeline.models.rows import Batch  # noqa: E402
+from nfl_lora_pipeline.models.rows import Batch
 
 Product = tuple[int, int, int, int]  # how many, rows, inner, columns
 

@@ -16,23 +16,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+import mlx.core as mx
+from mlx.utils import tree_flatten
 
 from benchmarks import ours, step_families
 from benchmarks.options import of_one_week
 from benchmarks.step_products import flops, products
 from benchmarks.tables import publish
-from nfl_lora_pipeline.models.blas import load_fast_blas
-
-load_fast_blas()
-
-import mlx.core as mx  # noqa: E402
-from mlx.utils import tree_flatten  # noqa: E402
-
-from nfl_lora_pipeline.models.rows import Batch  # noqa: E402
-from nfl_lora_pipeline.models.streams import streams  # noqa: E402
-from nfl_lora_pipeline.reports.markdown import table  # noqa: E402
-from nfl_lora_pipeline.tuning.recipe import load_recipe  # noqa: E402
-from nfl_lora_pipeline.weeks.week import NflWeek  # noqa: E402
+from nfl_lora_pipeline.models.rows import Batch
+from nfl_lora_pipeline.models.streams import streams
+from nfl_lora_pipeline.reports.markdown import table
+from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 Action = Callable[[int], Any]
 WARM = 5

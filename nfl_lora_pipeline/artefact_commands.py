@@ -48,11 +48,8 @@ def serve(port: int, host: str, prefix: str, store: Path, **allowed: Any) -> Non
     """
     from nfl_lora_pipeline.adapters.promotion import in_use
     from nfl_lora_pipeline.adapters.serving.access import Access
-    from nfl_lora_pipeline.models.blas import load_fast_blas
-    from nfl_lora_pipeline.store import Store
-
-    load_fast_blas()  # before MLX, which the server imports
     from nfl_lora_pipeline.adapters.serving.server import serve as answer_requests
+    from nfl_lora_pipeline.store import Store
 
     held = Store(store)
     hosts = frozenset(name.lower() for name in (host, *allowed["hosts"]))

@@ -11,12 +11,9 @@ import yaml
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli import main
-from nfl_lora_pipeline.models.blas import load_fast_blas
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests import upstream
-
-load_fast_blas()  # before a test module imports mlx.core: it does nothing afterwards, and training takes 30 times as long
 
 REPOSITORY = Path(__file__).parent.parent
 REAL_DATA = REPOSITORY.parent / "shared" / "nfl-data"

@@ -257,10 +257,11 @@ def as_markdown(kills: list[Kill], wanted: str, command: str) -> str:
             "# `nfl-lora run`, ended in the middle and started again",
             "",
             f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores. Each row is a store of its own: the whole",
-            "command is started, a signal comes in the step that is named (`storage`: while Dagster makes its databases; `check`:",
-            "within 0.2 s of the first checkpoint, with which a check begins), and the same command is started again. Good is: the adapter of a run that was left alone",
-            f"(SHA-256 {wanted[:16]}…), no traceback, nothing half-written, no run that Dagster takes for going on; and of",
-            "a signal that can be heard an exit code of 128 and its number within 3 s.",
+            "command is started, a signal comes in the step that is named (`storage`: while Dagster makes its databases;",
+            "`check`: within 0.2 s of the first checkpoint, with which a check begins), and the same command is started again.",
+            f"Good is: the adapter of a run that was left alone (SHA-256 {wanted[:16]}…), no traceback, nothing",
+            "half-written, no run that Dagster takes for going on; and of a signal that can be heard an exit code of 128",
+            "and its number within 3 s.",
             "",
             f"**{good} of {len(kills)} good.** Slowest end after a signal: {max(kill.seconds for kill in kills):.2f} s.",
             "",
@@ -276,7 +277,13 @@ def as_markdown(kills: list[Kill], wanted: str, command: str) -> str:
 
 
 @click.command()
-@click.option("--kills", "count", default=len(MOMENTS) * len(SIGNALS), show_default=True, help="So many, over all moments and signals in turn.")
+@click.option(
+    "--kills",
+    "count",
+    default=len(MOMENTS) * len(SIGNALS),
+    show_default=True,
+    help="So many, over all moments and signals in turn.",
+)
 @click.option("--write", is_flag=True, help="Write docs/kills.md.")
 def main(count: int, write: bool) -> None:
     """Print what came of each kill; exit code 1 where one was not survived."""

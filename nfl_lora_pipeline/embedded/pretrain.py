@@ -10,28 +10,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nfl_lora_pipeline.models.blas import load_fast_blas, suit_small_models
+import mlx.core as mx
+import mlx.optimizers as optim
+import numpy as np
+from mlx import nn
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.models.phi3 import Model, ModelArgs
+from tokenizers import Tokenizer
 
-load_fast_blas()
-
-import mlx.core as mx  # noqa: E402
-import mlx.optimizers as optim  # noqa: E402
-import numpy as np  # noqa: E402
-from mlx import nn  # noqa: E402
-from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
-from mlx_lm.models.phi3 import Model, ModelArgs  # noqa: E402
-from tokenizers import Tokenizer  # noqa: E402
-
-from nfl_lora_pipeline.embedded.curriculum import COPYING_STEPS, READING_EVERY, Practice, draw_steps  # noqa: E402
-from nfl_lora_pipeline.embedded.grammar import wordings  # noqa: E402
-from nfl_lora_pipeline.embedded.league import League, Refusals  # noqa: E402
-from nfl_lora_pipeline.embedded.tokenizer import END, PAD, VOCAB_SIZE, save_tokenizer, train_tokenizer  # noqa: E402
-from nfl_lora_pipeline.files import replace_file  # noqa: E402
-from nfl_lora_pipeline.lessons.wording import load_templates  # noqa: E402
-from nfl_lora_pipeline.models.base_model import CARD_NAME  # noqa: E402
-from nfl_lora_pipeline.models.forward import answer_logits, token_losses  # noqa: E402
-from nfl_lora_pipeline.models.rows import Batch, by_lanes, to_batch  # noqa: E402
-from nfl_lora_pipeline.models.streams import streams  # noqa: E402
+from nfl_lora_pipeline.embedded.curriculum import COPYING_STEPS, READING_EVERY, Practice, draw_steps
+from nfl_lora_pipeline.embedded.grammar import wordings
+from nfl_lora_pipeline.embedded.league import League, Refusals
+from nfl_lora_pipeline.embedded.tokenizer import END, PAD, VOCAB_SIZE, save_tokenizer, train_tokenizer
+from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.models.base_model import CARD_NAME
+from nfl_lora_pipeline.models.blas import suit_small_models
+from nfl_lora_pipeline.models.forward import answer_logits, token_losses
+from nfl_lora_pipeline.models.rows import Batch, by_lanes, to_batch
+from nfl_lora_pipeline.models.streams import streams
 
 CONFIG: dict[str, Any] = {
     "model_type": "phi3",

@@ -10,15 +10,11 @@ from typing import Any
 import polars as pl
 import yaml
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
-
-load_fast_blas()
-
-from nfl_lora_pipeline.exam.intervals import counted  # noqa: E402
-from nfl_lora_pipeline.models.base_model import answer  # noqa: E402
-from nfl_lora_pipeline.models.evaluation import BATCH_TOKENS  # noqa: E402
-from nfl_lora_pipeline.models.forward import answer_logits, token_losses  # noqa: E402
-from nfl_lora_pipeline.models.rows import TokenRow, by_length, to_batch, tokenize  # noqa: E402
+from nfl_lora_pipeline.exam.intervals import counted
+from nfl_lora_pipeline.models.base_model import answer
+from nfl_lora_pipeline.models.evaluation import BATCH_TOKENS
+from nfl_lora_pipeline.models.forward import answer_logits, token_losses
+from nfl_lora_pipeline.models.rows import TokenRow, by_length, to_batch, tokenize
 
 PROMPTS_FILE = Path(str(files("nfl_lora_pipeline"))) / "general_prompts.yaml"
 

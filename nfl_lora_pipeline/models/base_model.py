@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from nfl_lora_pipeline import places
-from nfl_lora_pipeline.models.blas import load_fast_blas, suit_small_models
+from nfl_lora_pipeline.models.blas import suit_small_models
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
 
 EMBEDDED = places.EMBEDDED
@@ -93,7 +93,6 @@ def load(base: BaseModel, *, adapter: Path | None = None) -> tuple[Any, Any]:
 
 def load_with_config(base: BaseModel, *, adapter: Path | None = None) -> tuple[Any, Any, dict[str, Any]]:
     """Load model and tokenizer as `load` does, and the model's `config.json` as mlx-lm understood it."""
-    load_fast_blas()
     if base.size_bytes < SMALL_BYTES:
         suit_small_models()
     import mlx_lm

@@ -20,23 +20,21 @@ from pathlib import Path
 
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
 _GIB = 1 << 30
-_FLUSH_TO_ZERO, _SUBNORMALS_ARE_ZERO = (
-    0x8000,
-    0x0040,
-)  # bits of MXCSR, the register of a thread that says how SSE and AVX count
+_FLUSH_TO_ZERO, _SUBNORMALS_ARE_ZERO = 0x8000, 0x0040  # bits of MXCSR, the register that says how SSE and AVX count
 _MXCSR, _FENV_WORDS = 7, 8  # where it stands in C's `fenv_t` on x86-64, in words of 32 bits, and how many there are
+
+
+MLX_CAME_FIRST = "mlx.core" in sys.modules
 
 
 @cache
 def load_fast_blas() -> str | None:
-    """Load MKL (installed here on x86-64) or the system's OpenBLAS, and MLX after it; call before `import mlx.core`.
+    """Load MKL (installed here on x86-64) or the system's OpenBLAS, and MLX after it. `import nfl_lora_pipeline` does so.
 
     Returns:
         The library as it was loaded; None on macOS, where MLX has Accelerate and Metal, and where none was found.
     """
-    if sys.platform != "linux":
-        return None
-    if "mlx.core" in sys.modules:
+    if sys.platform != "linux" or MLX_CAME_FIRST:
         return None
     _keep_freed_memory()
     library = next(filter(_loads, _candidates()), None)
@@ -89,7 +87,7 @@ def blas_message() -> str:
     if sys.platform != "linux":
         return "MLX uses the system's own BLAS"
     library = load_fast_blas()
-    if library is None and "mlx.core" in sys.modules:
+    if MLX_CAME_FIRST:
         return "no fast BLAS: mlx.core was imported before nfl_lora_pipeline could load one"
     if library is None:
         return (

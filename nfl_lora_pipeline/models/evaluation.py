@@ -9,20 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import mlx.core as mx
+import numpy as np
 import polars as pl
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
-
-load_fast_blas()
-
-import mlx.core as mx  # noqa: E402
-import numpy as np  # noqa: E402
-
-from nfl_lora_pipeline.models.base_model import answer as generate_answers  # noqa: E402
-from nfl_lora_pipeline.models.forward import answer_logits, token_losses  # noqa: E402
-from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS  # noqa: E402
-from nfl_lora_pipeline.models.rows import TokenRow, answer_text, by_length, to_batch, tokenize  # noqa: E402
-from nfl_lora_pipeline.models.streams import streams  # noqa: E402
+from nfl_lora_pipeline.models.base_model import answer as generate_answers
+from nfl_lora_pipeline.models.forward import answer_logits, token_losses
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS
+from nfl_lora_pipeline.models.rows import TokenRow, answer_text, by_length, to_batch, tokenize
+from nfl_lora_pipeline.models.streams import streams
 
 BATCH_TOKENS = 1500
 GENERATE_ROWS = 64

@@ -6,15 +6,11 @@ Off by itself where every layer is trained, and for architectures whose layers c
 from collections.abc import Sequence
 from typing import Any
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
+import mlx.core as mx
+from mlx.utils import tree_flatten
 
-load_fast_blas()
-
-import mlx.core as mx  # noqa: E402
-from mlx.utils import tree_flatten  # noqa: E402
-
-from nfl_lora_pipeline.models.forward import layer_by_layer, lower_states  # noqa: E402
-from nfl_lora_pipeline.models.rows import TokenRow, to_batch  # noqa: E402
+from nfl_lora_pipeline.models.forward import layer_by_layer, lower_states
+from nfl_lora_pipeline.models.rows import TokenRow, to_batch
 
 BUDGET_BYTES = 1 << 30
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nfl_lora_pipeline.models.base_model import BaseModel
-from nfl_lora_pipeline.models.blas import load_fast_blas
 from nfl_lora_pipeline.models.model_shape import Linear, ModelShape, read_shape
 from nfl_lora_pipeline.tuning.recipe import Recipe
 
@@ -112,7 +111,6 @@ def refuse_too_little(need: MemoryNeed, base: BaseModel, recipe: Recipe, *, mach
 
 def machine_memory() -> int:
     """Bytes to work in: the accelerator's, or else this machine's or the container's that this process is in."""
-    load_fast_blas()
     import mlx.core as mx
 
     if mx.default_device() != mx.Device(mx.cpu):

@@ -4,14 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
-
-load_fast_blas()
-
-import mlx.core as mx  # noqa: E402
-from mlx import nn  # noqa: E402
-from mlx.utils import tree_unflatten  # noqa: E402
-from mlx_lm.tuner.lora import LoRALinear  # noqa: E402
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_unflatten
+from mlx_lm.tuner.lora import LoRALinear
 
 
 @contextmanager

@@ -8,11 +8,9 @@ import os
 from functools import cache
 from typing import Any
 
-from nfl_lora_pipeline.models.blas import load_fast_blas, subnormals_flushed
+import mlx.core as mx
 
-load_fast_blas()
-
-import mlx.core as mx  # noqa: E402
+from nfl_lora_pipeline.models.blas import subnormals_flushed
 
 
 @cache

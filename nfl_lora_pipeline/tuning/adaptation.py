@@ -7,14 +7,10 @@ quantised base is QLoRA.
 from collections.abc import Mapping
 from typing import Any
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
+from mlx import nn
+from mlx_lm.tuner.utils import linear_to_lora_layers
 
-load_fast_blas()
-
-from mlx import nn  # noqa: E402
-from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
-
-from nfl_lora_pipeline.tuning.recipe import Recipe  # noqa: E402
+from nfl_lora_pipeline.tuning.recipe import Recipe
 
 WORD_BITS = 32  # of the words that hold quantised weights
 

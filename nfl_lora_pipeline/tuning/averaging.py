@@ -4,12 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
-
-load_fast_blas()
-
-import mlx.core as mx  # noqa: E402
-from mlx.utils import tree_flatten  # noqa: E402
+import mlx.core as mx
+from mlx.utils import tree_flatten
 
 Weights = list[tuple[str, mx.array]]
 

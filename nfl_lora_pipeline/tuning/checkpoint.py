@@ -6,11 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
-
-load_fast_blas()
-
-import mlx.core as mx  # noqa: E402
+import mlx.core as mx
 
 
 @dataclass(frozen=True)

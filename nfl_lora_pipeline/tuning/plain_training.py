@@ -10,25 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
+import mlx.core as mx
+import mlx.optimizers as optim
+import numpy as np
+from mlx_lm.tuner.callbacks import TrainingCallback
+from mlx_lm.tuner.datasets import CacheDataset, CompletionsDataset
+from mlx_lm.tuner.trainer import TrainingArgs, iterate_batches, train
 
-load_fast_blas()
-
-import mlx.core as mx  # noqa: E402
-import mlx.optimizers as optim  # noqa: E402
-import numpy as np  # noqa: E402
-from mlx_lm.tuner.callbacks import TrainingCallback  # noqa: E402
-from mlx_lm.tuner.datasets import CacheDataset, CompletionsDataset  # noqa: E402
-from mlx_lm.tuner.trainer import TrainingArgs, iterate_batches, train  # noqa: E402
-
-from nfl_lora_pipeline.lessons.lessons import Lesson  # noqa: E402
-from nfl_lora_pipeline.models.evaluation import certainty  # noqa: E402
-from nfl_lora_pipeline.models.rows import refuse_lossy, tokenize  # noqa: E402
-from nfl_lora_pipeline.tuning.certificate import write_records  # noqa: E402
-from nfl_lora_pipeline.tuning.recipe import Recipe  # noqa: E402
-from nfl_lora_pipeline.tuning.schedule import learning_rate  # noqa: E402
-from nfl_lora_pipeline.tuning.training_log import TrainingLog  # noqa: E402
-from nfl_lora_pipeline.tuning.tuner import begin, optimizer_of, quiet, uncompiled_on_cpu  # noqa: E402
+from nfl_lora_pipeline.lessons.lessons import Lesson
+from nfl_lora_pipeline.models.evaluation import certainty
+from nfl_lora_pipeline.models.rows import refuse_lossy, tokenize
+from nfl_lora_pipeline.tuning.certificate import write_records
+from nfl_lora_pipeline.tuning.recipe import Recipe
+from nfl_lora_pipeline.tuning.schedule import learning_rate
+from nfl_lora_pipeline.tuning.training_log import TrainingLog
+from nfl_lora_pipeline.tuning.tuner import begin, optimizer_of, quiet, uncompiled_on_cpu
 
 BETAS = (0.9, 0.999)  # of mlx-lm's Adam
 

@@ -21,23 +21,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.utils import maybe_set_recommended_wired_limit
 
-load_fast_blas()
-
-import mlx.core as mx  # noqa: E402
-import numpy as np  # noqa: E402
-from mlx import nn  # noqa: E402
-from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
-from mlx_lm.utils import maybe_set_recommended_wired_limit  # noqa: E402
-
-from nfl_lora_pipeline.interrupts import Deferral, is_interrupt  # noqa: E402
-from nfl_lora_pipeline.lessons.lessons import Lesson  # noqa: E402
-from nfl_lora_pipeline.models.evaluation import certainty  # noqa: E402
-from nfl_lora_pipeline.models.forward import answer_logits, token_losses  # noqa: E402
-from nfl_lora_pipeline.models.frozen import FrozenStates  # noqa: E402
-from nfl_lora_pipeline.models.merged import merged  # noqa: E402
-from nfl_lora_pipeline.models.rows import (  # noqa: E402
+from nfl_lora_pipeline.interrupts import Deferral, is_interrupt
+from nfl_lora_pipeline.lessons.lessons import Lesson
+from nfl_lora_pipeline.models.evaluation import certainty
+from nfl_lora_pipeline.models.forward import answer_logits, token_losses
+from nfl_lora_pipeline.models.frozen import FrozenStates
+from nfl_lora_pipeline.models.merged import merged
+from nfl_lora_pipeline.models.rows import (
     Batch,
     TokenRow,
     by_lanes,
@@ -46,16 +42,16 @@ from nfl_lora_pipeline.models.rows import (  # noqa: E402
     to_batch,
     tokenize,
 )
-from nfl_lora_pipeline.models.streams import streams  # noqa: E402
-from nfl_lora_pipeline.tuning.averaging import MovingAverage, Weights  # noqa: E402
-from nfl_lora_pipeline.tuning.certificate import write_records  # noqa: E402
-from nfl_lora_pipeline.tuning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
-from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe  # noqa: E402
-from nfl_lora_pipeline.tuning.refusals import Refusals  # noqa: E402
-from nfl_lora_pipeline.tuning.sampler import Numbers, Sampler  # noqa: E402
-from nfl_lora_pipeline.tuning.schedule import learning_rate  # noqa: E402
-from nfl_lora_pipeline.tuning.training_log import TrainingLog  # noqa: E402
-from nfl_lora_pipeline.tuning.tuner import begin, optimizer_of, uncompiled_on_cpu  # noqa: E402
+from nfl_lora_pipeline.models.streams import streams
+from nfl_lora_pipeline.tuning.averaging import MovingAverage, Weights
+from nfl_lora_pipeline.tuning.certificate import write_records
+from nfl_lora_pipeline.tuning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe
+from nfl_lora_pipeline.tuning.refusals import Refusals
+from nfl_lora_pipeline.tuning.sampler import Numbers, Sampler
+from nfl_lora_pipeline.tuning.schedule import learning_rate
+from nfl_lora_pipeline.tuning.training_log import TrainingLog
+from nfl_lora_pipeline.tuning.tuner import begin, optimizer_of, uncompiled_on_cpu
 
 CHECKPOINT_SECONDS = 45.0  # a checkpoint is written at a step's end when the last one is older than this
 REPORT_STEPS = 10  # how often the mean loss is written down
@@ -246,7 +242,7 @@ class Training:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """An interrupt ends the block at once. What is kept is what was before it: the block moves weights and draws numbers."""
+        """An interrupt ends the block at once; what was before it is kept, since the block moves weights and draws numbers."""
         self._save()
         try:
             with self.deferral.suspended():

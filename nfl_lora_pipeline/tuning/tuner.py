@@ -5,19 +5,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
+import mlx.core as mx
+import mlx.optimizers as optim
+from mlx.utils import tree_flatten
+from mlx_lm.cli_ui import make_console
 
-load_fast_blas()
-
-import mlx.core as mx  # noqa: E402
-import mlx.optimizers as optim  # noqa: E402
-from mlx.utils import tree_flatten  # noqa: E402
-from mlx_lm.cli_ui import make_console  # noqa: E402
-
-from nfl_lora_pipeline.lessons.lessons import Lesson  # noqa: E402
-from nfl_lora_pipeline.tuning.adaptation import adapt  # noqa: E402
-from nfl_lora_pipeline.tuning.recipe import Recipe  # noqa: E402
-from nfl_lora_pipeline.tuning.training_log import TrainingLog  # noqa: E402
+from nfl_lora_pipeline.lessons.lessons import Lesson
+from nfl_lora_pipeline.tuning.adaptation import adapt
+from nfl_lora_pipeline.tuning.recipe import Recipe
+from nfl_lora_pipeline.tuning.training_log import TrainingLog
 
 
 def begin(
