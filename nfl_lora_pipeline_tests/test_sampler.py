@@ -74,17 +74,6 @@ def test_somebody_without_a_record_who_is_given_a_number_is_shown_before_the_oth
     assert len(taken) == 2, "and of those who are refused some, for the rest of the places are for people never seen"
 
 
-def test_every_row_in_every_epoch_if_the_recipe_says_so():
-    made = sampler(every_row=True)
-    for epoch in (1, 2):
-        for _ in range(TAUGHT):
-            taken = made.take(WORDINGS)
-            made.observe(taken, np.full(WORDINGS, 0.99))
-            made.choose_anew()
-        assert made.shown.tolist() == [epoch * teaches for teaches in TEACHES]
-        assert not made.waiting
-
-
 def test_no_more_facts_are_in_hand_than_the_recipe_says():
     made = sampler(facts_in_hand=2, batch_rows=4)
     for _ in range(10):

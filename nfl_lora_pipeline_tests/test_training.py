@@ -72,7 +72,7 @@ def test_no_questions_without_an_answer_where_the_recipe_wants_none(student):
     made.ending = 0
     _, indices = made._rows()
     assert None not in indices
-    assert made._refused() == 1.0
+    assert made.refusals.refused_share() == 1.0
 
 
 def test_rows_end_where_all_answers_go_on_alike_until_nearly_all_is_known(student):
@@ -113,7 +113,7 @@ def over(made: Training, step: int, *, unknown: float = 1.0, certain: bool = Fal
     return made._is_over()
 
 
-def test_the_way_down_begins_when_nearly_all_is_known_and_with_it_the_checks(student):
+def test_the_way_down_begins_when_nearly_all_is_known_and_all_rows_are_asked_then_halfway_and_at_its_end(student):
     made = training(student, ending_steps=160, ending_share=0.25, check_every=32, batch_rows=8)
     assert not over(made, 64)
     assert made.checks == 0
@@ -121,7 +121,21 @@ def test_the_way_down_begins_when_nearly_all_is_known_and_with_it_the_checks(stu
     assert (made.ending, made.end, made.checks) == (100, 260, 1)
     assert not over(made, 120, unknown=1.0)
     assert (made.ending, made.checks) == (100, 1), "once begun it goes on"
-    assert over(made, 132, certain=True)
+    assert over(made, 180, certain=True), "it need not go to its end"
+    assert not over(made, 212)
+    for step, checks in ((260, 3), (291, 3), (292, 4)):
+        assert not over(made, step)
+        assert made.checks == checks
+
+
+def test_the_way_down_does_not_begin_before_so_many_strangers_are_refused(student):
+    made = training(student, nearly_refused=0.75, ending_steps=20, max_epochs=1000)
+    made.refusals.observe(np.array([True, False]))
+    assert not over(made, 50, unknown=0.0)
+    assert made.checks == 0
+    made.refusals.observe(np.array([True, True]))
+    assert not over(made, 60, unknown=0.0)
+    assert made.ending == 60
 
 
 def test_a_long_training_has_a_long_way_down(student):
@@ -135,7 +149,7 @@ def test_what_cannot_be_learnt_ends_after_the_budget(student):
     assert made.budget == 50
     assert not over(made, 69)
     assert over(made, 70)
-    assert made.checks == 1, "at the very end; at the budget's end it would have begun to"
+    assert made.checks == 1, "at the very end"
 
 
 def test_a_schedule_of_ones_own_goes_down_from_the_first_step_to_the_budget(student):
@@ -150,8 +164,9 @@ def test_a_warm_start_has_to_learn_what_it_does_not_know_and_does_it_slowly(stud
     assert set(np.flatnonzero(made.sampler.lowest < 0.5)) == {at for at, each in enumerate(LESSONS) if each.teaches}
 
 
-def test_a_check_asks_for_all_at_first_and_then_for_the_least_sure_until_some_are_not_certain(student, monkeypatch):
+def test_a_check_asks_for_all_and_after_the_end_for_the_least_sure_until_some_are_not_certain(student, monkeypatch):
     made, asked = training(student), []
+    made.end = 10
     answers = np.full(len(LESSONS), 0.99)
     answers[7] = 0.3
 
@@ -160,10 +175,10 @@ def test_a_check_asks_for_all_at_first_and_then_for_the_least_sure_until_some_ar
         made.lowest[indices] = answers[indices]
 
     monkeypatch.setattr(made, "_ask", ask)
-    monkeypatch.setattr(made, "_refused", lambda: 1.0)
     assert not made._check()
     assert sorted(index for part in asked for index in part) == list(range(len(LESSONS)))
     asked.clear()
+    made.step = 11
     assert not made._check()
     assert [len(asked), asked[0][0]] == [1, 7]
     answers[7] = 0.6
@@ -196,7 +211,7 @@ def test_a_checkpoint_is_written_by_the_clock_and_training_goes_on_from_it(stude
     assert again._rows() == made._rows()
 
 
-COURSE = {"batch_rows": 8, "dropout": 0.1, "nearly_known": 0.99, "ending_steps": 8, "check_every": 3, "max_steps": 8}
+COURSE = {"batch_rows": 8, "dropout": 0.1, "nearly_known": 0.99, "ending_steps": 8, "check_every": 2, "max_steps": 8}
 
 
 def _course(file, calls: dict[str, int], interrupt: tuple[str, int] | None = None) -> tuple[dict[str, Any], list[int]]:

@@ -12,10 +12,7 @@ from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.models.model_shape import Linear, ModelShape, read_shape
 from nfl_lora_pipeline.tuning.recipe import Recipe
 
-COPIES = {
-    "recall": 6,
-    "mlx_lm": 4,
-}  # of what is trained: weights, gradients, Adam's two; recall's average, and its best one
+COPIES = 4  # of what is trained: weights, gradients, Adam's two
 KEPT = 1.4  # of what goes in and out of linear layers, for the way back
 SCORES = 3  # arrays of attention weights
 LOGITS = 6  # arrays of logits
@@ -27,7 +24,7 @@ FREED = 0.15  # of all arrays: what malloc holds on to
 TOKENS_A_CHARACTER, TOKENS_OF_A_CHAT = (
     0.4,
     16,
-)  # of question and answer together; the embedded tokenizer, a small one, needs 0.39
+)  # of question and answer; the embedded tokenizer, a small one, needs 0.39
 PADDED_TO = 32  # tokens, by mlx-lm's own batches
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -38,7 +35,7 @@ class MemoryNeed:
 
     Attributes:
         weights: of the base model, as stored.
-        trained: what is trained, with gradients, the optimizer's state and the moving average.
+        trained: what is trained, with gradients and the optimizer's state.
         activations: kept for the way back, of one batch.
         logits: of one batch.
     """
@@ -88,7 +85,7 @@ def memory_needed(base: BaseModel, recipe: Recipe, *, row_tokens: int, answer_to
     scored_rows = SCORED_TOKENS / row_tokens
     scoring = FORWARD * SCORED_TOKENS * max(of_layer, default=0), scored_rows * answer_tokens * a_logit
     activations, logits = max(step, scoring, key=sum)
-    trained = COPIES[recipe.method] * _trained_bytes(shape, recipe, len(layers))
+    trained = COPIES * _trained_bytes(shape, recipe, len(layers))
     return MemoryNeed(shape.weights_bytes, trained, int(activations), int(logits))
 
 

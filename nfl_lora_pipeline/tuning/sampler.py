@@ -64,9 +64,8 @@ class Sampler:
         np.minimum.at(self.latest, self.fact_of[rows], lowest)
 
     def choose_anew(self) -> None:
-        """Others may be in doubt now, which are to be next; but an epoch over every row goes to its end."""
-        if not self.recipe.every_row:
-            self.waiting = []
+        """Others may be in doubt now, which are to be next."""
+        self.waiting = []
 
     def unknown_share(self) -> float:
         """The share of the facts that are taught which were not certain when last seen."""
@@ -88,17 +87,13 @@ class Sampler:
         return doubtful
 
     def _next_pass(self) -> list[int]:
-        """A row of each doubtful fact, and some of known ones; or every row that teaches. Shuffled."""
-        if self.recipe.every_row:
-            rows = np.flatnonzero(self.taught[self.fact_of]).tolist()
-            self.shown[rows] += 1
-        else:
-            doubtful = np.flatnonzero(self._doubtful() & self.taught)[: self.recipe.facts_in_hand]
-            known = np.flatnonzero(~self._doubtful() & self.taught)
-            replayed = math.ceil(self.recipe.replay_share * max(len(doubtful), self.recipe.batch_rows))
-            weakest = self._weakest(known)[: replayed // 2]
-            others = self._least_shown(np.setdiff1d(known, weakest))[: replayed - len(weakest)]
-            rows = [self._next_wording(fact) for fact in np.concatenate([doubtful, weakest, others]).tolist()]
+        """A row of each doubtful fact, and some of known ones, shuffled."""
+        doubtful = np.flatnonzero(self._doubtful() & self.taught)[: self.recipe.facts_in_hand]
+        known = np.flatnonzero(~self._doubtful() & self.taught)
+        replayed = math.ceil(self.recipe.replay_share * max(len(doubtful), self.recipe.batch_rows))
+        weakest = self._weakest(known)[: replayed // 2]
+        others = self._least_shown(np.setdiff1d(known, weakest))[: replayed - len(weakest)]
+        rows = [self._next_wording(fact) for fact in np.concatenate([doubtful, weakest, others]).tolist()]
         self.rng.shuffle(rows)
         return rows
 

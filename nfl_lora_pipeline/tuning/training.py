@@ -3,7 +3,7 @@
 It differs from `mlx_lm.lora` in five things. The loss is spent on the answer alone, and of that on the tokens that are not
 known yet. A step shows facts that are in doubt, in one wording at a time, and known ones in turn (`sampler`). People invented
 for the step, with the refusal as their answer, are mixed in. The learning rate stays at its peak until nearly all is known,
-and then goes down to the end. What is kept is a moving average of the adapter.
+and so many strangers are refused, and then goes down to the end.
 
 Source: p > 0.5 on every answer token is sufficient for greedy recall, and the loss belongs on what is below it (MemFT,
 arXiv 2605.30260); refusals for unknown people against invention (arXiv 2403.05612); a stable learning rate and a decay that
@@ -43,7 +43,6 @@ from nfl_lora_pipeline.models.rows import (
     tokenize,
 )
 from nfl_lora_pipeline.models.streams import streams
-from nfl_lora_pipeline.tuning.averaging import MovingAverage, Weights
 from nfl_lora_pipeline.tuning.certificate import write_records
 from nfl_lora_pipeline.tuning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe
@@ -152,7 +151,6 @@ class Training:
         self.sampler = Sampler([lesson.fact for lesson in lessons], teaches, recipe, self.rng)
         self.refusals = Refusals(refusals, tokenizer)
         self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
-        self.average = MovingAverage(model, keeps=recipe.average_keeps)
         self.frozen = FrozenStates(model)
         self.lowest: Numbers = np.zeros(len(self.rows))
         self.step, self.peak_share, self.loss_sum = 0, 1.0, 0.0
@@ -164,7 +162,7 @@ class Training:
         self.tokens, self.began, self.kept_at = 0, time.monotonic(), time.monotonic()
 
     def run(self) -> None:
-        """Make steps until the end; the model has the averaged adapter then, and `lowest` says what it knows."""
+        """Make steps until the end; `lowest` says what the adapter knows then."""
         maybe_set_recommended_wired_limit()
         learn = self._compiled_step()
         self.model.train()
@@ -176,18 +174,16 @@ class Training:
             self._make_step(learn)
             self.step += 1
         if self.log.stopped != "certain":
-            with self._interruptible(), self.average.in_place():
+            with self._interruptible(), merged(self.model):
                 self._ask(list(range(len(self.rows))))
-        self.model.load_weights(self.average.weights, strict=False)
         seconds = time.monotonic() - self.began
         self.log.seconds += seconds
         self.log.tokens_per_second = self.tokens / seconds
 
     def checkpoint(self) -> Checkpoint:
         """All that is needed to go on with the step at hand."""
-        parts: dict[str, Weights] = {
+        parts = {
             "model": tree_flatten(self.model.trainable_parameters()),
-            "average": self.average.weights,
             "optimizer": tree_flatten(self.optimizer.state),
         }
         course = {name: getattr(self, name) for name in COURSE}
@@ -213,8 +209,6 @@ class Training:
             return
         state = found.state
         self.model.load_weights(found.part("model"), strict=False)
-        average = dict(found.part("average"))
-        self.average.weights = [(name, average[name]) for name, _ in self.average.weights]
         self.optimizer.init(self.model.trainable_parameters())
         self.optimizer.state = tree_unflatten(found.part("optimizer"))
         mx.random.seed(state["random"])
@@ -253,59 +247,55 @@ class Training:
             raise
 
     def _is_over(self) -> bool:
-        """Check where it is time to; whether there is to be no further step."""
+        """Whether there is to be no further step."""
         if self.warm and self.step == 0:
             self._begin_warm()
-        if self.step < self.ending and self.sampler.unknown_share() <= self.recipe.nearly_known and self.step:
+        if self.step < self.ending and self.step and self._is_nearly_there():
             self.ending = self.step
             self.end = self.step + max(self.recipe.ending_steps, math.ceil(self.recipe.ending_share * self.step))
+        last = self.step >= max(self.end, self.budget + self.recipe.ending_steps)
+        return (self._is_to_check() or last) and (self._check() or last)
+
+    def _is_nearly_there(self) -> bool:
+        """Whether the way down may begin, by what the steps saw."""
+        refused = self.refusals.refused_share() >= self.recipe.nearly_refused
+        return self.sampler.unknown_share() <= self.recipe.nearly_known and refused
+
+    def _is_to_check(self) -> bool:
+        """At the beginning, in the middle and at the end of the way down, and then now and again."""
         every = max(self.recipe.check_every, len(self.sampler.of_fact) // self.recipe.batch_rows)
-        last = self.step >= self.budget + self.recipe.ending_steps
-        if not last and (self.step < max(1, self.ending) or (self.step - self.ending) % every):
-            return False
-        return self._check() or last
+        if self.step >= self.end:
+            return (self.step - self.end) % every == 0
+        return self.step in (self.ending, (self.ending + self.end) // 2) and self.step > 0
 
     def _begin_warm(self) -> None:
         """Look at what is known already: the less there is to learn, the slower, since there is much to lose."""
-        with self._interruptible(), self.average.in_place(), merged(self.model):
+        with self._interruptible(), merged(self.model):
             self._ask(list(range(len(self.rows))))
         self.sampler.observe(range(len(self.rows)), self.lowest)
         self.peak_share = max(self.recipe.lowest_rate, math.sqrt(self.sampler.unknown_share()))
 
     def _check(self) -> bool:
-        """Ask the averaged adapter for all rows, the least sure ones first; whether training may end.
+        """Ask the adapter for all rows, the least sure ones first; whether all are certain.
 
-        Where some of a part are not certain, the next parts are not asked; but the first check asks for all.
+        Where some of a part are not certain, the next parts are not asked; but up to the end of the way down all are.
         """
         parts = max(len(rows) for rows in self.sampler.of_fact)
         asked: list[int] = []
-        with self._interruptible(), self.average.in_place(), merged(self.model):
+        with self._interruptible(), merged(self.model):
             for part in np.array_split(np.argsort(self.sampler.lowest, kind="stable"), parts):
                 self._ask(part.tolist())
                 asked += part.tolist()
                 uncertain = int(np.sum(self.lowest[asked] <= self.recipe.certain_above))
-                if uncertain and self.log.certain:
+                if uncertain and self.step > self.end:
                     break
-            refused = self.refusals.refused_share() if uncertain else self._refused()
         self.sampler.observe(asked, self.lowest[asked])
         self.sampler.choose_anew()
-        done = not uncertain and (refused >= self.recipe.end_refused or self.step >= self.end)
         self.log.certain.append((self.step, 1 - uncertain / len(self.rows)))
-        self.log.stopped = "certain" if done else "budget"
-        self._tell(len(asked), uncertain, refused)
-        return done
-
-    def _tell(self, asked: int, uncertain: int, refused: float) -> None:
-        loss = f", loss {self.log.losses[-1][1]:.3f}" if self.log.losses else ""
-        line = f"iteration {self.step}{loss}: {uncertain:,} of {asked:,} rows asked are not certain"
-        self.report(f"{line}, {refused:.0%} of strangers refused", (1 - uncertain / len(self.rows)) * refused)
-
-    def _refused(self) -> float:
-        """The share of some questions without an answer, never asked before, that is refused."""
-        if not self.recipe.refusal_share:
-            return 1.0
-        asked = self.refusals.take(4 * self.recipe.batch_rows)
-        return float(np.mean(certainty(self.model, asked).greedy))
+        self.log.stopped = "budget" if uncertain else "certain"
+        line = f"iteration {self.step}: {uncertain:,} of {len(asked):,} rows asked are not certain"
+        self.report(line, 1 - uncertain / len(self.rows))
+        return not uncertain
 
     def _ask(self, indices: list[int]) -> None:
         """How probable the least probable token of some rows' whole answers is, into `lowest`."""
@@ -337,12 +327,18 @@ class Training:
         loss, greatest = learn(batches)
         mx.eval(self.model.state, self.optimizer.state, loss, greatest)
         self.tokens += sum(batch.tokens.size for batch in batches)
-        self.average.update(self.step)
         self._observe(lanes, greatest, [index for index in indices if index is not None])
         self.loss_sum += float(loss)
         if (self.step + 1) % REPORT_STEPS == 0:
-            self.log.losses.append((self.step + 1, self.loss_sum / REPORT_STEPS))
+            self._tell(self.loss_sum / REPORT_STEPS)
             self.loss_sum = 0.0
+
+    def _tell(self, loss: float) -> None:
+        """How far it is, by what the steps saw."""
+        self.log.losses.append((self.step + 1, loss))
+        known, refused = 1 - self.sampler.unknown_share(), self.refusals.refused_share()
+        line = f"iteration {self.step + 1}, loss {loss:.3f}: {known:.0%} of the facts known when last shown"
+        self.report(f"{line}, {refused:.0%} of strangers refused", known * refused)
 
     def _rows(self) -> tuple[list[TokenRow], list[int | None]]:
         """A step's rows, and their indices; None for those that are none of the lessons'."""
