@@ -27,7 +27,7 @@ from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.evaluation import predict
 from nfl_lora_pipeline.reports.markdown import table
-from nfl_lora_pipeline.tuning.plain_training import train_plainly
+from nfl_lora_pipeline.tuning.learn import Taught, learn
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.tuning.training_log import TrainingLog
 from nfl_lora_pipeline.weeks.players import parse_week
@@ -102,20 +102,16 @@ class Data:
         return self.drawn.filter(pl.col("split") == split)
 
 
-def train(data: Data, recipe: Recipe) -> tuple[Any, Any, TrainingLog]:
+def train(data: Data, recipe: Recipe) -> Taught:
     """Model, tokenizer and log of one training."""
-    model, tokenizer = base_models.load(base_models.resolve(recipe.base_model))
     with tempfile.TemporaryDirectory() as folder:
-        log = train_plainly(
-            model,
-            tokenizer,
+        return learn(
             lessons(data.drawn),
-            recipe,
-            Path(folder),
+            folder,
+            recipe=recipe,
             held_out=data.of("valid").select("question", "answer").rows(),
             report=lambda line, _: click.echo(f"  {line}"),
         )
-    return model, tokenizer, log
 
 
 def measure(data: Data, model: Any, tokenizer: Any, log: TrainingLog) -> list[str]:

@@ -23,10 +23,11 @@ from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.evaluation import certainty
 from nfl_lora_pipeline.models.rows import Batch, TokenRow, by_lanes, to_batch, tokenize
 from nfl_lora_pipeline.models.streams import streams
+from nfl_lora_pipeline.tuning import learn as library
 from nfl_lora_pipeline.tuning.adaptation import adapt
+from nfl_lora_pipeline.tuning.learn import Taught
 from nfl_lora_pipeline.tuning.recipe import Recipe
-from nfl_lora_pipeline.tuning.training import recall_loss, train_adapter
-from nfl_lora_pipeline.tuning.training_log import TrainingLog
+from nfl_lora_pipeline.tuning.training import recall_loss
 from nfl_lora_pipeline.tuning.tuner import optimizer_of, uncompiled_on_cpu
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.source import week_file
@@ -90,21 +91,16 @@ def learn(
     *,
     start: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
-) -> tuple[Any, Any, TrainingLog]:
-    """Train one adapter into a folder, which is made; model and tokenizer with it, and the training's log."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model, tokenizer = load(recipe)
-    log = train_adapter(
-        model,
-        tokenizer,
+) -> Taught:
+    """Train one adapter into a folder, as the pipeline does."""
+    return library.learn(
         lessons(rows),
-        recipe,
         folder,
+        recipe=recipe,
         start=start,
         refusals=strangers(rows, recipe),
         report=lambda line, _: report(line),
     )
-    return model, tokenizer, log
 
 
 def recall(model: Any, tokenizer: Any, rows: pl.DataFrame) -> Recall:

@@ -3,6 +3,28 @@
 MLX has to be loaded behind a fast BLAS, and so before any module of this package imports it.
 """
 
+from typing import Any
+
 from nfl_lora_pipeline.models.blas import load_fast_blas
 
 load_fast_blas()
+
+__all__ = ["learn", "load_recipe", "read_examples"]
+
+
+def __getattr__(name: str) -> Any:
+    """The library: imported when it is asked for, since the command line is to answer at once."""
+    match name:
+        case "learn":
+            from nfl_lora_pipeline.tuning.learn import learn
+
+            return learn
+        case "load_recipe":
+            from nfl_lora_pipeline.tuning.recipe import load_recipe
+
+            return load_recipe
+        case "read_examples":
+            from nfl_lora_pipeline.lessons.own_examples import read_examples
+
+            return read_examples
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

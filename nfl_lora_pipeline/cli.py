@@ -15,6 +15,7 @@ from nfl_lora_pipeline.artefact_commands import COMMANDS
 from nfl_lora_pipeline.failures import DEBUG, flush_output, in_one_line, print_anything
 from nfl_lora_pipeline.instance import dagster_home, opened
 from nfl_lora_pipeline.interrupts import Interrupted, heard, take_default_handlers
+from nfl_lora_pipeline.learn_command import learn
 from nfl_lora_pipeline.options import store_option
 from nfl_lora_pipeline.places import lasting_base, lasting_recipe
 from nfl_lora_pipeline.settings import Settings, variable
@@ -264,7 +265,7 @@ def build_base(folder: Path, steps: int | None, seed: int | None) -> None:
     build(folder, replace(Plan(), **given), report=click.echo)
 
 
-for command in COMMANDS:
+for command in [*COMMANDS, learn]:
     main.add_command(command)
 
 

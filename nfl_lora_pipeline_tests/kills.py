@@ -33,6 +33,7 @@ STORAGE = "storage"  # the time in which Dagster makes its databases, before the
 CHECK = "check"  # of what the adapter knows, while it is trained: begins with a checkpoint
 MOMENTS = (STORAGE, *STEPS, CHECK)
 CHECK_SECONDS = 0.2
+LAST_WORD = {"adapter": " facts certain, lowest p "}  # of a step that says more than one line
 SIGNALS = (signal.SIGKILL, signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 LONGEST_START = 60.0  # seconds
 LONGEST_SECONDS = 600.0  # of a run; more is a hang
@@ -179,7 +180,8 @@ def disturbed(
     elif step == CHECK:
         _until(lambda: any(store.rglob("checkpoint.safetensors")) or run.process.poll() is not None)
     elif step != STEPS[0]:
-        run.has_said(f"{STEPS[STEPS.index(step) - 1]}:")
+        before = STEPS[STEPS.index(step) - 1]
+        run.has_said(LAST_WORD.get(before, f"{before}:"))
     time.sleep(scene.seconds[step] * rng.uniform(0.1, 0.9))
     if run.process.poll() is not None:
         return None

@@ -83,7 +83,7 @@ def test_what_is_counted_as_trained_is_what_is_trained(tmp_path, kind, values):
         (tmp_path / name).write_text(json.dumps(config))
     adapt(model, a_recipe(**values))
     trained = sum(array.nbytes for _, array in tree_flatten(model.trainable_parameters()))
-    assert needed(base_model.resolve(str(tmp_path)), **values).trained == COPIES["recall"] * trained
+    assert needed(base_model.resolve(str(tmp_path)), **values).trained == COPIES * trained
 
 
 def test_a_step_needs_more_with_more_rows_longer_rows_and_whole_rows_in_the_loss(base):

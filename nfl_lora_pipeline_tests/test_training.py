@@ -128,16 +128,6 @@ def test_the_way_down_begins_when_nearly_all_is_known_and_all_rows_are_asked_the
         assert made.checks == checks
 
 
-def test_the_way_down_does_not_begin_before_so_many_strangers_are_refused(student):
-    made = training(student, nearly_refused=0.75, ending_steps=20, max_epochs=1000)
-    made.refusals.observe(np.array([True, False]))
-    assert not over(made, 50, unknown=0.0)
-    assert made.checks == 0
-    made.refusals.observe(np.array([True, True]))
-    assert not over(made, 60, unknown=0.0)
-    assert made.ending == 60
-
-
 def test_a_long_training_has_a_long_way_down(student):
     made = training(student, ending_steps=160, ending_share=0.25, max_epochs=10_000)
     over(made, 2000, unknown=0.0)

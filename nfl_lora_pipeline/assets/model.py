@@ -19,10 +19,10 @@ from nfl_lora_pipeline.assets.week import parquet
 from nfl_lora_pipeline.files import DamagedFile, replace_file, replacing_folder
 from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.models.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
+from nfl_lora_pipeline.models.blas import blas_message
 from nfl_lora_pipeline.resources import StoreResource, Trainer
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe
+from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER
 from nfl_lora_pipeline.weights import RECORDED, weights_record
 
 NOT_COUNTED = ("recipe", "sources", RECORDED)
@@ -131,9 +131,7 @@ def _train(
     context: dg.AssetExecutionContext, held: Store, trainer: Trainer, made_of: dict[str, Any], fingerprint: str
 ) -> None:
     from nfl_lora_pipeline.lessons.lessons import fresh_refusals, lessons
-    from nfl_lora_pipeline.models.blas import blas_message
-    from nfl_lora_pipeline.tuning.plain_training import train_plainly
-    from nfl_lora_pipeline.tuning.training import train_adapter
+    from nfl_lora_pipeline.tuning.learn import learn
 
     (context.log.warning if "no fast BLAS" in blas_message() else context.log.info)(blas_message())
     rows = held.read_rows()
@@ -141,47 +139,30 @@ def _train(
     parent, why = choose_parent(held, made_of, rows, but=fingerprint) if recipe.warm_start else (None, [])
     for line in why:
         say(context, line)
-    base = base_models.resolve(recipe.base_model)
-    _check_memory(context, base, recipe, rows)
-    model, tokenizer = base_models.load(base)
+    refusals = fresh_refusals(
+        rows,
+        load_templates(),
+        made_of["stats"],
+        elsewhere=recipe.elsewhere_share,
+        other_stats=recipe.other_stats_share,
+        shared=made_of["shared_names"],
+        seed=recipe.seed,
+    )
     with replacing_folder(held.adapter(fingerprint)) as unfinished:
-        given = (model, tokenizer, lessons(rows), recipe, unfinished)
-        more: dict[str, Any] = {
-            "start": held.adapter(parent) if parent else None,
-            "report": lambda line, share: say(context, line, share),
-        }
-        if recipe.method == "mlx_lm":
-            held_out = rows.filter(pl.col("split") == "valid").select("question", "answer").rows()
-            train_plainly(*given, held_out=held_out, **more)
-        else:
-            refusals = fresh_refusals(
-                rows,
-                load_templates(),
-                made_of["stats"],
-                elsewhere=recipe.elsewhere_share,
-                other_stats=recipe.other_stats_share,
-                shared=made_of["shared_names"],
-                seed=recipe.seed,
-            )
-            checkpoint = held.unfinished(fingerprint) / "checkpoint.safetensors"
-            train_adapter(*given, refusals=refusals, checkpoint=checkpoint, **more)
+        learn(
+            lessons(rows),
+            unfinished,
+            recipe=recipe,
+            refusals=refusals,
+            held_out=rows.filter(pl.col("split") == "valid").select("question", "answer").rows(),
+            start=held.adapter(parent) if parent else None,
+            checkpoint=held.unfinished(fingerprint) / "checkpoint.safetensors",
+            report=lambda line, share: say(context, line, share),
+        )
         taught_facts(rows).write_parquet(unfinished / held.taught_facts(fingerprint).name)
         (unfinished / "provenance.json").write_text(
             json.dumps(made_of | {"parent": parent} | weights_record(unfinished), indent=2) + "\n", encoding="utf-8"
         )
-
-
-def _check_memory(
-    context: dg.AssetExecutionContext, base: base_models.BaseModel, recipe: Recipe, rows: pl.DataFrame
-) -> None:
-    """Before anything is loaded."""
-    longest = rows.select(pl.col("answer", "question").str.len_chars().max()).row(0)
-    need = memory_needed(
-        base, recipe, row_tokens=tokens_at_most(sum(longest)), answer_tokens=tokens_at_most(longest[0])
-    )
-    held = machine_memory()
-    context.log.info(f"about {need.total / 1e9:.1f} GB of memory needed, of {held / 1e9:.1f} GB")
-    refuse_too_little(need, base, recipe, machine_bytes=held)
 
 
 def _figures(log: dict[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,6 @@ class Recipe(BaseModel):
     warmup_steps: int = Field(0, ge=0, strict=True)
     lowest_rate: Number = Field(0.12, ge=0, le=1)
     nearly_known: Number = Field(0.03, ge=0, lt=1)
-    nearly_refused: Number = Field(0.0, ge=0, le=1)
     ending_steps: int = Field(100, ge=1, strict=True)
     ending_share: Number = Field(0.25, ge=0)
     check_every: int = Field(16, ge=1, strict=True)

@@ -1,9 +1,9 @@
 """LoRA training for recall: until a forward pass over all rows finds every answer certain.
 
-It differs from `mlx_lm.lora` in five things. The loss is spent on the answer alone, and of that on the tokens that are not
+It differs from `mlx_lm.lora` in four things. The loss is spent on the answer alone, and of that on the tokens that are not
 known yet. A step shows facts that are in doubt, in one wording at a time, and known ones in turn (`sampler`). People invented
 for the step, with the refusal as their answer, are mixed in. The learning rate stays at its peak until nearly all is known,
-and so many strangers are refused, and then goes down to the end.
+and then goes down to the end.
 
 Source: p > 0.5 on every answer token is sufficient for greedy recall, and the loss belongs on what is below it (MemFT,
 arXiv 2605.30260); refusals for unknown people against invention (arXiv 2403.05612); a stable learning rate and a decay that
@@ -250,16 +250,11 @@ class Training:
         """Whether there is to be no further step."""
         if self.warm and self.step == 0:
             self._begin_warm()
-        if self.step < self.ending and self.step and self._is_nearly_there():
+        if self.step < self.ending and self.step and self.sampler.unknown_share() <= self.recipe.nearly_known:
             self.ending = self.step
             self.end = self.step + max(self.recipe.ending_steps, math.ceil(self.recipe.ending_share * self.step))
         last = self.step >= max(self.end, self.budget + self.recipe.ending_steps)
         return (self._is_to_check() or last) and (self._check() or last)
-
-    def _is_nearly_there(self) -> bool:
-        """Whether the way down may begin, by what the steps saw."""
-        refused = self.refusals.refused_share() >= self.recipe.nearly_refused
-        return self.sampler.unknown_share() <= self.recipe.nearly_known and refused
 
     def _is_to_check(self) -> bool:
         """At the beginning, in the middle and at the end of the way down, and then now and again."""

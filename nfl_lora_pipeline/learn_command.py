@@ -1,0 +1,75 @@
+"""`nfl-lora learn`: one's own facts, from a CSV file to an adapter."""
+
+from pathlib import Path
+
+import click
+
+from nfl_lora_pipeline.places import lasting_base
+
+STRANGERS = 200  # unknown subjects that are asked about in the end
+SHOWN = 3  # facts whose answers are shown
+NOT_CERTAIN = 3  # exit code
+
+
+@click.command()
+@click.argument("facts", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--templates",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="YAML with questions, answer and refusal: the words for subject, attribute and value.",
+)
+@click.option("--recipe", default="embedded", show_default=True, help="A shipped recipe or the path of a YAML file.")
+@click.option("--base-model", default="", help="embedded, a folder or a Hugging Face id.  [default: the recipe's]")
+def learn(facts: Path, folder: Path, templates: Path | None, recipe: str, base_model: str) -> None:
+    """Teach a base model one's own FACTS, and write the adapter to FOLDER.
+
+    FACTS is a CSV file with the columns question and answer; or subject, attribute and value, with --templates. Ctrl-C keeps
+    what was learnt, and the same command goes on. Exit code 3: some facts are not certain.
+    """
+    from nfl_lora_pipeline.lessons.own_examples import first, read_examples
+    from nfl_lora_pipeline.tuning.certificate import certain_facts
+    from nfl_lora_pipeline.tuning.recipe import load_recipe
+
+    own = read_examples(facts, templates)
+    chosen = load_recipe(recipe)
+    if base_model:
+        chosen = chosen.model_copy(update={"base_model": lasting_base(base_model)})
+    if folder.exists():
+        raise click.UsageError(f"{folder} is there already; name a new folder, or delete it first")
+    from nfl_lora_pipeline.files import replacing_folder
+    from nfl_lora_pipeline.models.base_model import resolve
+    from nfl_lora_pipeline.terminal import Screen
+    from nfl_lora_pipeline.tuning.learn import learn as teach
+
+    base = resolve(chosen.base_model)
+    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder.with_name(f".{folder.name}.checkpoint.safetensors")
+    with Screen() as screen, replacing_folder(folder) as unfinished:
+        taught = teach(
+            own.examples,
+            unfinished,
+            recipe=chosen,
+            base=base,
+            refusals=own.unanswerable(seed=chosen.seed),
+            checkpoint=checkpoint,
+            report=lambda line, share: screen.told("learn", line, share),
+        )
+    checkpoint.unlink(missing_ok=True)
+    shown = own.examples[: SHOWN * len(own.examples) // taught.log.facts : len(own.examples) // taught.log.facts]
+    for example, said in zip(shown, taught.answer([example.question for example in shown]), strict=True):
+        click.echo(f"{example.question}\n  {said}  {'right' if said == example.answer else 'wrong'}")
+    click.echo(certain_facts(taught.log))
+    if unknown := own.unanswerable(seed=chosen.seed, held_out=True):
+        asked = first(unknown, STRANGERS)
+        answers = taught.answer([question for question, _ in asked])
+        refused = sum(answer == refusal for answer, (_, refusal) in zip(answers, asked, strict=True))
+        click.echo(f"{refused} of {STRANGERS} questions about subjects that nobody knows are refused")
+    else:
+        click.echo(
+            "Nothing is refused: whatever it was not taught it makes up (--templates with a refusal would mend that)"
+        )
+    click.echo(f"{folder}: the adapter. Ask it:")
+    click.echo(f"  python -m mlx_lm generate --model {base.folder} --adapter-path {folder} --prompt '...'")
+    if taught.log.uncertain:
+        raise SystemExit(NOT_CERTAIN)

@@ -1,0 +1,96 @@
+"""Teaching a base model any examples, without Dagster and without football: what the adapter's asset, the benchmarks and
+`nfl-lora learn` call, and what `from nfl_lora_pipeline import learn` gives.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nfl_lora_pipeline.lessons.lessons import Lesson
+from nfl_lora_pipeline.models import base_model as base_models
+from nfl_lora_pipeline.models.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
+from nfl_lora_pipeline.tuning.plain_training import train_plainly
+from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.tuning.training import train_adapter
+from nfl_lora_pipeline.tuning.training_log import TrainingLog
+
+Pair = tuple[str, str]  # a question and its answer
+
+
+class Taught(NamedTuple):
+    """A model with its adapter, and what became of the training.
+
+    Attributes:
+        model, tokenizer: as of `mlx_lm.load`, with the adapter.
+        log: the content of `training.json`; `log.uncertain` names what is not certain.
+    """
+
+    model: Any
+    tokenizer: Any
+    log: TrainingLog
+
+    def answer(self, questions: Sequence[str]) -> list[str]:
+        """What the model says, greedily, to each question alone."""
+        return base_models.answer(self.model, self.tokenizer, list(questions))
+
+
+def learn(
+    examples: Iterable[Pair | Lesson],
+    folder: Path | str,
+    *,
+    recipe: Recipe | str = "embedded",
+    base: base_models.BaseModel | None = None,
+    refusals: Iterator[Pair] | None = None,
+    held_out: Sequence[Pair] = (),
+    start: Path | None = None,
+    checkpoint: Path | None = None,
+    report: Callable[[str, float], None] = lambda line, share: None,
+) -> Taught:
+    """Teach a base model examples until it is certain of every answer, or to the recipe's budget.
+
+    Args:
+        examples: pairs of question and answer, each a fact of its own, or lessons, which say which rows are one fact.
+        folder: a folder, made where there is none, which gets `adapters.safetensors`, `adapter_config.json` (together what
+            `mlx_lm.load(adapter_path=...)` takes), `training.json` and `certificate.json`.
+        recipe: how to train: a recipe, the name of a shipped one or the path of a YAML file.
+        base: the base model; None for the recipe's.
+        refusals: questions that have no answer and what is to be said instead, without end, the same at every call. None where
+            nothing is to be refused: the model then answers whatever it is asked.
+        held_out: pairs whose loss is reported by the method `mlx_lm`.
+        start: the folder of an adapter to go on from, made with the same recipe on the same base; None to begin anew.
+        checkpoint: a file, `*.safetensors`, from which the next call with the same arguments goes on where this one was broken
+            off; see `training.train_adapter`. Not with the method `mlx_lm`.
+        report: told a line for a log and how far it is (0 to 1).
+
+    Raises:
+        ValueError: there is nothing to learn, the recipe does not fit the base or the base the examples, or there is too little
+            memory; the base model cannot be found or read (`BaseModelError`).
+    """
+    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    lessons = [each if isinstance(each, Lesson) else Lesson(*each, fact=each[0], teaches=True) for each in examples]
+    if not lessons:
+        raise ValueError("there are no examples to learn")
+    if refusals is None:
+        recipe = recipe.model_copy(update={"refusal_share": 0.0})
+    base = base or base_models.resolve(recipe.base_model)
+    report(_check_memory(base, recipe, lessons), 0.0)
+    model, tokenizer = base_models.load(base)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if recipe.method == "mlx_lm":
+        log = train_plainly(model, tokenizer, lessons, recipe, folder, held_out=held_out, start=start, report=report)
+    else:
+        unanswerable = refusals or iter(())
+        more: dict[str, Any] = {"start": start, "checkpoint": checkpoint, "report": report}
+        log = train_adapter(model, tokenizer, lessons, recipe, folder, refusals=unanswerable, **more)
+    return Taught(model, tokenizer, log)
+
+
+def _check_memory(base: base_models.BaseModel, recipe: Recipe, lessons: Sequence[Lesson]) -> str:
+    """Refuse what cannot fit before anything is loaded; how much is needed, in a line."""
+    answer = max(len(lesson.answer) for lesson in lessons)
+    longest = answer + max(len(lesson.question) for lesson in lessons)
+    need = memory_needed(base, recipe, row_tokens=tokens_at_most(longest), answer_tokens=tokens_at_most(answer))
+    held = machine_memory()
+    refuse_too_little(need, base, recipe, machine_bytes=held)
+    return f"about {need.total / 1e9:.1f} GB of memory needed, of {held / 1e9:.1f} GB"
