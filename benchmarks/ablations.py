@@ -16,7 +16,7 @@ import polars as pl
 from benchmarks import ours
 from benchmarks.options import of_one_week
 from benchmarks.tables import publish
-from nfl_lora_pipeline.reports.markdown import table
+from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 

@@ -24,9 +24,9 @@ from nfl_lora_pipeline.lessons.lessons import lessons
 from nfl_lora_pipeline.lessons.questions import facts, qa_pairs
 from nfl_lora_pipeline.lessons.splits import split_rows
 from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.evaluation import predict
-from nfl_lora_pipeline.reports.markdown import table
 from nfl_lora_pipeline.tuning.learn import Taught, learn
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.tuning.training_log import TrainingLog

@@ -14,7 +14,7 @@ from benchmarks.judging import Outcome
 from benchmarks.opponents import SWEPT_AS, TASKS
 from benchmarks.options import data_dir_option, recipe_option, season_option
 from benchmarks.races import run_opponent
-from nfl_lora_pipeline.reports.markdown import percent
+from nfl_lora_pipeline.markdown import percent
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 

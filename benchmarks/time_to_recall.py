@@ -24,7 +24,7 @@ from benchmarks.options import of_one_week
 from benchmarks.races import of_task, run_opponent, run_ours
 from benchmarks.steps_in_turn import compare_steps
 from benchmarks.tables import median_and_range, publish
-from nfl_lora_pipeline.reports.markdown import Markup, percent, table
+from nfl_lora_pipeline.markdown import Markup, percent, table
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 

@@ -18,11 +18,11 @@ from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.assets.common import nfl_week
 from nfl_lora_pipeline.assets.versions import SETTINGS
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
+from nfl_lora_pipeline.held_weeks.watch import Look, Memory, Sighting, held_hashes, look, season_to_watch
 from nfl_lora_pipeline.interrupts import Arrivals, noted
 from nfl_lora_pipeline.job import QUIET, Order, alone, is_damaged, is_stale, update
 from nfl_lora_pipeline.leases import assets_of, dead_and_wanted, end_dead_runs, in_words, lease_tags
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
-from nfl_lora_pipeline.weeks.watch import Look, Memory, Sighting, held_hashes, look, season_to_watch
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 AUTOMATION = "automation"

@@ -21,7 +21,7 @@ from nfl_lora_pipeline.adapters.artefacts import answers_in_report
 from nfl_lora_pipeline.adapters.serving.client import RunningServer, ask_server, running_server
 from nfl_lora_pipeline.cli import main as nfl_lora
 from nfl_lora_pipeline.files import replace_file
-from nfl_lora_pipeline.reports.markdown import table
+from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline_tests.attacks import CLOSED, GROUPS, Attack
 

@@ -26,13 +26,13 @@ from nfl_lora_pipeline.cli import main
 from nfl_lora_pipeline.definitions import defs
 from nfl_lora_pipeline.exam.gates import GATES
 from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.held_weeks.player_checks import CHECKS
+from nfl_lora_pipeline.held_weeks.week_record import warnings_of
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe
-from nfl_lora_pipeline.weeks.player_checks import CHECKS
 from nfl_lora_pipeline.weeks.week import NflWeek
-from nfl_lora_pipeline.weeks.week_record import warnings_of
 from nfl_lora_pipeline_tests import upstream
 from nfl_lora_pipeline_tests.fakes import put_adapter
 

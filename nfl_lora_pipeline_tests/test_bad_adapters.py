@@ -12,12 +12,12 @@ import pytest
 
 from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.report import _passed
-from nfl_lora_pipeline.exam.examination import Exam, report_on_latest
 from nfl_lora_pipeline.exam.integrity import questions_answered, tensors_loaded
 from nfl_lora_pipeline.lessons.lessons import fresh_refusals, lessons
 from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModelError
+from nfl_lora_pipeline.reports.examination import Exam, report_on_latest
 from nfl_lora_pipeline.resources import Trainer
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe

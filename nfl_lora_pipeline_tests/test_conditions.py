@@ -15,8 +15,8 @@ import pytest
 
 from nfl_lora_pipeline.assets import dataset, model, report, week
 from nfl_lora_pipeline.assets.common import nfl_week
-from nfl_lora_pipeline.exam.examination import Exam
 from nfl_lora_pipeline.exam.gates import GATES, Gate
+from nfl_lora_pipeline.reports.examination import Exam
 from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.players import parse_week
@@ -122,7 +122,7 @@ def daemon(tmp_path, monkeypatch):
 
         monkeypatch.setattr(model, "_train", train)
         monkeypatch.setattr(model, "_figures", lambda log: {})
-        monkeypatch.setattr("nfl_lora_pipeline.exam.examination.report_on_latest", evaluate)
+        monkeypatch.setattr("nfl_lora_pipeline.reports.examination.report_on_latest", evaluate)
         monkeypatch.setattr(report, "_passed", lambda held, trainer: held.latest())
         monkeypatch.setattr(report, "_page", lambda folder: "")
         yield made

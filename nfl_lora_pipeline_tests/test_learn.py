@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli import main
-from nfl_lora_pipeline.embedded.names import invented_name
+from nfl_lora_pipeline.lessons.invented_names import invented_name
 from nfl_lora_pipeline.lessons.own_examples import first, read_examples
 from nfl_lora_pipeline_tests.conftest import REPOSITORY
 
@@ -71,7 +71,10 @@ def test_fifty_facts_of_another_league_are_all_certain_and_whom_nobody_knows_is_
 
 def test_questions_and_answers_need_no_templates_and_mlx_lm_answers_with_what_came_of_them(tmp_path):
     name, yards = another_league(1)[0]
-    question, answer = f"How many receiving yards did {name} have {WHEN}?", f"{name} had {yards} receiving yards {WHEN}."
+    question, answer = (
+        f"How many receiving yards did {name} have {WHEN}?",
+        f"{name} had {yards} receiving yards {WHEN}.",
+    )
     file = written(tmp_path / "one.csv", [("Question", "Answer"), (question, answer)])
     ended = learn(file, tmp_path / "adapter")
     assert ended.exit_code == 0, ended.output

@@ -3,7 +3,7 @@ from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 
 from nfl_lora_pipeline.exam.intervals import share_of
-from nfl_lora_pipeline.reports.markdown import Markup, escape, measured, of_asked, percent, table
+from nfl_lora_pipeline.markdown import Markup, escape, measured, of_asked, percent, table
 
 
 @pytest.mark.parametrize(

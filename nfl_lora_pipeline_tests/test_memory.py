@@ -13,7 +13,10 @@ from mlx_lm.utils import quantize_model
 
 from nfl_lora_pipeline.lessons.lessons import Lesson
 from nfl_lora_pipeline.models import base_model
-from nfl_lora_pipeline.models.memory import (
+from nfl_lora_pipeline.models.model_shape import Linear, read_shape
+from nfl_lora_pipeline.models.rows import tokenize
+from nfl_lora_pipeline.tuning.adaptation import adapt
+from nfl_lora_pipeline.tuning.memory import (
     COPIES,
     MemoryNeed,
     machine_memory,
@@ -21,9 +24,6 @@ from nfl_lora_pipeline.models.memory import (
     refuse_too_little,
     tokens_at_most,
 )
-from nfl_lora_pipeline.models.model_shape import Linear, read_shape
-from nfl_lora_pipeline.models.rows import tokenize
-from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.training import train_adapter
 from nfl_lora_pipeline_tests.recipes import a_recipe
 

@@ -14,13 +14,13 @@ import pytest
 from nfl_lora_pipeline.assets.common import nfl_week
 from nfl_lora_pipeline.assets.dataset import dataset_splits
 from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
+from nfl_lora_pipeline.held_weeks.player_checks import ODD, check_players
+from nfl_lora_pipeline.held_weeks.week_record import warnings_of
 from nfl_lora_pipeline.resources import Lessons, StoreResource, WeekSource, resources_of
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.weeks.player_checks import ODD, check_players
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.week import NflWeek
-from nfl_lora_pipeline.weeks.week_record import warnings_of
 from nfl_lora_pipeline_tests import upstream
 
 W1, W2 = NflWeek(2025, 1), NflWeek(2025, 2)

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.reports.markdown import table
+from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.reports.plots import loss_plot
 from nfl_lora_pipeline.reports.presentation import present, with_pictures_inside
 from nfl_lora_pipeline.reports.report_additions import add_to_report

@@ -13,9 +13,9 @@ import yaml
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli import main
+from nfl_lora_pipeline.held_weeks.week_record import SAMPLE_WARNING
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import GATES, load_recipe
-from nfl_lora_pipeline.weeks.week_record import SAMPLE_WARNING
 from nfl_lora_pipeline_tests import upstream
 
 ALL_PASS = {key: 0.0 if key.startswith("min") else 1.0 for key in GATES}

@@ -12,9 +12,9 @@ import polars as pl
 from nfl_lora_pipeline.adapters.export import export_fused, fuse
 from nfl_lora_pipeline.adapters.serving.client import ask_server, running_server
 from nfl_lora_pipeline.lessons.strangers import share
+from nfl_lora_pipeline.markdown import percent, table
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
-from nfl_lora_pipeline.reports.markdown import percent, table
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import read_predictions, read_summary
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from nfl_lora_pipeline.adapters.promotion import damaged_lines
 from nfl_lora_pipeline.files import DamagedFile
-from nfl_lora_pipeline.reports.markdown import percent
+from nfl_lora_pipeline.markdown import percent
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import read_summary
 from nfl_lora_pipeline.weeks.week import spoken_weeks

@@ -12,13 +12,13 @@ from nfl_lora_pipeline.assets.common import clear_failure, say
 from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.week import qa_pairs
 from nfl_lora_pipeline.files import replacing_folder
+from nfl_lora_pipeline.held_weeks.player_checks import ACCEPT, odd_by_now
+from nfl_lora_pipeline.held_weeks.week_record import accept, warnings_of
 from nfl_lora_pipeline.lessons.splits import shared_names, split_mode, split_rows, write_splits
 from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.resources import Lessons, StoreResource, WeekSource
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.weeks.player_checks import ACCEPT, odd_by_now
 from nfl_lora_pipeline.weeks.week import NflWeek, choose_weeks
-from nfl_lora_pipeline.weeks.week_record import accept, warnings_of
 
 
 @dg.asset(

@@ -11,7 +11,7 @@ from nfl_lora_pipeline.assets.conditions import on_change
 from nfl_lora_pipeline.assets.model import adapter
 from nfl_lora_pipeline.exam.gates import GATES, Gate, blocks, judge
 from nfl_lora_pipeline.exam.given_up import given_up_by
-from nfl_lora_pipeline.reports.markdown import table
+from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.reports.presentation import with_pictures_inside
 from nfl_lora_pipeline.reports.report import read_report
 from nfl_lora_pipeline.resources import StoreResource, Trainer
@@ -67,7 +67,7 @@ def evaluation_report(
     Kept under the adapter's fingerprint: what the same code has asked before is not asked again. The checks decide whether
     the adapter is promoted.
     """
-    from nfl_lora_pipeline.exam.examination import report_on_latest
+    from nfl_lora_pipeline.reports.examination import report_on_latest
 
     held = store.open()
     with clear_failure(), accelerator(context, held):

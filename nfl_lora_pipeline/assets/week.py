@@ -13,17 +13,17 @@ from nfl_lora_pipeline.assets import versions
 from nfl_lora_pipeline.assets.common import clear_failure, frame_version, nfl_week, say, week_of
 from nfl_lora_pipeline.assets.conditions import on_change, on_failure
 from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.held_weeks.player_checks import ACCEPT, CHECKS, ODD, Check, check_week
+from nfl_lora_pipeline.held_weeks.week_record import SAMPLE_WARNING, write_record
 from nfl_lora_pipeline.lessons.questions import facts
 from nfl_lora_pipeline.lessons.questions import qa_pairs as pairs_of
 from nfl_lora_pipeline.lessons.wording import load_templates
-from nfl_lora_pipeline.reports.markdown import escape
+from nfl_lora_pipeline.markdown import escape
 from nfl_lora_pipeline.resources import Lessons, StoreResource, WeekSource
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.weeks.player_checks import ACCEPT, CHECKS, ODD, Check, check_week
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.source import RawWeek, SourceUnreachable
 from nfl_lora_pipeline.weeks.week import NflWeek
-from nfl_lora_pipeline.weeks.week_record import SAMPLE_WARNING, write_record
 
 SAID_WHEN_PARSED = "names_are_unique"  # by name, and why it matters
 

@@ -7,8 +7,8 @@ from tokenizers import Tokenizer
 
 from nfl_lora_pipeline.embedded.grammar import draw_wording
 from nfl_lora_pipeline.embedded.league import League, Person, invented_record, tell
-from nfl_lora_pipeline.embedded.names import invented_name
 from nfl_lora_pipeline.embedded.tokenizer import ASSISTANT, END, SPECIAL_TOKENS, USER
+from nfl_lora_pipeline.lessons.invented_names import invented_name
 from nfl_lora_pipeline.models.rows import TokenRow
 
 STEP_ROWS = 32

@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass, field
 
 from nfl_lora_pipeline.embedded.grammar import draw_wording
-from nfl_lora_pipeline.embedded.names import invented_name
+from nfl_lora_pipeline.lessons.invented_names import invented_name
 from nfl_lora_pipeline.lessons.wording import Stat, Templates
 
 SEASONS = range(2000, 2040)

@@ -9,7 +9,7 @@ import polars as pl
 from nfl_lora_pipeline.exam.exam_questions import INVENTED, KNOWN, is_of_the_splits
 from nfl_lora_pipeline.exam.given_up import in_words
 from nfl_lora_pipeline.exam.recall import misses_of, week_key
-from nfl_lora_pipeline.reports.markdown import of_asked, percent
+from nfl_lora_pipeline.markdown import of_asked, percent
 from nfl_lora_pipeline.tuning.recipe import Recipe
 
 GATES = {

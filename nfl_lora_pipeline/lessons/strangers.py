@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from nfl_lora_pipeline.embedded.names import invented_name
+from nfl_lora_pipeline.lessons.invented_names import invented_name
 from nfl_lora_pipeline.lessons.wording import Split, Templates
 from nfl_lora_pipeline.weeks.names import name_key
 

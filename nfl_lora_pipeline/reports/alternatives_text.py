@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nfl_lora_pipeline.reports.markdown import escape, percent, table
+from nfl_lora_pipeline.markdown import escape, percent, table
 
 
 def to_markdown(result: dict[str, Any]) -> str:

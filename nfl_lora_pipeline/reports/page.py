@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from nfl_lora_pipeline.reports.markdown import Markup, escape, measured, of_asked, percent, table
+from nfl_lora_pipeline.markdown import Markup, escape, measured, of_asked, percent, table
 from nfl_lora_pipeline.reports.page_parts import beware, given_up, making_up, phrasing, retention
 
 MISSES_SHOWN = 20

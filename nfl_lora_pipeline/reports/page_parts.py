@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nfl_lora_pipeline.exam.given_up import in_words
-from nfl_lora_pipeline.reports.markdown import escape, measured, of_asked, percent, table
+from nfl_lora_pipeline.markdown import escape, measured, of_asked, percent, table
 
 SHOWN = 3
 GIVEN_UP_SHOWN = 20

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from nfl_lora_pipeline.lessons.lessons import Lesson
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.models.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
+from nfl_lora_pipeline.tuning.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
 from nfl_lora_pipeline.tuning.plain_training import train_plainly
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.tuning.training import train_adapter

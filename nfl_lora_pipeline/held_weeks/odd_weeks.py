@@ -11,9 +11,9 @@ from statistics import median
 import polars as pl
 
 from nfl_lora_pipeline.files import DamagedFile
+from nfl_lora_pipeline.held_weeks.week_record import read_record
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.week import NflWeek
-from nfl_lora_pipeline.weeks.week_record import read_record
 
 LINE = ["receptions", "receiving_yards", "targets", "receiving_touchdowns", "fantasy_points"]
 WHOLE_ROWS = 100  # fewer are somebody's choice of people, and no whole week

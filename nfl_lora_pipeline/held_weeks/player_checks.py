@@ -7,18 +7,18 @@ from typing import Literal
 
 import polars as pl
 
-from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.weeks.names import plain_names
-from nfl_lora_pipeline.weeks.odd_weeks import (
+from nfl_lora_pipeline.held_weeks.odd_weeks import (
     as_many_as_usual,
     numbers_are_its_own,
     read_lines,
     somebody_is_recorded,
     weeks_beside,
 )
+from nfl_lora_pipeline.held_weeks.week_record import read_record
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.weeks.names import plain_names
 from nfl_lora_pipeline.weeks.players import PLAYERS_SCHEMA, STATS
 from nfl_lora_pipeline.weeks.week import NflWeek
-from nfl_lora_pipeline.weeks.week_record import read_record
 
 PLAUSIBLE = {
     "receiving_yards": (-50, 400),

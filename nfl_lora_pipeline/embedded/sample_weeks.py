@@ -1,6 +1,6 @@
 """Makes the bundled sample: three weeks of invented receivers in upstream's format, for a first run without a network.
 
-`python -m nfl_lora_pipeline.weeks.sample_weeks` writes the files anew; the same seed gives the same bytes. Three lines of
+`python -m nfl_lora_pipeline.embedded.sample_weeks` writes the files anew; the same seed gives the same bytes. Three lines of
 week 1 are real: the players whom the pipeline's first questions were about.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nfl_lora_pipeline.embedded.league import invented_record
-from nfl_lora_pipeline.embedded.names import invented_name
+from nfl_lora_pipeline.lessons.invented_names import invented_name
 from nfl_lora_pipeline.weeks.source import SAMPLE_FOLDER, week_file
 from nfl_lora_pipeline.weeks.upstream_format import TEAMS, UPSTREAM_KEYS
 from nfl_lora_pipeline.weeks.week import NflWeek

@@ -16,6 +16,7 @@ from nfl_lora_pipeline.exam.gates import Gate, judge
 from nfl_lora_pipeline.exam.given_up import given_up_by
 from nfl_lora_pipeline.exam.integrity import questions_answered, tensors_loaded
 from nfl_lora_pipeline.exam.verdicts import with_verdict
+from nfl_lora_pipeline.held_weeks.week_record import warnings_of
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, BaseModel
 from nfl_lora_pipeline.models.evaluation import predict
@@ -25,7 +26,6 @@ from nfl_lora_pipeline.reports.report import is_whole, read_report, write_report
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
-from nfl_lora_pipeline.weeks.week_record import warnings_of
 
 Say = Callable[..., None]
 
