@@ -11,11 +11,10 @@ from typing import Any, NoReturn
 
 import click
 
-from nfl_lora_pipeline.artefact_commands import COMMANDS
+from nfl_lora_pipeline import artefact_commands, library_commands
 from nfl_lora_pipeline.failures import DEBUG, flush_output, in_one_line, print_anything
 from nfl_lora_pipeline.instance import dagster_home, opened
 from nfl_lora_pipeline.interrupts import Interrupted, heard, take_default_handlers
-from nfl_lora_pipeline.learn_command import learn
 from nfl_lora_pipeline.options import store_option
 from nfl_lora_pipeline.places import lasting_base, lasting_recipe
 from nfl_lora_pipeline.settings import Settings, variable
@@ -265,7 +264,7 @@ def build_base(folder: Path, steps: int | None, seed: int | None) -> None:
     build(folder, replace(Plan(), **given), report=click.echo)
 
 
-for command in [*COMMANDS, learn]:
+for command in [*artefact_commands.COMMANDS, *library_commands.COMMANDS]:
     main.add_command(command)
 
 

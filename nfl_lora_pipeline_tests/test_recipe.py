@@ -1,7 +1,9 @@
 import pytest
 import yaml
+from click.testing import CliRunner
 from mlx_lm.lora import CONFIG_DEFAULTS
 
+from nfl_lora_pipeline.cli import main
 from nfl_lora_pipeline.tuning.recipe import RECIPES_FOLDER, Recipe, load_recipe, recipe_names
 
 GOOD = "base_model: embedded\nrank: 8\nscale: 4.0\nlearning_rate: 1.0e-3\nbatch_rows: 4\nmax_epochs: 2\n"
@@ -24,10 +26,32 @@ def test_the_embedded_recipe_is_shipped():
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_shipped_recipe_explains_every_key_in_the_same_order(name):
+def test_a_shipped_recipe_says_what_it_is_for_and_holds_only_what_differs_from_the_defaults(name):
     text = (RECIPES_FOLDER / f"{name}.yaml").read_text()
-    assert [line for line in text.splitlines() if not line.partition("#")[2]] == []
-    assert list(yaml.safe_load(text)) == list(Recipe.model_fields)
+    assert text.startswith("# ")
+    differs = {
+        key: value
+        for key, value in yaml.safe_load(text).items()
+        if key == "base_model" or value != Recipe.model_fields[key].default
+    }
+    assert {key: str(value) for key, value in differs.items()}.keys() == yaml.safe_load(text).keys()
+
+
+def test_every_key_says_what_it_is():
+    assert all(field.description for field in Recipe.model_fields.values())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_that_is_shown_is_one_to_begin_ones_own_with(name, tmp_path):
+    shown = CliRunner().invoke(main, ["recipe", "show", name]).output
+    assert load_recipe(written(tmp_path, shown)) == load_recipe(name)
+    assert all("  # " in line for line in shown.splitlines())
+
+
+def test_recipes_are_listed_with_what_they_are_for():
+    lines = CliRunner().invoke(main, ["recipe", "list"]).output.splitlines()
+    assert [line.split()[0] for line in lines] == recipe_names()
+    assert all(len(line.split()) > 5 for line in lines)
 
 
 def test_the_original_recipe_has_the_defaults_of_mlx_lm_but_for_what_its_file_explains():

@@ -1,5 +1,6 @@
 """Training recipes: small YAML files, checked before any work starts."""
 
+import json
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -32,49 +33,130 @@ Number = Annotated[float, BeforeValidator(_not_a_switch)]  # a string too: YAML 
 
 
 class Recipe(BaseModel):
-    """How an adapter is trained. Each key is explained in the YAML files of `recipes/`."""
+    """How an adapter is trained, and what is asked of it: `nfl-lora recipe show NAME` prints all of it.
+
+    The defaults are those of the embedded base.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    base_model: str = Field(min_length=1)
-    fine_tune_type: Literal["lora", "dora", "full"] = "lora"
-    rank: int = Field(ge=1, le=1024, strict=True)
-    scale: Number = Field(gt=0)
-    dropout: Number = Field(0.0, ge=0, lt=1)
-    num_layers: int = Field(-1, ge=-1, strict=True)
-    modules: list[str] | None = Field(None, min_length=1)
-    method: Literal["recall", "mlx_lm"] = "recall"
-    learning_rate: Number = Field(gt=0, le=1)
-    schedule: Literal["wsd", "constant", "linear", "cosine"] = Field("wsd", validate_default=True)
-    warmup_steps: int = Field(0, ge=0, strict=True)
-    lowest_rate: Number = Field(0.12, ge=0, le=1)
-    nearly_known: Number = Field(0.03, ge=0, lt=1)
-    ending_steps: int = Field(100, ge=1, strict=True)
-    ending_share: Number = Field(0.25, ge=0)
-    check_every: int = Field(16, ge=1, strict=True)
-    weight_decay: Number = Field(0.0, ge=0, lt=1)
-    batch_rows: int = Field(ge=1, strict=True)
-    facts_in_hand: int = Field(1000, ge=1, strict=True)
-    replay_share: Number = Field(0.25, ge=0, le=1)
-    safe_above: Number = Field(0.9, gt=0, lt=1)
-    known_above: Number = Field(0.95, gt=0, le=1)
-    refusal_share: Number = Field(0.25, ge=0, le=0.75)
-    elsewhere_share: Number = Field(0.1, ge=0, le=0.8)
-    other_stats_share: Number = Field(0.0, ge=0, le=0.8)
-    max_epochs: int = Field(ge=1, strict=True)
-    max_steps: int = Field(5000, ge=1, strict=True)
-    certain_above: Number = Field(0.5, ge=0.5, lt=1)
-    seed: int = Field(0, ge=0, lt=2**32, strict=True)
-    warm_start: bool = Field(True, strict=True)
-    min_recall: Number = Field(0.99, ge=0, le=1)
-    min_refused: Number = Field(0.8, ge=0, le=1)
-    max_invented: Number = Field(0.2, ge=0, le=1)
-    max_invented_elsewhere: Number = Field(0.03, ge=0, le=1)
-    max_invented_stats: Number = Field(0.03, ge=0, le=1)
-    max_over_refused: Number = Field(0.02, ge=0, le=1)
-    min_retained: Number = Field(0.8, ge=0, le=1)
-    max_lost: Number = Field(0.01, ge=0, le=1)
-    advisory: list[str] = []
+    base_model: str = Field(
+        min_length=1, description="an alias (embedded), a Hugging Face id or a folder that mlx_lm.load takes"
+    )
+    fine_tune_type: Literal["lora", "dora", "full"] = Field(
+        "lora", description="lora (on a quantised base that is QLoRA), dora, or full: the layers' own weights"
+    )
+    rank: int = Field(32, ge=1, le=1024, strict=True, description="of each low-rank update; full has none")
+    scale: Number = Field(4.0, gt=0, description="multiplies the update; mlx-lm's scale is alpha / rank")
+    dropout: Number = Field(0.0, ge=0, lt=1, description="on the adapter's input")
+    num_layers: int = Field(-1, ge=-1, strict=True, description="how many layers from the top are trained; -1 is all")
+    modules: list[str] | None = Field(
+        None, min_length=1, description="names of the linear layers to adapt; null is all of them"
+    )
+    method: Literal["recall", "mlx_lm"] = Field(
+        "recall", description="what is not yet known, until all is; or mlx_lm: its own trainer, loss and batches"
+    )
+    learning_rate: Number = Field(1.3e-3, gt=0, le=1, description="the peak")
+    schedule: Literal["wsd", "constant", "linear", "cosine"] = Field(
+        "wsd",
+        validate_default=True,
+        description="up, at the peak until nearly all is known, and down; or constant, linear, cosine over all steps",
+    )
+    warmup_steps: int = Field(20, ge=0, strict=True, description="linear, from 0")
+    lowest_rate: Number = Field(
+        0.12, ge=0, le=1, description="the share of the peak that is left at the end of every way down"
+    )
+    nearly_known: Number = Field(
+        0.03,
+        ge=0,
+        lt=1,
+        description="wsd: the way down begins when no more of the taught facts than this are uncertain",
+    )
+    ending_steps: int = Field(100, ge=1, strict=True, description="wsd: the way down takes so many steps")
+    ending_share: Number = Field(0.25, ge=0, description="or this share of the steps before it, where that is more")
+    check_every: int = Field(
+        16,
+        ge=1,
+        strict=True,
+        description="from the end of the way down on, the steps between two checks; where facts / batch_rows is more, that",
+    )
+    weight_decay: Number = Field(0.0, ge=0, lt=1, description="of AdamW; 0 is Adam")
+    batch_rows: int = Field(32, ge=1, strict=True, description="rows a step")
+    facts_in_hand: int = Field(1000, ge=1, strict=True, description="facts in doubt that are worked on at a time")
+    replay_share: Number = Field(0.25, ge=0, le=1, description="known facts shown again for each one in doubt")
+    safe_above: Number = Field(
+        0.9, gt=0, lt=1, description="a fact is in doubt while a token of its answer has a probability below this"
+    )
+    known_above: Number = Field(
+        0.95, gt=0, le=1, description="a token whose probability is above this is left out of the loss"
+    )
+    refusal_share: Number = Field(
+        0.4, ge=0, le=0.75, description="the share of a step's rows that are questions without an answer"
+    )
+    elsewhere_share: Number = Field(
+        0.1,
+        ge=0,
+        le=0.8,
+        description="of those: about known players in weeks and seasons that are not taught; more of them cost steps",
+    )
+    other_stats_share: Number = Field(
+        0.0,
+        ge=0,
+        le=0.8,
+        description="and about known players and stats that are not taught; on the embedded base any cost more than they gain",
+    )
+    max_epochs: int = Field(
+        12,
+        ge=1,
+        strict=True,
+        description="an epoch has as many steps as all rows that teach would fill; training may end sooner",
+    )
+    max_steps: int = Field(12000, ge=1, strict=True, description="and never more than this at the peak")
+    certain_above: Number = Field(
+        0.5, ge=0.5, lt=1, description="a fact is certain when every token of its answer has a probability above this"
+    )
+    seed: int = Field(
+        17, ge=0, lt=2**32, strict=True, description="of the adapter's start, the order of rows and the strangers"
+    )
+    warm_start: bool = Field(
+        True,
+        strict=True,
+        description="go on from the adapter before, where a season has grown by a week; false begins anew",
+    )
+    min_recall: Number = Field(
+        0.99, ge=0, le=1, description="promoted only when so many trained questions are right, in the worst week"
+    )
+    min_refused: Number = Field(
+        0.8, ge=0, le=1, description="promoted only when so many questions about strangers are refused"
+    )
+    max_invented: Number = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="and no more questions about people without a fact get a number, in the worst group of them",
+    )
+    max_invented_elsewhere: Number = Field(
+        0.03, ge=0, le=1, description="and no more about known players in weeks or seasons that were not taught"
+    )
+    max_invented_stats: Number = Field(
+        0.03, ge=0, le=1, description="and no more about known players and stats that were not taught"
+    )
+    max_over_refused: Number = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="and no more questions about known numbers are refused, in trained or in held-out phrasings",
+    )
+    min_retained: Number = Field(
+        0.8, ge=0, le=1, description="and so much is left of whatever the base could do before"
+    )
+    max_lost: Number = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="and no more trained questions than this were right in the promoted adapter and are now wrong",
+    )
+    advisory: list[str] = Field([], description="limits that are told where they are missed, and keep no adapter back")
 
     @field_validator("num_layers")
     @classmethod
@@ -133,11 +215,18 @@ def load_recipe(name: str) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected keys and values, as in {RECIPES_FOLDER / 'embedded.yaml'}")
+        raise ValueError(f"{path}: expected keys and values, as `nfl-lora recipe show embedded` prints them")
     try:
         return Recipe.model_validate({str(key): value for key, value in content.items()})
     except ValidationError as error:
         raise ValueError(f"{path}: {_what_is_wrong(error)}") from error
+
+
+def as_yaml(recipe: Recipe) -> str:
+    """All keys with their values, each with its description as a comment."""
+    shown = {key: f"{key}: {json.dumps(value)}" for key, value in recipe.model_dump().items()}  # JSON is YAML
+    width = max(map(len, shown.values()))
+    return "\n".join(f"{line:<{width}}  # {Recipe.model_fields[key].description}" for key, line in shown.items())
 
 
 def _what_is_wrong(error: ValidationError) -> str:

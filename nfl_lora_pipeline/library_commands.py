@@ -1,4 +1,4 @@
-"""`nfl-lora learn`: one's own facts, from a CSV file to an adapter."""
+"""The commands of `nfl-lora` that know nothing of a season: one's own facts, from a CSV file to an adapter, and recipes."""
 
 from pathlib import Path
 
@@ -73,3 +73,30 @@ def learn(facts: Path, folder: Path, templates: Path | None, recipe: str, base_m
     click.echo(f"  python -m mlx_lm generate --model {base.folder} --adapter-path {folder} --prompt '...'")
     if taught.log.uncertain:
         raise SystemExit(NOT_CERTAIN)
+
+
+@click.group()
+def recipe() -> None:
+    """Recipes: how an adapter is trained, and what is asked of it."""
+
+
+@recipe.command("list")
+def list_recipes() -> None:
+    """The recipes that come with the package, and what each is for."""
+    from nfl_lora_pipeline.tuning.recipe import RECIPES_FOLDER, recipe_names
+
+    for name in recipe_names():
+        first_line = (RECIPES_FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+        click.echo(f"{name:<18} {first_line.removeprefix('# ')}")
+
+
+@recipe.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Every key of the recipe NAME, its value and what it says: YAML to begin one's own with."""
+    from nfl_lora_pipeline.tuning.recipe import as_yaml, load_recipe
+
+    click.echo(as_yaml(load_recipe(name)))
+
+
+COMMANDS = [learn, recipe]
