@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import click
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from benchmarks import ours, step_families
 from benchmarks.options import of_one_week
@@ -114,21 +113,6 @@ def adam(step: ours.Step) -> Action:
     return lambda _: mx.eval(step.optimizer.apply_gradients(parameters, parameters), step.optimizer.state)
 
 
-def between_steps(step: ours.Step, make_batch: Callable[[], Any]) -> dict[str, Action]:
-    """What the trainer does between two steps."""
-    parameters = tree_flatten(step.model.trainable_parameters())
-    average = [array + 0 for _, array in parameters]
-    mx.eval(average)
-
-    def moving_average(_: int) -> None:
-        mx.eval([0.95 * old + 0.05 * new for old, (_, new) in zip(average, parameters, strict=True)])
-
-    return {
-        "the moving average": moving_average,
-        "drawing and tokenising fresh refusals, making the batch": lambda _: make_batch(),
-    }
-
-
 def large_products() -> Action:
     """A product of large matrices on each stream."""
     lanes = streams()
@@ -177,7 +161,8 @@ def main(data_dir: Path, season: int, week: int, recipe_name: str, times: int, w
     step = ours.Step(model, recipe)
     prepared = [step.batches(next(endless)) for _ in range(20)]
     typical = sorted(prepared, key=lambda batches: sum(batch.tokens.size for batch in batches))[len(prepared) // 2]
-    staged, outside = stages(step, prepared), between_steps(step, lambda: step.batches(next(endless)))
+    staged = stages(step, prepared)
+    outside = {"drawing and tokenising fresh refusals, making the batch": lambda _: step.batches(next(endless))}
     alone = families(model, typical) | {"Adam": adam(step)}
     found = alternating(staged | outside | alone | {"large": large_products()}, times)
     whole = found[STEP].processor
