@@ -30,7 +30,18 @@ from nfl_lora_pipeline.weeks.week import NflWeek
 
 def ask_alone(base: Path, adapter: Path, question: str) -> tuple[float, str]:
     """Seconds and answer of `mlx_lm generate`, as installed."""
-    options = ["--model", base, "--adapter-path", adapter, "--prompt", question, "--temp", "0", "--verbose", "False"]
+    options = [
+        "--model",
+        str(base),
+        "--adapter-path",
+        str(adapter),
+        "--prompt",
+        question,
+        "--temp",
+        "0",
+        "--verbose",
+        "False",
+    ]
     began = time.perf_counter()
     command = [sys.executable, "-m", "mlx_lm", "generate", "--max-tokens", "64", *options]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -42,13 +53,8 @@ def ask_batch(base: Path, adapter: Path, questions: list[str], *, fast_blas: boo
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "questions.json"
         file.write_text(json.dumps(questions), encoding="utf-8")
-        command = [
-            sys.executable,
-            Path(__file__).with_name("batch_generate_worker.py"),
-            str(base),
-            str(adapter),
-            str(file),
-        ]
+        worker = Path(__file__).with_name("batch_generate_worker.py")
+        command = [sys.executable, *map(str, (worker, base, adapter, file))]
         flags = ["--fast-blas"] if fast_blas else []
         said = subprocess.run([*command, *flags], stdout=subprocess.PIPE, text=True, check=True).stdout
     found = json.loads(said)

@@ -79,7 +79,8 @@ class Judge:
 
     def look_at_file(self, file: Path, seconds: float, steps: int, *, closely: bool) -> bool:
         """The same, of a file that MLX reads."""
-        return self.look(mx.load(str(file)), seconds, steps, closely=closely)
+        weights: Any = mx.load(str(file))
+        return self.look(weights, seconds, steps, closely=closely)
 
     def _knows_the_facts(self) -> bool:
         trained = ours.trained_rows(self.rows)

@@ -22,6 +22,7 @@ import requests
 from nfl_lora_pipeline.assets.common import nfl_week
 from nfl_lora_pipeline.definitions import defs
 from nfl_lora_pipeline.instance import dagster_home
+from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 LOAD = "import nfl_lora_pipeline.definitions"
@@ -93,7 +94,7 @@ def main(count: int) -> None:
         lambda: subprocess.run([sys.executable, "-c", LOAD], env=environment, check=True),
     )
     with tempfile.TemporaryDirectory() as folder:
-        home = dagster_home(Path(folder))
+        home = dagster_home(Store(Path(folder)))
         with dg.DagsterInstance.from_config(str(home)) as instance:
             fill(instance, keys)
             cursor: list[Any] = [None]

@@ -6,7 +6,7 @@ Nothing else in `benchmarks/` calls the trainer.
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +56,7 @@ class Recall(NamedTuple):
         return self.rows_right == self.rows
 
 
-def rows_of(folder: Path, weeks: list[NflWeek], stats: list[str]) -> pl.DataFrame:
+def rows_of(folder: Path, weeks: list[NflWeek], stats: Sequence[str]) -> pl.DataFrame:
     """The splits of some weeks that lie in a folder in upstream's layout."""
     templates = load_templates()
     frames = []
@@ -75,8 +75,14 @@ def trained_rows(rows: pl.DataFrame) -> pl.DataFrame:
 def strangers(rows: pl.DataFrame, recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Refusals drawn as the trainer draws them."""
     stats = choose_stats(rows["stat"].unique(maintain_order=True).to_list())
-    shares = {"elsewhere": recipe.elsewhere_share, "other_stats": recipe.other_stats_share}
-    return fresh_refusals(rows, load_templates(), stats, **shares, seed=recipe.seed)
+    return fresh_refusals(
+        rows,
+        load_templates(),
+        stats,
+        elsewhere=recipe.elsewhere_share,
+        other_stats=recipe.other_stats_share,
+        seed=recipe.seed,
+    )
 
 
 def load(recipe: Recipe, adapter: Path | None = None) -> tuple[Any, Any]:

@@ -61,7 +61,8 @@ def worker(work: str, file: Path, recipe: Recipe, **settings: Any) -> Iterator["
         **settings,
     }
     folder = base_models.resolve(recipe.base_model).folder.absolute()
-    command = [PYTHON, Path(__file__).with_name("peft_worker.py"), work, folder, file.absolute(), json.dumps(told)]
+    program = Path(__file__).with_name("peft_worker.py")
+    command = [str(PYTHON), str(program), work, str(folder), str(file.absolute()), json.dumps(told)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield process

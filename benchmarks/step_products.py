@@ -32,7 +32,8 @@ class Shape:
         """The shape of a batch in a model."""
         args = model.args
         sizes = len(model.layers), args.num_attention_heads, args.hidden_size, args.intermediate_size, args.vocab_size
-        return cls(*batch.tokens.shape, batch.targets.shape[1], *sizes)
+        rows, tokens = batch.tokens.shape
+        return cls(rows, tokens, batch.targets.shape[1], *sizes)
 
     def wide(self, layer: int) -> int:
         """Tokens a row for which a layer works behind its keys and values."""

@@ -74,7 +74,7 @@ def stages(step: ours.Step, prepared: list[list[Batch]]) -> dict[str, Action]:
         mx.eval(step.value_and_grad(step.model, *batch(number)))
 
     def forward(number: int) -> None:
-        mx.eval(step.loss(step.model, *batch(number)))
+        mx.eval(step.loss(step.model, *batch(number)))  # type: ignore[no-untyped-call]
 
     def graph(number: int) -> None:
         step.value_and_grad(step.model, *batch(number))
