@@ -13,13 +13,13 @@ from benchmarks.opponents import BOTH, CHECK_EVERY, Settings
 from nfl_lora_pipeline.models.rows import tokenize
 from nfl_lora_pipeline.tuning.recipe import Recipe
 
+MORE_REFUSALS = {"refusal_share": 0.7, "max_epochs": 20}
 FRESH_REFUSALS = 6000  # rows of refusals that PEFT is given, in the order in which they are drawn
 
 
 def of_task(recipe: Recipe, task: str, seed: int) -> Recipe:
-    """The recipe of this trainer for a task: without refusals where facts alone are to be known."""
-    share = recipe.refusal_share if task == BOTH else 0.0
-    return recipe.model_copy(update={"seed": seed, "refusal_share": share})
+    """The recipe of this trainer for a task: as it is shipped, and with more refusals where 95% are to be refused."""
+    return recipe.model_copy(update={"seed": seed} | (MORE_REFUSALS if task == BOTH else {}))
 
 
 def run_ours(rows: pl.DataFrame, recipe: Recipe, task: str) -> Outcome:
