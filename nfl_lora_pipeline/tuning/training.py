@@ -53,7 +53,7 @@ from nfl_lora_pipeline.tuning.training_log import TrainingLog
 from nfl_lora_pipeline.tuning.tuner import begin, optimizer_of, uncompiled_on_cpu
 
 CHECKPOINT_SECONDS = 45.0  # a checkpoint is written at a step's end when the last one is older than this
-REPORT_STEPS = 10  # how often the mean loss is written down
+REPORT_STEPS = 10  # how often it is said and written down how far it is
 Learn = Callable[[list[Batch]], tuple[mx.array, list[mx.array]]]
 COURSE = ("step", "budget", "ending", "end", "peak_share", "loss_sum")  # what a checkpoint has of `Training` itself
 
@@ -105,9 +105,9 @@ def train_adapter(
         start: the folder of an adapter to go on from, made with the same recipe on the same base; None to begin anew.
         checkpoint: a file, `*.safetensors`, from which the next call with the same arguments goes on where this one was
             broken off; on the CPU to the same adapter, byte for byte. It is written before every check, when the last one is
-            a minute old, and when SIGINT or SIGTERM comes, at the end of the step at hand. Whoever calls removes it.
-            None for none.
-        report: told a line for the log and how much of the rows is certain (0 to 1) at every check.
+            `CHECKPOINT_SECONDS` old, and when SIGINT or SIGTERM comes, at the end of the step at hand. Whoever calls
+            removes it. None for none.
+        report: told a line for the log and how far it is (0 to 1) every `REPORT_STEPS` steps and at every check.
 
     Raises:
         ValueError: the recipe does not fit the model, or there is nothing to learn.
@@ -155,7 +155,7 @@ class Training:
         self.lowest: Numbers = np.zeros(len(self.rows))
         self.step, self.peak_share, self.loss_sum = 0, 1.0, 0.0
         self.budget = min(recipe.max_steps, math.ceil(recipe.max_epochs * sum(teaches) / recipe.batch_rows))
-        self.budget = max(self.budget, min(recipe.max_steps, 2 * recipe.ending_steps))
+        self.budget = max(self.budget, min(recipe.max_steps, 3 * recipe.ending_steps))
         begun = recipe.schedule != "wsd"
         self.ending, self.end = (0, self.budget) if begun else (self.budget, self.budget + recipe.ending_steps)
         self.deferral, self.file, self.of = Deferral(), checkpoint, ""
@@ -333,7 +333,8 @@ class Training:
         self.log.losses.append((self.step + 1, loss))
         known, refused = 1 - self.sampler.unknown_share(), self.refusals.refused_share()
         line = f"iteration {self.step + 1}, loss {loss:.3f}: {known:.0%} of the facts known when last shown"
-        self.report(f"{line}, {refused:.0%} of strangers refused", known * refused)
+        line += f", {refused:.0%} of strangers refused" if self.recipe.refusal_share else ""
+        self.report(line, known * refused)
 
     def _rows(self) -> tuple[list[TokenRow], list[int | None]]:
         """A step's rows, and their indices; None for those that are none of the lessons'."""
