@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from nfl_lora_pipeline.interrupts import Interrupted
 from nfl_lora_pipeline.places import lasting_base
 
 STRANGERS = 200  # unknown subjects that are asked about in the end
@@ -45,20 +46,31 @@ def learn(facts: Path, folder: Path, templates: Path | None, recipe: str, base_m
     base = resolve(chosen.base_model)
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)
     checkpoint = folder.with_name(f".{folder.name}.checkpoint.safetensors")
-    with Screen() as screen, replacing_folder(folder) as unfinished:
-        taught = teach(
-            own.examples,
-            unfinished,
-            recipe=chosen,
-            base=base,
-            refusals=own.unanswerable(seed=chosen.seed),
-            checkpoint=checkpoint,
-            report=lambda line, share: screen.told("learn", line, share),
-        )
+    said: list[str] = []
+
+    def say(line: str, share: float) -> None:
+        said.append(line)
+        screen.told("learn", line, share)
+
+    try:
+        with Screen() as screen, replacing_folder(folder) as unfinished:
+            taught = teach(
+                own.examples,
+                unfinished,
+                recipe=chosen,
+                base=base,
+                refusals=own.unanswerable(seed=chosen.seed),
+                checkpoint=checkpoint,
+                report=say,
+            )
+    except Interrupted as error:
+        raise Interrupted(
+            error.signum, next((line for line in said[-1:] if line.startswith("kept at ")), "")
+        ) from error
     checkpoint.unlink(missing_ok=True)
     shown = own.examples[: SHOWN * len(own.examples) // taught.log.facts : len(own.examples) // taught.log.facts]
-    for example, said in zip(shown, taught.answer([example.question for example in shown]), strict=True):
-        click.echo(f"{example.question}\n  {said}  {'right' if said == example.answer else 'wrong'}")
+    for example, answer in zip(shown, taught.answer([example.question for example in shown]), strict=True):
+        click.echo(f"{example.question}\n  {answer}  {'right' if answer == example.answer else 'wrong'}")
     click.echo(certain_facts(taught.log))
     if unknown := own.unanswerable(seed=chosen.seed, held_out=True):
         asked = first(unknown, STRANGERS)

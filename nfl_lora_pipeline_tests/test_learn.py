@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,38 @@ def test_questions_and_answers_need_no_templates_and_mlx_lm_answers_with_what_ca
     words = [sys.executable, *command[1 : command.index("--prompt")], "--prompt", question, "--verbose", "False"]
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert said.strip() == answer
+
+
+def test_ctrl_c_keeps_what_was_learnt_and_the_same_command_goes_on_to_the_same_adapter(facts, tmp_path):
+    templates = tmp_path / "templates.yaml"
+    templates.write_text(TEMPLATES, encoding="utf-8")
+
+    def started(folder: str) -> "subprocess.Popen[str]":
+        words = ["learn", str(facts), str(tmp_path / folder), "--templates", str(templates)]
+        command = [sys.executable, "-m", "nfl_lora_pipeline.cli", *words]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    ended = started("broken")
+    assert ended.stdout is not None
+    assert any("iteration 30" in line for line in ended.stdout)
+    ended.send_signal(signal.SIGINT)
+    lines = ended.communicate(timeout=60)[0].splitlines()
+    assert ended.returncode == 130
+    assert re.fullmatch(r"Interrupted: kept at iteration \d+; the same command goes on from there\.", lines[-1])
+    assert not (tmp_path / "broken").exists()
+    again = started("broken").communicate(timeout=300)[0]
+    assert "going on from iteration" in again
+    assert started("whole").communicate(timeout=300)[0].count("going on from iteration") == 0
+    weights = [(tmp_path / folder / "adapters.safetensors").read_bytes() for folder in ("broken", "whole")]
+    assert weights[0] == weights[1]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_is_longer_than_the_base_reads_is_refused_before_the_training(tmp_path):
+    file = written(tmp_path / "long.csv", [("question", "answer"), ("How many? " * 300, "Many.")])
+    ended = learn(file, tmp_path / "adapter")
+    assert ended.exit_code == 1
+    assert "tokens with its answer, and this base model reads 512; make it shorter" in ended.output
 
 
 BAD = {

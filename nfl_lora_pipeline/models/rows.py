@@ -57,6 +57,17 @@ def refuse_lossy(tokenizer: Any, rows: Sequence[TokenRow], answers: Iterable[str
             )
 
 
+def refuse_long(model: Any, rows: Sequence[TokenRow], questions: Iterable[str]) -> None:
+    """Raise ValueError where a question and its answer are longer than what a base model reads."""
+    limit = getattr(getattr(model, "args", None), "max_position_embeddings", None)
+    for row, question in zip(rows, questions, strict=True):
+        if limit and len(row.tokens) > limit:
+            raise ValueError(
+                f"{question[:60]!r} has {len(row.tokens):,} tokens with its answer, and this base model reads {limit:,}; "
+                "make it shorter, or use another base model"
+            )
+
+
 def shared_tail(rows: Sequence[TokenRow]) -> int:
     """How many tokens all answers end with alike, but for one that is left to every answer: they teach and tell little."""
     answers = [row.tokens[row.start :] for row in rows]

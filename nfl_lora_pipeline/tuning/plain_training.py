@@ -19,7 +19,7 @@ from mlx_lm.tuner.trainer import TrainingArgs, iterate_batches, train
 
 from nfl_lora_pipeline.lessons.lessons import Lesson
 from nfl_lora_pipeline.models.evaluation import certainty
-from nfl_lora_pipeline.models.rows import refuse_lossy, tokenize
+from nfl_lora_pipeline.models.rows import refuse_long, refuse_lossy, tokenize
 from nfl_lora_pipeline.tuning.certificate import write_records
 from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.tuning.schedule import learning_rate
@@ -66,6 +66,7 @@ def train_plainly(
     optimizer = optimizer_of(recipe, betas=BETAS)
     pairs = [(lesson.question, lesson.answer) for lesson in lessons]
     rows = tokenize(tokenizer, pairs)
+    refuse_long(model, rows, (question for question, _ in pairs))
     refuse_lossy(tokenizer, rows, (answer for _, answer in pairs))
     args = TrainingArgs(
         batch_size=recipe.batch_rows,

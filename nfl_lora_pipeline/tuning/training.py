@@ -37,6 +37,7 @@ from nfl_lora_pipeline.models.rows import (
     Batch,
     TokenRow,
     by_lanes,
+    refuse_long,
     refuse_lossy,
     shared_tail,
     to_batch,
@@ -144,6 +145,7 @@ class Training:
     ):
         self.model, self.recipe, self.log, self.report, self.warm = model, recipe, log, report, warm
         self.rows = tokenize(tokenizer, ((lesson.question, lesson.answer) for lesson in lessons))
+        refuse_long(model, self.rows, (lesson.question for lesson in lessons))
         refuse_lossy(tokenizer, self.rows, (lesson.answer for lesson in lessons))
         self.tail = shared_tail(self.rows)
         self.rng = random.Random(recipe.seed)
