@@ -53,10 +53,11 @@ def replaced_section(document: str, name: str, content: str) -> str:
     return f"{document.rstrip()}\n\n{section}\n"
 
 
-def publish(title: str, body: str, *, packages: Sequence[str] = ("mlx", "mlx-lm"), write: bool) -> None:
-    """Print a benchmark's result, and with `write` renew its section of the document."""
-    name = Path(sys.argv[0]).stem
-    command = f"python -m benchmarks.{name} {' '.join(_without_paths(sys.argv[1:]))}".strip()
+def publish(title: str, body: str, *, packages: Sequence[str] = ("mlx", "mlx-lm"), write: bool, part: str = "") -> None:
+    """Print a benchmark's result, and with `write` renew its section of the document, or that of a part of it."""
+    program = Path(sys.argv[0]).stem
+    name = f"{program}_{part}" if part else program
+    command = f"python -m benchmarks.{program} {' '.join(_without_paths(sys.argv[1:]))}".strip()
     source = f"`{command}`, {date.today()}, {machine()}{_others()}; {versions(*packages)}."
     content = re.sub(r"\n{3,}", "\n\n", f"## {title}\n\n{body.strip()}\n\n{source}")
     click.echo(content)

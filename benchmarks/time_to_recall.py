@@ -122,22 +122,23 @@ def main(
     caps = {"mlx_lm": cap_installed, "fast_blas": cap_others, "peft": cap_others}
     caps = {side: cap for side, cap in caps.items() if side in taking_part}
     trained = ours.trained_rows(rows)
-    parts = [
+    peft = f" PEFT: {peft_side.torch_versions()}." if {"peft", "steps"} & set(taking_part) else ""
+    about = (
         f"{trained['fact'].n_unique()} facts of week {week} of {season} (receiving yards), {trained.height:,} rows, recipe "
         f"`{recipe_name}`. The other sides: rank {recipe.rank} on the same layers, Adam, prompts masked, a warmup of "
         f"{recipe.warmup_steps} steps; settings by `python -m benchmarks.sweep`; checked every {CHECK_EVERY} steps. "
-        f"Shares are medians of what is answered right when the goal is reached, or in the end."
-    ]
+        f"Shares are medians of what is answered right when the goal is reached, or in the end.{peft}"
+    )
     for task in raced:
         outcomes = race(rows, recipe, task, _seeds(seeds), caps)
-        settings = "".join(f"; {NAMES[side]}: {best(side, task).words}" for side in caps)
-        parts.append(f"{TASKS[task]}: {GOALS[task]}{settings}.")
-        parts.append(task_table(task, outcomes))
+        own = of_task(recipe, task, recipe.seed)
+        changed = [f"{key} {value}" for key, value in own if value != getattr(recipe, key)]
+        settings = f"; {NAMES['ours']}: {', '.join(changed)}" if changed else ""
+        settings += "".join(f"; {NAMES[side]}: {best(side, task).words}" for side in caps)
+        parts = [about, f"Goal: {GOALS[task]}{settings}.", task_table(task, outcomes)]
+        publish(f"Time to full recall: {TASKS[task].lower()}", "\n\n".join(parts), write=write, part=task)
     if "steps" in taking_part:
-        parts.append(compare_steps(rows, recipe))
-    if {"peft", "steps"} & set(taking_part):
-        parts.append(f"PEFT: {peft_side.torch_versions()}.")
-    publish("Time to full recall", "\n\n".join(parts), write=write)
+        publish("A step beside PEFT's", f"{compare_steps(rows, recipe)}\n\n{peft.strip()}", write=write, part="steps")
 
 
 def _among(option: str, given: str, known: Sequence[str] | dict[str, str]) -> list[str]:
