@@ -38,7 +38,7 @@ NAMES = {
 KNOWN_THEN = ("held-out phrasings", "strangers", "other weeks")
 GOALS = {
     FACTS: "every fact exact in every trained phrasing",
-    BOTH: f"the same, and {REFUSED:.0%} of the held-out strangers refused",
+    BOTH: f"every fact exact in every trained phrasing, and {REFUSED:.0%} of the held-out strangers refused",
 }
 
 
