@@ -1,13 +1,13 @@
 """Teaches a local language model the facts of an NFL season, week by week, and measures what it knows.
 
-MLX has to be loaded behind a fast BLAS, and so before any module of this package imports it.
+MLX has to be loaded behind a fast BLAS, whoever imports it after this package.
 """
 
 from typing import Any
 
-from nfl_lora_pipeline.models.blas import load_fast_blas
+from nfl_lora_pipeline.models.blas import BlasFirst
 
-load_fast_blas()
+BlasFirst.install()
 
 __all__ = ["learn", "load_recipe", "read_examples"]
 

@@ -1,6 +1,7 @@
 """What MLX's threads on the CPU are given before they are started."""
 
 import platform
+import subprocess
 import sys
 
 import mlx.core as mx
@@ -21,3 +22,22 @@ def test_every_stream_takes_subnormals_as_zero_and_python_does_not():
             halved = mx.array([SMALLEST_NORMAL]) * 0.5
             assert halved.tolist() == [0.0]
     assert 2.0**-1022 / 2 > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MLX has a BLAS of its own")
+def test_the_blas_is_loaded_before_mlx_whoever_imports_it_and_not_before_somebody_does():
+    program = (
+        "import sys, nfl_lora_pipeline\n"
+        "print('mlx.core' in sys.modules)\n"
+        "import mlx.core as mx\n"
+        "from nfl_lora_pipeline.models.blas import blas_message\n"
+        "print(blas_message())\n"
+    )
+    lines = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    assert lines[0] == "False"
+    assert lines[1].startswith(("MLX uses ", "no fast BLAS found: "))
+    late = program.replace("import sys, nfl_lora_pipeline", "import sys, mlx.core, nfl_lora_pipeline")
+    lines = subprocess.run([sys.executable, "-c", late], capture_output=True, text=True, check=True).stdout.split("\n")
+    assert lines[1] == "no fast BLAS: mlx.core was imported before nfl_lora_pipeline could load one"

@@ -260,6 +260,7 @@ def test_an_interrupt_that_was_lost_and_is_to_come_again_does_not_come_into_the_
 def test_a_closed_terminal_that_is_put_off_is_told_as_one():
     code = (
         "import signal\nfrom nfl_lora_pipeline.interrupts import Deferral, Interrupted, heard\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under `nohup` it would be ignored, as it should be
         "try:\n    with heard(), Deferral():\n        signal.raise_signal(signal.SIGHUP)\n"
         "except Interrupted as interrupt:\n    print(interrupt.exit_code)"
     )

@@ -12,11 +12,15 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
 _GIB = 1 << 30
@@ -29,7 +33,7 @@ MLX_CAME_FIRST = "mlx.core" in sys.modules
 
 @cache
 def load_fast_blas() -> str | None:
-    """Load MKL (installed here on x86-64) or the system's OpenBLAS, and MLX after it. `import nfl_lora_pipeline` does so.
+    """Load MKL (installed here on x86-64) or the system's OpenBLAS, which MLX, imported afterwards, then uses.
 
     Returns:
         The library as it was loaded; None on macOS, where MLX has Accelerate and Metal, and where none was found.
@@ -37,12 +41,49 @@ def load_fast_blas() -> str | None:
     if sys.platform != "linux" or MLX_CAME_FIRST:
         return None
     _keep_freed_memory()
-    library = next(filter(_loads, _candidates()), None)
-    with subnormals_flushed():
-        import mlx.core as mx
+    return next(filter(_loads, _candidates()), None)
 
-        mx.eval(mx.zeros(1, stream=mx.cpu))  # the thread of its default stream is there now
-    return library
+
+class BlasFirst(MetaPathFinder):
+    """Stands before the other finders until `mlx.core` is imported, by whomever: the BLAS is loaded before it."""
+
+    @classmethod
+    def install(cls) -> None:
+        """Put one in place, on Linux, if there is none and MLX has not come first."""
+        standing = any(isinstance(finder, cls) for finder in sys.meta_path)
+        if sys.platform == "linux" and not MLX_CAME_FIRST and not standing:
+            sys.meta_path.insert(0, cls())
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The way to `mlx.core` that every import takes, but for what `_Flushed` does on it."""
+        if fullname != "mlx.core":
+            return None
+        sys.meta_path.remove(self)
+        load_fast_blas()
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Flushed(spec.loader)
+        return spec
+
+
+class _Flushed(Loader):
+    """Loads MLX and starts the thread of its default stream where subnormals are flushed."""
+
+    def __init__(self, loader: Any):
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        with subnormals_flushed():
+            module: ModuleType | None = self.loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        mx: Any = module
+        with subnormals_flushed():
+            self.loader.exec_module(module)
+            mx.eval(mx.zeros(1, stream=mx.cpu))
 
 
 @contextmanager
