@@ -6,6 +6,7 @@ the body of an asset, and loses what comes between two bodies, so that arrivals 
 interpreter itself. A training puts a signal off to the end of its step, to keep what it has learnt.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -91,6 +92,8 @@ def heard() -> Iterator[Arrivals]:
     hangup = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
     before = {number: signal.getsignal(number) for number in (*ENDS, *hangup)}
     hook, sys.unraisablehook = sys.unraisablehook, _sent_again
+    printer = logging.lastResort or logging.NullHandler()
+    printer.addFilter(_tells_no_interrupt)
     try:
         for number in ENDS:
             signal.signal(number, _raise)
@@ -102,6 +105,7 @@ def heard() -> Iterator[Arrivals]:
         while _AGAIN:
             _AGAIN.pop().cancel()  # it would come when the interpreter ends, and be printed with a traceback
         sys.unraisablehook = hook
+        printer.removeFilter(_tells_no_interrupt)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -192,6 +196,12 @@ def _sent_again(unraisable: "sys.UnraisableHookArgs") -> None:
         _AGAIN[-1].start()
     else:
         sys.__unraisablehook__(unraisable)
+
+
+def _tells_no_interrupt(record: logging.LogRecord) -> bool:
+    """SQLAlchemy logs whatever ends the closing of a connection, with a traceback, and lets an interrupt go on as it should."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or issubclass(kind, Exception)
 
 
 def _hang_up(number: int, frame: FrameType | None) -> None:

@@ -257,6 +257,20 @@ def test_an_interrupt_that_was_lost_and_is_to_come_again_does_not_come_into_the_
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_an_interrupt_that_a_library_logs_before_it_lets_it_go_on_is_not_printed():
+    code = (
+        "import logging, signal\nfrom nfl_lora_pipeline.interrupts import Interrupted, heard\n"
+        "try:\n    with heard():\n        try:\n            signal.raise_signal(signal.SIGINT)\n"
+        "        except BaseException:\n            logging.getLogger('sqlalchemy.pool').error('closing', exc_info=True)\n"
+        "            raise\n"
+        "except Interrupted as interrupt:\n    logging.error('this is told')\n    print(interrupt.exit_code)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout == "130\n"
+    assert "closing" not in ended.stderr
+    assert "this is told" in ended.stderr
+
+
 def test_a_closed_terminal_that_is_put_off_is_told_as_one():
     code = (
         "import signal\nfrom nfl_lora_pipeline.interrupts import Deferral, Interrupted, heard\n"
