@@ -1,11 +1,20 @@
 """The commands of `nfl-lora` that know nothing of a season: one's own facts, from a CSV file to an adapter, and recipes."""
 
+import itertools
+import operator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nfl_lora_pipeline.interrupts import Interrupted
 from nfl_lora_pipeline.places import lasting_base
+
+if TYPE_CHECKING:
+    from nfl_lora_pipeline.lessons.own_examples import OwnExamples
+    from nfl_lora_pipeline.tuning.learn import Taught
+    from nfl_lora_pipeline.tuning.recipe import Recipe
 
 STRANGERS = 200  # unknown subjects that are asked about in the end
 SHOWN = 3  # facts whose answers are shown
@@ -28,25 +37,38 @@ def learn(facts: Path, folder: Path, templates: Path | None, recipe: str, base_m
     FACTS is a CSV file with the columns question and answer; or subject, attribute and value, with --templates. Ctrl-C keeps
     what was learnt, and the same command goes on. Exit code 3: some facts are not certain.
     """
-    from nfl_lora_pipeline.lessons.own_examples import first, read_examples
-    from nfl_lora_pipeline.tuning.certificate import certain_facts
+    from nfl_lora_pipeline.lessons.own_examples import read_examples
+    from nfl_lora_pipeline.models.base_model import resolve
     from nfl_lora_pipeline.tuning.recipe import load_recipe
 
-    own = read_examples(facts, templates)
-    chosen = load_recipe(recipe)
+    own, chosen = read_examples(facts, templates), load_recipe(recipe)
     if base_model:
         chosen = chosen.model_copy(update={"base_model": lasting_base(base_model)})
     if folder.exists():
         raise click.UsageError(f"{folder} is there already; name a new folder, or delete it first")
+    taught, certificate = _teach(own, folder, chosen)
+    shown = list({example.fact: example for example in own.examples}.values())[:SHOWN]
+    for example, answer in zip(shown, taught.answer([example.question for example in shown]), strict=True):
+        click.echo(f"{example.question}\n  {answer}  {'right' if answer == example.answer else 'wrong'}")
+    click.echo(certificate)
+    click.echo(_refused(taught, own.unanswerable(seed=chosen.seed, held_out=True)))
+    click.echo(f"{folder}: the adapter. Ask it:")
+    click.echo(
+        f"  python -m mlx_lm generate --model {resolve(chosen.base_model).folder} --adapter-path {folder} --prompt '...'"
+    )
+    if taught.log.uncertain:
+        raise SystemExit(NOT_CERTAIN)
+
+
+def _teach(own: "OwnExamples", folder: Path, recipe: "Recipe") -> "tuple[Taught, str]":
+    """What is taught, and its certificate in a line; an interrupt says what is kept."""
     from nfl_lora_pipeline.files import replacing_folder
-    from nfl_lora_pipeline.models.base_model import resolve
     from nfl_lora_pipeline.terminal import Screen
     from nfl_lora_pipeline.tuning.learn import learn as teach
 
-    base = resolve(chosen.base_model)
-    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder.with_name(f".{folder.name}.checkpoint.safetensors")
     said: list[str] = []
+    checkpoint = folder.with_name(f".{folder.name}.checkpoint.safetensors")
+    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
 
     def say(line: str, share: float) -> None:
         said.append(line)
@@ -54,37 +76,24 @@ def learn(facts: Path, folder: Path, templates: Path | None, recipe: str, base_m
 
     try:
         with Screen() as screen, replacing_folder(folder) as unfinished:
+            refusals = own.unanswerable(seed=recipe.seed)
             taught = teach(
-                own.examples,
-                unfinished,
-                recipe=chosen,
-                base=base,
-                refusals=own.unanswerable(seed=chosen.seed),
-                checkpoint=checkpoint,
-                report=say,
+                own.examples, unfinished, recipe=recipe, refusals=refusals, checkpoint=checkpoint, report=say
             )
     except Interrupted as error:
-        raise Interrupted(
-            error.signum, next((line for line in said[-1:] if line.startswith("kept at ")), "")
-        ) from error
+        kept = said[-1] if said and said[-1].startswith("kept at ") else ""
+        raise Interrupted(error.signum, kept) from error
     checkpoint.unlink(missing_ok=True)
-    shown = own.examples[: SHOWN * len(own.examples) // taught.log.facts : len(own.examples) // taught.log.facts]
-    for example, answer in zip(shown, taught.answer([example.question for example in shown]), strict=True):
-        click.echo(f"{example.question}\n  {answer}  {'right' if answer == example.answer else 'wrong'}")
-    click.echo(certain_facts(taught.log))
-    if unknown := own.unanswerable(seed=chosen.seed, held_out=True):
-        asked = first(unknown, STRANGERS)
-        answers = taught.answer([question for question, _ in asked])
-        refused = sum(answer == refusal for answer, (_, refusal) in zip(answers, asked, strict=True))
-        click.echo(f"{refused} of {STRANGERS} questions about subjects that nobody knows are refused")
-    else:
-        click.echo(
-            "Nothing is refused: whatever it was not taught it makes up (--templates with a refusal would mend that)"
-        )
-    click.echo(f"{folder}: the adapter. Ask it:")
-    click.echo(f"  python -m mlx_lm generate --model {base.folder} --adapter-path {folder} --prompt '...'")
-    if taught.log.uncertain:
-        raise SystemExit(NOT_CERTAIN)
+    return taught, said[-1]
+
+
+def _refused(taught: "Taught", unknown: Iterator[tuple[str, str]] | None) -> str:
+    """How many of some questions about subjects that nobody knows are refused, in a sentence."""
+    if unknown is None:
+        return "Nothing is refused: whatever it was not taught it makes up (--templates with a refusal would mend that)"
+    questions, refusals = zip(*itertools.islice(unknown, STRANGERS), strict=True)
+    refused = sum(map(operator.eq, taught.answer(questions), refusals))
+    return f"{refused} of {STRANGERS} questions about subjects that nobody knows are refused"
 
 
 @click.group()

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli import main
 from nfl_lora_pipeline.lessons.invented_names import invented_name
-from nfl_lora_pipeline.lessons.own_examples import first, read_examples
+from nfl_lora_pipeline.lessons.own_examples import read_examples
 from nfl_lora_pipeline_tests.conftest import REPOSITORY
 
 WHEN = "in week 3 of the 2031 NFL season"
@@ -58,7 +58,7 @@ def test_fifty_facts_of_another_league_are_all_certain_and_whom_nobody_knows_is_
     templates.write_text(TEMPLATES, encoding="utf-8")
     ended = learn(facts, tmp_path / "adapter", "--templates", templates)
     assert ended.exit_code == 0, ended.output
-    assert "50 of 50 facts certain in every phrasing" in ended.output
+    assert "50 of 50 facts certain, lowest p " in ended.output
     assert ended.output.count("right\n") == 3
     refused = int(re.search(r"(\d+) of 200 questions about subjects that nobody knows are refused", ended.output)[1])
     assert refused > 100
@@ -160,7 +160,7 @@ BAD_TEMPLATES = {
     "an open brace": ("questions: ['{subject {attribute}?']\nanswer: '{value}'", "is no template"),
     "a missing key": ("questions: ['{subject} {attribute}?']", "answer: Field required"),
     "an unknown key": ("question: x", "Field required"),
-    "no YAML": ("questions: [", "not YAML in UTF-8"),
+    "no YAML": ("questions: [", "not valid YAML"),
 }
 
 
@@ -189,13 +189,13 @@ def test_unknown_subjects_are_none_of_the_known_ones_and_the_same_at_every_call(
     templates = tmp_path / "templates.yaml"
     templates.write_text(TEMPLATES, encoding="utf-8")
     own = read_examples(facts, templates)
-    drawn = first(own.unanswerable(seed=3), 200)
-    assert drawn == first(own.unanswerable(seed=3), 200)
+    drawn = list(itertools.islice(own.unanswerable(seed=3), 200))
+    assert drawn == list(itertools.islice(own.unanswerable(seed=3), 200))
     subjects, _ = own.known
     asked = {example.question for example in own.examples}
     assert not asked & {question for question, _ in drawn}
     assert any(subject.split()[0] in question for subject in subjects for question, _ in drawn)
-    held_out = first(own.unanswerable(seed=3, held_out=True), 200)
+    held_out = list(itertools.islice(own.unanswerable(seed=3, held_out=True), 200))
     assert not {question for question, _ in drawn} & {question for question, _ in held_out}
 
 

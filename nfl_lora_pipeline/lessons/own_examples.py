@@ -3,20 +3,19 @@ templates file that puts them into words.
 """
 
 import csv
-import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import Formatter
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nfl_lora_pipeline.lessons.lessons import Lesson
 from nfl_lora_pipeline.lessons.strangers import strangers
+from nfl_lora_pipeline.lessons.wording import Split, checked_fields, read_yaml
 
 PAIRS, TRIPLES = ("question", "answer"), ("subject", "attribute", "value")
+ASKED, VALUE = frozenset(TRIPLES[:2]), frozenset(TRIPLES[2:])
 CROSSED_SHARE = 0.5  # of the unknown subjects: put together from two known ones
 Row = tuple[int, tuple[str, ...]]  # the line it begins in, and its cells
 
@@ -38,17 +37,21 @@ class FactTemplates(BaseModel):
     @field_validator("questions")
     @classmethod
     def _questions_name_their_fact(cls, texts: list[str]) -> list[str]:
-        return [_checked(text, needed={"subject", "attribute"}) for text in texts]
+        for text in texts:
+            checked_fields(text, allowed=ASKED, needed=ASKED)
+        return texts
 
     @field_validator("answer")
     @classmethod
     def _an_answer_gives_the_value(cls, text: str) -> str:
-        return _checked(text, needed={"value"}, allowed={"subject", "attribute"})
+        checked_fields(text, allowed=ASKED | VALUE, needed=VALUE)
+        return text
 
     @field_validator("refusal")
     @classmethod
     def _a_refusal_gives_none(cls, text: str) -> str:
-        return _checked(text, needed=set(), allowed={"subject", "attribute"}) if text else text
+        checked_fields(text, allowed=ASKED, needed=frozenset())
+        return text
 
 
 @dataclass(frozen=True)
@@ -75,17 +78,15 @@ class OwnExamples:
             return None
         return self._drawn(self.templates, random.Random(seed), "test" if held_out else "train")
 
-    def _drawn(self, templates: FactTemplates, rng: random.Random, split: str) -> Iterator[tuple[str, str]]:
+    def _drawn(self, templates: FactTemplates, rng: random.Random, split: Split) -> Iterator[tuple[str, str]]:
         subjects, attributes = self.known
-        people = strangers(
-            "test" if split == "test" else "train", seed=rng.randrange(1 << 30), known=frozenset(subjects)
-        )
+        people = strangers(split, seed=rng.randrange(1 << 30), known=frozenset(subjects))
         while True:
             subject = next(people)
             if split == "train" and rng.random() < CROSSED_SHARE:
-                first, second = rng.choice(subjects).split(), rng.choice(subjects).split()
-                crossed = " ".join([*first[:1], *second[1:]]) if len(second) > 1 else subject
-                subject = subject if crossed in subjects else crossed
+                begun, ended = rng.choice(subjects).split()[:1], rng.choice(subjects).split()[1:]
+                crossed = " ".join(begun + ended)
+                subject = crossed if ended and crossed not in subjects else subject
             fields = {"subject": subject, "attribute": rng.choice(attributes)}
             yield rng.choice(templates.questions).format(**fields), templates.refusal.format(**fields)
 
@@ -111,7 +112,7 @@ def read_examples(file: Path, templates_file: Path | None = None) -> OwnExamples
     if templates_file is None:
         pairs = [Lesson(question, answer, fact=question, teaches=True) for _, (question, answer) in rows]
         return OwnExamples(pairs, ([], []), None)
-    templates = load_fact_templates(templates_file)
+    templates = read_yaml(templates_file, FactTemplates)
     examples = [
         Lesson(_filled(text, cells), _filled(templates.answer, cells), f"{cells[0]}: {cells[1]}", teaches=True)
         for _, cells in rows
@@ -119,23 +120,6 @@ def read_examples(file: Path, templates_file: Path | None = None) -> OwnExamples
     ]
     known = tuple(list(dict.fromkeys(cells[at] for _, cells in rows)) for at in (0, 1))
     return OwnExamples(examples, (known[0], known[1]), templates)
-
-
-def load_fact_templates(file: Path) -> FactTemplates:
-    """Read a templates file.
-
-    Raises:
-        ValueError: it is not YAML, or a key or a field is unknown or missing; names file and key.
-    """
-    try:
-        return FactTemplates.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not YAML in UTF-8: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{file}: {where + ': ' if where else ''}{what}") from error
 
 
 def _rows(file: Path) -> tuple[tuple[str, ...], list[Row]]:
@@ -191,21 +175,3 @@ def _refuse_doubles(file: Path, rows: Sequence[Row], columns: Sequence[str]) -> 
 def _filled(text: str, cells: Sequence[str]) -> str:
     fields: Mapping[str, str] = dict(zip(TRIPLES, cells, strict=True))
     return text.format(**fields)
-
-
-def _checked(text: str, *, needed: set[str], allowed: set[str] | None = None) -> str:
-    try:
-        used = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no template: {error}") from error
-    if unknown := used - needed - (allowed or set()):
-        fields = ", ".join(f"{{{name}}}" for name in sorted(needed | (allowed or set())))
-        raise ValueError(f"unknown field {{{min(unknown)}}} in {text!r}; use {fields}")
-    if missing := needed - used:
-        raise ValueError(f"{text!r} lacks {{{min(missing)}}}")
-    return text
-
-
-def first(unanswerable: Iterator[tuple[str, str]], count: int) -> list[tuple[str, str]]:
-    """So many of them."""
-    return list(itertools.islice(unanswerable, count))

@@ -9,11 +9,12 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from string import Formatter
-from typing import Literal
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+Model = TypeVar("Model", bound=BaseModel)
 Split = Literal["train", "valid", "test"]
 Stat = Literal["receiving_yards", "receptions", "targets", "receiving_touchdowns", "fantasy_points"]
 
@@ -122,12 +123,25 @@ class Templates(_Strict):
         )
 
 
-def _checked(text: str, *, allowed: frozenset[str], needed: frozenset[str]) -> str:
-    used = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+def checked_fields(text: str, *, allowed: frozenset[str], needed: frozenset[str]) -> frozenset[str]:
+    """The fields of a text.
+
+    Raises:
+        ValueError: its braces are no fields, one is unknown or one is missing.
+    """
+    try:
+        used = frozenset(name for _, name, _, _ in Formatter().parse(text) if name is not None)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no template: {error}") from error
     if unknown := used - allowed:
         raise ValueError(f"unknown field {{{min(unknown)}}} in {text!r}: use {sorted(allowed)}")
     if missing := needed - used:
         raise ValueError(f"{text!r} lacks {{{min(missing)}}}")
+    return used
+
+
+def _checked(text: str, *, allowed: frozenset[str], needed: frozenset[str]) -> str:
+    used = checked_fields(text, allowed=allowed, needed=needed)
     if not used & {"player", "possessive"}:
         raise ValueError(f"{text!r} names nobody: use {{player}} or {{possessive}}")
     return text
@@ -140,13 +154,22 @@ def load_templates(path: Path = TEMPLATES_FILE) -> Templates:
     Raises:
         ValueError: the file is not YAML, or a wording has an unknown or a missing field; names file and entry.
     """
+    return read_yaml(path, Templates)
+
+
+def read_yaml(path: Path, kind: type[Model]) -> Model:
+    """Read a YAML file of texts.
+
+    Raises:
+        ValueError: it is not YAML in UTF-8, or does not fit; names file and entry.
+    """
     try:
-        return Templates.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
+        return kind.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        entry = ".".join(str(part) for part in first["loc"])
+        entry = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ValueError(f"{path}: {entry}: {first['msg']}") from error
 
 

@@ -45,7 +45,7 @@ def load_fast_blas() -> str | None:
 
 
 class BlasFirst(MetaPathFinder):
-    """Stands before the other finders until `mlx.core` is imported, by whomever: the BLAS is loaded before it."""
+    """Stands before the other finders: whoever imports `mlx.core`, the BLAS is loaded before it."""
 
     @classmethod
     def install(cls) -> None:
@@ -60,7 +60,6 @@ class BlasFirst(MetaPathFinder):
         """The way to `mlx.core` that every import takes, but for what `_Flushed` does on it."""
         if fullname != "mlx.core":
             return None
-        sys.meta_path.remove(self)
         load_fast_blas()
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:

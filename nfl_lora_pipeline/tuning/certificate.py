@@ -50,12 +50,6 @@ class Certificate:
         )
 
 
-def certain_facts(log: TrainingLog) -> str:
-    """How many facts a training ended certain of, in words, and the first that it did not."""
-    certain = f"{log.facts - len(log.uncertain):,} of {log.facts:,} facts certain in every phrasing"
-    return f"{certain}; not certain: {', '.join(list(log.uncertain)[:3])}" if log.uncertain else certain
-
-
 def certify(lessons: Sequence[Lesson], lowest: Sequence[float], *, above: float) -> Certificate:
     """Put together what was measured.
 
