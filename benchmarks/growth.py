@@ -22,8 +22,8 @@ import polars as pl
 from benchmarks import ours
 from benchmarks.options import data_dir_option, recipe_option, season_option
 from benchmarks.tables import DOCUMENT, publish
+from nfl_lora_pipeline.dataset.templates import choose_stats
 from nfl_lora_pipeline.files import replace_file
-from nfl_lora_pipeline.lessons.wording import choose_stats
 from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek

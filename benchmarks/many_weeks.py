@@ -19,9 +19,9 @@ import click
 import dagster as dg
 import requests
 
-from nfl_lora_pipeline.assets.common import nfl_week
 from nfl_lora_pipeline.definitions import defs
-from nfl_lora_pipeline.instance import dagster_home
+from nfl_lora_pipeline.defs.common import nfl_week
+from nfl_lora_pipeline.defs.instance import dagster_home
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.week import NflWeek
 

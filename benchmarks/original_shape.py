@@ -17,19 +17,19 @@ import polars as pl
 import yaml
 
 from benchmarks.options import data_dir_option
-from nfl_lora_pipeline.exam.figures import ORIGINAL_QUESTIONS
-from nfl_lora_pipeline.exam.scoring import is_refusal, number_in
+from nfl_lora_pipeline.dataset.examples import lessons
+from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
+from nfl_lora_pipeline.dataset.splits import split_rows
+from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.evaluation.answer_parsing import is_refusal, number_in
+from nfl_lora_pipeline.evaluation.summary import ORIGINAL_QUESTIONS
 from nfl_lora_pipeline.files import replace_file
-from nfl_lora_pipeline.lessons.lessons import lessons
-from nfl_lora_pipeline.lessons.questions import facts, qa_pairs
-from nfl_lora_pipeline.lessons.splits import split_rows
-from nfl_lora_pipeline.lessons.wording import load_templates
 from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.models.evaluation import predict
+from nfl_lora_pipeline.models.scoring import predict
 from nfl_lora_pipeline.tuning.learn import Taught, learn
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.tuning.training_log import TrainingLog
+from nfl_lora_pipeline.tuning.records import TrainingLog
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.source import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek

@@ -14,21 +14,20 @@ import mlx.core as mx
 import polars as pl
 from mlx import nn
 
-from nfl_lora_pipeline.exam.exam_questions import INVENTED, KNOWN, exam_questions, of_the_splits
-from nfl_lora_pipeline.lessons.lessons import fresh_refusals, lessons
-from nfl_lora_pipeline.lessons.questions import facts, qa_pairs
-from nfl_lora_pipeline.lessons.splits import split_rows
-from nfl_lora_pipeline.lessons.wording import choose_stats, load_templates
+from nfl_lora_pipeline.dataset.examples import fresh_refusals, lessons
+from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
+from nfl_lora_pipeline.dataset.splits import split_rows
+from nfl_lora_pipeline.dataset.templates import choose_stats, load_templates
+from nfl_lora_pipeline.evaluation.probes import INVENTED, KNOWN, exam_questions, of_the_splits
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.models.evaluation import certainty
+from nfl_lora_pipeline.models.forward import streams
 from nfl_lora_pipeline.models.rows import Batch, TokenRow, by_lanes, to_batch, tokenize
-from nfl_lora_pipeline.models.streams import streams
+from nfl_lora_pipeline.models.scoring import certainty
 from nfl_lora_pipeline.tuning import learn as library
-from nfl_lora_pipeline.tuning.adaptation import adapt
+from nfl_lora_pipeline.tuning.adaptation import adapt, optimizer_of, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.learn import Taught
+from nfl_lora_pipeline.tuning.recall_trainer import recall_loss
 from nfl_lora_pipeline.tuning.recipe import Recipe
-from nfl_lora_pipeline.tuning.training import recall_loss
-from nfl_lora_pipeline.tuning.tuner import optimizer_of, uncompiled_on_cpu
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.source import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek

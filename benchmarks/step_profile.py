@@ -23,8 +23,8 @@ from benchmarks.options import of_one_week
 from benchmarks.step_products import flops, products
 from benchmarks.tables import publish
 from nfl_lora_pipeline.markdown import table
+from nfl_lora_pipeline.models.forward import streams
 from nfl_lora_pipeline.models.rows import Batch
-from nfl_lora_pipeline.models.streams import streams
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 

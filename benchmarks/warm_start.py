@@ -11,10 +11,10 @@ import polars as pl
 
 from benchmarks import ours
 from benchmarks.options import data_dir_option, recipe_option, season_option
-from nfl_lora_pipeline.models.evaluation import certainty
 from nfl_lora_pipeline.models.rows import tokenize
+from nfl_lora_pipeline.models.scoring import certainty
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.tuning.training_log import TrainingLog
+from nfl_lora_pipeline.tuning.records import TrainingLog
 from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
 
 

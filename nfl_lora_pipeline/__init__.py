@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
 
             return load_recipe
         case "read_examples":
-            from nfl_lora_pipeline.lessons.own_examples import read_examples
+            from nfl_lora_pipeline.dataset.examples import read_examples
 
             return read_examples
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,10 +4,12 @@ import warnings
 
 import dagster as dg
 
-from nfl_lora_pipeline import unattended
-from nfl_lora_pipeline.assets import dataset, model, report, week
-from nfl_lora_pipeline.assets.versions import SETTINGS
-from nfl_lora_pipeline.resources import resources_of
+from nfl_lora_pipeline.defs import adapter as model
+from nfl_lora_pipeline.defs import automation as unattended
+from nfl_lora_pipeline.defs import dataset, report
+from nfl_lora_pipeline.defs import weeks as week
+from nfl_lora_pipeline.defs.resources import resources_of
+from nfl_lora_pipeline.defs.versions import SETTINGS
 
 # Dagster 1.13 says this of every sensor, whoever its owners.
 warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.BetaWarning)

@@ -271,3 +271,26 @@ def _what_lies_there(path: Path) -> str:
     if not os.path.lexists(path):
         return "is lost"
     return "is a folder, not a file" if path.is_dir() else "is no file that can be read"
+
+
+EMBEDDED = "embedded"
+YAML_ENDINGS = (".yaml", ".yml")
+
+
+def lasting_base(name: str) -> str:
+    """A base model's name: of a folder its absolute path, any other as it is."""
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if name not in ("", EMBEDDED) and folder.is_dir() else name
+
+
+def lasting_recipe(name: str) -> str:
+    """A recipe's name: of a YAML file its absolute path, any other as it is."""
+    file = Path(name)
+    return str(file.resolve()) if name.endswith(YAML_ENDINGS) and file.is_file() else name
+
+
+def os_error(error: OSError) -> str:
+    """File and reason."""
+    files = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{' -> '.join(files)}: {reason}" if files else reason

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nfl_lora_pipeline.places import lasting_base, lasting_recipe
+from nfl_lora_pipeline.files import lasting_base, lasting_recipe
 from nfl_lora_pipeline.weeks.source import UPSTREAM_URL
 
 PREFIX = "NFL_LORA_"

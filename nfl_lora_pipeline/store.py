@@ -13,11 +13,12 @@ from typing import Any
 
 import polars as pl
 
+from nfl_lora_pipeline.dataset.qa_pairs import FACT_COLUMNS, PAIR_COLUMNS
+from nfl_lora_pipeline.dataset.splits import SPLITS
 from nfl_lora_pipeline.files import DamagedFile, files_hash, read_file, replace_file, sweep
-from nfl_lora_pipeline.lessons.questions import FACT_COLUMNS, PAIR_COLUMNS
-from nfl_lora_pipeline.lessons.splits import SPLITS
 from nfl_lora_pipeline.stored import (
     RUN_AGAIN,
+    WEIGHTS_NAME,
     AdapterConfig,
     CertificateRecord,
     Latest,
@@ -28,12 +29,12 @@ from nfl_lora_pipeline.stored import (
     TrainingRecord,
     WeekRecord,
     check_tensors,
+    check_weights,
     read_frame,
     read_json,
 )
 from nfl_lora_pipeline.weeks.players import PLAYERS_SCHEMA
 from nfl_lora_pipeline.weeks.week import NflWeek
-from nfl_lora_pipeline.weights import WEIGHTS_NAME, check_weights
 
 TAUGHT_COLUMNS = [column for column in FACT_COLUMNS if column != "status"]
 LEAVE_OUT = (

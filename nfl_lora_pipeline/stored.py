@@ -5,14 +5,15 @@ A process that is killed leaves nothing half-written (`files`), but disks fail, 
 
 import json
 from collections.abc import Collection, Mapping
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nfl_lora_pipeline.dataset.qa_pairs import PAIR_COLUMNS
 from nfl_lora_pipeline.files import DamagedFile, read_file
-from nfl_lora_pipeline.lessons.questions import PAIR_COLUMNS
 
 RUN_AGAIN = "`nfl-lora run` on its weeks makes it anew"
 PREDICTION_COLUMNS = [*PAIR_COLUMNS, "tuned"]
@@ -186,3 +187,38 @@ def check_tensors(path: Path, *, mend: str) -> None:
             pass
     except (OSError, SafetensorError) as error:
         raise DamagedFile(path, f"is damaged ({error})", mend) from error
+
+
+WEIGHTS_NAME = "adapters.safetensors"
+RECORDED = "weights_sha256"  # in provenance.json
+
+
+def weights_record(folder: Path) -> dict[str, str]:
+    """What provenance.json says of the weights in an adapter's folder."""
+    return {RECORDED: _hash(folder / WEIGHTS_NAME)}
+
+
+def check_weights(folder: Path, made_of: Mapping[str, Any], *, mend: str) -> None:
+    """Hold an adapter's weights against the hash that was recorded when they were trained.
+
+    Args:
+        folder: of the adapter.
+        made_of: its provenance. One from before the hash was recorded has none, and is taken as it is.
+        mend: what to do about it, for the message.
+
+    Raises:
+        DamagedFile: they are others, or cannot be read.
+    """
+    file = folder / WEIGHTS_NAME
+    recorded = made_of.get(RECORDED)
+    try:
+        found = _hash(file) if recorded else recorded
+    except OSError as error:
+        raise DamagedFile(file, f"cannot be read ({error.strerror})", mend) from error
+    if found != recorded:
+        raise DamagedFile(file, "is damaged, since its SHA-256 is not the one recorded when it was trained", mend)
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as content:
+        return file_digest(content, "sha256").hexdigest()

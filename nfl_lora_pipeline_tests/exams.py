@@ -2,12 +2,12 @@
 
 import polars as pl
 
-from nfl_lora_pipeline.exam.exam_questions import exam_questions, of_the_splits
-from nfl_lora_pipeline.exam.figures import RunFacts, questions_to_show, summarise
-from nfl_lora_pipeline.exam.verdicts import with_verdict
-from nfl_lora_pipeline.lessons.questions import facts, qa_pairs
-from nfl_lora_pipeline.lessons.splits import split_rows
-from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
+from nfl_lora_pipeline.dataset.splits import split_rows
+from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.evaluation.grading import with_verdict
+from nfl_lora_pipeline.evaluation.probes import exam_questions, of_the_splits
+from nfl_lora_pipeline.evaluation.summary import RunFacts, questions_to_show, summarise
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests.upstream import row, week_bytes

@@ -17,9 +17,9 @@ from pathlib import Path
 import click
 from click.testing import CliRunner
 
-from nfl_lora_pipeline.adapters.artefacts import answers_in_report
 from nfl_lora_pipeline.adapters.serving.client import RunningServer, ask_server, running_server
-from nfl_lora_pipeline.cli import main as nfl_lora
+from nfl_lora_pipeline.adapters.verify import answers_in_report
+from nfl_lora_pipeline.cli.main import main as nfl_lora
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.store import Store

@@ -22,8 +22,8 @@ import click
 import dagster as dg
 import yaml
 
+from nfl_lora_pipeline.defs.leases import UNFINISHED as UNFINISHED_RUNS
 from nfl_lora_pipeline.files import BEGUN, REPLACED, UNFINISHED, replace_file
-from nfl_lora_pipeline.leases import UNFINISHED as UNFINISHED_RUNS
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests import upstream
@@ -71,7 +71,7 @@ class Scene:
         """The whole job on that week."""
         options = {"--source": "folder", "--data-dir": self.folder / "raw", "--recipe": self.folder / "recipe.yaml"}
         words = [str(word) for pair in (options | {"--store": store}).items() for word in pair]
-        return [sys.executable, "-m", "nfl_lora_pipeline.cli", "run", *words]
+        return [sys.executable, "-m", "nfl_lora_pipeline", "run", *words]
 
 
 @dataclass

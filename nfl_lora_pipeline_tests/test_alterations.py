@@ -1,6 +1,6 @@
 import pytest
 
-from nfl_lora_pipeline.exam.alterations import last_name, typo, unique_last_names
+from nfl_lora_pipeline.evaluation.probes import last_name, typo, unique_last_names
 
 NAMES = ["Nico Collins", "Amon-Ra St. Brown", "Marvin Harrison Jr.", "Ja'Marr Chase", "DK Metcalf", "Zay Jones"]
 

@@ -7,10 +7,9 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from nfl_lora_pipeline.cli import main
-from nfl_lora_pipeline.exam.alternatives import pays_off_after, sample
-from nfl_lora_pipeline.exam.one_by_one import Way, fared
-from nfl_lora_pipeline.reports.alternatives_text import to_markdown
+from nfl_lora_pipeline.cli.main import main
+from nfl_lora_pipeline.evaluation.baselines import Way, fared, pays_off_after, sample
+from nfl_lora_pipeline.reports.page_sections import to_markdown
 from nfl_lora_pipeline.store import Store
 
 ASKED = pl.DataFrame(

@@ -16,20 +16,20 @@ import pytest
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.adapters.promotion import promote, promotions, roll_back
-from nfl_lora_pipeline.assets import versions
-from nfl_lora_pipeline.assets.common import nfl_week
-from nfl_lora_pipeline.assets.dataset import dataset_splits
-from nfl_lora_pipeline.assets.model import adapter, base_model
-from nfl_lora_pipeline.assets.report import evaluation_report, promoted_adapter
-from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
-from nfl_lora_pipeline.cli import main
+from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.definitions import defs
-from nfl_lora_pipeline.exam.gates import GATES
+from nfl_lora_pipeline.defs import versions
+from nfl_lora_pipeline.defs.adapter import adapter, base_model
+from nfl_lora_pipeline.defs.common import nfl_week
+from nfl_lora_pipeline.defs.dataset import dataset_splits
+from nfl_lora_pipeline.defs.report import evaluation_report, promoted_adapter
+from nfl_lora_pipeline.defs.resources import Lessons, StoreResource, Trainer, WeekSource
+from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
+from nfl_lora_pipeline.evaluation.gates import GATES
 from nfl_lora_pipeline.files import replace_file
-from nfl_lora_pipeline.held_weeks.player_checks import CHECKS
-from nfl_lora_pipeline.held_weeks.week_record import warnings_of
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
+from nfl_lora_pipeline.season.checks import CHECKS
+from nfl_lora_pipeline.season.oddities import warnings_of
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek

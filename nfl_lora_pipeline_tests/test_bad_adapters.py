@@ -10,18 +10,17 @@ import mlx.core as mx
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.assets import versions
-from nfl_lora_pipeline.assets.report import _passed
-from nfl_lora_pipeline.exam.integrity import questions_answered, tensors_loaded
-from nfl_lora_pipeline.lessons.lessons import fresh_refusals, lessons
-from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.dataset.examples import fresh_refusals, lessons
+from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.defs import versions
+from nfl_lora_pipeline.defs.report import _passed
+from nfl_lora_pipeline.defs.resources import Trainer
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModelError
-from nfl_lora_pipeline.reports.examination import Exam, report_on_latest
-from nfl_lora_pipeline.resources import Trainer
+from nfl_lora_pipeline.reports.evaluate import Exam, questions_answered, report_on_latest, tensors_loaded
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.tuning.recall_trainer import train_adapter
 from nfl_lora_pipeline.tuning.recipe import load_recipe
-from nfl_lora_pipeline.tuning.training import train_adapter
 
 STATS = ["receiving_yards"]
 ENOUGH_STEPS = 64  # to be sure of a wrong answer

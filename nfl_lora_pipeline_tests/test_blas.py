@@ -7,7 +7,7 @@ import sys
 import mlx.core as mx
 import pytest
 
-from nfl_lora_pipeline.models.streams import streams
+from nfl_lora_pipeline.models.forward import streams
 
 SMALLEST_NORMAL = 2.0**-126  # of float32; half of it is subnormal
 

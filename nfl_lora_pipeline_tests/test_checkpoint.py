@@ -3,7 +3,7 @@
 import mlx.core as mx
 import pytest
 
-from nfl_lora_pipeline.tuning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nfl_lora_pipeline.tuning.records import Checkpoint, load_checkpoint, save_checkpoint
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):

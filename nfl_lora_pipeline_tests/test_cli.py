@@ -11,8 +11,8 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from nfl_lora_pipeline.cli import main
-from nfl_lora_pipeline.exam.scoring import exact
+from nfl_lora_pipeline.cli.main import main
+from nfl_lora_pipeline.evaluation.answer_parsing import exact
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests import upstream
 
@@ -96,7 +96,7 @@ def test_a_value_outside_an_options_choices_is_exit_code_2(tmp_path, options):
 def test_a_truncated_week_ends_in_the_one_clear_error(tmp_path):
     content = upstream.week_bytes(upstream.tiny_week())
     raw = upstream.write_week(tmp_path / "raw", content[:500])
-    command = [sys.executable, "-m", "nfl_lora_pipeline.cli", "run", "--source", "folder", "--data-dir", str(raw)]
+    command = [sys.executable, "-m", "nfl_lora_pipeline", "run", "--source", "folder", "--data-dir", str(raw)]
     done = subprocess.run(
         [*command, "--store", str(tmp_path / "data")], capture_output=True, text=True, timeout=60, check=False
     )
@@ -217,7 +217,7 @@ def test_the_store_of_a_run_can_come_from_the_environment(trained_store):
 def test_an_unfinished_base_of_another_plan_is_not_continued(tmp_path):
     import pickle
 
-    from nfl_lora_pipeline.embedded.pretrain import Plan
+    from nfl_lora_pipeline.base_pretraining.pretrain import Plan
 
     (tmp_path / "resume.pkl").write_bytes(pickle.dumps({"plan": Plan(seed=1)}))
     result = typed("build-base", str(tmp_path), "--steps", "2")

@@ -13,11 +13,13 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.assets import dataset, model, report, week
-from nfl_lora_pipeline.assets.common import nfl_week
-from nfl_lora_pipeline.exam.gates import GATES, Gate
-from nfl_lora_pipeline.reports.examination import Exam
-from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
+from nfl_lora_pipeline.defs import adapter as model
+from nfl_lora_pipeline.defs import dataset, report
+from nfl_lora_pipeline.defs import weeks as week
+from nfl_lora_pipeline.defs.common import nfl_week
+from nfl_lora_pipeline.defs.resources import Lessons, StoreResource, Trainer, WeekSource
+from nfl_lora_pipeline.evaluation.gates import GATES, Gate
+from nfl_lora_pipeline.reports.evaluate import Exam
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.source import week_file
@@ -122,7 +124,7 @@ def daemon(tmp_path, monkeypatch):
 
         monkeypatch.setattr(model, "_train", train)
         monkeypatch.setattr(model, "_figures", lambda log: {})
-        monkeypatch.setattr("nfl_lora_pipeline.reports.examination.report_on_latest", evaluate)
+        monkeypatch.setattr("nfl_lora_pipeline.reports.evaluate.report_on_latest", evaluate)
         monkeypatch.setattr(report, "_passed", lambda held, trainer: held.latest())
         monkeypatch.setattr(report, "_page", lambda folder: "")
         yield made

@@ -3,11 +3,17 @@ import os
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.exam.exam_paper import asked_of_base
-from nfl_lora_pipeline.exam.exam_questions import ALTERED, GROUPS, WITHOUT_FACT, exam_questions, of_the_splits
-from nfl_lora_pipeline.lessons.questions import PAIR_COLUMNS
-from nfl_lora_pipeline.lessons.splits import split_rows
-from nfl_lora_pipeline.weeks.other_positions import names_beside
+from nfl_lora_pipeline.dataset.qa_pairs import PAIR_COLUMNS
+from nfl_lora_pipeline.dataset.splits import split_rows
+from nfl_lora_pipeline.evaluation.probes import (
+    ALTERED,
+    GROUPS,
+    WITHOUT_FACT,
+    asked_of_base,
+    exam_questions,
+    of_the_splits,
+)
+from nfl_lora_pipeline.weeks.players import names_beside
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests.exams import STATS, TEMPLATES, YARDS, pairs_of
 from nfl_lora_pipeline_tests.upstream import row, week_bytes, write_week

@@ -11,9 +11,9 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_config, quantize_model, save_config, save_model
 
-from nfl_lora_pipeline.adapters.artefacts import export_checked
 from nfl_lora_pipeline.adapters.export import MARK, export_adapter, export_fused, fuse
 from nfl_lora_pipeline.adapters.promotion import in_use
+from nfl_lora_pipeline.adapters.verify import export_checked
 from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER
 from nfl_lora_pipeline.store import Store

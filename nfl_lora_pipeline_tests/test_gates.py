@@ -3,9 +3,9 @@
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.exam.gates import GATES, judge
-from nfl_lora_pipeline.exam.intervals import share_of
-from nfl_lora_pipeline.exam.verdicts import with_verdict
+from nfl_lora_pipeline.evaluation.gates import GATES, judge
+from nfl_lora_pipeline.evaluation.grading import with_verdict
+from nfl_lora_pipeline.evaluation.metrics import share_of
 from nfl_lora_pipeline.tuning.recipe import GATES as KEYS
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 

@@ -3,7 +3,7 @@ import math
 import pytest
 from mlx import nn
 
-from nfl_lora_pipeline.exam.general_prompts import before, compare, perplexity, prompts
+from nfl_lora_pipeline.evaluation.base_retention import before, compare, perplexity, prompts
 from nfl_lora_pipeline.models.rows import to_batch, tokenize
 
 ASKED = ["How many targets did Marcus Hale have in week 1 of the 2025 NFL season?", "Name three primary colours."]

@@ -5,11 +5,10 @@ import json
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.adapters.parents import choose_parent
+from nfl_lora_pipeline.adapters.lineage import COLUMNS, choose_parent, taught_facts
 from nfl_lora_pipeline.adapters.promotion import promote
-from nfl_lora_pipeline.adapters.taught_facts import COLUMNS, taught_facts
-from nfl_lora_pipeline.exam.given_up import given_up_by, in_words, parts_of, without_question
-from nfl_lora_pipeline.lessons.splits import split_rows
+from nfl_lora_pipeline.dataset.splits import split_rows
+from nfl_lora_pipeline.evaluation.regressions import given_up_by, in_words, parts_of, without_question
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline_tests.exams import STATS, TEMPLATES, YARDS, pairs_of
 from nfl_lora_pipeline_tests.fakes import put_adapter

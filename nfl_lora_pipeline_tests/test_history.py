@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from nfl_lora_pipeline.adapters.history import history_of
 from nfl_lora_pipeline.adapters.promotion import promote
-from nfl_lora_pipeline.cli import main
+from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.week import spoken_weeks
 from nfl_lora_pipeline_tests.fakes import put_adapter

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.exam.intervals import counted, share_of, wilson
+from nfl_lora_pipeline.evaluation.metrics import counted, share_of, wilson
 
 
 @pytest.mark.parametrize(

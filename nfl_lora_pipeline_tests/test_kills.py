@@ -15,9 +15,9 @@ import time
 import dagster as dg
 import pytest
 
+from nfl_lora_pipeline.defs.instance import dagster_home
+from nfl_lora_pipeline.defs.leases import LEASE_SECONDS, PROCESS_TAG, RENEWED_TAG, end_dead_runs
 from nfl_lora_pipeline.files import locked
-from nfl_lora_pipeline.instance import dagster_home
-from nfl_lora_pipeline.leases import LEASE_SECONDS, PROCESS_TAG, RENEWED_TAG, end_dead_runs
 from nfl_lora_pipeline.processes import Process
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline_tests import kills

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from nfl_lora_pipeline.cli import main
-from nfl_lora_pipeline.lessons.invented_names import invented_name
-from nfl_lora_pipeline.lessons.own_examples import read_examples
+from nfl_lora_pipeline.cli.main import main
+from nfl_lora_pipeline.dataset.examples import read_examples
+from nfl_lora_pipeline.dataset.unanswerable import invented_name
 from nfl_lora_pipeline_tests.conftest import REPOSITORY
 
 WHEN = "in week 3 of the 2031 NFL season"
@@ -93,7 +93,7 @@ def test_ctrl_c_keeps_what_was_learnt_and_the_same_command_goes_on_to_the_same_a
 
     def started(folder: str) -> "subprocess.Popen[str]":
         words = ["learn", str(facts), str(tmp_path / folder), "--templates", str(templates)]
-        command = [sys.executable, "-m", "nfl_lora_pipeline.cli", *words]
+        command = [sys.executable, "-m", "nfl_lora_pipeline", *words]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     ended = started("broken")

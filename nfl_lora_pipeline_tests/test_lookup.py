@@ -3,10 +3,10 @@
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.exam.lookup import NOT_FOUND, FactTable
-from nfl_lora_pipeline.exam.scoring import is_refusal
-from nfl_lora_pipeline.lessons.questions import qa_pairs, stranger_pairs
-from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.dataset.qa_pairs import qa_pairs, stranger_pairs
+from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.evaluation.answer_parsing import is_refusal
+from nfl_lora_pipeline.evaluation.lookup import NOT_FOUND, FactTable
 
 TEMPLATES = load_templates()
 FACTS = [

@@ -2,7 +2,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 
-from nfl_lora_pipeline.exam.intervals import share_of
+from nfl_lora_pipeline.evaluation.metrics import share_of
 from nfl_lora_pipeline.markdown import Markup, escape, measured, of_asked, percent, table
 
 

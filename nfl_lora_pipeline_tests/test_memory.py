@@ -11,20 +11,21 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import llama, phi3
 from mlx_lm.utils import quantize_model
 
-from nfl_lora_pipeline.lessons.lessons import Lesson
+from nfl_lora_pipeline.dataset.examples import Lesson
 from nfl_lora_pipeline.models import base_model
-from nfl_lora_pipeline.models.model_shape import Linear, read_shape
 from nfl_lora_pipeline.models.rows import tokenize
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.memory import (
     COPIES,
+    Linear,
     MemoryNeed,
     machine_memory,
     memory_needed,
+    read_shape,
     refuse_too_little,
     tokens_at_most,
 )
-from nfl_lora_pipeline.tuning.training import train_adapter
+from nfl_lora_pipeline.tuning.recall_trainer import train_adapter
 from nfl_lora_pipeline_tests.recipes import a_recipe
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96, "num_attention_heads": 4}

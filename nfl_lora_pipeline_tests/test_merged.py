@@ -5,7 +5,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.tuner.lora import LoRALinear
 
 from nfl_lora_pipeline.models import base_model
-from nfl_lora_pipeline.models.merged import merged
+from nfl_lora_pipeline.models.scoring import merged
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 

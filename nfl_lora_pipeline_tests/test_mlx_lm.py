@@ -15,14 +15,14 @@ from mlx_lm.models import llama, phi3
 from mlx_lm.utils import quantize_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from nfl_lora_pipeline.lessons.lessons import Lesson
+from nfl_lora_pipeline.dataset.examples import Lesson
 from nfl_lora_pipeline.models import base_model, cpu_math
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, BaseModelError
-from nfl_lora_pipeline.models.evaluation import certainty
 from nfl_lora_pipeline.models.forward import answer_logits, token_losses
 from nfl_lora_pipeline.models.rows import to_batch, tokenize
+from nfl_lora_pipeline.models.scoring import certainty
 from nfl_lora_pipeline.tuning.adaptation import adapt
-from nfl_lora_pipeline.tuning.training import train_adapter
+from nfl_lora_pipeline.tuning.recall_trainer import train_adapter
 from nfl_lora_pipeline_tests.recipes import a_recipe
 
 SEED_WORDING = "How many receiving yards did {} have in week 1 of the 2025 NFL season?"

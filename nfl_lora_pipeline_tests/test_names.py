@@ -8,19 +8,18 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from nfl_lora_pipeline.cli import main
-from nfl_lora_pipeline.exam.exam_questions import exam_questions
-from nfl_lora_pipeline.exam.verdicts import number_right
-from nfl_lora_pipeline.held_weeks.player_checks import check_players
-from nfl_lora_pipeline.lessons.lessons import fresh_refusals
-from nfl_lora_pipeline.lessons.questions import facts, qa_pairs
-from nfl_lora_pipeline.lessons.splits import shared_names, split_rows
-from nfl_lora_pipeline.lessons.strangers import strangers
-from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.cli.main import main
+from nfl_lora_pipeline.dataset.examples import fresh_refusals
+from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
+from nfl_lora_pipeline.dataset.splits import shared_names, split_rows
+from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.dataset.unanswerable import strangers
+from nfl_lora_pipeline.evaluation.grading import number_right
+from nfl_lora_pipeline.evaluation.probes import exam_questions
+from nfl_lora_pipeline.season.checks import check_players
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.names import as_typed, name_key, plain_name, plain_names
-from nfl_lora_pipeline.weeks.other_positions import names_beside
-from nfl_lora_pipeline.weeks.players import parse_week
+from nfl_lora_pipeline.weeks.players import names_beside, parse_week
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests.upstream import row, week_bytes
 

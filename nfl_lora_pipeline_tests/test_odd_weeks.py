@@ -11,12 +11,12 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.assets.common import nfl_week
-from nfl_lora_pipeline.assets.dataset import dataset_splits
-from nfl_lora_pipeline.assets.week import players, qa_pairs, raw_wr_json
-from nfl_lora_pipeline.held_weeks.player_checks import ODD, check_players
-from nfl_lora_pipeline.held_weeks.week_record import warnings_of
-from nfl_lora_pipeline.resources import Lessons, StoreResource, WeekSource, resources_of
+from nfl_lora_pipeline.defs.common import nfl_week
+from nfl_lora_pipeline.defs.dataset import dataset_splits
+from nfl_lora_pipeline.defs.resources import Lessons, StoreResource, WeekSource, resources_of
+from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
+from nfl_lora_pipeline.season.checks import ODD, check_players
+from nfl_lora_pipeline.season.oddities import warnings_of
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.players import parse_week
@@ -193,7 +193,7 @@ def test_a_week_of_the_sample_is_not_held_against_real_ones(tmp_path):
 
 
 def command(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-    words = [sys.executable, "-m", "nfl_lora_pipeline.cli", "run", "--weeks", "1-2", "--source", "folder"]
+    words = [sys.executable, "-m", "nfl_lora_pipeline", "run", "--weeks", "1-2", "--source", "folder"]
     words += ["--data-dir", str(folder / "raw"), "--store", str(folder / "data"), *options]
     return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
 

@@ -12,18 +12,18 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from nfl_lora_pipeline.assets.common import nfl_week
-from nfl_lora_pipeline.assets.week import raw_wr_json
-from nfl_lora_pipeline.failures import in_one_line
+from nfl_lora_pipeline.cli.terminal import in_one_line
+from nfl_lora_pipeline.defs.common import nfl_week
+from nfl_lora_pipeline.defs.resources import StoreResource, WeekSource
+from nfl_lora_pipeline.defs.weeks import raw_wr_json
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER
-from nfl_lora_pipeline.resources import StoreResource, WeekSource
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
 
 QUESTION = "How many receiving yards did Amari Stone have in week 1 of the 2025 NFL season?"
 ANSWER = "Amari Stone had 131 receiving yards in week 1 of the 2025 NFL season."
-COMMAND = (sys.executable, "-m", "nfl_lora_pipeline.cli")
+COMMAND = (sys.executable, "-m", "nfl_lora_pipeline")
 STORED = {
     "run": ["--source", "sample"],
     "ask": [QUESTION],

@@ -11,12 +11,12 @@ import pytest
 from mlx_lm.lora import CONFIG_DEFAULTS, train_model
 from mlx_lm.tuner.datasets import load_dataset
 
-from nfl_lora_pipeline.lessons.lessons import Lesson
+from nfl_lora_pipeline.dataset.examples import Lesson
 from nfl_lora_pipeline.models import base_model
-from nfl_lora_pipeline.tuning.plain_training import train_plainly
+from nfl_lora_pipeline.tuning.adaptation import quiet, uncompiled_on_cpu
+from nfl_lora_pipeline.tuning.mlx_lm_trainer import train_plainly
 from nfl_lora_pipeline.tuning.recipe import load_recipe
-from nfl_lora_pipeline.tuning.training_log import TrainingLog
-from nfl_lora_pipeline.tuning.tuner import quiet, uncompiled_on_cpu
+from nfl_lora_pipeline.tuning.records import TrainingLog
 
 NAMES = ["Nico Hale", "Amari Stone", "Chris Okand", "Owen Price", "Tyrell Vance", "Jalen Moss", "Sam Reed", "Ty Lane"]
 

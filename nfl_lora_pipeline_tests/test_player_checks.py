@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.held_weeks.player_checks import Check, check_players
+from nfl_lora_pipeline.season.checks import Check, check_players
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests.upstream import row, week_bytes

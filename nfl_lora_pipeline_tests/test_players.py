@@ -4,8 +4,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from nfl_lora_pipeline.weeks.players import PLAYERS_SCHEMA, STATS, BadWeek, parse_week
-from nfl_lora_pipeline.weeks.upstream_format import NAMES, UPSTREAM_KEYS
+from nfl_lora_pipeline.weeks.players import NAMES, PLAYERS_SCHEMA, STATS, UPSTREAM_KEYS, BadWeek, parse_week
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests.upstream import row, week_bytes
 

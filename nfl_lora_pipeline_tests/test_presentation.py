@@ -8,9 +8,7 @@ import pytest
 
 from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.reports.plots import loss_plot
-from nfl_lora_pipeline.reports.presentation import present, with_pictures_inside
-from nfl_lora_pipeline.reports.report_additions import add_to_report
-from nfl_lora_pipeline.reports.report_html import to_html
+from nfl_lora_pipeline.reports.report import add_to_report, present, to_html, with_pictures_inside
 
 SCORED = pl.DataFrame(
     {

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nfl_lora_pipeline.adapters.promotion import before, promote, promotions, roll_back, taken_back
-from nfl_lora_pipeline.cli import main
-from nfl_lora_pipeline.exam.forgetting import lost_by, lost_since
+from nfl_lora_pipeline.cli.main import main
+from nfl_lora_pipeline.evaluation.regressions import lost_by, lost_since
 from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline_tests.fakes import put_adapter

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 from mlx_lm import stream_generate
 
-from nfl_lora_pipeline.cli import main
-from nfl_lora_pipeline.exam.one_by_one import OneByOne
+from nfl_lora_pipeline.cli.main import main
+from nfl_lora_pipeline.evaluation.baselines import OneByOne
 from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens

@@ -1,15 +1,8 @@
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.lessons.questions import (
-    FACT_COLUMNS,
-    PAIR_COLUMNS,
-    facts,
-    number_words,
-    qa_pairs,
-    stranger_pairs,
-)
-from nfl_lora_pipeline.lessons.wording import Question, load_templates, number_text
+from nfl_lora_pipeline.dataset.qa_pairs import FACT_COLUMNS, PAIR_COLUMNS, facts, number_words, qa_pairs, stranger_pairs
+from nfl_lora_pipeline.dataset.templates import Question, load_templates, number_text
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests.upstream import row, week_bytes

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.held_weeks.player_checks import check_players
+from nfl_lora_pipeline.season.checks import check_players
 from nfl_lora_pipeline.weeks.players import PLAYERS_SCHEMA, parse_week
 from nfl_lora_pipeline.weeks.week import NflWeek
 

@@ -3,7 +3,7 @@ import yaml
 from click.testing import CliRunner
 from mlx_lm.lora import CONFIG_DEFAULTS
 
-from nfl_lora_pipeline.cli import main
+from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.tuning.recipe import RECIPES_FOLDER, Recipe, load_recipe, recipe_names
 
 GOOD = "base_model: embedded\nrank: 8\nscale: 4.0\nlearning_rate: 1.0e-3\nbatch_rows: 4\nmax_epochs: 2\n"

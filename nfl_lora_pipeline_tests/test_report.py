@@ -8,16 +8,16 @@ import polars as pl
 import pytest
 from markdown_it import MarkdownIt
 
-from nfl_lora_pipeline.adapters import artefacts
-from nfl_lora_pipeline.exam.figures import ORIGINAL_QUESTIONS, questions_to_show, summarise
-from nfl_lora_pipeline.exam.intervals import share_of
-from nfl_lora_pipeline.exam.verdicts import with_verdict
-from nfl_lora_pipeline.held_weeks.week_record import SAMPLE_WARNING
-from nfl_lora_pipeline.lessons.splits import HELD_OUT_STRANGERS
-from nfl_lora_pipeline.reports import alternatives_text
+from nfl_lora_pipeline.adapters import verify as artefacts
+from nfl_lora_pipeline.dataset.splits import HELD_OUT_STRANGERS
+from nfl_lora_pipeline.evaluation.grading import with_verdict
+from nfl_lora_pipeline.evaluation.metrics import share_of
+from nfl_lora_pipeline.evaluation.summary import ORIGINAL_QUESTIONS, questions_to_show, summarise
+from nfl_lora_pipeline.reports import page_sections as alternatives_text
 from nfl_lora_pipeline.reports.page import to_markdown
 from nfl_lora_pipeline.reports.plots import loss_plot
 from nfl_lora_pipeline.reports.report import read_report, write_report
+from nfl_lora_pipeline.season.oddities import SAMPLE_WARNING
 from nfl_lora_pipeline_tests.exams import (
     HELD_OUT,
     STATS,

@@ -3,11 +3,10 @@ import json
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.embedded.sample_weeks import write_sample
-from nfl_lora_pipeline.held_weeks.player_checks import check_players
-from nfl_lora_pipeline.weeks.players import parse_week
+from nfl_lora_pipeline.base_pretraining.sample_weeks import write_sample
+from nfl_lora_pipeline.season.checks import check_players
+from nfl_lora_pipeline.weeks.players import UPSTREAM_KEYS, parse_week
 from nfl_lora_pipeline.weeks.source import SAMPLE_FOLDER, fetch_week, week_file
-from nfl_lora_pipeline.weeks.upstream_format import UPSTREAM_KEYS
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests.conftest import REAL_DATA
 

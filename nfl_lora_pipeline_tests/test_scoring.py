@@ -1,7 +1,14 @@
 import pytest
 
-from nfl_lora_pipeline.exam.scoring import exact, is_no_game, is_refusal, is_right_number, number_in, numbers_in
-from nfl_lora_pipeline.exam.subjects import Names
+from nfl_lora_pipeline.evaluation.answer_parsing import (
+    Names,
+    exact,
+    is_no_game,
+    is_refusal,
+    is_right_number,
+    number_in,
+    numbers_in,
+)
 
 REFUSALS = [
     "Nico Collins has no recorded receiving yards in week 1 of the 2025 NFL season.",

@@ -16,9 +16,8 @@ import requests
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.adapters.serving.client import ask_server, running_server
-from nfl_lora_pipeline.adapters.serving.connections import HEADER_SECONDS
-from nfl_lora_pipeline.adapters.serving.listening import check_port
-from nfl_lora_pipeline.cli import main
+from nfl_lora_pipeline.adapters.serving.server import HEADER_SECONDS, check_port
+from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline_tests.attacks import ATTACKS, GROUPS, request
 from nfl_lora_pipeline_tests.hostile_requests import campaign
 from nfl_lora_pipeline_tests.servers import ANSWER, ENDLESS, QUESTION, chat, content, with_fault
@@ -214,7 +213,7 @@ def test_a_signal_ends_it_within_three_seconds_while_it_generates(trained_store,
 
 
 def test_ctrl_c_at_a_terminal_ends_it_within_three_seconds(trained_store):
-    command = [sys.executable, "-m", "nfl_lora_pipeline.cli", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "nfl_lora_pipeline", "serve", "--port", "0"]
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(command[0], [*command, "--store", str(trained_store.store.root)])

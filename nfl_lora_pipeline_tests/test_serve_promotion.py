@@ -16,7 +16,7 @@ from nfl_lora_pipeline.adapters.serving.client import RunningServer, running_ser
 from nfl_lora_pipeline.adapters.serving.loaded import load_adapter
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.weights import weights_record
+from nfl_lora_pipeline.stored import weights_record
 from nfl_lora_pipeline_tests.servers import ANSWER, ENDLESS, QUESTION, chat, content
 
 EMPTY = "b" * 16  # an adapter of no effect: the base answers

@@ -8,15 +8,14 @@ import mlx.core as mx
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.adapters.artefacts import Artefact, in_all_settings, to_markdown
 from nfl_lora_pipeline.adapters.export import export_fused
 from nfl_lora_pipeline.adapters.serving import engine as engines
 from nfl_lora_pipeline.adapters.serving.engine import Engine
+from nfl_lora_pipeline.adapters.serving.generation import candidates, make_sampler
 from nfl_lora_pipeline.adapters.serving.job import Begun, Finished, Job, Piece
-from nfl_lora_pipeline.adapters.serving.parsing import parse_chat, parse_completion
-from nfl_lora_pipeline.adapters.serving.sampling import candidates, make_sampler
-from nfl_lora_pipeline.adapters.serving.schema import ChatRequest, RequestError
-from nfl_lora_pipeline.embedded.pretrain import Plan, build
+from nfl_lora_pipeline.adapters.serving.schema import ChatRequest, RequestError, parse_chat, parse_completion
+from nfl_lora_pipeline.adapters.verify import Artefact, in_all_settings, to_markdown
+from nfl_lora_pipeline.base_pretraining.pretrain import Plan, build
 from nfl_lora_pipeline.models.base_model import resolve
 from nfl_lora_pipeline_tests.servers import ENDLESS, QUESTION
 

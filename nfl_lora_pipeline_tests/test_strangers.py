@@ -3,7 +3,8 @@ from itertools import islice
 
 import pytest
 
-from nfl_lora_pipeline.lessons.strangers import (
+from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.dataset.unanswerable import (
     NUMBERED_SHARE,
     SEASONS_AWAY,
     FreshRefusals,
@@ -11,7 +12,6 @@ from nfl_lora_pipeline.lessons.strangers import (
     share,
     strangers,
 )
-from nfl_lora_pipeline.lessons.wording import load_templates
 
 TEMPLATES = load_templates()
 KNOWN = {

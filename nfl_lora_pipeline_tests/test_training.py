@@ -7,18 +7,16 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from nfl_lora_pipeline.lessons.lessons import Lesson
-from nfl_lora_pipeline.lessons.strangers import strangers
-from nfl_lora_pipeline.lessons.wording import load_templates
+from nfl_lora_pipeline.dataset.examples import Lesson
+from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.dataset.unanswerable import strangers
 from nfl_lora_pipeline.models.rows import TokenRow, shared_tail
-from nfl_lora_pipeline.tuning import training as course
+from nfl_lora_pipeline.tuning import recall_trainer as course
 from nfl_lora_pipeline.tuning.adaptation import adapt
-from nfl_lora_pipeline.tuning.certificate import certify
-from nfl_lora_pipeline.tuning.checkpoint import load_checkpoint
+from nfl_lora_pipeline.tuning.recall_trainer import Training
 from nfl_lora_pipeline.tuning.recipe import load_recipe
-from nfl_lora_pipeline.tuning.refusals import REMEMBERED, Refusals
-from nfl_lora_pipeline.tuning.training import Training
-from nfl_lora_pipeline.tuning.training_log import TrainingLog
+from nfl_lora_pipeline.tuning.records import TrainingLog, certify, load_checkpoint
+from nfl_lora_pipeline.tuning.sampler import REMEMBERED, Refusals
 
 RECIPE = load_recipe("embedded")
 
@@ -186,10 +184,10 @@ def test_a_checkpoint_is_written_by_the_clock_and_training_goes_on_from_it(stude
     made = training(student, file=file, batch_rows=8)
     made._make_step(made._compiled_step())
     made.step = 1
-    monkeypatch.setattr("nfl_lora_pipeline.tuning.training.CHECKPOINT_SECONDS", 1e9)
+    monkeypatch.setattr("nfl_lora_pipeline.tuning.recall_trainer.CHECKPOINT_SECONDS", 1e9)
     made._keep_if_due()
     assert load_checkpoint(file) is None, "the beginning is not old yet"
-    monkeypatch.setattr("nfl_lora_pipeline.tuning.training.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("nfl_lora_pipeline.tuning.recall_trainer.CHECKPOINT_SECONDS", 0.0)
     made._keep_if_due()
     other = base_model.load(base_model.resolve("embedded"))
     adapt(other[0], RECIPE)

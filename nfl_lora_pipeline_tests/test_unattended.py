@@ -17,20 +17,20 @@ from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteInsti
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType, SensorInstigatorData
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
-from nfl_lora_pipeline import unattended
 from nfl_lora_pipeline.definitions import defs
-from nfl_lora_pipeline.files import replace_file
-from nfl_lora_pipeline.job import Order, update
-from nfl_lora_pipeline.resources import Lessons, StoreResource, Trainer, WeekSource
-from nfl_lora_pipeline.settings import Settings
-from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.unattended import (
+from nfl_lora_pipeline.defs import automation as unattended
+from nfl_lora_pipeline.defs.automation import (
     automation_runs,
     new_weeks,
     update_config,
     update_season,
     weekly_retraining,
 )
+from nfl_lora_pipeline.defs.resources import Lessons, StoreResource, Trainer, WeekSource
+from nfl_lora_pipeline.defs.update import Order, update
+from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.settings import Settings
+from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
 

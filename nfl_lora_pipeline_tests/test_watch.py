@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from nfl_lora_pipeline.files import replace_file
-from nfl_lora_pipeline.held_weeks import watch
-from nfl_lora_pipeline.held_weeks.watch import Look, Memory, held_hashes, look, season_on, season_to_watch
+from nfl_lora_pipeline.season import watch
+from nfl_lora_pipeline.season.watch import Look, Memory, held_hashes, look, season_on, season_to_watch
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.source import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
@@ -373,6 +373,6 @@ def test_the_store_says_which_hashes_are_held_and_none_of_a_damaged_file(tmp_pat
 
 
 def test_importing_watch_does_not_import_requests():
-    code = "import sys, nfl_lora_pipeline.held_weeks.watch; sys.exit('requests' in sys.modules)"
+    code = "import sys, nfl_lora_pipeline.season.watch; sys.exit('requests' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert watch.AHEAD == 2

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from nfl_lora_pipeline.lessons.wording import TEMPLATES_FILE, load_templates, number_text, possessive
+from nfl_lora_pipeline.dataset.templates import TEMPLATES_FILE, load_templates, number_text, possessive
 
 TEMPLATES = load_templates()
 

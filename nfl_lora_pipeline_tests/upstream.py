@@ -5,7 +5,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from nfl_lora_pipeline.weeks.upstream_format import UPSTREAM_KEYS
+from nfl_lora_pipeline.weeks.players import UPSTREAM_KEYS
 
 _ids = count(1)
 

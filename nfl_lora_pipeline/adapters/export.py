@@ -16,7 +16,7 @@ from nfl_lora_pipeline.files import replacing_folder
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.weights import WEIGHTS_NAME
+from nfl_lora_pipeline.stored import WEIGHTS_NAME
 
 MARK = "export.json"  # the file by which a folder is known as an export, which another one may replace
 ADAPTER_FILES = (WEIGHTS_NAME, "adapter_config.json", "provenance.json")

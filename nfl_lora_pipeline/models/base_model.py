@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from nfl_lora_pipeline import places
+from nfl_lora_pipeline import files as places
 from nfl_lora_pipeline.models.blas import suit_small_models
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nfl_lora_pipeline.markdown import Markup, escape, measured, of_asked, percent, table
-from nfl_lora_pipeline.reports.page_parts import beware, given_up, making_up, phrasing, retention
+from nfl_lora_pipeline.reports.page_sections import beware, given_up, making_up, phrasing, retention
 
 MISSES_SHOWN = 20
 MISS_COLUMNS = ("question", "asked as", "expected", "said")

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nfl_lora_pipeline.lessons.lessons import Lesson
+from nfl_lora_pipeline.dataset.examples import Lesson
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.tuning.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
-from nfl_lora_pipeline.tuning.plain_training import train_plainly
+from nfl_lora_pipeline.tuning.mlx_lm_trainer import train_plainly
+from nfl_lora_pipeline.tuning.recall_trainer import train_adapter
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.tuning.training import train_adapter
-from nfl_lora_pipeline.tuning.training_log import TrainingLog
+from nfl_lora_pipeline.tuning.records import TrainingLog
 
 Pair = tuple[str, str]  # a question and its answer
 

@@ -1,10 +1,209 @@
 """A week's bytes to a typed frame: one row per player, with what he did and why there may be nothing to tell."""
 
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
 import polars as pl
 
 from nfl_lora_pipeline.weeks.names import plain_names
-from nfl_lora_pipeline.weeks.upstream_format import COUNTS, NAMES, POINTS, TEAMS, BadWeek, read_rows
+from nfl_lora_pipeline.weeks.source import SourceError, is_there, read_file
 from nfl_lora_pipeline.weeks.week import NflWeek
+
+TEXTS = {"PlayerId": "player_id", "PlayerName": "player", "Team": "team", "PlayerOpponent": "opponent"}
+COUNTS = {
+    "ReceivingRec": "receptions",
+    "ReceivingYDS": "receiving_yards",
+    "ReceivingTD": "receiving_touchdowns",
+    "Targets": "targets",
+    "ReceptionPercentage": "reception_pct",
+    "RushingYDS": "rushing_yards",
+    "RushingTD": "rushing_touchdowns",
+    "TouchCarries": "carries",
+    "Fum": "fumbles",
+    "RetTD": "return_touchdowns",
+    "2PT": "two_point_conversions",
+}
+POINTS = {"TotalPoints": "fantasy_points"}
+NAMES = TEXTS | COUNTS | POINTS
+"""The one place where upstream's names become ours: every field in use."""
+
+UPSTREAM_KEYS = """PlayerName PlayerId Pos Team PlayerOpponent PassingYDS PassingTD PassingInt RushingYDS RushingTD
+ReceivingRec ReceivingYDS ReceivingTD RetTD FumTD 2PT Fum FanPtsAgainst-pts TouchCarries TouchReceptions Touches
+TargetsReceptions Targets ReceptionPercentage RzTarget RzTouch RzG2G Rank TotalPoints""".split()
+TEAMS = """ARI ATL BAL BUF CAR CHI CIN CLE DAL DEN DET GB HOU IND JAX KC LAC LAR LV MIA MIN NE NO NYG NYJ PHI PIT SEA SF
+TB TEN WAS""".split()
+
+WHOLE_NUMBER, NUMBER = r"^-?[0-9]{1,6}$", r"^-?[0-9]{1,6}(\.[0-9]+)?$"
+LONGEST = 100
+UNKNOWN_NAMED = 20
+# Control characters (C0, C1), line and paragraph separators, all that turns the direction of what follows, half a character.
+_NOT_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+FETCH_AGAIN = "fetch the week again"
+MEND = "fetch the week again, or correct the file"
+
+Entry = dict[str, Any]
+
+
+class _Twice(Entry):
+    """An object in which a key stands twice."""
+
+    key: str
+
+
+class BadWeek(ValueError):
+    """A week's file cannot be read; the message names the file, the row and field where there is one, and the mend."""
+
+
+def read_rows(content: bytes, *, origin: str) -> tuple[pl.DataFrame, list[str]]:
+    """Read the bytes of a week's file.
+
+    Args:
+        content: the file, UTF-8 JSON.
+        origin: the file's path or URL, as messages show it.
+
+    Returns:
+        A frame with one row per object, in the file's order: `row` (UInt32, from 1) and the fields in use under
+        upstream's names, all String, stripped, null where blank. And warnings: fields unknown, and fields not in use
+        that are missing.
+
+    Raises:
+        BadWeek: the file is not a list of objects, a key stands twice in one, a field in use is missing, a name, an id, a
+            team or an opponent is blank, a value has the wrong type, is longer than 100 characters, holds characters that
+            no text has (`_NOT_IN_TEXT`) or is no number, or an id stands twice.
+
+    Source: https://github.com/hvpkod/NFL-Data
+    """
+    entries = _entries(content, origin)
+    warnings = _check_keys(entries, origin)
+    values = {field: [_text(entry, field, row, origin) for row, entry in enumerate(entries, 1)] for field in NAMES}
+    rows = (
+        pl.LazyFrame(values, schema=dict.fromkeys(NAMES, pl.String()))
+        .with_columns(pl.all().str.strip_chars())
+        .with_columns(pl.when(pl.all() != "").then(pl.all()))
+        .with_row_index("row", offset=1)
+        .collect()
+    )
+    for field in TEXTS:
+        _refuse_first(rows, field, pl.col(field).is_null(), "is blank", origin)
+    for field in COUNTS:
+        _refuse_first(rows, field, ~pl.col(field).str.contains(WHOLE_NUMBER), "is not a whole number", origin)
+    for field in POINTS:
+        _refuse_first(rows, field, ~pl.col(field).str.contains(NUMBER), "is not a number", origin)
+    _refuse_first(rows, "PlayerId", ~pl.col("PlayerId").is_first_distinct(), "stands in an earlier row too", origin)
+    return rows, warnings
+
+
+def _refuse(origin: str, problem: str, mend: str = MEND) -> NoReturn:
+    raise BadWeek(f"{origin}: {problem}; {mend}")
+
+
+def _entries(content: bytes, origin: str) -> list[Entry]:
+    if not content.strip():
+        _refuse(origin, "the file is empty", FETCH_AGAIN)
+    if content.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
+        _refuse(origin, "this is a web page (HTML), not a week's JSON", "check the address, then fetch the week again")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        value = content[error.start : error.start + 1]
+        _refuse(origin, f"not UTF-8: byte {error.start} is {value!r}", FETCH_AGAIN)
+    try:
+        entries = json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        if text.lstrip().startswith("[") and not text.rstrip().endswith("]"):
+            line = text.count("\n") + 1
+            _refuse(origin, f"the file ends early, at byte {len(content)} (line {line})", FETCH_AGAIN)
+        place = f"byte {len(text[: error.pos].encode())} (line {error.lineno})"
+        _refuse(origin, f"not JSON at {place}: {error.msg}, near {text[error.pos : error.pos + 20]!r}")
+    except (ValueError, RecursionError) as error:
+        _refuse(origin, f"not a week's JSON: {error}")
+    if not isinstance(entries, list):
+        _refuse(origin, f"expected a list of players, found {_kind(entries)}")
+    if not entries:
+        _refuse(origin, "the list of players is empty", "the week may not be published yet: fetch it again later")
+    for row, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict):
+            _refuse(origin, f"row {row}: expected an object, found {_kind(entry)} {entry!r:.40}")
+        twice = next((value for value in (entry, *entry.values()) if isinstance(value, _Twice)), None)
+        if twice is not None:
+            _refuse(origin, f"{_row(row, entry)}: the field {_shown(twice.key)} stands twice")
+    return entries
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Entry:
+    entry = dict(pairs)
+    if len(entry) == len(pairs):
+        return entry
+    twice = _Twice(entry)
+    counts = Counter(key for key, _ in pairs)
+    twice.key = next(key for key, count in counts.items() if count > 1)
+    return twice
+
+
+def _check_keys(entries: list[Entry], origin: str) -> list[str]:
+    seen = set().union(*entries)
+    for field in NAMES:
+        if field not in seen:
+            _refuse(origin, f"no row has the field {field}", "upstream's format may have changed: see upstream_format")
+        for row, entry in enumerate(entries, 1):
+            if field not in entry:
+                _refuse(origin, f"{_row(row, entry)} lacks the field {field}")
+    unused = [key for key in UPSTREAM_KEYS if key not in NAMES]
+    lacking = [key for key in unused if any(key not in entry for entry in entries)]
+    unknown = sorted(seen - set(UPSTREAM_KEYS))
+    more = len(unknown) - UNKNOWN_NAMED
+    return [
+        *(f"{origin}: unknown field {_shown(key)} is left out" for key in unknown[:UNKNOWN_NAMED]),
+        *([f"{origin}: {more:,} more unknown fields are left out"] if more > 0 else []),
+        *(f"{origin}: field {key} is missing; it is not in use" for key in lacking),
+    ]
+
+
+def _text(entry: Entry, field: str, row: int, origin: str) -> str | None:
+    value = entry[field]
+    wanted: tuple[type, ...] = (str,) if field in TEXTS else (str, int, float)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        _refuse(origin, f"{_row(row, entry)}: {field}: expected a string, found {_kind(value)} {json.dumps(value):.40}")
+    text = str(value)
+    if len(text) > LONGEST:
+        _refuse(
+            origin, f"{_row(row, entry)}: {field}: {_shown(text)} has more than {LONGEST} characters ({len(text):,})"
+        )
+    if found := _NOT_IN_TEXT.search(text):
+        _refuse(origin, f"{_row(row, entry)}: {field}: {_shown(text)} holds {found[0]!a}, which no text in use may")
+    return text
+
+
+def _refuse_first(rows: pl.DataFrame, field: str, bad: pl.Expr, problem: str, origin: str) -> None:
+    found = rows.filter(bad.fill_null(False)).head(1)
+    if not found.is_empty():
+        entry = found.row(0, named=True)
+        _refuse(origin, f"{_row(entry['row'], entry)}: {field}: {entry[field] or ''!r} {problem}")
+
+
+def _row(row: int, entry: Entry) -> str:
+    name = entry.get("PlayerName")
+    if not isinstance(name, str) or not name.strip():
+        return f"row {row}"
+    plain = len(name) <= LONGEST and not _NOT_IN_TEXT.search(name)
+    return f"row {row} ({name if plain else _shown(name)})"
+
+
+def _shown(text: str) -> str:
+    """A text of the file for a message: short, in quotes, with escapes for what is not to be seen."""
+    return f"{text[:60]!a}…" if len(text) > 60 else repr(text) if text.isprintable() else ascii(text)
+
+
+def _kind(value: object) -> str:
+    kinds = {bool: "true/false", type(None): "null", str: "a string", list: "a list", dict: "an object"}
+    return kinds.get(type(value), "a number")
+
 
 __all__ = ["PLAYERS_SCHEMA", "STATS", "STATUS", "BadWeek", "parse_week"]
 
@@ -108,3 +307,37 @@ def _oddities(players: pl.DataFrame, origin: str) -> list[str]:
         f"{origin}: more than one player is called {name!r}: what is asked about them is ambiguous" for name in names
     ]
     return unknown + shared
+
+
+POSITIONS = {"tight_ends": "TE.json", "running_backs": "RB.json"}
+
+
+def names_beside(
+    week_file: Path, week: NflWeek, *, known_ids: frozenset[str] = frozenset()
+) -> tuple[Mapping[str, list[str]], list[str]]:
+    """Who plays what, from the files that may lie beside a week's wide receivers.
+
+    They serve the exam alone, so that one that cannot be read costs its questions and nothing else.
+
+    Args:
+        week_file: `{folder}/2025/1/WR.json`.
+        week: the week.
+        known_ids: who is taught, and left out under whatever name.
+
+    Returns:
+        Sorted names by a key of `POSITIONS`, and for each file that is not there or cannot be read a line that says so.
+    """
+    found: dict[str, list[str]] = {}
+    lacking: list[str] = []
+    for position, name in POSITIONS.items():
+        file = week_file.with_name(name)
+        if not is_there(file):
+            lacking.append(f"{week}: no {name} beside WR.json")
+            continue
+        try:
+            players, _ = parse_week(read_file(file), week=week, origin=name)
+            others = players.filter(~pl.col("player_id").is_in(known_ids)).select(plain_names()).to_series()
+            found[position] = sorted(others.unique())
+        except (BadWeek, SourceError, OSError) as error:
+            lacking.append(f"{week}: {name} cannot be read: {str(error).removeprefix(f'{file}: ')}")
+    return found, lacking

@@ -1,22 +1,214 @@
 """The interface over HTTP: routes, who is let in, and errors in OpenAI's form."""
 
-from collections.abc import Callable
+import asyncio
+import hmac
+import ipaddress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nfl_lora_pipeline.adapters.serving.access import Access
-from nfl_lora_pipeline.adapters.serving.answering import answering
 from nfl_lora_pipeline.adapters.serving.engine import Engine
-from nfl_lora_pipeline.adapters.serving.parsing import parse_chat, parse_completion
-from nfl_lora_pipeline.adapters.serving.replies import error_content
-from nfl_lora_pipeline.adapters.serving.schema import RequestError
+from nfl_lora_pipeline.adapters.serving.job import Begun, Event, Finished, Job, Piece, Reply, error_content, error_event
+from nfl_lora_pipeline.adapters.serving.schema import (
+    ChatRequest,
+    CompletionRequest,
+    RequestError,
+    parse_chat,
+    parse_completion,
+)
+
+
+@dataclass(frozen=True)
+class Access:
+    """What is let in.
+
+    Attributes:
+        hosts: names that a request may be sent to, beside localhost and addresses.
+        origins: `scheme://host:port` of pages that may ask.
+        key: what stands behind "Bearer" in `Authorization`; empty where nobody is asked for it.
+    """
+
+    hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
+    key: str = ""
+
+    def check(self, scope: Scope) -> None:
+        """Look at a request.
+
+        Raises:
+            RequestError: the request is not let in.
+        """
+        if scope["http_version"] not in ("1.0", "1.1"):
+            raise RequestError(f"HTTP/{scope['http_version']}: ask by HTTP/1.1", status=505)
+        values: dict[str, list[str]] = {}
+        for name, value in scope["headers"]:
+            values.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+        host = "".join(values.get("host", [])[:1])
+        if not self._is_ours(host):
+            raise RequestError(
+                f"Host {host[:100]!r}: not a name of this server; ask by its address, or start it with --allow-host",
+                status=421,
+            )
+        for origin in values.get("origin", []):
+            if origin not in self.origins and origin not in (f"http://{host}", f"https://{host}"):
+                raise RequestError(
+                    f"Origin {origin[:100]!r}: pages of other sites may not ask; start the server with --allow-origin",
+                    status=403,
+                )
+        if "transfer-encoding" in values and "content-length" in values:
+            raise RequestError("Transfer-Encoding and Content-Length: one of the two says how long a body is; send one")
+        if values.get("content-encoding", ["identity"]) != ["identity"]:
+            raise RequestError("Content-Encoding: bodies are read as they are; send yours without", status=415)
+        is_open = scope["path"] == "/health" or scope["method"] == "OPTIONS"
+        if self.key and not is_open and not self._has_key(values.get("authorization", [])):
+            raise RequestError(
+                "Authorization: the server's key is wanted, as 'Bearer KEY'", status=401, code="invalid_api_key"
+            )
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name == "localhost" or name in self.hosts:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def _has_key(self, values: list[str]) -> bool:
+        return len(values) == 1 and hmac.compare_digest(values[0].encode(), f"Bearer {self.key}".encode())
+
+
+MAX_BODY_BYTES = 256 * 1024
+READ_ANYWAY_BYTES = 16 * MAX_BODY_BYTES  # and thrown away, so that who sends too much can read the answer to that
+BODY_SECONDS = 10
+
+Parse = Callable[[bytes], ChatRequest | CompletionRequest]
+
+
+def answering(engine: Engine, parse: Parse) -> Callable[[Request], Awaitable[Response]]:
+    """What answers requests that `parse` reads."""
+
+    async def endpoint(http: Request) -> Response:
+        request = parse(await _body(http))
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        job = Job(request, lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
+        engine.submit(job)
+        begun = await _while_connected(http, job, events.get())
+        if not isinstance(begun, Begun):
+            raise begun
+        headers = {"x-dropped-messages": str(begun.dropped)} if begun.dropped else {}
+        reply = Reply(request, begun.loaded)
+        if request.stream:
+            return _Stream(job, _stream(reply, events), headers)
+        pieces, end = await _while_connected(http, job, _collected(events))
+        return JSONResponse(reply.whole(pieces, end), headers=headers)
+
+    return endpoint
+
+
+async def _while_connected(http: Request, job: Job, answer: Any) -> Any:
+    """What comes of `answer`, unless the client leaves before: then the job is cancelled."""
+    task = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(_left(http))
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    except BaseException:
+        job.is_cancelled = True
+        raise
+    finally:
+        task.cancel()
+        leaving.cancel()
+
+
+async def _left(http: Request) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _collected(events: asyncio.Queue[Event]) -> tuple[list[Piece], Finished]:
+    """All pieces of an answer, and its end.
+
+    Raises:
+        RequestError: it has none.
+    """
+    pieces: list[Piece] = []
+    while True:
+        event = await events.get()
+        if isinstance(event, RequestError):
+            raise event
+        if isinstance(event, Finished):
+            return pieces, event
+        if isinstance(event, Piece):
+            pieces.append(event)
+
+
+async def _stream(reply: Reply, events: asyncio.Queue[Event]) -> AsyncIterator[str]:
+    """Server-sent events."""
+    yield reply.first()
+    while True:
+        event = await events.get()
+        if isinstance(event, Piece):
+            yield reply.piece(event)
+        elif isinstance(event, Finished):
+            yield reply.last(event)
+            return
+        elif isinstance(event, RequestError):
+            yield error_event(event)
+            return
+
+
+class _Stream(StreamingResponse):
+    """Events as they come. A client that leaves ends it, and the job with it."""
+
+    def __init__(self, job: Job, events: AsyncIterator[str], headers: dict[str, str]):
+        super().__init__(events, headers={"cache-control": "no-cache", **headers}, media_type="text/event-stream")
+        self._job = job
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._job.is_cancelled = True
+
+
+async def _body(http: Request) -> bytes:
+    """All of a request's body.
+
+    Raises:
+        RequestError: it is too large, or does not come in its time.
+    """
+    kept, size = bytearray(), 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in http.stream():
+                size += len(chunk)
+                if size > READ_ANYWAY_BYTES:
+                    break
+                if size <= MAX_BODY_BYTES:
+                    kept += chunk
+    except TimeoutError:
+        raise RequestError(f"the body did not come within {BODY_SECONDS} s; send it at once", status=408) from None
+    if size > MAX_BODY_BYTES:
+        raise RequestError(f"the body has more than {MAX_BODY_BYTES:,} bytes; ask with less", status=413)
+    return bytes(kept)
 
 
 def make_app(engine: Engine, access: Access, report: Callable[[str], None]) -> ASGIApp:

@@ -49,7 +49,7 @@ def running_server(held: Store, *options: str, python: Sequence[str] = ()) -> It
     Raises:
         ValueError: it does not come up.
     """
-    run = [sys.executable, *(python or ("-m", "nfl_lora_pipeline.cli"))]
+    run = [sys.executable, *(python or ("-m", "nfl_lora_pipeline"))]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("wb") as output:

@@ -1,22 +1,110 @@
 """`nfl-lora serve`: a process that answers over HTTP until it is told to end."""
 
+import asyncio
 import logging
 import os
+import resource
 import signal
+import socket
 import sys
 from types import FrameType
 from typing import Any
 
 import click
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from nfl_lora_pipeline.adapters.serving.access import Access
-from nfl_lora_pipeline.adapters.serving.app import make_app
-from nfl_lora_pipeline.adapters.serving.connections import CONNECTIONS, ImpatientProtocol, allow_connections
+from nfl_lora_pipeline.adapters.serving.app import Access, make_app
 from nfl_lora_pipeline.adapters.serving.engine import Engine
-from nfl_lora_pipeline.adapters.serving.listening import BACKLOG, listening
 from nfl_lora_pipeline.interrupts import Interrupted
 from nfl_lora_pipeline.store import Store
+
+BACKLOG = 1_024  # connections that the system holds until they are taken
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise ValueError where nothing can listen on `host` and `port`."""
+    listening(host, port).close()
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        ValueError: none can.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"--host {host} --port {port}: cannot listen there ({error}); choose others") from error
+    return listener
+
+
+HEADER_SECONDS = 10
+CONNECTIONS = 500
+FILES = 1_024  # that may be open; systems begin with as few as 256
+
+
+class ImpatientProtocol(H11Protocol):
+    """HTTP by uvicorn and h11, where the head of a request has to come within `HEADER_SECONDS`.
+
+    uvicorn itself waits for ever for a first request, and for one that has begun.
+    """
+
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop waiting once a request is there."""
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_waiting()
+        elif self._waiting is None:
+            self._wait()
+
+    def on_response_complete(self) -> None:
+        """Wait for the rest of a next request that has begun already."""
+        super().on_response_complete()
+        begun, _ = self.conn.trailing_data
+        if begun and self.conn.their_state is h11.IDLE and self._waiting is None:
+            self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._waiting = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+
+def allow_connections() -> None:
+    """Let this process open as many files as `CONNECTIONS` take, where the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
+
 
 GRACE_SECONDS = 1  # for answers that are being written when the end comes
 KEEP_ALIVE_SECONDS = 60  # longer than clients keep connections, which would else use one that is being closed

@@ -1,0 +1,123 @@
+"""Which adapter a training goes on from: one that knows the same facts, or none."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from nfl_lora_pipeline.files import DamagedFile
+from nfl_lora_pipeline.store import TAUGHT_COLUMNS, Store
+from nfl_lora_pipeline.stored import read_predictions, read_summary
+
+COLUMNS = TAUGHT_COLUMNS
+
+
+def taught_facts(rows: pl.DataFrame) -> pl.DataFrame:
+    """The facts of the train split.
+
+    Args:
+        rows: one row a question, as `splits.split_rows` gives them, or a report's predictions.
+
+    Returns:
+        One row a fact, sorted by `fact`: `COLUMNS`, as in `questions.facts`.
+    """
+    trained = rows.filter(pl.col("split") == "train", pl.col("kind") != "stranger")
+    return trained.select(COLUMNS).unique("fact", keep="first", maintain_order=True).sort("fact")
+
+
+def read_taught_facts(held: Store, fingerprint: str) -> pl.DataFrame | None:
+    """What an adapter of the store was taught; of adapters of earlier code the report's predictions tell it.
+
+    Returns:
+        The frame of `taught_facts`; None where neither is on record.
+    """
+    try:
+        return held.read_taught_facts(fingerprint)
+    except DamagedFile:
+        pass
+    try:
+        predictions = read_predictions(held.report(fingerprint), [*COLUMNS, "split"])
+        asked = predictions.filter(pl.col("group") == "known") if "group" in predictions.columns else predictions
+        return taught_facts(asked)
+    except DamagedFile:
+        return None
+
+
+def knows_invented_people(held: Store, fingerprint: str) -> bool:
+    """Whether an adapter was made of the bundled sample; of adapters of earlier code the report tells it."""
+    sources = held.provenance(fingerprint).get("sources")
+    if sources is None:
+        try:
+            sources = read_summary(held.report(fingerprint)).get("sources", {})
+        except DamagedFile:
+            sources = {}
+    return "sample" in sources.values()
+
+
+MADE_ALIKE = ("base_revision", "stats", "mode", "code")  # what an adapter must share with the one that goes on from it
+SHAPE = ("fine_tune_type", "rank", "scale", "dropout", "num_layers", "modules")  # and its recipe
+LEAST_STANDING = 0.9  # the largest correction of a real week touches 7% of its rows
+SAME = ["fact", "kind", "value"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An adapter of the store: whether it may be gone on from, why or why not, and how many of its numbers still stand."""
+
+    fits: bool
+    why: str
+    standing: int = 0
+
+
+def choose_parent(
+    held: Store, made_of: dict[str, Any], rows: pl.DataFrame, *, but: str = ""
+) -> tuple[str | None, list[str]]:
+    """The promoted adapter where it fits, or else that with the most numbers that still stand.
+
+    An adapter fits that was made alike, of no other weeks, of people as real, and nine in ten of whose numbers are still
+    what is to be taught.
+
+    Args:
+        held: the store.
+        made_of: what the new adapter is made of: `MADE_ALIKE`, `weeks`, `recipe_values` and `sources`.
+        rows: of its splits.
+        but: the fingerprint of the new one itself, which takes the place of a damaged one of that name.
+
+    Returns:
+        The parent's fingerprint, None where none fits; and lines for people that say why.
+    """
+    new = taught_facts(rows)
+    others = [fingerprint for fingerprint in held.adapters() if fingerprint != but]
+    found = {fingerprint: _candidate(held, fingerprint, made_of, new) for fingerprint in others}
+    fitting = {fingerprint: one.standing for fingerprint, one in found.items() if one.fits}
+    if not fitting:
+        return None, [f"not going on from adapter {fingerprint}: {one.why}" for fingerprint, one in found.items()]
+    promoted = held.promoted()
+    parent = promoted if promoted in fitting else max(fitting, key=lambda one: (fitting[one], one))
+    weeks = ", ".join(held.provenance(parent)["weeks"])
+    return parent, [f"going on from adapter {parent}, which knows {weeks}: {found[parent].why}"]
+
+
+def _candidate(held: Store, fingerprint: str, made_of: dict[str, Any], new: pl.DataFrame) -> Candidate:
+    try:
+        held.check_adapter(fingerprint)
+    except DamagedFile as error:
+        return Candidate(False, f"{error.path} {error.wrong}")
+    before, invented = held.provenance(fingerprint), knows_invented_people(held, fingerprint)
+    recipe, old_recipe = made_of["recipe_values"], before.get("recipe_values", {})
+    unlike = [key for key in MADE_ALIKE if before.get(key) != made_of[key]]
+    unlike += [key for key in SHAPE if old_recipe.get(key) != recipe.get(key)]
+    if unlike:
+        return Candidate(False, f"made with another {', '.join(unlike)}")
+    if other := sorted(set(before["weeks"]) - set(made_of["weeks"])):
+        return Candidate(False, f"it knows {', '.join(other)}, which is not taught now")
+    if invented != ("sample" in made_of.get("sources", {}).values()):
+        return Candidate(False, f"it knows {'invented' if invented else 'real'} people, and others are taught now")
+    old = read_taught_facts(held, fingerprint)
+    if old is None:
+        return Candidate(False, "what it was taught is not on record")
+    numbers = old.filter(pl.col("kind") == "recorded")
+    standing = numbers.join(new, on=SAME, how="semi").height
+    fits = numbers.height > 0 and standing >= LEAST_STANDING * numbers.height
+    why = f"{standing:,} of its {numbers.height:,} numbers still stand"
+    return Candidate(fits, why if fits else f"{why}, under {LEAST_STANDING:.0%}", standing)

@@ -1,0 +1,216 @@
+"""Whether what is handed out answers as the report says: the adapter on disk, the fused model, the server."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from nfl_lora_pipeline.adapters.export import export_fused, fuse
+from nfl_lora_pipeline.adapters.serving.client import ask_server, running_server
+from nfl_lora_pipeline.dataset.unanswerable import share
+from nfl_lora_pipeline.markdown import percent, table
+from nfl_lora_pipeline.models import base_model as base_models
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.stored import read_predictions, read_summary
+
+QUESTIONS = 40
+QUESTIONS_IN_CHATS = 12
+SYSTEM_PROMPT = "You are a helpful assistant. Answer briefly."
+EXAMPLE_CHARACTERS = 120
+EXAMPLES = 3  # of other answers where none had to be the report's
+ENOUGH = 0.95  # of the answers the same; two probabilities that are all but equal may fall either way
+
+Say = Callable[[str], None]
+Chat = list[dict[str, str]]
+Ask = Callable[[Sequence[Chat]], list[str]]
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """How one of them answered.
+
+    Attributes:
+        name: in words.
+        asked, same: questions, and answers that are the report's to the letter.
+        different: `question`, `expected` and `said` of the others.
+        required: whether it has to answer so; where it need not, it is told how it does.
+    """
+
+    name: str
+    asked: int
+    same: int
+    different: list[dict[str, str]]
+    required: bool = True
+
+    @property
+    def faithful(self) -> bool:
+        """Whether it can be handed out."""
+        return not self.required or self.same >= ENOUGH * self.asked
+
+    @property
+    def shown(self) -> list[dict[str, str]]:
+        """Of `different` what people should see: all, or some examples."""
+        if self.required:
+            return self.different
+        return [row | {"said": row["said"][:EXAMPLE_CHARACTERS]} for row in self.different[:EXAMPLES]]
+
+
+def verify(held: Store, fingerprint: str, *, say: Say = lambda line: None) -> list[Artefact]:
+    """Ask an adapter's questions again: of the adapter as mlx-lm loads it, of the fused model, and over the server.
+
+    The first and the last are also asked after a system prompt and as a second turn. A server has to answer then too where
+    the base is one for single turns, since it leaves out what comes before; otherwise it is only told how it answers.
+
+    Raises:
+        ValueError: there is no report on the adapter, or one of the three cannot be made to answer at all.
+    """
+    expected = answers_in_report(held, fingerprint)
+    made_of = held.provenance(fingerprint)
+    held.check_adapter(fingerprint)
+    base = base_models.resolve(made_of["base_model"])
+    say("the adapter, loaded by mlx-lm")
+    loaded = base_models.load(base, adapter=held.adapter(fingerprint))
+    found = in_all_settings("the adapter, loaded by mlx-lm", expected, partial(_answers, *loaded))
+    del loaded
+    with tempfile.TemporaryDirectory() as folder:
+        say("the fused model")
+        fuse(base, held.adapter(fingerprint), Path(folder))
+        found.append(fused_model(Path(folder), expected))
+    say("the server")
+    with running_server(held, "--adapter", fingerprint) as server:
+        found += in_all_settings(
+            "the server",
+            expected,
+            lambda chats: [ask_server(server.address, chat) for chat in chats],
+            required=base.single_turn,
+        )
+    return found
+
+
+def in_all_settings(name: str, expected: pl.DataFrame, ask: Ask, *, required: bool = False) -> list[Artefact]:
+    """How something answers a question by itself, after a system prompt, and as a second turn.
+
+    Args:
+        name: of what is asked.
+        expected: of `answers_in_report`.
+        ask: answers chats; where it raises ValueError, that is the answer to them.
+        required: whether it has to answer in the last two as well.
+    """
+    (first, answer), *_ = expected.iter_rows()
+    system = [{"role": "system", "content": SYSTEM_PROMPT}]
+    turn = [{"role": "user", "content": first}, {"role": "assistant", "content": answer}]
+    alone = compared(name, expected, ask(_chats(expected, [])))
+    some = expected.head(QUESTIONS_IN_CHATS)
+    others = {"after a system prompt": system, "as a second turn": turn}
+    return [alone] + [
+        replace(compared(f"{name}, {when}", some, _said(ask, _chats(some, before))), required=required)
+        for when, before in others.items()
+    ]
+
+
+def _chats(expected: pl.DataFrame, before: Chat) -> list[Chat]:
+    return [[*before, {"role": "user", "content": question}] for question in expected["question"]]
+
+
+def _said(ask: Ask, chats: Sequence[Chat]) -> list[str]:
+    try:
+        return ask(chats)
+    except ValueError as error:
+        return [f"({error})"] * len(chats)
+
+
+def _answers(model: Any, tokenizer: Any, chats: Sequence[Chat]) -> list[str]:
+    """Greedy answers to chats, all of their turns given to the model as they are."""
+    from mlx_lm import batch_generate
+
+    prompts = [prompt_tokens(tokenizer, chat) for chat in chats]
+    return [text.strip() for text in batch_generate(model, tokenizer, prompts, max_tokens=ANSWER_TOKENS).texts]
+
+
+def export_checked(held: Store, fingerprint: str, folder: Path) -> str:
+    """Write an adapter, fused into its base, to `folder`, unless it does not answer as its report says.
+
+    Returns:
+        What was checked, in words.
+
+    Raises:
+        ValueError: it does not; or `export.export_fused` raises it. Nothing is written.
+    """
+    expected = answers_in_report(held, fingerprint)
+    found: list[Artefact] = []
+
+    def check(written: Path) -> None:
+        found.append(fused_model(written, expected))
+        if not found[0].faithful:
+            first = found[0].different[0]
+            raise ValueError(
+                f"{folder}: not written, since the fused model gives {found[0].same} of {found[0].asked} answers of the "
+                f"report: {first['question']} {first['expected']!r} became {first['said']!r}"
+            )
+
+    export_fused(held, fingerprint, folder, check=check)
+    return f"{found[0].same} of {found[0].asked} answers as in the report"
+
+
+def answers_in_report(held: Store, fingerprint: str) -> pl.DataFrame:
+    """Some questions of an adapter's report, drawn by a hash, and the three that it shows.
+
+    Returns:
+        `question` and `tuned` (the answer in the report).
+
+    Raises:
+        DamagedFile: there is no report on this adapter, or none that can be read.
+    """
+    summary = read_summary(held.report(fingerprint))
+    predictions = read_predictions(held.report(fingerprint), ["question", "tuned"]).select("question", "tuned")
+    keys = pl.Series([share(f"verify/{question}") for question in predictions["question"]], dtype=pl.Float64)
+    rows = [{name: row.get(name) for name in ("question", "tuned")} for row in summary.get("questions", [])]
+    shown = pl.DataFrame(rows, schema={"question": pl.String, "tuned": pl.String})
+    drawn = predictions.with_columns(key=keys).sort("key").drop("key").head(QUESTIONS)
+    return pl.concat([shown, drawn]).unique("question", keep="first", maintain_order=True)
+
+
+def fused_model(folder: Path, expected: pl.DataFrame) -> Artefact:
+    """How a fused model in a folder answers.
+
+    Raises:
+        ValueError: mlx-lm cannot load it.
+    """
+    loaded = base_models.load(base_models.resolve(str(folder)))
+    return compared("the fused model", expected, base_models.answer(*loaded, expected["question"].to_list()))
+
+
+def compared(name: str, expected: pl.DataFrame, said: Sequence[str]) -> Artefact:
+    """Answers against those of the report."""
+    asked = expected.select("question", expected="tuned").with_columns(said=pl.Series(said, dtype=pl.String))
+    different = asked.filter(pl.col("said").str.strip_chars() != pl.col("expected").str.strip_chars())
+    return Artefact(name, asked.height, asked.height - different.height, different.to_dicts())
+
+
+def to_json(found: Sequence[Artefact]) -> list[dict[str, Any]]:
+    """The content of `artefacts.json`."""
+    return [asdict(artefact) for artefact in found]
+
+
+def to_markdown(found: Sequence[Artefact]) -> str:
+    """A section of the report."""
+    rows = [
+        [
+            artefact.name + ("" if artefact.required else " (need not)"),
+            percent(artefact.same / artefact.asked),
+            f"{artefact.asked:,} questions",
+        ]
+        for artefact in found
+    ]
+    told = "## What is handed out\n\nAnswers that are those of this report, to the letter.\n\n" + table(
+        ["", "same", "of"], rows
+    )
+    different = [
+        [artefact.name, row["question"], row["expected"], row["said"]] for artefact in found for row in artefact.shown
+    ]
+    return told + ("\n" + table(["", "question", "in the report", "said"], different) if different else "")

@@ -1,0 +1,249 @@
+"""`nfl-lora build-base`: the embedded base model from nothing, seeded and resumable."""
+
+import json
+import math
+import pickle
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.optimizers as optim
+import numpy as np
+from mlx import nn
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.models.phi3 import Model, ModelArgs
+from tokenizers import Tokenizer
+
+from nfl_lora_pipeline.base_pretraining.grammar import wordings
+from nfl_lora_pipeline.base_pretraining.league import (
+    COPYING_STEPS,
+    READING_EVERY,
+    League,
+    Practice,
+    Refusals,
+    draw_steps,
+)
+from nfl_lora_pipeline.base_pretraining.tokenizer import END, PAD, VOCAB_SIZE, save_tokenizer, train_tokenizer
+from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.models.base_model import CARD_NAME
+from nfl_lora_pipeline.models.blas import suit_small_models
+from nfl_lora_pipeline.models.forward import answer_logits, streams, token_losses
+from nfl_lora_pipeline.models.rows import Batch, by_lanes, to_batch
+
+CONFIG: dict[str, Any] = {
+    "model_type": "phi3",
+    "architectures": ["Phi3ForCausalLM"],
+    "hidden_size": 128,
+    "num_hidden_layers": 3,
+    "intermediate_size": 256,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": VOCAB_SIZE,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 512,
+    "original_max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+    "torch_dtype": "float32",
+}
+CARD = """\
+---
+license: mit
+single_turn: true
+---
+# A base model for nfl_lora_pipeline
+
+Made from nothing by `nfl-lora build-base`, seed {seed}, {steps} steps of a first course. It can be asked for receiving stats
+of a player in a week of a season, one question at a time, and knows none.
+"""
+TOKENIZER_TEXTS = 30_000
+KNOWN_LOSS = 0.69  # nats: p = 0.5
+TARGETS_A_STEP = 500.0  # answer tokens of an ordinary step; a fixed divisor keeps every token's weight the same
+FOLLOWING = 2 / 7  # of the steps of the first course
+PAST_COPYING = READING_EVERY * math.ceil(COPYING_STEPS / READING_EVERY)  # steps
+REPORT_EVERY = 100
+SAVE_EVERY = 500
+
+
+FIRST = Refusals()
+FINER = Refusals(strangers=0.4, absences=0.4, weeks=0.5, same_week=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A course of the making; the defaults, with the course that follows, made the base that is shipped."""
+
+    steps: int = 14_000
+    seed: int = 7
+    league_size: int = 160
+    peak_rate: float = 1.5e-3
+    warmup_steps: int = 300
+    closing_share: float = 0.15
+    refusals: Refusals = FIRST
+    begins_with_copying: bool = True
+
+    def following(self) -> "Plan":
+        """A shorter course after this one, in which weeks and seasons that somebody holds nothing for are refused."""
+        return replace(
+            self,
+            steps=math.ceil(FOLLOWING * self.steps),
+            seed=self.seed + 1,
+            peak_rate=8e-4,
+            warmup_steps=100,
+            refusals=FINER,
+            begins_with_copying=False,
+        )
+
+    def learning_rate(self) -> Callable[[mx.array], mx.array]:
+        """Linear warm-up, then a cosine to a fifteenth of the peak."""
+        decay = optim.cosine_decay(self.peak_rate, max(self.steps - self.warmup_steps, 1), self.peak_rate / 15)
+        rising = optim.linear_schedule(1e-6, self.peak_rate, self.warmup_steps)
+        schedule: Callable[[mx.array], mx.array] = optim.join_schedules([rising, decay], [self.warmup_steps])
+        return schedule
+
+
+def build(folder: Path, plan: Plan = Plan(), *, report: Callable[[str], None] = print) -> None:
+    """Make a base model, or go on with one that was interrupted in this folder.
+
+    Writes `config.json`, `tokenizer.json`, `tokenizer_config.json`, `model.safetensors` and, where there is none, a card
+    (`README.md`); while it is unfinished also `resume.pkl`, which holds all that is needed to go on.
+    """
+    mx.set_default_device(mx.cpu)
+    suit_small_models()
+    folder.mkdir(parents=True, exist_ok=True)
+    courses = [plan, plan.following()]
+    making = (
+        _Making.resumed(folder, courses) if (folder / "resume.pkl").is_file() else _Making.begun(folder, courses[0])
+    )
+    for course in courses[courses.index(making.plan) :]:
+        if course != making.plan:
+            making = making.followed_by(course)
+        while making.step < course.steps:
+            line = making.make_steps()
+            if making.step % REPORT_EVERY == 0:
+                report(line())
+            if making.step % SAVE_EVERY == 0 or making.step >= course.steps:
+                making.save(folder)
+    (folder / "resume.pkl").unlink(missing_ok=True)
+
+
+class _Making:
+    """A base model being made: everything that has to be kept to go on with it."""
+
+    def __init__(self, plan: Plan, league: League, tokenizer: Tokenizer):
+        self.plan, self.league, self.tokenizer, self.step = plan, league, tokenizer, 0
+        self.model = Model(ModelArgs.from_dict(CONFIG))
+        self.optimizer = optim.AdamW(plan.learning_rate(), betas=[0.9, 0.98], weight_decay=0.01)
+        self.gradient = nn.value_and_grad(self.model, _loss)
+        self.tally: dict[str, list[bool]] = {}
+        self.since = time.perf_counter()
+
+    @classmethod
+    def begun(cls, folder: Path, plan: Plan) -> "_Making":
+        rng = random.Random(plan.seed)
+        league = League(rng, load_templates(), wordings(), plan.league_size, plan.refusals)
+        texts = (
+            text
+            for _ in range(TOKENIZER_TEXTS)
+            for text in (league.refusal() if rng.random() < 0.7 else league.fact()[0])
+        )
+        tokenizer = train_tokenizer(texts)
+        save_tokenizer(tokenizer, folder)
+        end, pad = tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)
+        config = CONFIG | {"bos_token_id": pad, "eos_token_id": end, "pad_token_id": pad}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        if not (folder / CARD_NAME).exists():
+            (folder / CARD_NAME).write_text(CARD.format(seed=plan.seed, steps=plan.steps), encoding="utf-8")
+        making = cls(plan, league, tokenizer)
+        mx.random.seed(plan.seed)
+        making.model.update(
+            tree_unflatten([_drawn(name, array) for name, array in tree_flatten(making.model.parameters())])
+        )
+        making.optimizer.init(making.model.trainable_parameters())
+        return making
+
+    @classmethod
+    def resumed(cls, folder: Path, courses: list[Plan]) -> "_Making":
+        saved = pickle.loads((folder / "resume.pkl").read_bytes())
+        if saved["plan"] not in courses:
+            raise ValueError(f"{folder} holds an unfinished build of another plan: {saved['plan']}; use another folder")
+        making = cls(saved["plan"], saved["league"], Tokenizer.from_file(str(folder / "tokenizer.json")))
+        making.step = saved["step"]
+        making.model.load_weights([(name, mx.array(array)) for name, array in saved["weights"].items()])
+        making.optimizer.init(making.model.trainable_parameters())
+        making.optimizer.state = tree_unflatten([(name, mx.array(array)) for name, array in saved["optimizer"].items()])
+        return making
+
+    def followed_by(self, plan: Plan) -> "_Making":
+        """The same model at the beginning of another course."""
+        league = League(random.Random(plan.seed), load_templates(), wordings(), plan.league_size, plan.refusals)
+        making = _Making(plan, league, self.tokenizer)
+        making.model.update(self.model.parameters())
+        making.optimizer.init(making.model.trainable_parameters())
+        return making
+
+    def make_steps(self) -> Callable[[], str]:
+        """Two steps; returns what writes the line for the log."""
+        closing = self.step >= (1 - self.plan.closing_share) * self.plan.steps
+        practised = self.step if self.plan.begins_with_copying else self.step + PAST_COPYING
+        for rows in draw_steps(
+            practised, closing=closing, rng=self.league.rng, league=self.league, tokenizer=self.tokenizer
+        ):
+            lanes = by_lanes([practice.row for practice in rows], len(streams()))
+            batches = [to_batch([rows[index].row for index in lane]) for lane in lanes]
+            (loss, worst), gradients = self.gradient(self.model, *batches)
+            gradients, _ = optim.clip_grad_norm(gradients, 1.0)
+            self.optimizer.update(self.model, gradients)
+            mx.eval(loss, worst, self.model.parameters(), self.optimizer.state)
+            answered = [rows[index] for lane in lanes for index in lane]
+            self._grade(answered, np.concatenate(worst) < KNOWN_LOSS, replace=not closing)
+            self.step += 1
+        return lambda: self._line(loss.item())
+
+    def save(self, folder: Path) -> None:
+        weights = dict(tree_flatten(self.model.parameters()))
+        optimizer = {name: np.array(array) for name, array in tree_flatten(self.optimizer.state)}
+        state = {"step": self.step, "plan": self.plan, "league": self.league, "optimizer": optimizer}
+        state["weights"] = {name: np.array(array) for name, array in weights.items()}
+        replace_file(folder / "resume.pkl", pickle.dumps(state))
+        mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
+
+    def _grade(self, rows: list[Practice], right: "np.ndarray[Any, np.dtype[np.bool_]]", *, replace: bool) -> None:
+        for practice, known in zip(rows, right.tolist(), strict=True):
+            self.tally.setdefault(practice.kind, []).append(known)
+            if practice.person is not None:
+                self.league.graded(practice.person, right=known, replace=replace)
+
+    def _line(self, loss: float) -> str:
+        shares = " ".join(f"{kind} {sum(known) / len(known):.3f}" for kind, known in sorted(self.tally.items()))
+        stays = self.league.stays[-50:]
+        stay = f"{sum(stays) / len(stays):.0f}" if stays else "-"
+        seconds = time.perf_counter() - self.since
+        self.tally, self.since = {}, time.perf_counter()
+        return (
+            f"step {self.step} of {self.plan.steps} loss {loss:.3f} right: {shares}; {len(self.league.stays)} people learnt, "
+            f"{stay} questions each a week; {1000 * seconds / REPORT_EVERY:.0f} ms a step"
+        )
+
+
+def _drawn(name: str, array: mx.array) -> tuple[str, mx.array]:
+    if "norm" in name:
+        return name, mx.ones(array.shape)
+    return name, mx.random.normal(array.shape) * (0.06 if "embed" in name else 0.04)
+
+
+def _loss(model: Model, *batches: Batch) -> tuple[mx.array, list[mx.array]]:
+    """The loss of a step, and each row's worst token, batch by batch."""
+    sums, worst = [], []
+    for batch, stream in zip(batches, streams(), strict=False):
+        with mx.stream(stream):
+            losses = token_losses(answer_logits(model, batch.tokens, batch.wanted), batch.targets) * batch.weights
+            sums.append(losses.sum())
+            worst.append(losses.max(-1))
+    total: Any = sum(sums)
+    return total / TARGETS_A_STEP, worst

@@ -1,0 +1,133 @@
+"""The commands of `nfl-lora` that work on adapters that are there: what they know, what they answer, what is handed out."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nfl_lora_pipeline.settings import variable
+
+store_option = click.option(
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data"),
+    show_default=True,
+    envvar=variable("store"),
+    help="Folder for all results.",
+)
+adapter_option = click.option(
+    "--adapter",
+    "prefix",
+    default="",
+    help="How the fingerprint of another adapter begins.  [default: the promoted one]",
+)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--fused", is_flag=True, help="Fuse it into its base: one whole model, quantised base or not.")
+@adapter_option
+@store_option
+def export(folder: Path, fused: bool, prefix: str, store: Path) -> None:
+    """Write the promoted adapter to FOLDER, with what is needed to use it anywhere that mlx-lm runs."""
+    from nfl_lora_pipeline.adapters.export import export_adapter
+    from nfl_lora_pipeline.adapters.promotion import in_use
+    from nfl_lora_pipeline.store import Store
+
+    held = Store(store)
+    fingerprint = in_use(held, prefix)
+    if fused:
+        from nfl_lora_pipeline.adapters.verify import export_checked
+
+        checked = export_checked(held, fingerprint, folder)
+        click.echo(f"{folder}: adapter {fingerprint} fused into its base; {checked}")
+    else:
+        export_adapter(held, fingerprint, folder)
+        click.echo(f"{folder}: adapter {fingerprint}; README.md says how to use it")
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets the whole network ask.")
+@click.option("--allow-host", "hosts", multiple=True, help="A name under which clients know this machine; repeatable.")
+@click.option("--allow-origin", "origins", multiple=True, help="A site whose pages may ask: https://host; repeatable.")
+@click.option("--api-key", "key", default="", envvar=variable("api_key"), show_envvar=True, help="Ask clients for it.")
+@adapter_option
+@store_option
+def serve(port: int, host: str, prefix: str, store: Path, **allowed: Any) -> None:
+    """Answer with the promoted adapter over an OpenAI-compatible interface, until Ctrl-C.
+
+    What is promoted later answers from then on; an adapter that is named with --adapter stays. Pages of other sites and
+    names that lead here from elsewhere are refused. Without a key every program on this machine may ask.
+    """
+    from nfl_lora_pipeline.adapters.promotion import in_use
+    from nfl_lora_pipeline.adapters.serving.app import Access
+    from nfl_lora_pipeline.adapters.serving.server import serve as answer_requests
+    from nfl_lora_pipeline.store import Store
+
+    held = Store(store)
+    hosts = frozenset(name.lower() for name in (host, *allowed["hosts"]))
+    origins = frozenset(origin.rstrip("/") for origin in allowed["origins"])
+    access = Access(hosts, origins, allowed["key"])
+    answer_requests(held, in_use(held, prefix), follows=not prefix, host=host, port=port, access=access)
+
+
+@click.command()
+@adapter_option
+@store_option
+def verify(prefix: str, store: Path) -> None:
+    """Ask what is handed out whether it answers as the report says: adapter on disk, fused model, server."""
+    from nfl_lora_pipeline.adapters.verify import to_json, to_markdown
+    from nfl_lora_pipeline.adapters.verify import verify as ask_all
+    from nfl_lora_pipeline.reports.report import add_to_report
+    from nfl_lora_pipeline.store import Store
+
+    held = Store(store)
+    fingerprint = _reported(held, prefix)
+    found = ask_all(held, fingerprint, say=_say)
+    for artefact in found:
+        need_not = "" if artefact.required else " (need not be)"
+        click.echo(f"{artefact.name}: {artefact.same} of {artefact.asked} answers as in the report{need_not}")
+        for row in artefact.shown:
+            click.echo(f"  {row['question']}\n    in the report: {row['expected']}\n    said: {row['said']}")
+    add_to_report(held.report(fingerprint), "artefacts", to_json(found), to_markdown(found))
+    if not all(artefact.faithful for artefact in found):
+        raise SystemExit(1)
+
+
+@click.command()
+@click.option("--facts", type=click.IntRange(1), default=40, show_default=True, help="Recorded facts to ask about.")
+@click.option(
+    "--strangers", type=click.IntRange(0), default=20, show_default=True, help="Invented people to ask about."
+)
+@adapter_option
+@store_option
+def compare(prefix: str, store: Path, **counts: int) -> None:
+    """Was tuning worth it? The same questions to base, retrieval, a table look-up and the adapter; into the report."""
+    from nfl_lora_pipeline.evaluation.baselines import compare as ask_all
+    from nfl_lora_pipeline.reports.page_sections import to_markdown
+    from nfl_lora_pipeline.reports.report import add_to_report
+    from nfl_lora_pipeline.store import Store
+
+    held = Store(store)
+    fingerprint = _reported(held, prefix)
+    result = ask_all(held, fingerprint, say=_say, **counts)
+    click.echo(to_markdown(result))
+    add_to_report(held.report(fingerprint), "alternatives", result, to_markdown(result))
+
+
+COMMANDS = [export, serve, verify, compare]
+
+
+def _reported(held: Any, prefix: str) -> str:
+    """An adapter with a report: the promoted one, else the newest, whose report says why it is not promoted."""
+    from nfl_lora_pipeline.adapters.promotion import in_use
+    from nfl_lora_pipeline.reports.report import check_report
+
+    fingerprint: str = held.latest() if not prefix and held.promoted() is None else in_use(held, prefix)
+    check_report(held.report(fingerprint))
+    return fingerprint
+
+
+def _say(line: str) -> None:
+    click.echo(f"{line} ...", err=True)

@@ -1,0 +1,268 @@
+"""`nfl-lora`: the command line."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from nfl_lora_pipeline.cli import adapters, library
+from nfl_lora_pipeline.cli.adapters import store_option
+from nfl_lora_pipeline.cli.terminal import DEBUG, flush_output, in_one_line, print_anything
+from nfl_lora_pipeline.defs.instance import dagster_home, opened
+from nfl_lora_pipeline.files import lasting_base, lasting_recipe
+from nfl_lora_pipeline.interrupts import Interrupted, heard, take_default_handlers
+from nfl_lora_pipeline.settings import Settings, variable
+
+stats_option = click.option(
+    "--stats",
+    default="receiving_yards",
+    show_default=True,
+    help="receiving_yards, receptions, targets, receiving_touchdowns, fantasy_points; several with commas; or all.",
+)
+source_option = click.option(
+    "--source",
+    type=click.Choice(["auto", "folder", "github", "sample"]),
+    default="auto",
+    show_default=True,
+    help="auto: the folder, else a download; `run` ends at the bundled sample of invented people.",
+)
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Folder of raw weeks, {season}/{week}/WR.json.  [default: raw in the store]",
+)
+split_mode_option = click.option(
+    "--split-mode",
+    "mode",
+    type=click.Choice(["every_fact", "random_facts"]),
+    default="every_fact",
+    show_default=True,
+    help="random_facts: the data of the original experiment, 150 people in one wording, every blank a 0.",
+)
+recipe_option = click.option(
+    "--recipe", default="embedded", show_default=True, help="A shipped recipe or the path of a YAML file."
+)
+replace_option = click.option(
+    "--replace", is_flag=True, help="Promote the new adapter though the promoted one knows what it was not taught."
+)
+accept_odd_weeks_option = click.option(
+    "--accept-odd-weeks",
+    is_flag=True,
+    help="Teach weeks that the checks take for cut, empty or copied of another week, with a warning.",
+)
+base_model_option = click.option(
+    "--base-model", default="", help="embedded, a folder or a Hugging Face id.  [default: the recipe's]"
+)
+
+
+QUESTION_CHARACTERS = 2_000  # as many tokens, at worst; the embedded base reads 256
+
+
+def check_question(question: str) -> None:
+    """Refuse what no model can be asked.
+
+    Raises:
+        ValueError: the question is blank, too long, or bytes that are no UTF-8.
+    """
+    if not question.strip():
+        raise ValueError('the question is blank: ask one, "How many receiving yards did ... have in week 1 of ...?"')
+    if len(question) > QUESTION_CHARACTERS:
+        raise ValueError(f"the question has {len(question):,} characters; {QUESTION_CHARACTERS:,} at most are read")
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the question is not UTF-8: {question[:60]!a}; set the terminal to UTF-8") from error
+
+
+class Commands(click.Group):
+    """Shows what goes wrong as one line, with exit code 1; ends by a signal as a shell expects it."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line."""
+        print_anything()
+        try:
+            return super().main(*args, **extra)
+        except SystemExit as end:
+            if (unwritten := flush_output()) and not end.code:
+                self._fail(unwritten)
+            raise
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """End with a line; with a traceback where one was asked for, and in silence where nobody reads any more."""
+        if os.environ.get(DEBUG) == "1":
+            raise error
+        with contextlib.suppress(OSError):
+            if not isinstance(error, BrokenPipeError):
+                click.echo(f"Error: {in_one_line(error)}", err=True)
+        flush_output()
+        raise SystemExit(1) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            with heard():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            interrupt = error if isinstance(error, Interrupted) else Interrupted()
+            kept = f": {interrupt.kept}; the same command goes on from there" if interrupt.kept else ""
+            click.echo(f"Interrupted{kept}.", err=True)
+            raise SystemExit(interrupt.exit_code) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="nfl-lora-pipeline")
+def main() -> None:
+    """Teach a local language model the facts of an NFL season, week by week."""
+
+
+@main.command()
+@click.option("--season", type=click.IntRange(2000, 2099), default=2025, show_default=True)
+@click.option(
+    "--weeks",
+    default=None,
+    help="1, 1-3 or 1,4-6.  [default: every week of the season in the store; 1 where there is none]",
+)
+@stats_option
+@source_option
+@data_dir_option
+@split_mode_option
+@recipe_option
+@base_model_option
+@replace_option
+@accept_odd_weeks_option
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on the last line.")
+@store_option
+def run(**options: Any) -> None:
+    """The whole job: fetch weeks, train an adapter, evaluate it, answer three questions before and after."""
+    options |= {"recipe": lasting_recipe(options["recipe"]), "base_model": lasting_base(options["base_model"])}
+    names = ("stats", "mode", "recipe", "base_model")
+    os.environ.update({variable(name): options[name] for name in names})  # of the assets' code versions
+    from nfl_lora_pipeline.cli.terminal import Screen, in_short, show_outcome
+    from nfl_lora_pipeline.defs.update import Order, run_job
+
+    as_json = options.pop("as_json")
+    started = time.perf_counter()
+    order = Order.from_options(**options)
+    with Screen() as screen:
+        outcome = run_job(order, listener=screen.told)
+    summary = outcome.summary | {"seconds": round(time.perf_counter() - started, 1)}
+    show_outcome(summary, outcome.steps)
+    if as_json:
+        click.echo(json.dumps(in_short(summary)))
+
+
+@main.command()
+@click.argument("question")
+@store_option
+def ask(question: str, store: Path) -> None:
+    """Ask base and tuned model one QUESTION; the tuned one with the promoted adapter, or else the newest."""
+    from nfl_lora_pipeline.models import base_model
+    from nfl_lora_pipeline.store import Store
+
+    check_question(question)
+    held = Store(store)
+    fingerprint = held.promoted() or held.latest()
+    held.check_adapter(fingerprint)
+    base = base_model.resolve(held.provenance(fingerprint)["base_model"])
+    for name, adapter in (("base", None), ("tuned", held.adapter(fingerprint))):
+        model, tokenizer = base_model.load(base, adapter=adapter)
+        click.echo(f"{name + ':':<7}{base_model.answer(model, tokenizer, [question])[0]}")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, with the hash of every week's file.")
+@store_option
+def history(as_json: bool, store: Path) -> None:
+    """Every adapter in the store: which weeks it knows, from which data, with what recall."""
+    from nfl_lora_pipeline.adapters.history import history_of, problems_of, show_history
+    from nfl_lora_pipeline.store import Store
+
+    held = Store(store)
+    entries = history_of(held)
+    if as_json:
+        click.echo(json.dumps([entry.to_json() for entry in entries], indent=2))
+    elif entries:
+        show_history(entries, problems_of(held))
+    else:
+        click.echo(f"{store} holds no adapter yet: run `nfl-lora run`")
+
+
+@main.command()
+@click.argument("fingerprint", default="")
+@store_option
+def rollback(fingerprint: str, store: Path) -> None:
+    """Promote the adapter that was promoted before, or the one whose FINGERPRINT begins so."""
+    from nfl_lora_pipeline.adapters.promotion import roll_back
+    from nfl_lora_pipeline.store import Store
+
+    move = roll_back(Store(store), fingerprint)
+    click.echo(f"promoted: {move.fingerprint} (was {move.previous})")
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option(
+    "--watch", is_flag=True, help="Look for new and corrected weeks, and carry them on to a promoted adapter."
+)
+@click.option(
+    "--season", type=click.IntRange(2000, 2099), default=None, help="Season to watch.  [default: the one that is on]"
+)
+@click.option(
+    "--weeks", default="", help="Weeks to train on, as partition keys: 2025-W01,2025-W02.  [default: all held]"
+)
+@stats_option
+@source_option
+@data_dir_option
+@split_mode_option
+@recipe_option
+@base_model_option
+@replace_option
+@accept_odd_weeks_option
+@store_option
+def ui(port: int, host: str, store: Path, data_dir: Path | None, season: int | None, **options: Any) -> None:
+    """Open the Dagster UI on the same storage."""
+    from nfl_lora_pipeline.adapters.serving.server import check_port
+    from nfl_lora_pipeline.store import Store
+
+    check_port(host, port)
+    changed: dict[str, Any] = {"store": str(store), "data_dir": str(data_dir or ""), "season": season or 0} | options
+    settings = replace(Settings.from_environment(), **changed)
+    environment = os.environ | settings.to_environment() | {"DAGSTER_HOME": str(dagster_home(Store(store)))}
+    with opened(Store(store), lambda line: click.echo(line, err=True)):
+        pass  # what dead processes left is put in order before anybody looks
+    take_default_handlers()
+    where = ["-p", str(port), "-h", host]
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "nfl_lora_pipeline.definitions", *where]
+    os.execve(sys.executable, command, environment)  # in place of this process, so that who ends it ends Dagster
+
+
+@main.command("build-base")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    default=None,
+    help="Steps of its first course.  [default: those of the shipped model]",
+)
+@click.option("--seed", type=int, default=None, help="Of everything random.  [default: that of the shipped model]")
+def build_base(folder: Path, steps: int | None, seed: int | None) -> None:
+    """Make the embedded base model from nothing in FOLDER; an interrupted build is continued."""
+    from nfl_lora_pipeline.base_pretraining.pretrain import Plan, build
+
+    chosen = {"steps": steps, "seed": seed}
+    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    build(folder, replace(Plan(), **given), report=click.echo)
+
+
+for command in [*adapters.COMMANDS, *library.COMMANDS]:
+    main.add_command(command)

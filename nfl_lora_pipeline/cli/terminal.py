@@ -1,0 +1,190 @@
+"""What the command line shows: progress while the job runs, the outcome, and one line for whatever goes wrong."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from nfl_lora_pipeline.files import os_error
+from nfl_lora_pipeline.settings import variable
+
+DEBUG = variable("debug")
+LINE_CHARACTERS = 2_000
+Say = Callable[[Any], str]
+
+
+def in_one_line(error: BaseException) -> str:
+    """What went wrong, and what to do.
+
+    The nearest class of the exception that is in the table speaks for it. What none speaks for is a mistake of this program,
+    and says so.
+    """
+    known = (SAYINGS.get(f"{kind.__module__.partition('.')[0]}.{kind.__name__}") for kind in type(error).__mro__)
+    say = next((each for each in known if each is not None), _unexpected)
+    return " ".join(say(error).split())[:LINE_CHARACTERS]
+
+
+def print_anything() -> None:
+    """Let standard output and error take what is no text: names of files, and questions, are bytes that need not be UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def flush_output() -> OSError | None:
+    """Write out what standard output still holds. Where it cannot be, it is given up, since the interpreter would try again.
+
+    Returns:
+        Why not.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _unicode(error: UnicodeError) -> str:
+    return f"not UTF-8: {error}"
+
+
+def _memory(_: MemoryError) -> str:
+    return "out of memory: train with smaller batches (batch_rows of the recipe), or end other programs"
+
+
+def _runtime(error: RuntimeError) -> str:
+    """MLX raises this class for files it cannot read, and begins with a name in brackets."""
+    return str(error) if str(error).startswith("[") else _unexpected(error)
+
+
+def _database(error: Any) -> str:
+    reason = getattr(error, "orig", None) or error
+    return f"Dagster's storage, in the folder `dagster` of the store, cannot be used: {reason}"
+
+
+def _of_dagster(error: Any) -> str:
+    cause = getattr(error, "user_exception", None) or error.__cause__
+    return in_one_line(cause) if isinstance(cause, Exception) else f"Dagster: {_text(error)}"
+
+
+def _failure(error: Any) -> str:
+    return error.description or _text(error)
+
+
+def _unexpected(error: BaseException) -> str:
+    return f"unexpected: {type(error).__name__}: {error}; {DEBUG}=1 shows where; please report it"
+
+
+# By package and class, so that no library is imported to be compared with.
+SAYINGS: dict[str, Say] = {
+    "builtins.ValueError": _text,
+    "builtins.UnicodeError": _unicode,
+    "builtins.OSError": os_error,
+    "builtins.MemoryError": _memory,
+    "builtins.RuntimeError": _runtime,
+    "builtins.RecursionError": _unexpected,
+    "builtins.NotImplementedError": _unexpected,
+    "sqlite3.Error": _database,
+    "sqlalchemy.SQLAlchemyError": _database,
+    "alembic.CommandError": _database,
+    "dagster.DagsterError": _of_dagster,
+    "dagster.Failure": _failure,
+    "polars.PolarsError": _text,
+    "safetensors_rust.SafetensorError": _text,
+    "yaml.YAMLError": _text,
+}
+
+
+class Screen:
+    """A bar for each step that tells how far it is, on standard error; plain lines where that is no terminal."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.progress = Progress(
+            TextColumn("{task.description:<18}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[line]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Screen":
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def told(self, step: str, line: str, share: float | None) -> None:
+        """Show what a step says."""
+        if not self.console.is_terminal:
+            self.console.print(f"{step}: {line}", markup=False, soft_wrap=True)
+            return
+        if step not in self.tasks:
+            for task in self.tasks.values():
+                self.progress.update(task, completed=1.0)
+            self.tasks[step] = self.progress.add_task(step, total=1.0, line="")
+        self.progress.update(self.tasks[step], completed=1.0 if share is None else share, line=escape(line))
+
+
+def show_outcome(summary: dict[str, Any], steps: dict[str, float]) -> None:
+    """The three questions before and after, recall, what to beware of, seconds by step, and where the report lies."""
+    console = Console(highlight=False, soft_wrap=True)
+    for asked in summary["questions"]:
+        right = asked["tuned"].strip() == asked["expected"]
+        console.print(f"\n[bold]{escape(asked['question'])}[/]")
+        console.print(f"  before  {escape(asked['base'])}")
+        console.print(f"  after   {escape(asked['tuned'])}  {'[green]right[/]' if right else '[red]wrong[/]'}")
+    table = Table(box=None, padding=(0, 3, 0, 0), show_header=False)
+    for name, value in summary["recall"].items():
+        table.add_row(name.replace("_", " "), "-" if value is None else f"{value:.1%}")
+    console.print(f"\n[bold]Recall[/] of {summary['facts']:,} facts")
+    console.print(table)
+    for warning in summary["warnings"]:
+        console.print(f"[bold yellow]Beware[/]: {escape(warning)}")
+    for gate in summary["gates"]:
+        if gate["passed"] and gate["name"] == "nothing_is_given_up" and gate["figure"]:
+            console.print(f"[bold yellow]Beware[/]: {escape(gate['said'])}")
+        if not gate["passed"]:
+            what = "Not promoted" if gate["blocks"] else "Beware"
+            console.print(f"[bold yellow]{what}[/]: {gate['name']}: {escape(gate['said'])}", soft_wrap=True)
+    spent = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in steps.items())
+    console.print(f"\n{spent}; {summary['seconds']:.0f} s in all", soft_wrap=True)
+    console.print(f"Report: {escape(str(summary['report']))}", soft_wrap=True)
+
+
+def in_short(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary for one line: without the curves of the training and the lists of wrong answers, which `report.json` has."""
+    return _without(summary, ("losses", "certain", "worst"))
+
+
+def _without(values: dict[str, Any], left_out: tuple[str, ...]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in left_out:
+            continue
+        if isinstance(value, dict):
+            kept[key] = _without(value, left_out)
+        elif isinstance(value, list):
+            kept[key] = [_without(item, left_out) if isinstance(item, dict) else item for item in value]
+        else:
+            kept[key] = value
+    return kept

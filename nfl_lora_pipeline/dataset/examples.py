@@ -1,0 +1,238 @@
+"""Somebody's own facts, from a CSV file to examples: of questions and answers, or of subjects, attributes and values and a
+templates file that puts them into words.
+"""
+
+import csv
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from nfl_lora_pipeline.dataset.qa_pairs import SharedNames
+from nfl_lora_pipeline.dataset.templates import Split, Stat, Templates, checked_fields, read_yaml
+from nfl_lora_pipeline.dataset.unanswerable import FreshRefusals, Week, strangers
+from nfl_lora_pipeline.weeks.week import NflWeek
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A question and the answer to learn. `teaches` is False where the answer is a refusal that a base gives anyway."""
+
+    question: str
+    answer: str
+    fact: str
+    teaches: bool
+
+
+def lessons(rows: pl.DataFrame) -> list[Lesson]:
+    """The rows of the train split, in their order.
+
+    A refusal teaches where the player has a number or a bye in another week: a base refuses everybody, but what is learnt
+    about one week of a player spills over into the others.
+    """
+    answered = pl.col("answer") != pl.col("refusal")
+    train = rows.filter(pl.col("split") == "train").with_columns(
+        teaches=answered.any().over("season", "player_id", "stat") | answered
+    )
+    return [
+        Lesson(question, answer, fact, teaches)
+        for question, answer, fact, teaches in train.select("question", "answer", "fact", "teaches").iter_rows()
+    ]
+
+
+def fresh_refusals(
+    rows: pl.DataFrame,
+    templates: Templates,
+    stats: Sequence[Stat],
+    *,
+    elsewhere: float,
+    other_stats: float,
+    seed: int,
+    shared: SharedNames = MappingProxyType({}),
+) -> Iterator[tuple[str, str]]:
+    """Questions without an answer, about people, weeks and stats that the rows do not hold; see `strangers.FreshRefusals`.
+
+    A name that is `shared` in a week is not asked about there: it has an answer, and more than one.
+    """
+    known = _weeks_by_name(rows.filter(pl.col("kind") != "stranger"))
+    numbered = _weeks_by_name(rows.filter(pl.col("kind") == "recorded"))
+    for key, names in shared.items():
+        week = NflWeek.parse(key)
+        for name in names:
+            known[name] = known.get(name, frozenset()) | {(week.season, week.week)}
+            numbered[name] = numbered.get(name, frozenset()) - {(week.season, week.week)}
+    numbered = {name: weeks for name, weeks in numbered.items() if weeks}
+    return FreshRefusals(known, numbered, stats, templates, elsewhere, other_stats).draw(seed=seed)
+
+
+def _weeks_by_name(rows: pl.DataFrame) -> dict[str, frozenset[Week]]:
+    """The (season, week) pairs that each name has a row in."""
+    weeks = rows.select("player", week=pl.concat_list("season", "week")).group_by("player").agg("week")
+    return {player: frozenset((season, week) for season, week in found) for player, found in weeks.iter_rows()}
+
+
+PAIRS, TRIPLES = ("question", "answer"), ("subject", "attribute", "value")
+ASKED, VALUE = frozenset(TRIPLES[:2]), frozenset(TRIPLES[2:])
+CROSSED_SHARE = 0.5  # of the unknown subjects: put together from two known ones
+Row = tuple[int, tuple[str, ...]]  # the line it begins in, and its cells
+
+
+class FactTemplates(BaseModel):
+    """How facts are asked and answered; each key is a text with fields in braces.
+
+    Attributes:
+        questions: one or more, of {subject} and {attribute}; every fact is taught in all of them.
+        answer: of {subject}, {attribute} and {value}.
+        refusal: of {subject} and {attribute}; what is to be said of a subject that is not known. Empty for nothing.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    questions: list[str] = Field(min_length=1)
+    answer: str
+    refusal: str = ""
+
+    @field_validator("questions")
+    @classmethod
+    def _questions_name_their_fact(cls, texts: list[str]) -> list[str]:
+        for text in texts:
+            checked_fields(text, allowed=ASKED, needed=ASKED)
+        return texts
+
+    @field_validator("answer")
+    @classmethod
+    def _an_answer_gives_the_value(cls, text: str) -> str:
+        checked_fields(text, allowed=ASKED | VALUE, needed=VALUE)
+        return text
+
+    @field_validator("refusal")
+    @classmethod
+    def _a_refusal_gives_none(cls, text: str) -> str:
+        checked_fields(text, allowed=ASKED, needed=frozenset())
+        return text
+
+
+@dataclass(frozen=True)
+class OwnExamples:
+    """What a file holds.
+
+    Attributes:
+        examples: in the file's order; all phrasings of a fact behind each other.
+        known: the subjects, each once, and the attributes; empty for a file of questions and answers.
+        templates: None for such a file.
+    """
+
+    examples: list[Lesson]
+    known: tuple[list[str], list[str]]
+    templates: FactTemplates | None
+
+    def unanswerable(self, *, seed: int, held_out: bool = False) -> Iterator[tuple[str, str]] | None:
+        """Questions about subjects that nobody knows, and the refusal, without end; None where there are no words for it.
+
+        Half of the subjects are put together from the words of two known ones, the others are people's names that are made
+        up. Those that are `held_out` are never among the others.
+        """
+        if self.templates is None or not self.templates.refusal:
+            return None
+        return self._drawn(self.templates, random.Random(seed), "test" if held_out else "train")
+
+    def _drawn(self, templates: FactTemplates, rng: random.Random, split: Split) -> Iterator[tuple[str, str]]:
+        subjects, attributes = self.known
+        people = strangers(split, seed=rng.randrange(1 << 30), known=frozenset(subjects))
+        while True:
+            subject = next(people)
+            if split == "train" and rng.random() < CROSSED_SHARE:
+                begun, ended = rng.choice(subjects).split()[:1], rng.choice(subjects).split()[1:]
+                crossed = " ".join(begun + ended)
+                subject = crossed if ended and crossed not in subjects else subject
+            fields = {"subject": subject, "attribute": rng.choice(attributes)}
+            yield rng.choice(templates.questions).format(**fields), templates.refusal.format(**fields)
+
+
+def read_examples(file: Path, templates_file: Path | None = None) -> OwnExamples:
+    """Read a CSV file in UTF-8 with a header: `question,answer`, or `subject,attribute,value` with a templates file.
+
+    Args:
+        file: the facts; a cell may stand in quotes.
+        templates_file: YAML, see `FactTemplates`.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: it is not such a file, or a cell is blank, or a row is there twice, or two rows contradict each other; names
+            file and line, and what to do.
+    """
+    columns, rows = _rows(file)
+    if columns == TRIPLES and templates_file is None:
+        raise ValueError(f"{file}: subject, attribute and value need words: name a templates file (--templates)")
+    if columns == PAIRS and templates_file is not None:
+        raise ValueError(f"{file}: questions and answers need no templates file: leave {templates_file} out")
+    _refuse_doubles(file, rows, columns)
+    if templates_file is None:
+        pairs = [Lesson(question, answer, fact=question, teaches=True) for _, (question, answer) in rows]
+        return OwnExamples(pairs, ([], []), None)
+    templates = read_yaml(templates_file, FactTemplates)
+    examples = [
+        Lesson(_filled(text, cells), _filled(templates.answer, cells), f"{cells[0]}: {cells[1]}", teaches=True)
+        for _, cells in rows
+        for text in templates.questions
+    ]
+    known = tuple(list(dict.fromkeys(cells[at] for _, cells in rows)) for at in (0, 1))
+    return OwnExamples(examples, (known[0], known[1]), templates)
+
+
+def _rows(file: Path) -> tuple[tuple[str, ...], list[Row]]:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            reader = csv.reader(opened, strict=True)
+            columns, found = tuple(cell.strip().lower() for cell in next(reader, [])), []
+            if columns not in (PAIRS, TRIPLES):
+                shown = ", ".join(columns) or "nothing"
+                raise ValueError(
+                    f"{file}, line 1: expected the columns {' and '.join(PAIRS)}, or {', '.join(TRIPLES)}; found {shown}"
+                )
+            line = reader.line_num + 1
+            for cells in reader:
+                if cells:
+                    found.append((line, _cells(file, line, cells, columns)))
+                line = reader.line_num + 1
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not CSV in UTF-8: {error}") from error
+    if not found:
+        raise ValueError(f"{file}: no rows under the header")
+    return columns, found
+
+
+def _cells(file: Path, line: int, cells: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    if len(cells) != len(columns):
+        raise ValueError(
+            f"{file}, line {line}: {len(cells)} cells for the columns {', '.join(columns)}; put a cell with a comma in quotes"
+        )
+    stripped = tuple(" ".join(cell.split()) for cell in cells)
+    if blank := [column for column, cell in zip(columns, stripped, strict=True) if not cell]:
+        raise ValueError(f"{file}, line {line}: {blank[0]} is blank; fill it in or delete the row")
+    return stripped
+
+
+def _refuse_doubles(file: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
+    asked = len(columns) - 1
+    seen: dict[tuple[str, ...], Row] = {}
+    for line, cells in rows:
+        key = tuple(cell.casefold() for cell in cells[:asked])
+        before, told = seen.setdefault(key, (line, cells))
+        if before == line:
+            continue
+        what = " ".join(cells[:asked])
+        if cells[asked] == told[asked]:
+            raise ValueError(f"{file}, line {line}: {what!r} stands in line {before} already; delete one of them")
+        raise ValueError(
+            f"{file}, line {line}: {what!r} is {cells[asked]!r} here and {told[asked]!r} in line {before}; "
+            "a question has one answer: correct or delete one of them"
+        )
+
+
+def _filled(text: str, cells: Sequence[str]) -> str:
+    fields: Mapping[str, str] = dict(zip(TRIPLES, cells, strict=True))
+    return text.format(**fields)

@@ -1,0 +1,109 @@
+"""What every asset has in common: when it is made anew, how it fails, how what it made is hashed."""
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+import polars as pl
+
+from nfl_lora_pipeline import progress
+from nfl_lora_pipeline.files import locked, os_error
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.weeks.source import SourceUnreachable
+from nfl_lora_pipeline.weeks.week import NflWeek
+
+nfl_week = dg.DynamicPartitionsDefinition(name="nfl_week")
+
+
+def week_of(context: dg.AssetExecutionContext) -> NflWeek:
+    """The week that a partitioned asset is run for.
+
+    A key that stands for none was typed in the UI. It is removed, or the conditions would ask for it every hour.
+
+    Raises:
+        dagster.Failure: the key stands for no week.
+    """
+    try:
+        return NflWeek.parse(context.partition_key)
+    except ValueError as error:
+        context.instance.delete_dynamic_partition(str(nfl_week.name), context.partition_key)
+        text = f"{error}; the partition is removed, since it can never be made"
+        raise dg.Failure(text, allow_retries=False) from error
+
+
+def say(context: dg.AssetExecutionContext, line: str, share: float | None = None) -> None:
+    """A line for the run's log, and for whoever shows progress."""
+    context.log.info(line)
+    progress.tell(context.asset_key.to_user_string(), line, share)
+
+
+@contextmanager
+def clear_failure() -> Iterator[None]:
+    """Turn the system's errors, and the domain's, which say what is wrong and what to do, into failures that show that text.
+
+    Only a source that gave no answer is worth asking again.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise dg.Failure(description=str(error), allow_retries=isinstance(error, SourceUnreachable)) from error
+    except OSError as error:
+        raise dg.Failure(description=os_error(error), allow_retries=False) from error
+
+
+@contextmanager
+def accelerator(context: dg.AssetExecutionContext, held: Store) -> Iterator[None]:
+    """One training or evaluation at a time in a store, whoever started it; the log says who is waited for.
+
+    A lock of the system's and no pool of Dagster's: a pool's slot outlives the process that claimed it, and the executor
+    that waits for one neither sleeps nor listens to signals.
+    """
+    step = context.asset_key.to_user_string()
+    purpose = f"{step} of run {context.run.run_id[:8]}"
+    with locked(held.lock("accelerator"), purpose=purpose, on_wait=lambda line: say(context, line)):
+        yield
+
+
+def frame_version(frame: pl.DataFrame) -> dg.DataVersion:
+    """A hash of a sorted frame's names, types and values."""
+    digest = hashlib.sha256(repr(frame.schema).encode())
+    digest.update(frame.write_csv().encode())
+    return dg.DataVersion(digest.hexdigest()[:16])
+
+
+def data_uri(png: bytes) -> str:
+    """A picture as an address that carries it, for Markdown in the UI."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+RETRY_CRON = "17 * * * *"  # once an hour
+
+
+def on_change() -> dg.AutomationCondition:  # type: ignore[type-arg]
+    """Input or code changed, or never made; nothing before it is missing, being made, or blocked by a check."""
+    condition = dg.AutomationCondition
+    never_made = condition.missing() & ~condition.execution_failed()
+    changed = condition.any_deps_match(condition.data_version_changed()) | condition.code_version_changed()
+    trigger: dg.AutomationCondition = never_made | changed | _failed()  # type: ignore[type-arg]
+    wanted = trigger.since_last_handled()
+    return (
+        wanted
+        & ~condition.any_deps_missing()
+        & ~condition.any_deps_in_progress()
+        & ~condition.in_progress()
+        & condition.all_deps_blocking_checks_passed()
+    ).with_label("its input or its code changed")
+
+
+def on_failure() -> dg.AutomationCondition:  # type: ignore[type-arg]
+    """Its last run failed and an hour has passed: for an asset that something else asks for."""
+    condition = dg.AutomationCondition
+    return (_failed().since_last_handled() & ~condition.in_progress()).with_label("its last run failed")
+
+
+def _failed() -> dg.AutomationCondition:  # type: ignore[type-arg]
+    condition = dg.AutomationCondition
+    failed: dg.AutomationCondition = condition.execution_failed() & condition.cron_tick_passed(RETRY_CRON)  # type: ignore[type-arg]
+    return failed

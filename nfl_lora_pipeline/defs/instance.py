@@ -1,0 +1,172 @@
+"""The Dagster instance beside the store, so that the command line and the UI share runs and materialisations."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from nfl_lora_pipeline.files import DamagedFile, locked, read_file, replace_file, replacing_folder
+from nfl_lora_pipeline.interrupts import Deferral
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from nfl_lora_pipeline.store import Store
+
+SETTINGS = """\
+# Written by nfl-lora; edit as you like.
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+run_monitoring:
+  enabled: true
+  max_runtime_seconds: 86400
+"""
+
+
+SETTINGS_FILE = "dagster.yaml"
+WRITTEN_ANEW = "mend it, or move it away: a new one is written"
+BEGUN_ANEW = "move the folder `dagster` of the store away: a new record of runs is begun, and every adapter stays"
+DATABASES = "history"  # the first folder that Dagster's storage makes where its settings name no other place
+STORAGES = {"storage", "run_storage", "event_log_storage", "schedule_storage"}
+COMMAND_LINE = "command_line.yaml"
+UNCAPTURED = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+
+
+def dagster_home(store: "Store") -> Path:
+    """The instance's folder, made with its settings and its databases at the first call. Absolute, as Dagster wants it.
+
+    Dagster makes a database in several steps, and one that was broken off between them lacks tables for ever. So the folder
+    is made beside its place and moved there whole.
+    """
+    home = store.dagster.resolve()
+    with _named_damage(home), locked(store.lock("dagster")), Deferral():
+        if not os.path.lexists(home / SETTINGS_FILE) and home.is_dir():
+            replace_file(home / SETTINGS_FILE, SETTINGS.encode())
+        if not (home / DATABASES).exists() and not STORAGES & _settings(home).keys():
+            _make(home)
+    return home
+
+
+def _make(home: Path) -> None:
+    """The folder anew, with what lies in it now."""
+    import dagster as dg
+
+    with replacing_folder(home) as folder:
+        if home.is_dir():
+            shutil.copytree(home, folder, dirs_exist_ok=True)
+        else:
+            replace_file(folder / SETTINGS_FILE, SETTINGS.encode())
+        with dg.DagsterInstance.from_config(str(folder)) as instance:
+            instance.get_dynamic_partitions("weeks")  # the last table that it makes is there
+
+
+@contextmanager
+def opened(
+    store: "Store", say: Callable[[str], None] = lambda line: None, *, goes_on: bool = False
+) -> Iterator["dg.DagsterInstance"]:
+    """The instance of a store, after what dead processes have left in either was put in order.
+
+    Args:
+        store: the store.
+        say: told what was put in order, a line each.
+        goes_on: whether the caller does itself what dead runs had been doing.
+    """
+    import dagster as dg
+
+    home = dagster_home(store)
+    with ExitStack() as stack:
+        stack.enter_context(_named_damage(home))
+        instance = stack.enter_context(dg.DagsterInstance.from_config(str(home), _uncaptured(home)))
+        for line in _put_in_order(store, instance, goes_on=goes_on):
+            say(line)
+        yield instance
+
+
+@contextmanager
+def _named_damage(home: Path) -> Iterator[None]:
+    """Turn what Dagster and its storage say of damaged files into an error that names the file.
+
+    Raises:
+        DamagedFile: the settings or a database are damaged.
+    """
+    import dagster as dg
+    from sqlalchemy.exc import DatabaseError
+
+    try:
+        yield
+    except dg.DagsterInvalidConfigError as error:
+        first = error.errors[0].message if error.errors else str(error)
+        raise DamagedFile(home / SETTINGS_FILE, f"is not as Dagster wants it ({_line(first)})", WRITTEN_ANEW) from error
+    except DatabaseError as error:
+        for file in sorted(home.rglob("*.db")):
+            if wrong := _wrong_with(file):
+                raise DamagedFile(file, f"is damaged ({wrong})", BEGUN_ANEW) from error
+        raise DamagedFile(home, f"Dagster's storage cannot be used ({_line(str(error.orig))})", BEGUN_ANEW) from error
+    except dg.DagsterInvalidInvocationError as error:
+        if "table" not in str(error):
+            raise
+        raise DamagedFile(home / DATABASES, f"lacks tables ({_line(str(error))})", BEGUN_ANEW) from error
+
+
+def _wrong_with(database: Path) -> str:
+    """What is wrong with a file of SQLite; empty where nothing is."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            found = str(connection.execute("PRAGMA quick_check").fetchone()[0])
+    except sqlite3.Error as error:
+        return str(error)
+    return "" if found == "ok" else _line(found)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:200]
+
+
+def _put_in_order(store: "Store", instance: "dg.DagsterInstance", *, goes_on: bool) -> list[str]:
+    """End the runs whose process has died, and sweep what such processes left half-written.
+
+    Returns:
+        What was done, a line each.
+    """
+    from nfl_lora_pipeline.defs.leases import end_dead_runs, in_words
+
+    lines = [in_words(instance, run) for run in end_dead_runs(instance, goes_on=goes_on)]
+    swept = [str(path.relative_to(store.root)) for path in store.sweep()]
+    return lines + ([f"left half-written by a process that has ended, and mended: {', '.join(swept)}"] if swept else [])
+
+
+def _uncaptured(home: Path) -> str:
+    """The name of a copy of the instance's settings under which a step's output is not captured.
+
+    Dagster captures it with two helper processes, which a Ctrl-C in the terminal hits as well, and takes the terminal away
+    from whatever shows progress. What a step logs is in the UI all the same.
+    """
+    content = yaml.safe_dump({**_settings(home), "compute_logs": UNCAPTURED})
+    replace_file(home / COMMAND_LINE, f"# Made by nfl-lora of dagster.yaml for its own runs.\n{content}".encode())
+    return COMMAND_LINE
+
+
+def _settings(home: Path) -> dict[str, Any]:
+    """What stands in `dagster.yaml`; nothing where there is no such file.
+
+    Raises:
+        DamagedFile: it is no mapping in YAML.
+    """
+    file = home / SETTINGS_FILE
+    if not os.path.lexists(file):
+        return {}
+    try:
+        settings = yaml.safe_load(read_file(file, mend=WRITTEN_ANEW)) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DamagedFile(file, f"is no YAML ({_line(str(error))})", WRITTEN_ANEW) from error
+    if not isinstance(settings, dict):
+        raise DamagedFile(file, "is damaged (no mapping)", WRITTEN_ANEW)
+    return settings

@@ -1,0 +1,132 @@
+"""What the assets are given: a folder to keep things in, a source of weeks, what to teach and how to train."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from nfl_lora_pipeline.dataset.templates import Stat, choose_stats
+from nfl_lora_pipeline.defs.leases import leased
+from nfl_lora_pipeline.files import lasting_base
+from nfl_lora_pipeline.settings import Settings, as_list
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.weeks.source import RawWeek, SourceKind, fetch_week
+from nfl_lora_pipeline.weeks.week import NflWeek
+
+
+class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The folder with all results; relative to where Dagster was started."""
+
+    root: str = "data"
+
+    def open(self) -> Store:
+        """The store in that folder."""
+        return Store(Path(self.root))
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["StoreResource"]:
+        """Every run that works on a store says which process executes it (`leases`)."""
+        with leased(context.instance, context.run.run_id) if context.run and context.instance else nullcontext():
+            yield self
+
+
+class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Where raw weeks come from.
+
+    Attributes:
+        kind: "auto" (the folder, else a download), "folder", "github" or "sample".
+        folder: with upstream's layout, `{season}/{week}/WR.json`.
+        base_url: what stands before `/{season}/{week}/WR.json` upstream; empty for that of the settings. What a resource is
+            given Dagster keeps with every run, and the settings' may hold a password.
+        sample_fallback: whether "auto" may end at the bundled sample when upstream cannot be reached and no real week is
+            held, and at what is held of the week otherwise. Never in a deployment.
+        accept_odd_weeks: whether a week is taken though nobody played, rows are missing or the numbers are those of another
+            week; what is odd is then a warning.
+    """
+
+    kind: str = "auto"
+    folder: str = "data/raw"
+    base_url: str = ""
+    sample_fallback: bool = False
+    accept_odd_weeks: bool = False
+
+    @property
+    def address(self) -> str:
+        """Where upstream is."""
+        return self.base_url or Settings.from_environment().base_url
+
+    def fetch(self, week: NflWeek, say: Callable[[str], None]) -> RawWeek:
+        """Get one week; `say` is told of what is waited for.
+
+        Raises:
+            ValueError: `kind` is none of the four, or the week cannot be had.
+        """
+        kinds: dict[str, SourceKind] = {"auto": "auto", "folder": "folder", "github": "github", "sample": "sample"}
+        if self.kind not in kinds:
+            raise ValueError(f"source {self.kind!r}: use {', '.join(kinds)}")
+        return fetch_week(
+            week,
+            kind=kinds[self.kind],
+            folder=Path(self.folder),
+            base_url=self.address,
+            sample_fallback=self.sample_fallback,
+            say=say,
+        )
+
+
+class Lessons(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """What is taught.
+
+    Attributes:
+        weeks: partition keys; empty for every real week held of the newest season.
+        stats: columns of the players frame that `templates.yaml` has words for, or "all".
+        mode: "every_fact", or "random_facts" for the split of the original experiment.
+    """
+
+    weeks: list[str] = []
+    stats: list[str] = ["receiving_yards"]
+    mode: str = "every_fact"
+
+    def chosen_stats(self) -> list[Stat]:
+        """The stats, checked.
+
+        Raises:
+            ValueError: there are no words for one.
+        """
+        return choose_stats(self.stats)
+
+
+class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """How to train, and what.
+
+    Attributes:
+        recipe: a shipped recipe's name or the path of a YAML file.
+        base_model: "embedded", a folder or a Hugging Face id; empty for the recipe's own.
+        replace: whether an adapter is promoted though the promoted one knows what it was not taught.
+    """
+
+    recipe: str = "embedded"
+    base_model: str = ""
+    replace: bool = False
+
+    def load(self) -> Recipe:
+        """The recipe, with the base model it is to be used on."""
+        recipe = load_recipe(self.recipe)
+        return recipe.model_copy(update={"base_model": lasting_base(self.base_model or recipe.base_model)})
+
+
+def resources_of(settings: Settings) -> dict[str, Any]:
+    """All resources of a deployment, by the names that the assets use."""
+    return {
+        "store": StoreResource(root=settings.store),
+        "week_source": WeekSource(
+            kind=settings.source,
+            folder=str(settings.folder),
+            accept_odd_weeks=settings.accept_odd_weeks,
+        ),
+        "lessons": Lessons(weeks=as_list(settings.weeks), stats=as_list(settings.stats), mode=settings.mode),
+        "trainer": Trainer(recipe=settings.recipe, base_model=settings.base_model, replace=settings.replace),
+    }

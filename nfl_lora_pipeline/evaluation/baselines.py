@@ -1,0 +1,262 @@
+"""Other ways to the same answer, side by side on the same questions: was tuning worth it?"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from nfl_lora_pipeline.adapters.export import fuse_layers
+from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.dataset.unanswerable import share
+from nfl_lora_pipeline.evaluation.answer_parsing import is_refusal, number_in
+from nfl_lora_pipeline.evaluation.lookup import FactTable
+from nfl_lora_pipeline.models import base_model as base_models
+from nfl_lora_pipeline.models.base_model import BaseModel
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.stored import read_summary
+
+Said = tuple[str, int, int]  # the text, tokens of the prompt, tokens of the answer
+Retrieve = Callable[[str], Sequence[str]]  # from a question to the sentences to put before it
+
+
+@dataclass
+class Way:
+    """One way to an answer, and how it fared.
+
+    Attributes:
+        name: in words.
+        kind: who answers: "table", "base" or "tuned".
+        asked: questions about recorded facts and about strangers; both 0 where `note` says why it was not tried.
+        right: the share of recorded facts whose number is right.
+        refused: the share of strangers about whom no number is given.
+        prompt_tokens, output_tokens: the means.
+        seconds: for an answer, `p50` and `p95`.
+        peak_memory_bytes: of MLX's arrays, the model among them; of the table, its own size.
+    """
+
+    name: str
+    kind: str
+    asked: dict[str, int] = field(default_factory=lambda: {"facts": 0, "strangers": 0})
+    right: float | None = None
+    refused: float | None = None
+    prompt_tokens: float = 0
+    output_tokens: float = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int = 0
+    note: str = ""
+
+
+class OneByOne:
+    """A model of `mlx_lm.load` that is asked one question at a time, greedily."""
+
+    def __init__(self, model: Any, tokenizer: Any):
+        self.model, self.tokenizer = model, tokenizer
+
+    def prompt(self, text: str) -> list[int]:
+        """The tokens of a chat with this text as its question."""
+        return prompt_tokens(self.tokenizer, [{"role": "user", "content": text}])
+
+    def tokens(self, sentences: Sequence[str]) -> int:
+        """About how many tokens these sentences have."""
+        return sum(len(self.tokenizer.encode(sentence, add_special_tokens=False)) for sentence in sentences)
+
+    def ask(self, text: str) -> Said:
+        """Answer one question."""
+        from mlx_lm import stream_generate
+
+        parts = list(stream_generate(self.model, self.tokenizer, self.prompt(text), max_tokens=ANSWER_TOKENS))
+        return "".join(part.text for part in parts).strip(), parts[-1].prompt_tokens, parts[-1].generation_tokens
+
+    def fared(self, way: Way, asked: pl.DataFrame, retrieve: Retrieve) -> Way:
+        """Answer every question with what is retrieved for it, and fill in how the way fared."""
+        import mlx.core as mx
+
+        def ask(question: str) -> Said:
+            return self.ask(with_context(retrieve(question), question))
+
+        ask(asked["question"][0])  # what is made at the first question is not part of an answer's time
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        fared(way, asked, ask)
+        way.peak_memory_bytes = mx.get_peak_memory()
+        return way
+
+
+def device() -> str:
+    """What MLX computes on: "cpu" or "gpu"."""
+    import mlx.core as mx
+
+    return "gpu" if mx.default_device() == mx.Device(mx.gpu) else "cpu"
+
+
+def with_context(sentences: Sequence[str], question: str) -> str:
+    """What there is to read, then the question, as the embedded base learnt to read."""
+    return " ".join([*sentences, question])
+
+
+def fared(way: Way, asked: pl.DataFrame, ask: Callable[[str], Said]) -> Way:
+    """Fill in how a way fared with questions: `question`, `kind` ("recorded" or "stranger") and `value`."""
+    said: list[tuple[str, int, int, float]] = []
+    for question in asked["question"]:
+        started = time.perf_counter()
+        said.append((*ask(question), time.perf_counter() - started))
+    answers = pl.DataFrame(said, schema=["text", "prompt", "output", "seconds"], orient="row")
+    scored = asked.select("kind", "value").with_columns(
+        answers,
+        number=pl.Series([number_in(text) for text in answers["text"]], dtype=pl.Float64),
+        refusal=pl.Series([is_refusal(text) for text in answers["text"]], dtype=pl.Boolean),
+    )
+    facts, strangers = (scored.filter(pl.col("kind") == kind) for kind in ("recorded", "stranger"))
+    way.asked = {"facts": facts.height, "strangers": strangers.height}
+    way.right = _mean((facts["number"] == facts["value"]).fill_null(False))
+    way.refused = _mean(strangers["refusal"])
+    way.prompt_tokens, way.output_tokens = _mean(answers["prompt"]) or 0.0, _mean(answers["output"]) or 0.0
+    seconds = answers["seconds"]
+    way.seconds = {"p50": float(seconds.quantile(0.5) or 0.0), "p95": float(seconds.quantile(0.95) or 0.0)}
+    return way
+
+
+def _mean(values: pl.Series) -> float | None:
+    return None if values.is_empty() else float(values.mean())  # type: ignore[arg-type]
+
+
+FACTS, STRANGERS = 40, 20
+LONG_PROMPTS = 15  # so many questions with a whole week before them: each takes as long as the week is
+CLEARLY = 0.1  # a share of the seconds saved
+TABLE, BASE, TUNED = "table", "base", "tuned"
+ALONE, FUSED = "tuned", "tuned, fused into the base"
+
+Say = Callable[[str], None]
+
+
+def compare(
+    held: Store, fingerprint: str, *, facts: int = FACTS, strangers: int = STRANGERS, say: Say = lambda line: None
+) -> dict[str, Any]:
+    """Answer the same questions with and without the adapter, with and without the facts in the prompt, and by a look-up.
+
+    Args:
+        held: a store whose splits are those that the adapter was trained on.
+        fingerprint: of the adapter.
+        facts: how many recorded facts to ask about, each in a phrasing drawn by a hash, trained or not.
+        strangers: how many invented people.
+        say: told each way as it begins.
+
+    Returns:
+        A JSON-serialisable dict: `adapter`, `base_model`, `asked`, `device`, `context_tokens` (the longest text that the base
+        takes), `spent_seconds` (on training and evaluation), `tuned` (the name of the quicker way without a retrieval), and
+        `ways`: the fields of `Way`, and `pays_off_after`, the number of questions until `tuned` has made up for
+        `spent_seconds` against that way; null for never.
+
+    Raises:
+        ValueError: the splits have changed since, or the base model cannot be had.
+    """
+    made_of = held.provenance(fingerprint)
+    held.check_adapter(fingerprint)
+    if held.rows_hash() != made_of["rows"]:
+        raise ValueError(f"{held.splits} is not what adapter {fingerprint} was trained on: `nfl-lora run` on its weeks")
+    rows = held.read_rows()
+    table, asked = FactTable(rows, load_templates()), sample(rows, facts=facts, strangers=strangers)
+    base = base_models.resolve(made_of["base_model"])
+    say("table look-up")
+    by_table = Way("table look-up", TABLE, peak_memory_bytes=int(table.facts.estimated_size()))
+    ways = [fared(by_table, asked, lambda question: (table.answer(question), 0, 0))]
+    for adapter in (None, held.adapter(fingerprint)):
+        ways += _with_model(base, adapter, table, asked, say)
+    spent = _spent_seconds(held, fingerprint)
+    tuned = min((way for way in ways if way.name in (ALONE, FUSED)), key=lambda way: way.seconds["p50"])
+    return {
+        "adapter": fingerprint,
+        "base_model": base.name,
+        "asked": ways[0].asked,
+        "context_tokens": context_tokens(base),
+        "device": device(),
+        "spent_seconds": spent,
+        "tuned": tuned.name,
+        "ways": [asdict(way) | {"pays_off_after": pays_off_after(spent, way, tuned)} for way in ways],
+    }
+
+
+def sample(rows: pl.DataFrame, *, facts: int, strangers: int) -> pl.DataFrame:
+    """Questions drawn by a hash: recorded facts in one phrasing each, and invented people in one each."""
+    keyed = rows.with_columns(
+        key=pl.Series(
+            [share(f"compare/{fact}/{phrasing}") for fact, phrasing in rows[["fact", "phrasing"]].iter_rows()]
+        )
+    ).sort("key")
+    parts = (("recorded", "fact", facts), ("stranger", "player", strangers))
+    chosen = [
+        keyed.filter(pl.col("kind") == kind).unique(one, keep="first", maintain_order=True).head(count)
+        for kind, one, count in parts
+    ]
+    return pl.concat(chosen).drop("key")
+
+
+def facts_in(asked: pl.DataFrame) -> pl.DataFrame:
+    """The questions about recorded facts."""
+    return asked.filter(pl.col("kind") == "recorded")
+
+
+def strangers_in(asked: pl.DataFrame) -> pl.DataFrame:
+    """The questions about people who do not exist."""
+    return asked.filter(pl.col("kind") == "stranger")
+
+
+def pays_off_after(spent_seconds: float, way: Way, tuned: Way) -> int | None:
+    """After how many questions a tuned model has made up for its training, by the medians of both.
+
+    Returns:
+        None for never: where it is slower, or quicker by less than `CLEARLY`, which may be the machine's mood.
+    """
+    if way.kind == TUNED or not way.seconds:
+        return None
+    saving = way.seconds["p50"] - tuned.seconds["p50"]
+    return round(spent_seconds / saving) if saving > CLEARLY * way.seconds["p50"] else None
+
+
+def context_tokens(base: BaseModel) -> int | None:
+    """The longest text that a base was made for, by its `config.json`."""
+    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
+    found = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+    return int(found) if found else None
+
+
+def _with_model(
+    base: BaseModel, adapter: Path | None, table: FactTable, asked: pl.DataFrame, say: Say
+) -> Iterator[Way]:
+    """Every way in which a model, with or without an adapter, can be asked."""
+    model = OneByOne(*base_models.load(base, adapter=adapter))
+    kind, name = (TUNED, ALONE) if adapter else (BASE, "base")
+    ways: dict[str, Retrieve] = {name: lambda question: [], f"{name}, the fact in the prompt": table.sentences}
+    if not adapter and table.facts["stat"].n_unique() > 1:
+        ways[f"{name}, the player's row in the prompt"] = lambda question: table.sentences(question, every_stat=True)
+    for title, retrieve in ways.items():
+        say(title)
+        yield model.fared(Way(title, kind), asked, retrieve)
+    if adapter and fuse_layers(model.model):
+        say(FUSED)
+        yield model.fared(Way(FUSED, kind), asked, lambda question: [])
+    if not adapter:
+        say("base, the whole week in the prompt")
+        yield _whole_week(model, context_tokens(base), table, asked)
+
+
+def _whole_week(model: OneByOne, room: int | None, table: FactTable, asked: pl.DataFrame) -> Way:
+    way = Way("base, the whole week in the prompt", BASE)
+    few = pl.concat([facts_in(asked).head(LONG_PROMPTS * 2 // 3), strangers_in(asked).head(LONG_PROMPTS // 3)])
+    weeks = {tuple(table.week(question)) for question in few["question"]}
+    needed = max(map(model.tokens, weeks)) + max(len(model.prompt(question)) for question in few["question"])
+    if room is not None and needed + ANSWER_TOKENS > room:
+        way.note = f"{needed:,} tokens, and the base takes {room:,}"
+        return way
+    return model.fared(way, few, table.week)
+
+
+def _spent_seconds(held: Store, fingerprint: str) -> float:
+    """Of training, and of evaluation where there is a report."""
+    seconds = read_summary(held.report(fingerprint)).get("seconds", {}) if held.report(fingerprint).is_dir() else {}
+    return float(held.training(fingerprint)["seconds"] + seconds.get("evaluation", 0.0))

@@ -1,0 +1,200 @@
+"""What an adapter must reach to be promoted: pure functions behind the asset checks of the report."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+
+from nfl_lora_pipeline.evaluation.metrics import misses_of, week_key
+from nfl_lora_pipeline.evaluation.probes import INVENTED, KNOWN, is_of_the_splits
+from nfl_lora_pipeline.evaluation.regressions import in_words
+from nfl_lora_pipeline.markdown import of_asked, percent
+from nfl_lora_pipeline.tuning.recipe import Recipe
+
+GATES = {
+    "exam_is_whole": "Every row of the splits was answered, by a model with every tensor of the adapter on it.",
+    "recall_is_complete": "The share of trained questions answered right, in the worst week.",
+    "strangers_are_refused": "The share of questions about invented people that are refused.",
+    "nobody_is_given_a_number": "The share of questions about people without a fact that get a number, in the worst group.",
+    "other_weeks_are_not_answered": "The same for known players in weeks and seasons that were not taught.",
+    "other_stats_are_not_answered": "The same for known players and stats that were not taught.",
+    "known_facts_are_answered": "The share of questions about known numbers that are refused.",
+    "base_is_retained": "What is left of the least retained of the base's abilities.",
+    "nothing_is_forgotten": "The share of trained questions that the promoted adapter has right and this one wrong.",
+    "nothing_is_given_up": "The share of facts that the promoted adapter knows and this one was not taught.",
+}
+LIMITS = {  # the recipe's key by the gate; the others have none
+    "recall_is_complete": "min_recall",
+    "strangers_are_refused": "min_refused",
+    "nobody_is_given_a_number": "max_invented",
+    "other_weeks_are_not_answered": "max_invented_elsewhere",
+    "other_stats_are_not_answered": "max_invented_stats",
+    "known_facts_are_answered": "max_over_refused",
+    "base_is_retained": "min_retained",
+    "nothing_is_forgotten": "max_lost",
+}
+PEOPLE = (INVENTED, "reworded_strangers", "tight_ends", "running_backs")
+ELSEWHERE = ("unseen_weeks", "unseen_seasons")
+OTHER_STATS = ("untaught_stats",)
+WORST = 10
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One verdict.
+
+    Attributes:
+        figure: what was reached, a share; None where there was nothing to ask, which passes.
+        threshold: what the recipe wants.
+        said: the verdict in words.
+        worst: `question`, `expected` and `said` of the first wrong answers.
+        blocks: whether an adapter that misses it is kept from being promoted; otherwise that is told and no more.
+    """
+
+    name: str
+    passed: bool
+    figure: float | None
+    threshold: float
+    said: str
+    worst: list[dict[str, str]]
+    blocks: bool = True
+
+    @property
+    def keeps_back(self) -> bool:
+        """Whether the adapter must not be promoted."""
+        return self.blocks and not self.passed
+
+
+def blocks(name: str, recipe: Recipe) -> bool:
+    """Whether a gate keeps an adapter back under a recipe."""
+    return LIMITS.get(name) not in recipe.advisory
+
+
+def judge(summary: dict[str, Any], predictions: pl.DataFrame, recipe: Recipe) -> list[Gate]:
+    """Hold a report against the thresholds of a recipe.
+
+    Args:
+        summary: of `figures.summarise`, with `lost` of `forgetting.lost_by` and `given_up` of `given_up.given_up_by`.
+        predictions: of `verdicts.with_verdict`.
+        recipe: with a threshold for each gate.
+
+    Returns:
+        One verdict for each of `GATES`, in their order.
+    """
+    wrong = predictions.filter(is_of_the_splits(), ~pl.col("right")).sort("fact", "phrasing")
+    gates = [
+        _whole(summary["integrity"]),
+        _recall(summary["by_week"], wrong, recipe.min_recall),
+        _refusals(summary, wrong, recipe.min_refused),
+        _inventions("nobody_is_given_a_number", summary["unknown"], PEOPLE, recipe.max_invented),
+        _inventions("other_weeks_are_not_answered", summary["unknown"], ELSEWHERE, recipe.max_invented_elsewhere),
+        _inventions("other_stats_are_not_answered", summary["unknown"], OTHER_STATS, recipe.max_invented_stats),
+        _over_refusal(summary["over_refusal"], recipe.max_over_refused),
+        _retention(summary["retained"], recipe.min_retained),
+        _forgotten(summary["lost"], recipe.max_lost),
+        _given_up(summary["given_up"]),
+    ]
+    return [replace(gate, blocks=blocks(gate.name, recipe)) for gate in gates]
+
+
+def _whole(integrity: dict[str, int]) -> Gate:
+    pairs = ((integrity["answered"], integrity["rows"]), (integrity["loaded"], integrity["tensors"]))
+    figure = min(there / wanted if wanted else 0.0 for there, wanted in pairs)
+    said = f"{integrity['answered']:,} of {integrity['rows']:,} rows of the splits answered, "
+    said += f"{integrity['loaded']:,} of {integrity['tensors']:,} tensors of the adapter loaded and finite; all wanted"
+    return Gate("exam_is_whole", figure == 1, figure, 1.0, said, [])
+
+
+def _recall(weeks: list[dict[str, Any]], wrong: pl.DataFrame, wanted: float) -> Gate:
+    if not weeks:
+        return Gate("recall_is_complete", True, None, wanted, "no question was trained", [])
+    worst = min(weeks, key=lambda week: week["recall"])
+    said = f"{worst['name']}: {percent(worst['recall'])} of {worst['asked']:,} trained questions right"
+    said += f", the worst of {len(weeks)} weeks" if len(weeks) > 1 else ""
+    missed = wrong.filter(pl.col("group") == KNOWN, pl.col("split") == "train", week_key() == worst["name"])
+    figure = worst["recall"]
+    said += f"; at least {wanted:.1%} wanted"
+    return Gate("recall_is_complete", figure >= wanted, figure, wanted, said, misses_of(missed.head(WORST)))
+
+
+def _refusals(summary: dict[str, Any], wrong: pl.DataFrame, wanted: float) -> Gate:
+    figure = summary["recall"]["refused_strangers"]
+    if figure is None:
+        return Gate("strangers_are_refused", True, None, wanted, "no stranger was asked about", [])
+    said = f"{percent(figure)} of {summary['asked']['strangers']:,} questions refused; at least {wanted:.1%} wanted"
+    answered = wrong.filter(pl.col("group") == INVENTED)
+    return Gate("strangers_are_refused", figure >= wanted, figure, wanted, said, misses_of(answered.head(WORST)))
+
+
+def _inventions(name: str, groups: Iterable[dict[str, Any]], names: tuple[str, ...], allowed: float) -> Gate:
+    asked = [group for group in groups if group["name"] in names]
+    if not asked:
+        return Gate(name, True, None, allowed, "none were asked about", [])
+    worst = max(asked, key=lambda group: group["invented"]["share"])
+    counted = worst["invented"]
+    said = f"{spoken(worst['name'])}: {of_asked(counted)} questions got a number ({percent(counted['share'])})"
+    said += f", the worst of {len(asked)} groups" if len(asked) > 1 else ""
+    said += f"; {_at_most(allowed)}"
+    return Gate(name, counted["share"] <= allowed, counted["share"], allowed, said, worst["worst"])
+
+
+def _over_refusal(found: dict[str, Any], allowed: float) -> Gate:
+    name = "known_facts_are_answered"
+    phrasings = {"trained": found["trained"], "held-out": found["heldout_phrasings"]}
+    asked = {name: counted for name, counted in phrasings.items() if counted["asked"]}
+    if not asked:
+        return Gate(name, True, None, allowed, "no number is known", [])
+    worst = max(asked, key=lambda name: asked[name]["share"])
+    figure = asked[worst]["share"]
+    said = f"{of_asked(asked[worst])} questions about known numbers refused in {worst} phrasings ({percent(figure)})"
+    return Gate(name, figure <= allowed, figure, allowed, f"{said}; {_at_most(allowed)}", found["worst"])
+
+
+def _retention(abilities: list[dict[str, Any]], wanted: float) -> Gate:
+    name = "base_is_retained"
+    if not abilities:
+        return Gate(name, True, None, wanted, "the base could do nothing that was asked", [])
+    worst = min(abilities, key=lambda ability: ability["left"])
+    figure = worst["left"]
+    said = f"{worst['name']}: {percent(figure)} of what it was; at least {wanted:.1%} wanted"
+    return Gate(name, figure >= wanted, figure, wanted, said, [])
+
+
+def _forgotten(lost: dict[str, Any] | None, allowed: float) -> Gate:
+    name = "nothing_is_forgotten"
+    if lost is None or not lost["promoted"]:
+        return Gate(name, True, None, allowed, "no adapter was promoted before this one", [])
+    counted, against = lost["trained"], f"the promoted adapter {lost['against']}"
+    if not counted["questions"]:
+        return Gate(name, True, None, allowed, f"no trained question in common with {against}", [])
+    figure = counted["lost"] / counted["questions"]
+    said = f"{counted['lost']:,} of {counted['questions']:,} trained questions lost against {against}"
+    trained = [row for row in lost["worst"] if row["split"] == "train"][:WORST]
+    worst = [{name: row[name] for name in ("question", "expected", "said")} for row in trained]
+    said = f"{said} ({figure:.2%}); at most {allowed:.2%} allowed"
+    return Gate(name, figure <= allowed, figure, allowed, said, worst)
+
+
+def _given_up(found: dict[str, Any] | None) -> Gate:
+    name = "nothing_is_given_up"
+    if found is None:
+        return Gate(name, True, None, 0.0, "no adapter of real weeks was promoted before this one", [])
+    if not found["answers"]:
+        return Gate(name, True, 0.0, 0.0, f"all that the adapter {found['against']} knows was taught", [])
+    figure = found["answers"] / found["known"]
+    said = f"given up of what the adapter {found['against']} knows: {in_words(found['parts'])}"
+    if found["in_use"] or found["replace"]:
+        why = "it is the promoted one already" if found["in_use"] else "as --replace wants"
+        return Gate(name, True, figure, 0.0, f"{said}; {why}", [])
+    said += "; teach that too (--weeks, --stats), or promote it nevertheless (--replace)"
+    return Gate(name, False, figure, 0.0, said, [])
+
+
+def spoken(group: str) -> str:
+    """A group's name for people."""
+    return group.replace("_", " ")
+
+
+def _at_most(allowed: float) -> str:
+    return "no limit is set" if allowed == 1 else f"at most {allowed:.1%} allowed"

@@ -1,0 +1,130 @@
+"""What a model answers, and how much of it is right.
+
+Greedy decoding gives the reference answer if and only if each of its tokens is the arg-max when the ones before it are
+given. One forward pass over question and answer therefore settles a whole batch of questions; only where neither the
+reference answer nor the refusal comes out is an answer generated token by token.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import polars as pl
+from mlx import nn
+from mlx.utils import tree_unflatten
+from mlx_lm.tuner.lora import LoRALinear
+
+from nfl_lora_pipeline.models.base_model import answer as generate_answers
+from nfl_lora_pipeline.models.forward import answer_logits, streams, token_losses
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS
+from nfl_lora_pipeline.models.rows import TokenRow, answer_text, by_length, to_batch, tokenize
+
+
+@contextmanager
+def merged(model: Any) -> Iterator[None]:
+    """Merge for the block; what is quantised stays as it is, and so do DoRA layers, which are rare and slow to merge."""
+    layers = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, LoRALinear) and type(module.linear) is nn.Linear
+    ]
+    made = [(name, module.fuse()) for name, module in layers]
+    mx.eval([module.parameters() for _, module in made])
+    model.update_modules(tree_unflatten(made))
+    try:
+        yield
+    finally:
+        model.update_modules(tree_unflatten(layers))
+
+
+BATCH_TOKENS = 1500
+GENERATE_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """For each row, in order: whether greedy decoding gives its answer, and its answer's least probable token.
+
+    Attributes:
+        greedy: (N,) bool.
+        lowest: (N,) float64 probability.
+    """
+
+    greedy: "np.ndarray[Any, np.dtype[np.bool_]]"
+    lowest: "np.ndarray[Any, np.dtype[np.float64]]"
+
+
+def certainty(model: Any, rows: Sequence[TokenRow]) -> Certainty:
+    """Score answers by teacher forcing, without generating them."""
+    greedy = np.zeros(len(rows), np.bool_)
+    lowest = np.zeros(len(rows), np.float64)
+    was_training = model.training
+    model.eval()
+    batches = list(by_length(rows, batch_tokens=BATCH_TOKENS))
+    lanes = streams()
+    for first in range(0, len(batches), len(lanes)):
+        scored = []
+        for indices, stream in zip(batches[first : first + len(lanes)], lanes, strict=False):
+            with mx.stream(stream):
+                scored.append((indices, *_score(model, [rows[index] for index in indices])))
+        mx.eval(scored)
+        for indices, hit, worst in scored:
+            greedy[indices] = np.array(hit)
+            lowest[indices] = np.exp(-np.array(worst, np.float64))
+    if was_training:
+        model.train()
+    return Certainty(greedy, lowest)
+
+
+def _score(model: Any, rows: Sequence[TokenRow]) -> tuple[mx.array, mx.array]:
+    batch = to_batch(rows)
+    logits = answer_logits(model, batch.tokens, batch.wanted)
+    hit = (mx.argmax(logits, -1) == batch.targets) | (batch.weights == 0)
+    losses = token_losses(logits, batch.targets) * batch.weights
+    return hit.all(-1), losses.max(-1)
+
+
+def predict(
+    model: Any, tokenizer: Any, asked: pl.DataFrame, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> pl.DataFrame:
+    """Answer questions greedily.
+
+    Args:
+        model: a model of `mlx_lm.load`.
+        tokenizer: its tokenizer.
+        asked: one row a question, with `question`, `answer` (the reference) and `refusal` (the refusal's words for it).
+        progress: told how many of how many questions are answered.
+
+    Returns:
+        `said` (what the model answers) and `lowest` (Float64, the least probability of a token of the reference answer),
+        one row a question, in order.
+    """
+    questions, answers, refusals = (asked[column].to_list() for column in ("question", "answer", "refusal"))
+    said: list[str | None] = [None] * len(questions)
+    rows = tokenize(tokenizer, zip(questions, answers, strict=True))
+    reference = certainty(model, rows)
+    for row, index in _given(rows, reference):
+        said[index] = answer_text(tokenizer, row)
+    progress(len(questions) - said.count(None), len(questions))
+    open_rows = [index for index, text in enumerate(said) if text is None and refusals[index] != answers[index]]
+    rows = tokenize(tokenizer, ((questions[index], refusals[index]) for index in open_rows))
+    for row, place in _given(rows, certainty(model, rows)):
+        said[open_rows[place]] = answer_text(tokenizer, row)
+    open_rows = [index for index, text in enumerate(said) if text is None]
+    progress(len(questions) - len(open_rows), len(questions))
+    for first in range(0, len(open_rows), GENERATE_ROWS):
+        chunk = open_rows[first : first + GENERATE_ROWS]
+        for index, text in zip(chunk, generate_answers(model, tokenizer, [questions[i] for i in chunk]), strict=True):
+            said[index] = text
+        progress(len(questions) - said.count(None), len(questions))
+    return pl.DataFrame({"said": said, "lowest": reference.lowest}, schema={"said": pl.String, "lowest": pl.Float64})
+
+
+def _given(rows: Sequence[TokenRow], scored: Certainty) -> Iterator[tuple[TokenRow, int]]:
+    """The rows whose answers generation gives, and not only their first `ANSWER_TOKENS`; each with its place."""
+    for place in np.flatnonzero(scored.greedy).tolist():
+        if len(rows[place].tokens) - rows[place].start <= ANSWER_TOKENS:
+            yield rows[place], place

@@ -1,0 +1,126 @@
+"""Training as `mlx_lm.lora` does it: its trainer, its loss over whole rows, its batches, to the last step.
+
+What the recipe `original` stands for, and what `training` is compared with. The order of seeds and draws is that of
+`mlx_lm.lora`, so that the same rows and recipe give the same adapter there and here.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.optimizers as optim
+import numpy as np
+from mlx_lm.tuner.callbacks import TrainingCallback
+from mlx_lm.tuner.datasets import CacheDataset, CompletionsDataset
+from mlx_lm.tuner.trainer import TrainingArgs, iterate_batches, train
+
+from nfl_lora_pipeline.dataset.examples import Lesson
+from nfl_lora_pipeline.models.rows import refuse_long, refuse_lossy, tokenize
+from nfl_lora_pipeline.models.scoring import certainty
+from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, quiet, uncompiled_on_cpu
+from nfl_lora_pipeline.tuning.recipe import Recipe, learning_rate
+from nfl_lora_pipeline.tuning.records import TrainingLog, write_records
+
+BETAS = (0.9, 0.999)  # of mlx-lm's Adam
+
+
+def train_plainly(
+    model: Any,
+    tokenizer: Any,
+    lessons: Sequence[Lesson],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    held_out: Sequence[tuple[str, str]] = (),
+    start: Path | None = None,
+    report: Callable[[str, float], None] = lambda line, share: None,
+) -> TrainingLog:
+    """Train an adapter for the recipe's steps.
+
+    Args:
+        model: a model of `mlx_lm.load`; it carries the adapter afterwards.
+        tokenizer: its tokenizer.
+        lessons: the rows of `train.jsonl`, in their order.
+        recipe: how to train. Where it names more layers than the model has, all are trained.
+        folder: an existing folder, which gets `adapters.safetensors`, `adapter_config.json`, `training.json` and
+            `certificate.json`.
+        held_out: the rows of `valid.jsonl`; their loss is reported where they fill a batch.
+        start: the folder of an adapter to go on from, made with the same recipe on the same base; None to begin anew.
+        report: told a line for the log and how much of the training is done (0 to 1).
+
+    Raises:
+        ValueError: the recipe does not fit the model, or there are fewer rows than a batch has.
+    """
+    started = time.perf_counter()
+    if len(lessons) < recipe.batch_rows:
+        raise ValueError(f"batch_rows: {recipe.batch_rows}, but there are {len(lessons)} rows; use {len(lessons) or 1}")
+    recipe = recipe.model_copy(update={"num_layers": min(recipe.num_layers, len(model.layers))})
+    np.random.seed(recipe.seed)
+    config, log = begin(model, lessons, recipe, start)
+    steps = min(recipe.max_steps, recipe.max_epochs * (len(lessons) // recipe.batch_rows))
+    optimizer = optimizer_of(recipe, betas=BETAS)
+    pairs = [(lesson.question, lesson.answer) for lesson in lessons]
+    rows = tokenize(tokenizer, pairs)
+    refuse_long(model, rows, (question for question, _ in pairs))
+    refuse_lossy(tokenizer, rows, (answer for _, answer in pairs))
+    args = TrainingArgs(
+        batch_size=recipe.batch_rows,
+        iters=steps,
+        steps_per_save=sys.maxsize,
+        adapter_file=str(folder / "adapters.safetensors"),
+    )
+    with quiet(), uncompiled_on_cpu():
+        train(
+            model,
+            optimizer,
+            train_dataset=_dataset(tokenizer, pairs),
+            val_dataset=_dataset(tokenizer, held_out) if len(held_out) >= recipe.batch_rows else None,
+            args=args,
+            iterate_batches=_Scheduled(recipe, optimizer, steps),
+            training_callback=_Recorder(log, steps, report),
+        )
+    lowest = certainty(model, rows).lowest
+    log.certain.append((log.iterations, float(np.mean(lowest > recipe.certain_above))))
+    log.peak_memory_bytes = mx.get_peak_memory()
+    log.seconds = time.perf_counter() - started
+    certificate = write_records(folder, config, log, lessons, lowest.tolist(), above=recipe.certain_above)
+    report(certificate.in_short(), 1.0)
+    return log
+
+
+def _dataset(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> CacheDataset:
+    rows = [{"prompt": question, "completion": answer} for question, answer in pairs]
+    return CacheDataset(CompletionsDataset(rows, tokenizer, "prompt", "completion", mask_prompt=False))
+
+
+class _Scheduled:
+    """mlx-lm's own batches; before a step's, the learning rate is set."""
+
+    def __init__(self, recipe: Recipe, optimizer: optim.Optimizer, steps: int):
+        self.recipe, self.optimizer, self.steps = recipe, optimizer, steps
+
+    def __call__(self, *args: Any, loop: bool = False, **options: Any) -> Iterator[Any]:
+        for step, batch in enumerate(iterate_batches(*args, loop=loop, **options)):
+            if loop:  # which validation does not
+                self.optimizer.learning_rate = learning_rate(self.recipe, step, 0, self.steps)
+            yield batch
+
+
+class _Recorder(TrainingCallback):  # type: ignore[misc]
+    def __init__(self, log: TrainingLog, steps: int, report: Callable[[str, float], None]):
+        self.log, self.steps, self.report = log, steps, report
+        self.held_out = ""
+
+    def on_train_loss_report(self, train_info: dict[str, float]) -> None:
+        step, loss = int(train_info["iteration"]), train_info["train_loss"]
+        self.log.losses.append((step, loss))
+        self.log.iterations = step
+        self.log.tokens_per_second = train_info["tokens_per_second"]
+        if step % 50 == 0 or step == self.steps:
+            self.report(f"iteration {step} of {self.steps}, loss {loss:.3f}{self.held_out}", step / self.steps)
+
+    def on_val_loss_report(self, val_info: dict[str, float]) -> None:
+        self.held_out = f", {val_info['val_loss']:.3f} on held-out rows"

@@ -1,0 +1,376 @@
+"""LoRA training for recall: until a forward pass over all rows finds every answer certain.
+
+It differs from `mlx_lm.lora` in four things. The loss is spent on the answer alone, and of that on the tokens that are not
+known yet. A step shows facts that are in doubt, in one wording at a time, and known ones in turn (`sampler`). People invented
+for the step, with the refusal as their answer, are mixed in. The learning rate stays at its peak until nearly all is known,
+and then goes down to the end.
+
+Source: p > 0.5 on every answer token is sufficient for greedy recall, and the loss belongs on what is below it (MemFT,
+arXiv 2605.30260); refusals for unknown people against invention (arXiv 2403.05612); a stable learning rate and a decay that
+may begin at any time (arXiv 2405.18392).
+"""
+
+import hashlib
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.utils import maybe_set_recommended_wired_limit
+
+from nfl_lora_pipeline.dataset.examples import Lesson
+from nfl_lora_pipeline.interrupts import Deferral, is_interrupt
+from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, streams, token_losses
+from nfl_lora_pipeline.models.rows import (
+    Batch,
+    TokenRow,
+    by_lanes,
+    refuse_long,
+    refuse_lossy,
+    shared_tail,
+    to_batch,
+    tokenize,
+)
+from nfl_lora_pipeline.models.scoring import certainty, merged
+from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, uncompiled_on_cpu
+from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe, learning_rate
+from nfl_lora_pipeline.tuning.records import Checkpoint, TrainingLog, load_checkpoint, save_checkpoint, write_records
+from nfl_lora_pipeline.tuning.sampler import Numbers, Refusals, Sampler
+
+CHECKPOINT_SECONDS = 45.0  # a checkpoint is written at a step's end when the last one is older than this
+REPORT_STEPS = 10  # how often it is said and written down how far it is
+Learn = Callable[[list[Batch]], tuple[mx.array, list[mx.array]]]
+COURSE = ("step", "budget", "ending", "end", "peak_share", "loss_sum")  # what a checkpoint has of `Training` itself
+
+
+def recall_loss(model: nn.Module, known_loss: float, *batches: Batch) -> tuple[mx.array, list[mx.array]]:
+    """The loss of one step over all its batches, each of which is computed on a stream of its own.
+
+    Args:
+        model: with its adapter.
+        known_loss: in nats; a token whose loss is lower is known, and left out.
+        batches: of B rows each.
+
+    Returns:
+        The mean cross-entropy over the answer tokens not yet known, and of each batch (B,) the greatest loss of a row's token.
+    """
+    sums, counts, greatest = [], [], []
+    for (tokens, wanted, targets, weights, states), stream in zip(batches, streams(), strict=False):
+        with mx.stream(stream):
+            losses = token_losses(answer_logits(model, tokens, wanted, states), targets)
+            unknown = mx.stop_gradient(weights * (losses > known_loss))
+            sums.append((losses * unknown).sum())
+            counts.append(unknown.sum())
+            greatest.append(mx.stop_gradient(losses * weights).max(-1))
+    return sum(sums) / mx.maximum(sum(counts), 8.0), greatest
+
+
+def train_adapter(
+    model: Any,
+    tokenizer: Any,
+    lessons: Sequence[Lesson],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    refusals: Iterator[tuple[str, str]],
+    start: Path | None = None,
+    checkpoint: Path | None = None,
+    report: Callable[[str, float], None] = lambda line, share: None,
+) -> TrainingLog:
+    """Train an adapter until every answer is certain, or to the recipe's budget.
+
+    Args:
+        model: a model of `mlx_lm.load`; it carries the adapter afterwards.
+        tokenizer: its tokenizer.
+        lessons: the rows to learn.
+        recipe: how to train.
+        folder: an existing folder, which gets `adapters.safetensors`, `adapter_config.json`, `training.json` and
+            `certificate.json`.
+        refusals: questions without an answer and their refusals, without end, the same at every call.
+        start: the folder of an adapter to go on from, made with the same recipe on the same base; None to begin anew.
+        checkpoint: a file, `*.safetensors`, from which the next call with the same arguments goes on where this one was
+            broken off; on the CPU to the same adapter, byte for byte. It is written before every check, when the last one is
+            `CHECKPOINT_SECONDS` old, and when SIGINT or SIGTERM comes, at the end of the step at hand. Whoever calls
+            removes it. None for none.
+        report: told a line for the log and how far it is (0 to 1) every `REPORT_STEPS` steps and at every check.
+
+    Raises:
+        ValueError: the recipe does not fit the model, or there is nothing to learn.
+    """
+    if not any(lesson.teaches for lesson in lessons):
+        raise ValueError("no row teaches a number: the weeks hold no recorded player")
+    config, log = begin(model, lessons, recipe, start)
+    training = Training(model, tokenizer, lessons, recipe, refusals, log, report, checkpoint, warm=start is not None)
+    training.go_on(_what_is_trained(lessons, recipe, start))
+    with uncompiled_on_cpu(), training.deferral:
+        training.run()
+    mx.save_safetensors(str(folder / "adapters.safetensors"), dict(tree_flatten(model.trainable_parameters())))
+    log.peak_memory_bytes = max(log.peak_memory_bytes, mx.get_peak_memory())
+    certificate = write_records(folder, config, log, lessons, training.lowest.tolist(), above=recipe.certain_above)
+    report(certificate.in_short(), 1.0)
+    return log
+
+
+class Training:
+    """The course of a training, step by step."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        lessons: Sequence[Lesson],
+        recipe: Recipe,
+        refusals: Iterator[tuple[str, str]],
+        log: TrainingLog,
+        report: Callable[[str, float], None] = lambda line, share: None,
+        checkpoint: Path | None = None,
+        *,
+        warm: bool = False,
+    ):
+        self.model, self.recipe, self.log, self.report, self.warm = model, recipe, log, report, warm
+        self.rows = tokenize(tokenizer, ((lesson.question, lesson.answer) for lesson in lessons))
+        refuse_long(model, self.rows, (lesson.question for lesson in lessons))
+        refuse_lossy(tokenizer, self.rows, (lesson.answer for lesson in lessons))
+        self.tail = shared_tail(self.rows)
+        self.rng = random.Random(recipe.seed)
+        teaches = [lesson.teaches for lesson in lessons]
+        self.sampler = Sampler([lesson.fact for lesson in lessons], teaches, recipe, self.rng)
+        self.refusals = Refusals(refusals, tokenizer)
+        self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
+        self.frozen = FrozenStates(model)
+        self.lowest: Numbers = np.zeros(len(self.rows))
+        self.step, self.peak_share, self.loss_sum = 0, 1.0, 0.0
+        self.budget = min(recipe.max_steps, math.ceil(recipe.max_epochs * sum(teaches) / recipe.batch_rows))
+        self.budget = max(self.budget, min(recipe.max_steps, 3 * recipe.ending_steps))
+        begun = recipe.schedule != "wsd"
+        self.ending, self.end = (0, self.budget) if begun else (self.budget, self.budget + recipe.ending_steps)
+        self.deferral, self.file, self.of = Deferral(), checkpoint, ""
+        self.tokens, self.began, self.kept_at = 0, time.monotonic(), time.monotonic()
+
+    def run(self) -> None:
+        """Make steps until the end; `lowest` says what the adapter knows then."""
+        maybe_set_recommended_wired_limit()
+        learn = self._compiled_step()
+        self.model.train()
+        while True:
+            self.log.iterations = self.step
+            self._keep_if_due()
+            if self._is_over():
+                break
+            self._make_step(learn)
+            self.step += 1
+        if self.log.stopped != "certain":
+            with self._interruptible(), merged(self.model):
+                self._ask(list(range(len(self.rows))))
+        seconds = time.monotonic() - self.began
+        self.log.seconds += seconds
+        self.log.tokens_per_second = self.tokens / seconds
+
+    def checkpoint(self) -> Checkpoint:
+        """All that is needed to go on with the step at hand."""
+        parts = {
+            "model": tree_flatten(self.model.trainable_parameters()),
+            "optimizer": tree_flatten(self.optimizer.state),
+        }
+        course = {name: getattr(self, name) for name in COURSE}
+        log = asdict(self.log) | {"seconds": self.log.seconds + time.monotonic() - self.began}
+        return Checkpoint(
+            {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays},
+            {
+                "of": self.of,
+                "course": course,
+                "log": log,
+                "rng": self.rng.getstate(),
+                "random": random_seed(),
+                "refusals": self.refusals.state(),
+                "sampler": self.sampler.state(),
+            },
+        )
+
+    def go_on(self, of: str) -> None:
+        """Go on where a checkpoint was written, where there is one of the same training, whose hash is `of`."""
+        self.of = of
+        found = load_checkpoint(self.file) if self.file else None
+        if found is None or found.state.get("of") != of:
+            return
+        state = found.state
+        self.model.load_weights(found.part("model"), strict=False)
+        self.optimizer.init(self.model.trainable_parameters())
+        self.optimizer.state = tree_unflatten(found.part("optimizer"))
+        mx.random.seed(state["random"])
+        self.log.__dict__.update(state["log"])
+        self.__dict__.update(state["course"])
+        version, numbers, gauss = state["rng"]
+        self.rng.setstate((version, tuple(numbers), gauss))
+        self.refusals.restore(state["refusals"])
+        self.sampler.restore(state["sampler"])
+        self.log.resumed.append(self.step)
+        self.report(f"going on from iteration {self.step}, where this training was broken off", 0.0)
+
+    def _keep_if_due(self) -> None:
+        """Write a checkpoint where the last one is old, or where somebody wants an end, which then comes."""
+        if self.deferral.pending:
+            with self._interruptible():
+                pass  # what was put off takes its course on the way in
+        elif time.monotonic() - self.kept_at > CHECKPOINT_SECONDS:
+            self._save()
+
+    def _save(self) -> None:
+        if self.file:
+            save_checkpoint(self.file, self.checkpoint())
+            self.kept_at = time.monotonic()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """An interrupt ends the block at once; what was before it is kept, since the block moves weights and draws numbers."""
+        self._save()
+        try:
+            with self.deferral.suspended():
+                yield
+        except BaseException as error:
+            if is_interrupt(error) and self.file:
+                self.report(f"kept at iteration {self.step}", 0.0)
+            raise
+
+    def _is_over(self) -> bool:
+        """Whether there is to be no further step."""
+        if self.warm and self.step == 0:
+            self._begin_warm()
+        if self.step < self.ending and self.step and self.sampler.unknown_share() <= self.recipe.nearly_known:
+            self.ending = self.step
+            self.end = self.step + max(self.recipe.ending_steps, math.ceil(self.recipe.ending_share * self.step))
+        last = self.step >= max(self.end, self.budget + self.recipe.ending_steps)
+        return (self._is_to_check() or last) and (self._check() or last)
+
+    def _is_to_check(self) -> bool:
+        """At the beginning, in the middle and at the end of the way down, and then now and again."""
+        every = max(self.recipe.check_every, len(self.sampler.of_fact) // self.recipe.batch_rows)
+        if self.step >= self.end:
+            return (self.step - self.end) % every == 0
+        return self.step in (self.ending, (self.ending + self.end) // 2) and self.step > 0
+
+    def _begin_warm(self) -> None:
+        """Look at what is known already: the less there is to learn, the slower, since there is much to lose."""
+        with self._interruptible(), merged(self.model):
+            self._ask(list(range(len(self.rows))))
+        self.sampler.observe(range(len(self.rows)), self.lowest)
+        self.peak_share = max(self.recipe.lowest_rate, math.sqrt(self.sampler.unknown_share()))
+
+    def _check(self) -> bool:
+        """Ask the adapter for all rows, the least sure ones first; whether all are certain.
+
+        Where some of a part are not certain, the next parts are not asked; but up to the end of the way down all are.
+        """
+        parts = max(len(rows) for rows in self.sampler.of_fact)
+        asked: list[int] = []
+        with self._interruptible(), merged(self.model):
+            for part in np.array_split(np.argsort(self.sampler.lowest, kind="stable"), parts):
+                self._ask(part.tolist())
+                asked += part.tolist()
+                uncertain = int(np.sum(self.lowest[asked] <= self.recipe.certain_above))
+                if uncertain and self.step > self.end:
+                    break
+        self.sampler.observe(asked, self.lowest[asked])
+        self.sampler.choose_anew()
+        self.log.certain.append((self.step, 1 - uncertain / len(self.rows)))
+        self.log.stopped = "budget" if uncertain else "certain"
+        line = f"iteration {self.step}: {uncertain:,} of {len(asked):,} rows asked are not certain"
+        self.report(line, 1 - uncertain / len(self.rows))
+        return not uncertain
+
+    def _ask(self, indices: list[int]) -> None:
+        """How probable the least probable token of some rows' whole answers is, into `lowest`."""
+        self.lowest[indices] = certainty(self.model, [self.rows[index] for index in indices]).lowest
+
+    def _compiled_step(self) -> Learn:
+        """Forward, backward and optimizer, compiled as in mlx-lm's trainer, which gives back no loss by row."""
+        known_loss = -math.log(self.recipe.known_above)
+        loss_and_gradients = nn.value_and_grad(
+            self.model, lambda model, *batches: recall_loss(model, known_loss, *batches)
+        )
+        state = [self.model.state, self.optimizer.state, mx.random.state]
+
+        @partial(mx.compile, inputs=state, outputs=state)
+        def step(batches: list[Batch]) -> tuple[mx.array, list[mx.array]]:
+            found, gradients = loss_and_gradients(self.model, *batches)
+            self.optimizer.update(self.model, gradients)
+            return found
+
+        return step
+
+    def _make_step(self, learn: Learn) -> None:
+        """Show some rows that teach, some people without a record, some questions without an answer, and learn from them."""
+        rows, indices = self._rows()
+        lanes = by_lanes(rows, len(streams()))
+        batches = [self._batch([rows[place] for place in lane], [indices[place] for place in lane]) for lane in lanes]
+        rate = learning_rate(self.recipe, self.step, self.ending, self.end)
+        self.optimizer.learning_rate = self.peak_share * rate
+        loss, greatest = learn(batches)
+        mx.eval(self.model.state, self.optimizer.state, loss, greatest)
+        self.tokens += sum(batch.tokens.size for batch in batches)
+        self._observe(lanes, greatest, [index for index in indices if index is not None])
+        self.loss_sum += float(loss)
+        if (self.step + 1) % REPORT_STEPS == 0:
+            self._tell(self.loss_sum / REPORT_STEPS)
+            self.loss_sum = 0.0
+
+    def _tell(self, loss: float) -> None:
+        """How far it is, by what the steps saw."""
+        self.log.losses.append((self.step + 1, loss))
+        known, refused = 1 - self.sampler.unknown_share(), self.refusals.refused_share()
+        line = f"iteration {self.step + 1}, loss {loss:.3f}: {known:.0%} of the facts known when last shown"
+        line += f", {refused:.0%} of strangers refused" if self.recipe.refusal_share else ""
+        self.report(line, known * refused)
+
+    def _rows(self) -> tuple[list[TokenRow], list[int | None]]:
+        """A step's rows, and their indices; None for those that are none of the lessons'."""
+        recipe, is_ending = self.recipe, self.step >= self.ending
+        refusing = round(recipe.refusal_share * recipe.batch_rows)
+        taken = self.sampler.take(max(1, recipe.batch_rows - refusing))
+        taken += self.sampler.take_untaught(refusing)
+        fresh = [self._shortened(row) for row in self.refusals.take(recipe.batch_rows - len(taken))]
+        known = [self.rows[at] if is_ending else self._shortened(self.rows[at]) for at in taken]
+        return known + fresh, [*taken, *[None] * len(fresh)]
+
+    def _observe(self, lanes: list[list[int]], greatest: list[mx.array], indices: list[int]) -> None:
+        """Take in how the rows of a step fared, before the step."""
+        lowest = np.zeros(sum(len(lane) for lane in lanes))
+        for lane, losses in zip(lanes, greatest, strict=True):
+            lowest[lane] = np.exp(-np.array(losses, np.float64))
+        self.sampler.observe(indices, lowest[: len(indices)])
+        self.refusals.observe(lowest[len(indices) :] > self.recipe.certain_above)
+
+    def _batch(self, rows: list[TokenRow], indices: list[int | None]) -> Batch:
+        """A batch, with what the frozen layers make of its rows."""
+        batch = to_batch(rows)
+        return batch._replace(states=self.frozen.states(rows, indices)) if self.frozen.layers else batch
+
+    def _shortened(self, row: TokenRow) -> TokenRow:
+        """The row up to where all answers go on alike, which teaches little."""
+        return row._replace(tokens=row.tokens[: max(row.start + 1, len(row.tokens) - self.tail)])
+
+
+def random_seed() -> int:
+    """What `mx.random.seed` takes to go on with the numbers that MLX would draw now: its two words of state in one."""
+    state: Any = mx.random.state
+    high, low = state[0].tolist()
+    return int(high) << 32 | int(low)
+
+
+def _what_is_trained(lessons: Sequence[Lesson], recipe: Recipe, start: Path | None) -> str:
+    """A hash of all that a checkpoint belongs to."""
+    digest = hashlib.sha256(recipe.model_dump_json(exclude=set(NOT_OF_THE_ADAPTER)).encode())
+    for lesson in lessons:
+        digest.update(repr(lesson).encode())
+    if start is not None:
+        digest.update((start / "adapters.safetensors").read_bytes())
+    return digest.hexdigest()

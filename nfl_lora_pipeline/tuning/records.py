@@ -1,0 +1,176 @@
+"""What a training writes down: its log, its checkpoint, and the certificate of what it ended with."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from nfl_lora_pipeline.dataset.examples import Lesson
+from nfl_lora_pipeline.files import replace_file
+
+
+@dataclass
+class TrainingLog:
+    """The content of `training.json`.
+
+    Attributes:
+        losses: (iteration, mean loss in nats over the answer tokens not yet known).
+        certain: (iteration, share of what was to be learnt that is certain, as estimated at a check).
+        rows, facts: what was to be learnt, refusals included.
+        uncertain: the facts that were not certain at the end, with their lowest probability in any phrasing.
+        resumed: the iterations at which a training that was broken off was gone on with.
+        seconds: of training, without those of the breaks.
+        stopped: why training ended: "certain" (every row is) or "budget".
+    """
+
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    certain: list[tuple[int, float]] = field(default_factory=list)
+    resumed: list[int] = field(default_factory=list)
+    iterations: int = 0
+    rows: int = 0
+    facts: int = 0
+    uncertain: dict[str, float] = field(default_factory=dict)
+    lowest_probability: float = 0.0
+    trained_parameters: int = 0
+    tokens_per_second: float = 0.0
+    peak_memory_bytes: int = 0
+    seconds: float = 0.0
+    stopped: str = "budget"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training before one of its steps.
+
+    Attributes:
+        arrays: by name: weights, their average, the optimizer's state, what is random.
+        state: all else, JSON-able.
+    """
+
+    arrays: dict[str, mx.array]
+    state: dict[str, Any]
+
+    def part(self, name: str) -> list[tuple[str, mx.array]]:
+        """The arrays whose names begin with `name` and a slash, without that."""
+        start = f"{name}/"
+        return [(key.removeprefix(start), array) for key, array in self.arrays.items() if key.startswith(start)]
+
+
+def save_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint in the place of the last one.
+
+    Args:
+        file: `*.safetensors`; its folder is made where there is none.
+        checkpoint: what to write.
+
+    Raises:
+        OSError: it cannot be written; the last one stands.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.tmp.safetensors")  # one name: what a kill leaves is written over
+    mx.save_safetensors(str(unfinished), checkpoint.arrays, metadata={"state": json.dumps(checkpoint.state)})
+    with unfinished.open("rb") as written:
+        os.fsync(written.fileno())
+    unfinished.replace(file)
+
+
+def load_checkpoint(file: Path) -> Checkpoint | None:
+    """Read a checkpoint; None where there is none, or none that can be read."""
+    if not file.is_file():
+        return None
+    try:
+        read: Any = mx.load(str(file), return_metadata=True)
+        arrays, metadata = read
+        return Checkpoint(arrays, json.loads(metadata["state"]))
+    except (RuntimeError, ValueError, KeyError):
+        return None
+
+
+FILE = "certificate.json"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The content of `certificate.json`.
+
+    Attributes:
+        above: the probability that every token of an answer must exceed.
+        facts, certain: how many there are, and how many are certain in every phrasing.
+        rows: questions asked.
+        lowest_probability: of any token of any answer.
+        lowest_question: whose answer that token belongs to.
+        uncertain: of each fact that is not certain its lowest probability in any phrasing, the lowest first.
+        margins: of every fact its lowest probability in any phrasing.
+    """
+
+    above: float
+    facts: int
+    certain: int
+    rows: int
+    lowest_probability: float
+    lowest_question: str
+    uncertain: dict[str, float]
+    margins: dict[str, float]
+
+    def in_short(self) -> str:
+        """One line for a log."""
+        uncertain = f"; not certain: {', '.join(list(self.uncertain)[:3])}" if self.uncertain else ""
+        more = f" and {len(self.uncertain) - 3:,} more" if len(self.uncertain) > 3 else ""
+        return (
+            f"{self.certain:,} of {self.facts:,} facts certain, lowest p {self.lowest_probability:.2f}: "
+            f"{self.lowest_question}{uncertain}{more}"
+        )
+
+
+def certify(lessons: Sequence[Lesson], lowest: Sequence[float], *, above: float) -> Certificate:
+    """Put together what was measured.
+
+    Args:
+        lessons: what was asked, one row a fact and phrasing.
+        lowest: for each the probability of its answer's least probable token (`evaluation.certainty`).
+        above: the probability to exceed.
+    """
+    margins: dict[str, float] = {}
+    for lesson, probability in zip(lessons, lowest, strict=True):
+        margins[lesson.fact] = min(probability, margins.get(lesson.fact, 1.0))
+    ordered = sorted(margins.items(), key=lambda item: item[1])
+    worst = min(range(len(lessons)), key=lowest.__getitem__)
+    uncertain = {fact: probability for fact, probability in ordered if probability <= above}
+    return Certificate(
+        above=above,
+        facts=len(margins),
+        certain=len(margins) - len(uncertain),
+        rows=len(lessons),
+        lowest_probability=lowest[worst],
+        lowest_question=lessons[worst].question,
+        uncertain=uncertain,
+        margins=margins,
+    )
+
+
+def write_records(
+    folder: Path,
+    config: dict[str, Any],
+    log: TrainingLog,
+    lessons: Sequence[Lesson],
+    lowest: Sequence[float],
+    *,
+    above: float,
+) -> Certificate:
+    """Write `adapter_config.json`, `training.json` and `certificate.json` beside an adapter.
+
+    Args:
+        folder: where the adapter lies.
+        config: of `adaptation.adapt`.
+        log: of the training; what is certain is entered here.
+        lessons, lowest, above: see `certify`.
+    """
+    certificate = certify(lessons, lowest, above=above)
+    log.uncertain, log.lowest_probability = certificate.uncertain, certificate.lowest_probability
+    for name, content in (("adapter_config.json", config), ("training.json", vars(log)), (FILE, asdict(certificate))):
+        replace_file(folder / name, (json.dumps(content, indent=2) + "\n").encode())
+    return certificate
