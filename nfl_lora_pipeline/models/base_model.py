@@ -7,13 +7,17 @@ import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
 from nfl_lora_pipeline import files as places
 from nfl_lora_pipeline.models.blas import suit_small_models
-from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer, prompt_tokens
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+    from mlx import nn
 
 EMBEDDED = places.EMBEDDED
 EMBEDDED_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "embedded" / "model"
@@ -22,6 +26,36 @@ CARD_NAME = "README.md"
 SMALL_BYTES = 50_000_000
 READ_TOGETHER = 32  # prompts; mlx-lm writes so many answers side by side, but reads 8 questions
 MODEL_FILES = ("*.json", "*.safetensors", "*.py", "*.model", "*.jinja")
+
+
+class Model(Protocol):
+    """What is used of a model of `mlx_lm.load`, which is an `mlx.nn.Module`."""
+
+    training: bool
+
+    def __call__(self, tokens: "mx.array") -> "mx.array":
+        """From tokens (B, T) to logits (B, T, V)."""
+
+    def parameters(self) -> dict[str, object]:
+        """All arrays, nested as the modules are."""
+
+    def trainable_parameters(self) -> dict[str, object]:
+        """Those that are not frozen."""
+
+    def named_modules(self) -> "list[tuple[str, nn.Module]]":
+        """All modules, with their paths."""
+
+    def update_modules(self, modules: dict[str, object]) -> object:
+        """Put other modules in the places of some."""
+
+    def load_weights(self, file: str, *, strict: bool = True) -> object:
+        """Take the arrays of a safetensors file."""
+
+    def train(self, mode: bool = True) -> object:
+        """Dropout on, or with `mode` false off."""
+
+    def eval(self) -> object:
+        """Dropout off."""
 
 
 class BaseModelError(ValueError):
@@ -82,7 +116,7 @@ def card_of(folder: Path) -> dict[str, Any]:
     return content if not start and isinstance(content, dict) else {}
 
 
-def load(base: BaseModel, *, adapter: Path | None = None) -> tuple[Any, Any]:
+def load(base: BaseModel, *, adapter: Path | None = None) -> tuple[Model, Tokenizer]:
     """Load model and tokenizer, with the LoRA layers of `adapter` (a folder) where one is given.
 
     Raises:
@@ -91,7 +125,7 @@ def load(base: BaseModel, *, adapter: Path | None = None) -> tuple[Any, Any]:
     return load_with_config(base, adapter=adapter)[:2]
 
 
-def load_with_config(base: BaseModel, *, adapter: Path | None = None) -> tuple[Any, Any, dict[str, Any]]:
+def load_with_config(base: BaseModel, *, adapter: Path | None = None) -> tuple[Model, Tokenizer, dict[str, Any]]:
     """Load model and tokenizer as `load` does, and the model's `config.json` as mlx-lm understood it."""
     if base.size_bytes < SMALL_BYTES:
         suit_small_models()
@@ -107,7 +141,7 @@ def load_with_config(base: BaseModel, *, adapter: Path | None = None) -> tuple[A
         ) from error
 
 
-def answer(model: Any, tokenizer: Any, questions: list[str], *, max_tokens: int = ANSWER_TOKENS) -> list[str]:
+def answer(model: Model, tokenizer: Tokenizer, questions: list[str], *, max_tokens: int = ANSWER_TOKENS) -> list[str]:
     """Greedy answers of the model, one a question, without surrounding blanks."""
     from mlx_lm import batch_generate
 

@@ -4,7 +4,7 @@ begins with is what generation is given, and what follows is what generation mus
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Protocol
 
 from nfl_lora_pipeline.weeks.names import as_typed
 
@@ -13,7 +13,30 @@ MEND = "use a base model that was made for chats, or another chat template"
 _LEFT_OPEN = re.compile(r"<(\w+)>(?!.*</\1>)", re.DOTALL)
 
 
-def prompt_tokens(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
+class Tokenizer(Protocol):
+    """What is used of a tokenizer of `mlx_lm.load`, which is a `TokenizerWrapper` around one of transformers."""
+
+    @property
+    def eos_token_id(self) -> int:
+        """The token that ends an answer."""
+
+    @property
+    def eos_token_ids(self) -> set[int]:
+        """All tokens that end one."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """From a text to tokens."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """And back."""
+
+    def apply_chat_template(
+        self, conversation: Sequence[Mapping[str, str]], *, add_generation_prompt: bool, tokenize: bool
+    ) -> str:
+        """A chat as text, where `tokenize` is false."""
+
+
+def prompt_tokens(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
     """A chat up to where the model goes on.
 
     Args:
@@ -26,7 +49,7 @@ def prompt_tokens(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list
     return _encoded(tokenizer, _written(tokenizer, messages))
 
 
-def answered_tokens(tokenizer: Any, question: str, answer: str) -> tuple[list[int], int]:
+def answered_tokens(tokenizer: Tokenizer, question: str, answer: str) -> tuple[list[int], int]:
     """A question, the answer and the end of the answer, and the place where the answer begins.
 
     What a template writes into a finished turn besides the answer (Qwen3's empty thought) is left out: a model is never asked
@@ -57,7 +80,7 @@ def _beyond(text: str, start: str) -> str:
     return text.removeprefix(start) if text.startswith(start) else ""
 
 
-def _written(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, is_finished: bool = False) -> str:
+def _written(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *, is_finished: bool = False) -> str:
     typed = [
         {**message, "content": as_typed(message["content"])} if message["role"] == "user" else {**message}
         for message in messages
@@ -65,13 +88,13 @@ def _written(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, is_finish
     if getattr(tokenizer, "has_chat_template", True) is False:
         raise ValueError(f"this base model has no chat template: {MEND}")
     try:
-        written: str = tokenizer.apply_chat_template(typed, add_generation_prompt=not is_finished, tokenize=False)
+        written = tokenizer.apply_chat_template(typed, add_generation_prompt=not is_finished, tokenize=False)
     except Exception as error:  # a template is a program, and raises what it likes
         raise ValueError(f"the chat template of this base model cannot be rendered: {error}; {MEND}") from error
     return written
 
 
-def _encoded(tokenizer: Any, text: str) -> list[int]:
+def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
