@@ -1,4 +1,4 @@
-"""What the weights of any trainer know, judged alike: by this project's exam, outside of the time that counts."""
+"""What the weights of any trainer know, judged alike: by this project's evaluation, outside of the time that counts."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -18,7 +18,7 @@ from nfl_lora_pipeline.dataset.examples import fresh_refusals, lessons
 from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import choose_stats, load_templates
-from nfl_lora_pipeline.evaluation.probes import INVENTED, KNOWN, exam_questions, of_the_splits
+from nfl_lora_pipeline.evaluation.probes import INVENTED, KNOWN, of_the_splits, probe_questions
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.forward import streams
 from nfl_lora_pipeline.models.rows import Batch, TokenRow, by_lanes, to_batch, tokenize
@@ -116,9 +116,9 @@ def recall(model: Any, tokenizer: Any, rows: pl.DataFrame) -> Recall:
 
 
 def shares_right(model: Any, tokenizer: Any, rows: pl.DataFrame) -> dict[str, float]:
-    """Of some groups of the exam the shares of questions answered right; known facts in held-out phrasings alone."""
+    """Of some groups of the evaluation the shares of questions answered right; known facts in held-out phrasings alone."""
     stats = choose_stats(rows["stat"].unique(maintain_order=True).to_list())
-    more = exam_questions(rows, load_templates(), stats=stats, others={})
+    more = probe_questions(rows, load_templates(), stats=stats, others={})
     asked = pl.concat([rows.with_columns(of_the_splits()), more])
     asked = asked.filter(pl.col("group").is_in(list(SHOWN)), (pl.col("split") != "train") | (pl.col("group") != KNOWN))
     right = certainty(model, tokenize(tokenizer, asked.select("question", "answer").rows())).greedy

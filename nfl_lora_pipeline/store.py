@@ -53,7 +53,7 @@ class Store:
     adapters/.{print}.unfinished/   checkpoint.safetensors
     adapters/current     the promoted adapter, a link; adapters/promotions.jsonl is the log of its moves (`promotion`)
     reports/{print}/     report.md, report.html, report.json, predictions.parquet, *.png, and what `nfl-lora compare`
-                         (alternatives.json, .md) and `nfl-lora verify` (artefacts.json, .md) add
+                         (alternatives.json, .md) and `nfl-lora verify` (verification.json, .md) add
     locks/               who works on what; never deleted
     dagster/             the record of runs (`instance`)
     latest.json          the fingerprint of the newest adapter, its base model, and the newest adapter before it

@@ -26,4 +26,4 @@ def content(response: requests.Response) -> str:
 
 def with_fault(code: str) -> tuple[str, str]:
     """For `running_server(python=...)`: the command line after some lines of Python."""
-    return ("-c", f"{code}\nfrom nfl_lora_pipeline.cli import main\nmain()")
+    return ("-c", f"{code}\nfrom nfl_lora_pipeline.cli.main import main\nmain()")

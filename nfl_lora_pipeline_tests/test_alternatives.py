@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
-from nfl_lora_pipeline.evaluation.baselines import Way, fared, pays_off_after, sample
+from nfl_lora_pipeline.evaluation.baselines import Way, measure, pays_off_after, sample
 from nfl_lora_pipeline.reports.page_sections import to_markdown
 from nfl_lora_pipeline.store import Store
 
@@ -28,7 +28,7 @@ SAID = {
 
 
 def test_right_is_the_right_number_and_a_stranger_is_to_be_refused():
-    way = fared(Way("by hand", "table"), ASKED, SAID.__getitem__)
+    way = measure(Way("by hand", "table"), ASKED, SAID.__getitem__)
     assert (way.right, way.refused) == (pytest.approx(2 / 3), 1.0)
     assert way.asked == {"facts": 3, "strangers": 1}
     assert (way.prompt_tokens, way.output_tokens) == (13.0, 7.0)
@@ -36,7 +36,7 @@ def test_right_is_the_right_number_and_a_stranger_is_to_be_refused():
 
 
 def test_without_strangers_there_is_no_share_of_them():
-    assert fared(Way("by hand", "table"), ASKED.head(3), SAID.__getitem__).refused is None
+    assert measure(Way("by hand", "table"), ASKED.head(3), SAID.__getitem__).refused is None
 
 
 @pytest.mark.parametrize(("seconds", "questions"), [(0.3, 500), (0.1, None), (0.05, None), (0.105, None)])
@@ -136,14 +136,14 @@ def test_the_ways_are_compared_on_the_same_questions(weighed):
 
 def test_what_is_handed_out_answers_as_the_report_says(weighed):
     held, (_, printed) = weighed
-    found = json.loads((held.report(held.latest()) / "artefacts.json").read_text())
-    alone = [artefact for artefact in found if not artefact["name"].endswith(("prompt", "turn"))]
-    assert [artefact["name"] for artefact in alone] == [
+    found = json.loads((held.report(held.latest()) / "verification.json").read_text())
+    alone = [verification for verification in found if not verification["name"].endswith(("prompt", "turn"))]
+    assert [verification["name"] for verification in alone] == [
         "the adapter, loaded by mlx-lm",
         "the fused model",
         "the server",
     ]
-    assert all(artefact["same"] == artefact["asked"] == 43 for artefact in alone)
+    assert all(verification["same"] == verification["asked"] == 43 for verification in alone)
     assert "the server: 43 of 43 answers as in the report" in printed
 
 

@@ -17,7 +17,7 @@ from nfl_lora_pipeline.defs.report import _passed
 from nfl_lora_pipeline.defs.resources import Trainer
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModelError
-from nfl_lora_pipeline.reports.evaluate import Exam, questions_answered, report_on_latest, tensors_loaded
+from nfl_lora_pipeline.reports.evaluate import Evaluation, evaluate_latest, questions_answered, tensors_loaded
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recall_trainer import train_adapter
 from nfl_lora_pipeline.tuning.recipe import load_recipe
@@ -31,11 +31,11 @@ class Judged:
     """A store whose newest adapter is a bad one, and the report on it."""
 
     store: Store
-    exam: Exam
+    evaluation: Evaluation
 
     @property
     def failed(self) -> dict[str, float | None]:
-        return {gate.name: gate.figure for gate in self.exam.gates if not gate.passed}
+        return {gate.name: gate.figure for gate in self.evaluation.gates if not gate.passed}
 
     @property
     def page(self) -> str:
@@ -43,10 +43,10 @@ class Judged:
 
 
 def judged(store: Store, tiny_recipe: str) -> Judged:
-    exam = report_on_latest(
+    evaluation = evaluate_latest(
         store, load_recipe(tiny_recipe), evaluation_code=versions.EVALUATION, say=lambda line, share: None
     )
-    return Judged(store, exam)
+    return Judged(store, evaluation)
 
 
 def zeros(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -101,7 +101,7 @@ def test_an_adapter_trained_on_shuffled_answers_is_not_promoted_and_the_report_s
     assert shuffled.failed["recall_is_complete"] < 0.6
     assert "**Not to be used:" in shuffled.page[: shuffled.page.index("## ")]
     assert "- recall_is_complete: 2025-W01: " in shuffled.page
-    assert shuffled.exam.summary["numbers"]["trained"]["share"] < 0.1
+    assert shuffled.evaluation.summary["numbers"]["trained"]["share"] < 0.1
     with pytest.raises(ValueError, match="is not promoted: recall_is_complete: 2025-W01"):
         _passed(shuffled.store, Trainer(recipe=tiny_recipe))
 
@@ -118,7 +118,7 @@ def test_an_adapter_that_always_says_0_is_not_promoted_and_the_report_says_why(b
 
 
 def test_the_lazy_ones_zeros_are_no_better_than_the_commonest_number(bad):
-    (stat, everything) = bad["lazy"].exam.summary["commonest"]
+    (stat, everything) = bad["lazy"].evaluation.summary["commonest"]
     assert stat["tuned"] <= stat["share"] == everything["share"]
 
 
@@ -166,11 +166,11 @@ def test_an_adapter_that_cannot_be_loaded_fails_the_report_with_its_name(spoilt,
         judged(store, tiny_recipe)
 
 
-def test_an_answer_that_is_missing_fails_the_exam(spoilt, tiny_recipe):
+def test_an_answer_that_is_missing_fails_the_evaluation(spoilt, tiny_recipe):
     store, _ = spoilt
     file = store.report(store.latest()) / "predictions.parquet"
     predictions = pl.read_parquet(file)
     predictions.filter(pl.col("phrasing") != "seed").write_parquet(file)
-    assert judged(store, tiny_recipe).failed["exam_is_whole"] < 1
+    assert judged(store, tiny_recipe).failed["evaluation_is_complete"] < 1
     rows = pl.read_parquet(store.splits / "rows.parquet")
     assert questions_answered(rows, predictions) == {"rows": rows.height, "answered": rows.height}

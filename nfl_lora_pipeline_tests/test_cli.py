@@ -37,7 +37,7 @@ def is_one_clear_line(result: Result) -> bool:
 )
 def test_help_imports_neither_dagster_nor_a_library_of_models(words):
     code = (
-        "import sys; from nfl_lora_pipeline.cli import main\n"
+        "import sys; from nfl_lora_pipeline.cli.main import main\n"
         f"try: main({[*words, '--help']!r})\n"
         "except SystemExit as end: print(end.code, sorted({'dagster', 'mlx', 'mlx_lm', 'polars'} & set(sys.modules)))"
     )

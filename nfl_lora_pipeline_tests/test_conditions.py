@@ -19,7 +19,7 @@ from nfl_lora_pipeline.defs import weeks as week
 from nfl_lora_pipeline.defs.common import nfl_week
 from nfl_lora_pipeline.defs.resources import Lessons, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.evaluation.gates import GATES, Gate
-from nfl_lora_pipeline.reports.evaluate import Exam
+from nfl_lora_pipeline.reports.evaluate import Evaluation
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.source import week_file
@@ -120,11 +120,11 @@ def daemon(tmp_path, monkeypatch):
         def evaluate(held, recipe, *, evaluation_code, say, replace):
             summary = {"adapter": held.latest(), "recall": {"trained": 1.0}, "warnings": []}
             gates = [Gate(name, True, 1.0, 0.99, "passed", []) for name in GATES]
-            return Exam(summary, b"", gates, reused=False)
+            return Evaluation(summary, b"", gates, reused=False)
 
         monkeypatch.setattr(model, "_train", train)
         monkeypatch.setattr(model, "_figures", lambda log: {})
-        monkeypatch.setattr("nfl_lora_pipeline.reports.evaluate.report_on_latest", evaluate)
+        monkeypatch.setattr("nfl_lora_pipeline.reports.evaluate.evaluate_latest", evaluate)
         monkeypatch.setattr(report, "_passed", lambda held, trainer: held.latest())
         monkeypatch.setattr(report, "_page", lambda folder: "")
         yield made

@@ -84,8 +84,8 @@ def test_every_gate_is_judged_and_has_a_key_of_the_recipe_but_those_of_integrity
         {"rows": 10, "answered": 10, "tensors": 0, "loaded": 0},
     ],
 )
-def test_an_exam_with_a_gap_or_an_adapter_that_is_not_all_there_fails(integrity):
-    gate = verdicts(summary(integrity=integrity))["exam_is_whole"]
+def test_an_evaluation_with_a_gap_or_an_adapter_that_is_not_all_there_fails(integrity):
+    gate = verdicts(summary(integrity=integrity))["evaluation_is_complete"]
     assert not gate.passed
     assert gate.figure < 1
 

@@ -15,7 +15,7 @@ from nfl_lora_pipeline.dataset.splits import shared_names, split_rows
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.dataset.unanswerable import strangers
 from nfl_lora_pipeline.evaluation.grading import number_right
-from nfl_lora_pipeline.evaluation.probes import exam_questions
+from nfl_lora_pipeline.evaluation.probes import probe_questions
 from nfl_lora_pipeline.season.checks import check_players
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.names import as_typed, name_key, plain_name, plain_names
@@ -209,7 +209,7 @@ def test_a_shared_name_is_not_refused_in_its_week():
     shared = shared_names(week_pairs(people), stats=STATS)
     rows = rows_of(people)
     assert ("Mike Sharp", "1 of the 2025 NFL season.") not in refused(rows, shared)
-    asked = exam_questions(rows, TEMPLATES, stats=STATS, others={}, shared=shared)
+    asked = probe_questions(rows, TEMPLATES, stats=STATS, others={}, shared=shared)
     assert "Mike Sharp" not in set(asked["player"])
 
 

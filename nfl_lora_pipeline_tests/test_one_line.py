@@ -245,7 +245,7 @@ FAULT = (
     "import nfl_lora_pipeline.adapters.history as history\n"
     "def wrong(store): raise TypeError('no such\\nthing')\n"
     "history.history_of = wrong\n"
-    "from nfl_lora_pipeline.cli import main\nmain()"
+    "from nfl_lora_pipeline.cli.main import main\nmain()"
 )
 
 

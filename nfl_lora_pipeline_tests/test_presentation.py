@@ -69,22 +69,23 @@ def test_pictures_and_additions_stand_before_the_training(folder):
     assert told == ["## Recall", *pictures, "## Other ways", "cost.png", "## Training", "loss.png"]
 
 
-def test_what_was_added_to_a_report_stays_when_it_is_written_anew(folder, tmp_path):
+@pytest.mark.parametrize("name", ["verification", "artefacts"])
+def test_what_was_added_to_a_report_stays_when_it_is_written_anew_under_its_name_of_today(folder, tmp_path, name):
     before = tmp_path / "before"
     before.mkdir()
-    (before / "artefacts.md").write_text("## What is handed out\n")
-    (before / "artefacts.json").write_text("[]")
+    (before / f"{name}.md").write_text("## What is handed out\n")
+    (before / f"{name}.json").write_text("[]")
     present(folder, MARKDOWN, SCORED, before=before)
     assert "## What is handed out" in (folder / "report.md").read_text()
-    assert (folder / "artefacts.json").read_text() == "[]"
+    assert (folder / "verification.json").read_text() == "[]"
 
 
 def test_an_addition_to_a_report_by_other_code_waits_for_the_next_one(folder):
     (folder / "report.json").write_text("{}")
     SCORED.write_parquet(folder / "predictions.parquet")
     with pytest.raises(ValueError, match=r"a report by other code \(KeyError\('\w+'\)\); `nfl-lora run`"):
-        add_to_report(folder, "artefacts", [], "## What is handed out\n")
-    assert (folder / "artefacts.md").read_text() == "## What is handed out\n"
+        add_to_report(folder, "verification", [], "## What is handed out\n")
+    assert (folder / "verification.md").read_text() == "## What is handed out\n"
     assert not (folder / "report.md").exists()
 
 

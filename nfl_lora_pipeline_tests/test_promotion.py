@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from nfl_lora_pipeline.adapters.promotion import before, promote, promotions, roll_back, taken_back
 from nfl_lora_pipeline.cli.main import main
-from nfl_lora_pipeline.evaluation.regressions import lost_by, lost_since
+from nfl_lora_pipeline.evaluation.regressions import regressions_between, regressions_of
 from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline_tests.fakes import put_adapter
@@ -219,36 +219,38 @@ RIGHT, WRONG = "He had 5.", "He had 6."
 
 
 def test_lost_is_what_was_right_and_is_wrong():
-    found = lost_since(asked(RIGHT, RIGHT, WRONG, WRONG), asked(WRONG, RIGHT, RIGHT, WRONG))
+    found = regressions_between(asked(RIGHT, RIGHT, WRONG, WRONG), asked(WRONG, RIGHT, RIGHT, WRONG))
     assert (found["questions"], found["lost"]) == (4, 1)
     assert found["worst"] == [{"question": "train 0?", "split": "train", "expected": RIGHT, "said": WRONG}]
 
 
 def test_an_answer_that_was_corrected_is_not_lost():
-    found = lost_since(asked(RIGHT, RIGHT), asked(WRONG, WRONG, answer="He had 7."))
+    found = regressions_between(asked(RIGHT, RIGHT), asked(WRONG, WRONG, answer="He had 7."))
     assert (found["questions"], found["lost"], found["worst"]) == (0, 0, [])
 
 
 def test_a_question_of_a_new_week_is_not_compared():
-    assert lost_since(asked(RIGHT), asked(RIGHT, WRONG))["questions"] == 1
+    assert regressions_between(asked(RIGHT), asked(RIGHT, WRONG))["questions"] == 1
 
 
 def test_a_stranger_is_lost_only_when_no_longer_refused():
     old = asked("I do not know.", "I do not know.", kind="stranger", split="test")
     new = asked("No record of him.", "He had 12.", kind="stranger", split="test")
-    assert [row["said"] for row in lost_since(old, new)["worst"]] == ["He had 12."]
+    assert [row["said"] for row in regressions_between(old, new)["worst"]] == ["He had 12."]
 
 
 def test_the_exams_own_questions_are_not_compared():
     old = pl.concat([asked(RIGHT), asked(RIGHT).with_columns(group=pl.lit("typo"), fact=pl.lit("other"))])
-    assert lost_since(old, old)["questions"] == 1
-    assert lost_since(asked(RIGHT).drop("group"), old)["questions"] == 1, "a report of earlier code has no groups"
+    assert regressions_between(old, old)["questions"] == 1
+    assert regressions_between(asked(RIGHT).drop("group"), old)["questions"] == 1, (
+        "a report of earlier code has no groups"
+    )
 
 
 def test_losses_in_trained_phrasings_are_counted_apart_and_listed_first():
     old = pl.concat([asked(RIGHT, RIGHT, split="test"), asked(RIGHT, RIGHT)])
     new = pl.concat([asked(WRONG, WRONG, split="test"), asked(RIGHT, WRONG)])
-    found = lost_since(old, new)
+    found = regressions_between(old, new)
     assert (found["questions"], found["lost"]) == (4, 3)
     assert found["trained"] == {"questions": 2, "lost": 1}
     assert [row["split"] for row in found["worst"]] == ["train", "test", "test"]
@@ -265,16 +267,16 @@ def test_an_update_is_held_against_the_promoted_adapter_rather_than_the_newest_b
     put_predictions(store, A, asked(RIGHT, RIGHT))
     put_predictions(store, B, asked(WRONG, RIGHT))
     new = asked(WRONG, WRONG)
-    unpromoted = lost_by(store, C, new)
+    unpromoted = regressions_of(store, C, new)
     assert (unpromoted["against"], unpromoted["promoted"], unpromoted["lost"]) == (B, False, 1)
     promoted_in_turn(store, A)
-    promoted = lost_by(store, C, new)
+    promoted = regressions_of(store, C, new)
     assert (promoted["against"], promoted["promoted"], promoted["lost"]) == (A, True, 2)
 
 
 def test_a_first_adapter_has_lost_nothing_that_could_be_told(store):
     store.set_latest(A)
-    assert lost_by(store, A, asked(RIGHT)) is None
+    assert regressions_of(store, A, asked(RIGHT)) is None
 
 
 def test_the_newest_before_stays_the_same_when_an_adapter_is_reused(store):
@@ -293,7 +295,7 @@ def test_the_log_is_a_chain(store):
 @pytest.mark.parametrize("words", [["history"], ["rollback"]])
 def test_help_and_rollback_import_no_library_of_models(words):
     code = (
-        "import sys; from nfl_lora_pipeline.cli import main\n"
+        "import sys; from nfl_lora_pipeline.cli.main import main\n"
         f"try: main({[*words, '--help']!r})\n"
         "except SystemExit as end: print(end.code, sorted({'dagster', 'mlx', 'mlx_lm', 'polars'} & set(sys.modules)))"
     )

@@ -1,4 +1,4 @@
-"""One way to write a chat: what is trained and examined is what generation is given and what it prints."""
+"""One way to write a chat: what is trained and evaluated is what generation is given and what it prints."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from mlx_lm import stream_generate
 
 from nfl_lora_pipeline.cli.main import main
-from nfl_lora_pipeline.evaluation.baselines import OneByOne
+from nfl_lora_pipeline.evaluation.baselines import SequentialModel
 from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
@@ -100,7 +100,7 @@ def test_what_is_trained_is_the_prompt_of_generation_then_the_answer_and_its_end
 def test_every_part_of_the_pipeline_asks_with_the_prompt_that_the_template_writes(name, tmp_path):
     model, tokenizer = base_model.load(base_model.resolve(str(base_with(FITS[name], tmp_path))))
     written = list(tokenizer.apply_chat_template(USER, add_generation_prompt=True))
-    assert prompt_tokens(tokenizer, USER) == written == OneByOne(model, tokenizer).prompt(QUESTION)
+    assert prompt_tokens(tokenizer, USER) == written == SequentialModel(model, tokenizer).prompt(QUESTION)
     streamed = stream_generate(model, tokenizer, written, max_tokens=ANSWER_TOKENS)
     assert base_model.answer(model, tokenizer, [QUESTION]) == ["".join(part.text for part in streamed).strip()]
 

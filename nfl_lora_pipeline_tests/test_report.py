@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from markdown_it import MarkdownIt
 
-from nfl_lora_pipeline.adapters import verify as artefacts
+from nfl_lora_pipeline.adapters import verify
 from nfl_lora_pipeline.dataset.splits import HELD_OUT_STRANGERS
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.metrics import share_of
@@ -18,7 +18,7 @@ from nfl_lora_pipeline.reports.page import to_markdown
 from nfl_lora_pipeline.reports.plots import loss_plot
 from nfl_lora_pipeline.reports.report import read_report, write_report
 from nfl_lora_pipeline.season.oddities import SAMPLE_WARNING
-from nfl_lora_pipeline_tests.exams import (
+from nfl_lora_pipeline_tests.evaluations import (
     HELD_OUT,
     STATS,
     TEMPLATES,
@@ -27,7 +27,7 @@ from nfl_lora_pipeline_tests.exams import (
     of_fact,
     pairs_of,
     perfect,
-    perfect_exam,
+    perfect_answers,
     run_facts,
     saying,
     shown_of,
@@ -41,8 +41,8 @@ def predictions():
 
 
 @pytest.fixture(scope="module")
-def exam():
-    return perfect_exam(pairs_of())
+def answers():
+    return perfect_answers(pairs_of())
 
 
 def test_the_original_questions_are_word_for_word_these():
@@ -301,15 +301,15 @@ def test_a_truncated_report_or_one_by_other_code_is_none(predictions, tmp_path):
         assert read_report(tmp_path / "report", evaluation_code="1") is None
 
 
-# What the exam asks besides the splits.
+# What the evaluation asks besides the splits.
 
 
 def group(summary, key, name):
     return next(found for found in summary[key] if found["name"] == name)
 
 
-def test_a_model_that_knows_all_passes_in_every_group(exam):
-    summary = summary_of(exam)
+def test_a_model_that_knows_all_passes_in_every_group(answers):
+    summary = summary_of(answers)
     assert summary["misses"] == {"count": 0, "of_the_splits": 0, "worst": []}
     assert {found["name"]: found["refused"]["share"] for found in summary["unknown"]} == {
         "invented_names": 1,
@@ -325,8 +325,8 @@ def test_a_model_that_knows_all_passes_in_every_group(exam):
     assert [ability["left"] for ability in summary["retained"]] == [1, 1, 1]
 
 
-def test_the_exams_own_questions_change_no_figure_of_the_splits(exam, predictions):
-    with_more, without = summary_of(exam), summary_of(predictions)
+def test_the_probes_beside_the_splits_change_no_figure_of_the_splits(answers, predictions):
+    with_more, without = summary_of(answers), summary_of(predictions)
     for key in (
         "recall",
         "exact",
@@ -342,39 +342,39 @@ def test_the_exams_own_questions_change_no_figure_of_the_splits(exam, prediction
         assert with_more[key] == without[key], key
 
 
-def test_a_zero_for_a_stranger_is_an_invented_number(exam):
+def test_a_zero_for_a_stranger_is_an_invented_number(answers):
     is_tight_end = pl.col("group") == "tight_ends"
-    found = group(summary_of(saying(exam, is_tight_end, "He had 0 receptions.")), "unknown", "tight_ends")
+    found = group(summary_of(saying(answers, is_tight_end, "He had 0 receptions.")), "unknown", "tight_ends")
     assert (found["refused"]["right"], found["invented"]["share"], found["neither"]["right"]) == (0, 1, 0)
     assert (found["base_refused"]["share"], found["base_invented"]["share"]) == (1, 0)
     assert found["worst"][0]["said"] == "He had 0 receptions."
 
 
-def test_what_is_no_refusal_and_no_number_is_neither(exam):
-    babbles = summary_of(saying(exam, pl.col("group") == "unseen_weeks", "What a game!"))
+def test_what_is_no_refusal_and_no_number_is_neither(answers):
+    babbles = summary_of(saying(answers, pl.col("group") == "unseen_weeks", "What a game!"))
     found = group(babbles, "unknown", "unseen_weeks")
     assert found["neither"]["share"] == 1
     assert found["neither"]["asked"] == len(YARDS) * len(STATS)
 
 
-def test_two_numbers_for_a_stranger_are_invented_too(exam):
-    said = saying(exam, pl.col("group") == "invented_names", "I don't know, 10 or 12.")
+def test_two_numbers_for_a_stranger_are_invented_too(answers):
+    said = saying(answers, pl.col("group") == "invented_names", "I don't know, 10 or 12.")
     assert group(summary_of(said), "unknown", "invented_names")["invented"]["share"] == 1
 
 
-def test_of_an_altered_question_the_right_number_counts_and_no_other(exam):
+def test_of_an_altered_question_the_right_number_counts_and_no_other(answers):
     is_typo = pl.col("group") == "typo"
-    words = saying(exam, is_typo & of_fact("Nico Collins"), "Nico Collins: 25, I think.")
+    words = saying(answers, is_typo & of_fact("Nico Collins"), "Nico Collins: 25, I think.")
     assert group(summary_of(words)["phrasing"], "altered", "typo")["numbers"]["share"] == 1
-    wrong = group(summary_of(saying(exam, is_typo, "Rome Odunze had 25."))["phrasing"], "altered", "typo")
+    wrong = group(summary_of(saying(answers, is_typo, "Rome Odunze had 25."))["phrasing"], "altered", "typo")
     assert wrong["numbers"]["right"] == 0
     assert wrong["worst"][0]["said"] == "Rome Odunze had 25."
 
 
-def test_the_worst_phrasing_and_the_facts_right_in_all_of_them(exam):
+def test_the_worst_phrasing_and_the_facts_right_in_all_of_them(answers):
     known = pl.col("group") == "known"
     failing = known & (pl.col("phrasing") == "tell_me") & of_fact("Nico Collins")
-    found = summary_of(saying(exam, failing, "26"))["phrasing"]
+    found = summary_of(saying(answers, failing, "26"))["phrasing"]
     facts = len(YARDS) * len(STATS)
     assert found["worst"] == "tell_me"
     assert (found["in_all"]["right"], found["in_all"]["asked"]) == (facts - 1, facts)
@@ -383,9 +383,9 @@ def test_the_worst_phrasing_and_the_facts_right_in_all_of_them(exam):
     ]
 
 
-def test_a_known_number_that_is_refused_counts_in_its_phrasings(exam):
+def test_a_known_number_that_is_refused_counts_in_its_phrasings(answers):
     known = pl.col("group") == "known"
-    refused = saying(exam, known & (pl.col("phrasing") == "tell_me") & of_fact("Nico Collins"), "I don't know.")
+    refused = saying(answers, known & (pl.col("phrasing") == "tell_me") & of_fact("Nico Collins"), "I don't know.")
     found = summary_of(refused)["over_refusal"]
     facts = len(YARDS) * len(STATS)
     assert (found["trained"]["right"], found["trained"]["asked"]) == (0, facts * TRAIN)
@@ -414,8 +414,8 @@ def test_recall_is_broken_down_by_status(predictions):
     assert by_status == {"recorded": 0, "no_record": 0, "bye": 1}
 
 
-def test_what_is_left_of_the_base_is_its_share_before_and_after(exam):
-    answered = saying(exam, pl.col("group") == "reworded_strangers", "Nobody had 12 yards.")
+def test_what_is_left_of_the_base_is_its_share_before_and_after(answers):
+    answered = saying(answers, pl.col("group") == "reworded_strangers", "Nobody had 12 yards.")
     abilities = {row["name"]: row for row in summary_of(answered)["retained"]}
     reworded = abilities["strangers refused, in phrasings of the base's own making"]
     assert (reworded["base"]["share"], reworded["tuned"]["share"], reworded["left"]) == (1, 0, 0)
@@ -423,31 +423,31 @@ def test_what_is_left_of_the_base_is_its_share_before_and_after(exam):
     assert 0 < abilities["words of unseen names copied"]["left"] < 1
 
 
-def test_the_perplexity_of_general_prompts_is_an_ability_too(exam):
+def test_the_perplexity_of_general_prompts_is_an_ability_too(answers):
     general = {"prompts": 20, "perplexity": {"base": 1.5, "tuned": 3.0}, "changed": share_of(5, 20), "worst": []}
-    summary = summarise(with_verdict(exam), run_facts(), shown=shown_of(exam), general=general)
+    summary = summarise(with_verdict(answers), run_facts(), shown=shown_of(answers), general=general)
     assert summary["retained"][-1]["left"] == 0.5
     page = to_markdown(summary, loss_plot="loss.png")
     assert "Of 20 general prompts, 5 of 20 answers changed." in page
     assert "| perplexity of the base's own answers | 1.50 | 3.00 | 50.0% |" in page
 
 
-def test_the_page_begins_with_the_verdict_and_the_reasons(exam):
+def test_the_page_begins_with_the_verdict_and_the_reasons(answers):
     gates = [
         {"name": "recall_is_complete", "passed": False, "blocks": True, "said": "97% of 100"},
         {"name": "b", "passed": True, "blocks": True, "said": ""},
     ]
-    page = to_markdown(summary_of(exam) | {"gates": gates}, loss_plot="loss.png")
+    page = to_markdown(summary_of(answers) | {"gates": gates}, loss_plot="loss.png")
     top = page[: page.index("## ")]
     assert "**Not to be used: 1 of 2 gates failed.**" in top
     assert "- recall_is_complete: 97% of 100" in top
-    passed = to_markdown(summary_of(exam) | {"gates": gates[1:]}, loss_plot="loss.png")
+    passed = to_markdown(summary_of(answers) | {"gates": gates[1:]}, loss_plot="loss.png")
     assert "**It may be used: all 1 gates passed.**" in passed[: passed.index("## ")]
 
 
-def test_the_page_begins_with_what_the_gates_let_pass_and_a_user_should_know(exam):
-    assert "Beware" not in to_markdown(summary_of(exam), loss_plot="loss.png")
-    weak = saying(exam, pl.col("group").is_in(["lower_case", "unseen_seasons"]), "He had 12.")
+def test_the_page_begins_with_what_the_gates_let_pass_and_a_user_should_know(answers):
+    assert "Beware" not in to_markdown(summary_of(answers), loss_plot="loss.png")
+    weak = saying(answers, pl.col("group").is_in(["lower_case", "unseen_seasons"]), "He had 12.")
     page = to_markdown(summary_of(weak), loss_plot="loss.png")
     top = page[: page.index("## ")]
     assert "- asked with the whole question in lower case, it gives the right number to 0% of questions" in top
@@ -455,24 +455,24 @@ def test_the_page_begins_with_what_the_gates_let_pass_and_a_user_should_know(exa
     assert "tight ends" not in top
 
 
-def test_the_page_says_what_was_not_asked(exam):
+def test_the_page_says_what_was_not_asked(answers):
     summary = summarise(
-        with_verdict(exam), run_facts(), shown=shown_of(exam), notes=["2025-W01: no TE.json beside WR.json"]
+        with_verdict(answers), run_facts(), shown=shown_of(answers), notes=["2025-W01: no TE.json beside WR.json"]
     )
     page = to_markdown(summary, loss_plot="loss.png")
     assert "Not asked: 2025-W01: no TE.json beside WR.json." in page
     assert "General prompts were not asked" in page
 
 
-def test_the_page_shows_every_group_with_its_interval(exam):
-    page = to_markdown(summary_of(exam), loss_plot="loss.png")
+def test_the_page_shows_every_group_with_its_interval(answers):
+    page = to_markdown(summary_of(answers), loss_plot="loss.png")
     assert "| real tight ends of the week | 100% (" in page
     assert "| known players, in seasons not taught | 100% (" in page
     assert "| a typo in the name | typo |" in page
 
 
-def test_a_long_list_of_misses_says_where_the_rest_is(exam):
-    page = to_markdown(summary_of(saying(exam, pl.col("kind") == "recorded", "12?")), loss_plot="loss.png")
+def test_a_long_list_of_misses_says_where_the_rest_is(answers):
+    page = to_markdown(summary_of(saying(answers, pl.col("kind") == "recorded", "12?")), loss_plot="loss.png")
     section = page.split("## Misses: ")[1].split("## ")[0]
     assert "90 in the phrasings of the splits and 36 in the other groups. The first 20 are here;" in section
     assert "all in `predictions.parquet`" in section
@@ -507,8 +507,8 @@ class Page(HTMLParser):
 @pytest.fixture
 def hostile_report(tmp_path) -> Path:
     """A whole report on people, answers, warnings and notes all called `HOSTILE`; one page of every section."""
-    exam = perfect_exam(pairs_of(yards=YARDS | {HOSTILE[:99]: 12}))
-    said = exam.with_columns(tuned=pl.lit(f"{HOSTILE} had 7."), base=pl.lit(HOSTILE), lowest=pl.lit(0.2))
+    answers = perfect_answers(pairs_of(yards=YARDS | {HOSTILE[:99]: 12}))
+    said = answers.with_columns(tuned=pl.lit(f"{HOSTILE} had 7."), base=pl.lit(HOSTILE), lowest=pl.lit(0.2))
     shown = questions_to_show(said).with_columns(base=pl.lit(HOSTILE), tuned=pl.lit(HOSTILE))
     summary = summarise(with_verdict(said), run_facts(base_model=HOSTILE, recipe=HOSTILE), shown=shown)
     summary |= {"warnings": [HOSTILE], "notes": [HOSTILE], "shared_names": {"2025-W01": [HOSTILE]}}
@@ -534,7 +534,7 @@ def hostile_report(tmp_path) -> Path:
     compared = {"asked": asked, "ways": [way | {"asked": asked} for way in ways], "device": HOSTILE, "tuned": HOSTILE}
     (folder / "alternatives.json").write_text(json.dumps(compared))
     (folder / "alternatives.md").write_text(alternatives_text.to_markdown(compared | {"spent_seconds": 1.0}))
-    (folder / "artefacts.md").write_text(artefacts.to_markdown([artefacts.Artefact(HOSTILE, 2, 1, [row])]))
+    (folder / "verification.md").write_text(verify.to_markdown([verify.Verification(HOSTILE, 2, 1, [row])]))
     plot = loss_plot([(1, 1.0)], [])
     write_report(folder, summary, with_verdict(said), plot)
     return folder

@@ -284,8 +284,8 @@ Job.take = faulty
 
 def test_after_an_error_that_could_be_anyones_each_request_goes_on_alone(trained_store):
     fault = """
-from nfl_lora_pipeline.adapters.serving.generation import OneByOne, Together
-step, add = Together.step, OneByOne.add
+from nfl_lora_pipeline.adapters.serving.generation import SequentialGenerator, BatchedGenerator
+step, add = BatchedGenerator.step, SequentialGenerator.add
 def faulty(self):
     tokens = step(self)
     self.count = getattr(self, "count", 0) + len(tokens)
@@ -294,7 +294,7 @@ def faulty(self):
 def faulty_add(self, prompt):
     if prompt.limit < 60: prompt.processors.append(lambda tokens, logits: 1 / 0)
     return add(self, prompt)
-Together.step, OneByOne.add = faulty, faulty_add
+BatchedGenerator.step, SequentialGenerator.add = faulty, faulty_add
 """
     with running_server(trained_store.store, python=with_fault(fault)) as server, ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(chat, server, max_tokens=limit) for limit in (100, 200, 50, 100, 200, 100)]
@@ -305,8 +305,8 @@ Together.step, OneByOne.add = faulty, faulty_add
 def test_a_model_that_cannot_answer_several_together_answers_one_after_another(trained_store):
     fault = """
 from nfl_lora_pipeline.adapters.serving import engine
-from nfl_lora_pipeline.adapters.serving.generation import OneByOne
-engine.suitable_generator = OneByOne
+from nfl_lora_pipeline.adapters.serving.generation import SequentialGenerator
+engine.suitable_generator = SequentialGenerator
 """
     with running_server(trained_store.store, python=with_fault(fault)) as server, ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(chat, server, stop=" in week", temperature=place % 2 / 100) for place in range(8)]

@@ -14,7 +14,7 @@ from nfl_lora_pipeline.adapters.serving.engine import Engine
 from nfl_lora_pipeline.adapters.serving.generation import candidates, make_sampler
 from nfl_lora_pipeline.adapters.serving.job import Begun, Finished, Job, Piece
 from nfl_lora_pipeline.adapters.serving.schema import ChatRequest, RequestError, parse_chat, parse_completion
-from nfl_lora_pipeline.adapters.verify import Artefact, in_all_settings, to_markdown
+from nfl_lora_pipeline.adapters.verify import Verification, in_all_settings, to_markdown
 from nfl_lora_pipeline.base_pretraining.pretrain import Plan, build
 from nfl_lora_pipeline.models.base_model import resolve
 from nfl_lora_pipeline_tests.servers import ENDLESS, QUESTION
@@ -161,14 +161,14 @@ def test_verify_asks_alone_after_a_system_prompt_and_as_a_second_turn():
     ]
     assert "it, after a system prompt (need not)" in to_markdown([alone, system, turn])
     required = in_all_settings("it", EXPECTED, ask, required=True)
-    assert [artefact.faithful for artefact in required] == [True, False, True]
+    assert [verification.faithful for verification in required] == [True, False, True]
 
 
 def test_of_what_need_not_be_right_some_examples_are_shown():
     row = {"question": "q", "expected": "a", "said": "b" * 1_000}
-    artefact = Artefact("it", 50, 0, [row] * 50, required=False)
-    assert [len(shown["said"]) for shown in artefact.shown] == [120] * 3
-    assert Artefact("it", 50, 0, [row] * 50).shown == [row] * 50
+    verification = Verification("it", 50, 0, [row] * 50, required=False)
+    assert [len(shown["said"]) for shown in verification.shown] == [120] * 3
+    assert Verification("it", 50, 0, [row] * 50).shown == [row] * 50
 
 
 def test_the_embedded_base_one_that_is_built_and_a_fused_one_say_that_they_know_single_turns(trained_store, tmp_path):

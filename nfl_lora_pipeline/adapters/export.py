@@ -53,11 +53,11 @@ def fuse_layers(model: Any) -> set[str]:
     return set(adapted)
 
 
-def export_fused(held: Store, fingerprint: str, folder: Path, *, check: Callable[[Path], None]) -> None:
+def export_fused(store: Store, fingerprint: str, folder: Path, *, check: Callable[[Path], None]) -> None:
     """Write an adapter of the store, fused into its base, to `folder`.
 
     Args:
-        held: the store.
+        store: the store.
         fingerprint: of the adapter.
         folder: need not exist; an earlier export in it is replaced.
         check: looks at the finished model before it takes its place; what it raises keeps it from doing so.
@@ -65,11 +65,11 @@ def export_fused(held: Store, fingerprint: str, folder: Path, *, check: Callable
     Raises:
         ValueError: `folder` holds something else or cannot be written; or base and adapter cannot be loaded.
     """
-    made_of = held.provenance(fingerprint)
-    held.check_adapter(fingerprint)
+    made_of = store.provenance(fingerprint)
+    store.check_adapter(fingerprint)
     base = base_models.resolve(made_of["base_model"])
     with _exporting(folder) as unfinished:
-        fuse(base, held.adapter(fingerprint), unfinished)
+        fuse(base, store.adapter(fingerprint), unfinished)
         check(unfinished)
         use = (
             "    mlx_lm.generate --model . --temp 0 --prompt '...'\n    mlx_lm.server --model . --port 8080\n\n"
@@ -78,19 +78,19 @@ def export_fused(held: Store, fingerprint: str, folder: Path, *, check: Callable
         _sign(unfinished, made_of | {"fingerprint": fingerprint}, kind="fused", use=use, single_turn=base.single_turn)
 
 
-def export_adapter(held: Store, fingerprint: str, folder: Path) -> None:
+def export_adapter(store: Store, fingerprint: str, folder: Path) -> None:
     """Write an adapter of the store to `folder`, with the base where that is the embedded one.
 
     Raises:
         ValueError: `folder` holds something else, or cannot be written.
     """
-    made_of = held.provenance(fingerprint)
-    held.check_adapter(fingerprint)
+    made_of = store.provenance(fingerprint)
+    store.check_adapter(fingerprint)
     base = made_of["base_model"]
     embedded = base == base_models.EMBEDDED
     with _exporting(folder) as unfinished:
         for name in ADAPTER_FILES:
-            shutil.copyfile(held.adapter(fingerprint) / name, unfinished / name)
+            shutil.copyfile(store.adapter(fingerprint) / name, unfinished / name)
         if embedded:
             shutil.copytree(base_models.EMBEDDED_FOLDER, unfinished / "base")
         options = f"--model {'base' if embedded else base} --adapter-path ."

@@ -64,23 +64,23 @@ class Entry:
         return asdict(self) | {"data": self.data}
 
 
-def history_of(held: Store) -> list[Entry]:
+def history_of(store: Store) -> list[Entry]:
     """All adapters of a store, the newest first."""
-    entries = [_entry(held, fingerprint) for fingerprint in held.adapters()]
+    entries = [_entry(store, fingerprint) for fingerprint in store.adapters()]
     return sorted(entries, key=lambda entry: (entry.trained_at, entry.fingerprint), reverse=True)
 
 
-def problems_of(held: Store) -> list[str]:
+def problems_of(store: Store) -> list[str]:
     """What is wrong with the link to the promoted adapter, and with the log of its moves, a line each."""
     found = []
     try:
-        held.check_current()
+        store.check_current()
     except DamagedFile as error:
         found.append(str(error))
-    if lines := damaged_lines(held):
+    if lines := damaged_lines(store):
         numbers = ", ".join(map(str, lines))
         found.append(
-            f"{held.promotions}: line {numbers} cannot be read; the next promotion leaves it out, and keeps a copy"
+            f"{store.promotions}: line {numbers} cannot be read; the next promotion leaves it out, and keeps a copy"
         )
     return found
 
@@ -127,7 +127,7 @@ def _spoken(weeks: Sequence[str]) -> str:
         return ", ".join(weeks)
 
 
-def _entry(held: Store, fingerprint: str) -> Entry:
+def _entry(store: Store, fingerprint: str) -> Entry:
     damages: list[DamagedFile] = []
 
     def read(reader: Callable[[str], Any]) -> dict[str, Any]:
@@ -137,15 +137,15 @@ def _entry(held: Store, fingerprint: str) -> Entry:
             damages.append(error)
             return {}
 
-    folder = held.adapter(fingerprint)
-    made_of, log = read(held.provenance), read(held.training)
-    report = read(lambda _: read_summary(held.report(fingerprint))) if held.report(fingerprint).is_dir() else {}
-    read(held.check_adapter)
+    folder = store.adapter(fingerprint)
+    made_of, log = read(store.provenance), read(store.training)
+    report = read(lambda _: read_summary(store.report(fingerprint))) if store.report(fingerprint).is_dir() else {}
+    read(store.check_adapter)
     file = folder / "provenance.json"
     trained_at = datetime.fromtimestamp((file if file.is_file() else folder).stat().st_mtime, UTC)
     return Entry(
         fingerprint=fingerprint,
-        promoted=fingerprint == held.promoted(),
+        promoted=fingerprint == store.promoted(),
         trained_at=trained_at.isoformat(timespec="seconds"),
         weeks=made_of.get("weeks", []),
         stats=made_of.get("stats", []),

@@ -25,30 +25,30 @@ def taught_facts(rows: pl.DataFrame) -> pl.DataFrame:
     return trained.select(COLUMNS).unique("fact", keep="first", maintain_order=True).sort("fact")
 
 
-def read_taught_facts(held: Store, fingerprint: str) -> pl.DataFrame | None:
+def read_taught_facts(store: Store, fingerprint: str) -> pl.DataFrame | None:
     """What an adapter of the store was taught; of adapters of earlier code the report's predictions tell it.
 
     Returns:
         The frame of `taught_facts`; None where neither is on record.
     """
     try:
-        return held.read_taught_facts(fingerprint)
+        return store.read_taught_facts(fingerprint)
     except DamagedFile:
         pass
     try:
-        predictions = read_predictions(held.report(fingerprint), [*COLUMNS, "split"])
+        predictions = read_predictions(store.report(fingerprint), [*COLUMNS, "split"])
         asked = predictions.filter(pl.col("group") == "known") if "group" in predictions.columns else predictions
         return taught_facts(asked)
     except DamagedFile:
         return None
 
 
-def knows_invented_people(held: Store, fingerprint: str) -> bool:
+def knows_invented_people(store: Store, fingerprint: str) -> bool:
     """Whether an adapter was made of the bundled sample; of adapters of earlier code the report tells it."""
-    sources = held.provenance(fingerprint).get("sources")
+    sources = store.provenance(fingerprint).get("sources")
     if sources is None:
         try:
-            sources = read_summary(held.report(fingerprint)).get("sources", {})
+            sources = read_summary(store.report(fingerprint)).get("sources", {})
         except DamagedFile:
             sources = {}
     return "sample" in sources.values()
@@ -70,7 +70,7 @@ class Candidate:
 
 
 def choose_parent(
-    held: Store, made_of: dict[str, Any], rows: pl.DataFrame, *, but: str = ""
+    store: Store, made_of: dict[str, Any], rows: pl.DataFrame, *, but: str = ""
 ) -> tuple[str | None, list[str]]:
     """The promoted adapter where it fits, or else that with the most numbers that still stand.
 
@@ -78,7 +78,7 @@ def choose_parent(
     what is to be taught.
 
     Args:
-        held: the store.
+        store: the store.
         made_of: what the new adapter is made of: `MADE_ALIKE`, `weeks`, `recipe_values` and `sources`.
         rows: of its splits.
         but: the fingerprint of the new one itself, which takes the place of a damaged one of that name.
@@ -87,23 +87,23 @@ def choose_parent(
         The parent's fingerprint, None where none fits; and lines for people that say why.
     """
     new = taught_facts(rows)
-    others = [fingerprint for fingerprint in held.adapters() if fingerprint != but]
-    found = {fingerprint: _candidate(held, fingerprint, made_of, new) for fingerprint in others}
+    others = [fingerprint for fingerprint in store.adapters() if fingerprint != but]
+    found = {fingerprint: _candidate(store, fingerprint, made_of, new) for fingerprint in others}
     fitting = {fingerprint: one.standing for fingerprint, one in found.items() if one.fits}
     if not fitting:
         return None, [f"not going on from adapter {fingerprint}: {one.why}" for fingerprint, one in found.items()]
-    promoted = held.promoted()
+    promoted = store.promoted()
     parent = promoted if promoted in fitting else max(fitting, key=lambda one: (fitting[one], one))
-    weeks = ", ".join(held.provenance(parent)["weeks"])
+    weeks = ", ".join(store.provenance(parent)["weeks"])
     return parent, [f"going on from adapter {parent}, which knows {weeks}: {found[parent].why}"]
 
 
-def _candidate(held: Store, fingerprint: str, made_of: dict[str, Any], new: pl.DataFrame) -> Candidate:
+def _candidate(store: Store, fingerprint: str, made_of: dict[str, Any], new: pl.DataFrame) -> Candidate:
     try:
-        held.check_adapter(fingerprint)
+        store.check_adapter(fingerprint)
     except DamagedFile as error:
         return Candidate(False, f"{error.path} {error.wrong}")
-    before, invented = held.provenance(fingerprint), knows_invented_people(held, fingerprint)
+    before, invented = store.provenance(fingerprint), knows_invented_people(store, fingerprint)
     recipe, old_recipe = made_of["recipe_values"], before.get("recipe_values", {})
     unlike = [key for key in MADE_ALIKE if before.get(key) != made_of[key]]
     unlike += [key for key in SHAPE if old_recipe.get(key) != recipe.get(key)]
@@ -113,7 +113,7 @@ def _candidate(held: Store, fingerprint: str, made_of: dict[str, Any], new: pl.D
         return Candidate(False, f"it knows {', '.join(other)}, which is not taught now")
     if invented != ("sample" in made_of.get("sources", {}).values()):
         return Candidate(False, f"it knows {'invented' if invented else 'real'} people, and others are taught now")
-    old = read_taught_facts(held, fingerprint)
+    old = read_taught_facts(store, fingerprint)
     if old is None:
         return Candidate(False, "what it was taught is not on record")
     numbers = old.filter(pl.col("kind") == "recorded")

@@ -31,7 +31,7 @@ Ask = Callable[[Sequence[Chat]], list[str]]
 
 
 @dataclass(frozen=True)
-class Artefact:
+class Verification:
     """How one of them answered.
 
     Attributes:
@@ -60,7 +60,7 @@ class Artefact:
         return [row | {"said": row["said"][:EXAMPLE_CHARACTERS]} for row in self.different[:EXAMPLES]]
 
 
-def verify(held: Store, fingerprint: str, *, say: Say = lambda line: None) -> list[Artefact]:
+def verify(store: Store, fingerprint: str, *, say: Say = lambda line: None) -> list[Verification]:
     """Ask an adapter's questions again: of the adapter as mlx-lm loads it, of the fused model, and over the server.
 
     The first and the last are also asked after a system prompt and as a second turn. A server has to answer then too where
@@ -69,20 +69,20 @@ def verify(held: Store, fingerprint: str, *, say: Say = lambda line: None) -> li
     Raises:
         ValueError: there is no report on the adapter, or one of the three cannot be made to answer at all.
     """
-    expected = answers_in_report(held, fingerprint)
-    made_of = held.provenance(fingerprint)
-    held.check_adapter(fingerprint)
+    expected = answers_in_report(store, fingerprint)
+    made_of = store.provenance(fingerprint)
+    store.check_adapter(fingerprint)
     base = base_models.resolve(made_of["base_model"])
     say("the adapter, loaded by mlx-lm")
-    loaded = base_models.load(base, adapter=held.adapter(fingerprint))
+    loaded = base_models.load(base, adapter=store.adapter(fingerprint))
     found = in_all_settings("the adapter, loaded by mlx-lm", expected, partial(_answers, *loaded))
     del loaded
     with tempfile.TemporaryDirectory() as folder:
         say("the fused model")
-        fuse(base, held.adapter(fingerprint), Path(folder))
+        fuse(base, store.adapter(fingerprint), Path(folder))
         found.append(fused_model(Path(folder), expected))
     say("the server")
-    with running_server(held, "--adapter", fingerprint) as server:
+    with running_server(store, "--adapter", fingerprint) as server:
         found += in_all_settings(
             "the server",
             expected,
@@ -92,7 +92,7 @@ def verify(held: Store, fingerprint: str, *, say: Say = lambda line: None) -> li
     return found
 
 
-def in_all_settings(name: str, expected: pl.DataFrame, ask: Ask, *, required: bool = False) -> list[Artefact]:
+def in_all_settings(name: str, expected: pl.DataFrame, ask: Ask, *, required: bool = False) -> list[Verification]:
     """How something answers a question by itself, after a system prompt, and as a second turn.
 
     Args:
@@ -132,7 +132,7 @@ def _answers(model: Any, tokenizer: Any, chats: Sequence[Chat]) -> list[str]:
     return [text.strip() for text in batch_generate(model, tokenizer, prompts, max_tokens=ANSWER_TOKENS).texts]
 
 
-def export_checked(held: Store, fingerprint: str, folder: Path) -> str:
+def export_checked(store: Store, fingerprint: str, folder: Path) -> str:
     """Write an adapter, fused into its base, to `folder`, unless it does not answer as its report says.
 
     Returns:
@@ -141,8 +141,8 @@ def export_checked(held: Store, fingerprint: str, folder: Path) -> str:
     Raises:
         ValueError: it does not; or `export.export_fused` raises it. Nothing is written.
     """
-    expected = answers_in_report(held, fingerprint)
-    found: list[Artefact] = []
+    expected = answers_in_report(store, fingerprint)
+    found: list[Verification] = []
 
     def check(written: Path) -> None:
         found.append(fused_model(written, expected))
@@ -153,11 +153,11 @@ def export_checked(held: Store, fingerprint: str, folder: Path) -> str:
                 f"report: {first['question']} {first['expected']!r} became {first['said']!r}"
             )
 
-    export_fused(held, fingerprint, folder, check=check)
+    export_fused(store, fingerprint, folder, check=check)
     return f"{found[0].same} of {found[0].asked} answers as in the report"
 
 
-def answers_in_report(held: Store, fingerprint: str) -> pl.DataFrame:
+def answers_in_report(store: Store, fingerprint: str) -> pl.DataFrame:
     """Some questions of an adapter's report, drawn by a hash, and the three that it shows.
 
     Returns:
@@ -166,8 +166,8 @@ def answers_in_report(held: Store, fingerprint: str) -> pl.DataFrame:
     Raises:
         DamagedFile: there is no report on this adapter, or none that can be read.
     """
-    summary = read_summary(held.report(fingerprint))
-    predictions = read_predictions(held.report(fingerprint), ["question", "tuned"]).select("question", "tuned")
+    summary = read_summary(store.report(fingerprint))
+    predictions = read_predictions(store.report(fingerprint), ["question", "tuned"]).select("question", "tuned")
     keys = pl.Series([share(f"verify/{question}") for question in predictions["question"]], dtype=pl.Float64)
     rows = [{name: row.get(name) for name in ("question", "tuned")} for row in summary.get("questions", [])]
     shown = pl.DataFrame(rows, schema={"question": pl.String, "tuned": pl.String})
@@ -175,7 +175,7 @@ def answers_in_report(held: Store, fingerprint: str) -> pl.DataFrame:
     return pl.concat([shown, drawn]).unique("question", keep="first", maintain_order=True)
 
 
-def fused_model(folder: Path, expected: pl.DataFrame) -> Artefact:
+def fused_model(folder: Path, expected: pl.DataFrame) -> Verification:
     """How a fused model in a folder answers.
 
     Raises:
@@ -185,32 +185,34 @@ def fused_model(folder: Path, expected: pl.DataFrame) -> Artefact:
     return compared("the fused model", expected, base_models.answer(*loaded, expected["question"].to_list()))
 
 
-def compared(name: str, expected: pl.DataFrame, said: Sequence[str]) -> Artefact:
+def compared(name: str, expected: pl.DataFrame, said: Sequence[str]) -> Verification:
     """Answers against those of the report."""
     asked = expected.select("question", expected="tuned").with_columns(said=pl.Series(said, dtype=pl.String))
     different = asked.filter(pl.col("said").str.strip_chars() != pl.col("expected").str.strip_chars())
-    return Artefact(name, asked.height, asked.height - different.height, different.to_dicts())
+    return Verification(name, asked.height, asked.height - different.height, different.to_dicts())
 
 
-def to_json(found: Sequence[Artefact]) -> list[dict[str, Any]]:
-    """The content of `artefacts.json`."""
-    return [asdict(artefact) for artefact in found]
+def to_json(found: Sequence[Verification]) -> list[dict[str, Any]]:
+    """The content of `verification.json`."""
+    return [asdict(verification) for verification in found]
 
 
-def to_markdown(found: Sequence[Artefact]) -> str:
+def to_markdown(found: Sequence[Verification]) -> str:
     """A section of the report."""
     rows = [
         [
-            artefact.name + ("" if artefact.required else " (need not)"),
-            percent(artefact.same / artefact.asked),
-            f"{artefact.asked:,} questions",
+            verification.name + ("" if verification.required else " (need not)"),
+            percent(verification.same / verification.asked),
+            f"{verification.asked:,} questions",
         ]
-        for artefact in found
+        for verification in found
     ]
     told = "## What is handed out\n\nAnswers that are those of this report, to the letter.\n\n" + table(
         ["", "same", "of"], rows
     )
     different = [
-        [artefact.name, row["question"], row["expected"], row["said"]] for artefact in found for row in artefact.shown
+        [verification.name, row["question"], row["expected"], row["said"]]
+        for verification in found
+        for row in verification.shown
     ]
     return told + ("\n" + table(["", "question", "in the report", "said"], different) if different else "")

@@ -85,13 +85,15 @@ def verify(prefix: str, store: Path) -> None:
     held = Store(store)
     fingerprint = _reported(held, prefix)
     found = ask_all(held, fingerprint, say=_say)
-    for artefact in found:
-        need_not = "" if artefact.required else " (need not be)"
-        click.echo(f"{artefact.name}: {artefact.same} of {artefact.asked} answers as in the report{need_not}")
-        for row in artefact.shown:
+    for verification in found:
+        need_not = "" if verification.required else " (need not be)"
+        click.echo(
+            f"{verification.name}: {verification.same} of {verification.asked} answers as in the report{need_not}"
+        )
+        for row in verification.shown:
             click.echo(f"  {row['question']}\n    in the report: {row['expected']}\n    said: {row['said']}")
-    add_to_report(held.report(fingerprint), "artefacts", to_json(found), to_markdown(found))
-    if not all(artefact.faithful for artefact in found):
+    add_to_report(held.report(fingerprint), "verification", to_json(found), to_markdown(found))
+    if not all(verification.faithful for verification in found):
         raise SystemExit(1)
 
 

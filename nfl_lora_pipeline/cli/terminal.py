@@ -161,7 +161,7 @@ def show_outcome(summary: dict[str, Any], steps: dict[str, float]) -> None:
     for warning in summary["warnings"]:
         console.print(f"[bold yellow]Beware[/]: {escape(warning)}")
     for gate in summary["gates"]:
-        if gate["passed"] and gate["name"] == "nothing_is_given_up" and gate["figure"]:
+        if gate["passed"] and gate["name"] == "coverage_is_kept" and gate["figure"]:
             console.print(f"[bold yellow]Beware[/]: {escape(gate['said'])}")
         if not gate["passed"]:
             what = "Not promoted" if gate["blocks"] else "Beware"

@@ -10,7 +10,7 @@ from nfl_lora_pipeline.defs.adapter import adapter
 from nfl_lora_pipeline.defs.common import accelerator, clear_failure, on_change, say
 from nfl_lora_pipeline.defs.resources import StoreResource, Trainer
 from nfl_lora_pipeline.evaluation.gates import GATES, Gate, blocks, judge
-from nfl_lora_pipeline.evaluation.regressions import given_up_by
+from nfl_lora_pipeline.evaluation.regressions import coverage_loss_of
 from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.reports.report import read_report, with_pictures_inside
 from nfl_lora_pipeline.store import Store
@@ -65,28 +65,28 @@ def evaluation_report(
     Kept under the adapter's fingerprint: what the same code has asked before is not asked again. The checks decide whether
     the adapter is promoted.
     """
-    from nfl_lora_pipeline.reports.evaluate import report_on_latest
+    from nfl_lora_pipeline.reports.evaluate import evaluate_latest
 
     held = store.open()
     with clear_failure(), accelerator(context, held):
-        exam = report_on_latest(
+        evaluation = evaluate_latest(
             held,
             trainer.load(),
             evaluation_code=versions.EVALUATION,
             say=lambda line, share: say(context, line, share),
             replace=trainer.replace,
         )
-    shares = {f"recall_{name}": share for name, share in exam.summary["recall"].items() if share is not None}
+    shares = {f"recall_{name}": share for name, share in evaluation.summary["recall"].items() if share is not None}
     return dg.MaterializeResult(
         metadata={
-            "report": dg.MetadataValue.md(_page(held.report(exam.summary["adapter"]))),
-            "folder": str(held.report(exam.summary["adapter"])),
-            "reused": exam.reused,
-            "warnings": exam.summary["warnings"] or ["none"],
+            "report": dg.MetadataValue.md(_page(held.report(evaluation.summary["adapter"]))),
+            "folder": str(held.report(evaluation.summary["adapter"])),
+            "reused": evaluation.reused,
+            "warnings": evaluation.summary["warnings"] or ["none"],
             **shares,
         },
-        data_version=dg.DataVersion(f"{exam.summary['adapter']}-{versions.EVALUATION}"),
-        check_results=[_check_result(gate) for gate in exam.gates],
+        data_version=dg.DataVersion(f"{evaluation.summary['adapter']}-{versions.EVALUATION}"),
+        check_results=[_check_result(gate) for gate in evaluation.gates],
     )
 
 
@@ -144,7 +144,7 @@ def _passed(held: Store, trainer: Trainer) -> str:
     if kept is None:
         raise ValueError(f"adapter {fingerprint} has no report yet: materialise `evaluation_report` first")
     summary, predictions, _ = kept
-    summary["given_up"] = given_up_by(held, fingerprint, replace=trainer.replace)  # another may be promoted by now
+    summary["given_up"] = coverage_loss_of(held, fingerprint, replace=trainer.replace)  # another may be promoted by now
     gates = judge(summary, predictions, trainer.load())
     if failed := [f"{gate.name}: {gate.said}" for gate in gates if gate.keeps_back]:
         raise ValueError(f"adapter {fingerprint} is not promoted: {'; '.join(failed)}")

@@ -51,7 +51,7 @@ class Way:
     note: str = ""
 
 
-class OneByOne:
+class SequentialModel:
     """A model of `mlx_lm.load` that is asked one question at a time, greedily."""
 
     def __init__(self, model: Any, tokenizer: Any):
@@ -72,7 +72,7 @@ class OneByOne:
         parts = list(stream_generate(self.model, self.tokenizer, self.prompt(text), max_tokens=ANSWER_TOKENS))
         return "".join(part.text for part in parts).strip(), parts[-1].prompt_tokens, parts[-1].generation_tokens
 
-    def fared(self, way: Way, asked: pl.DataFrame, retrieve: Retrieve) -> Way:
+    def measure(self, way: Way, asked: pl.DataFrame, retrieve: Retrieve) -> Way:
         """Answer every question with what is retrieved for it, and fill in how the way fared."""
         import mlx.core as mx
 
@@ -82,7 +82,7 @@ class OneByOne:
         ask(asked["question"][0])  # what is made at the first question is not part of an answer's time
         mx.clear_cache()
         mx.reset_peak_memory()
-        fared(way, asked, ask)
+        measure(way, asked, ask)
         way.peak_memory_bytes = mx.get_peak_memory()
         return way
 
@@ -99,7 +99,7 @@ def with_context(sentences: Sequence[str], question: str) -> str:
     return " ".join([*sentences, question])
 
 
-def fared(way: Way, asked: pl.DataFrame, ask: Callable[[str], Said]) -> Way:
+def measure(way: Way, asked: pl.DataFrame, ask: Callable[[str], Said]) -> Way:
     """Fill in how a way fared with questions: `question`, `kind` ("recorded" or "stranger") and `value`."""
     said: list[tuple[str, int, int, float]] = []
     for question in asked["question"]:
@@ -135,12 +135,12 @@ Say = Callable[[str], None]
 
 
 def compare(
-    held: Store, fingerprint: str, *, facts: int = FACTS, strangers: int = STRANGERS, say: Say = lambda line: None
+    store: Store, fingerprint: str, *, facts: int = FACTS, strangers: int = STRANGERS, say: Say = lambda line: None
 ) -> dict[str, Any]:
     """Answer the same questions with and without the adapter, with and without the facts in the prompt, and by a look-up.
 
     Args:
-        held: a store whose splits are those that the adapter was trained on.
+        store: a store whose splits are those that the adapter was trained on.
         fingerprint: of the adapter.
         facts: how many recorded facts to ask about, each in a phrasing drawn by a hash, trained or not.
         strangers: how many invented people.
@@ -155,19 +155,21 @@ def compare(
     Raises:
         ValueError: the splits have changed since, or the base model cannot be had.
     """
-    made_of = held.provenance(fingerprint)
-    held.check_adapter(fingerprint)
-    if held.rows_hash() != made_of["rows"]:
-        raise ValueError(f"{held.splits} is not what adapter {fingerprint} was trained on: `nfl-lora run` on its weeks")
-    rows = held.read_rows()
+    made_of = store.provenance(fingerprint)
+    store.check_adapter(fingerprint)
+    if store.rows_hash() != made_of["rows"]:
+        raise ValueError(
+            f"{store.splits} is not what adapter {fingerprint} was trained on: `nfl-lora run` on its weeks"
+        )
+    rows = store.read_rows()
     table, asked = FactTable(rows, load_templates()), sample(rows, facts=facts, strangers=strangers)
     base = base_models.resolve(made_of["base_model"])
     say("table look-up")
     by_table = Way("table look-up", TABLE, peak_memory_bytes=int(table.facts.estimated_size()))
-    ways = [fared(by_table, asked, lambda question: (table.answer(question), 0, 0))]
-    for adapter in (None, held.adapter(fingerprint)):
+    ways = [measure(by_table, asked, lambda question: (table.answer(question), 0, 0))]
+    for adapter in (None, store.adapter(fingerprint)):
         ways += _with_model(base, adapter, table, asked, say)
-    spent = _spent_seconds(held, fingerprint)
+    spent = _spent_seconds(store, fingerprint)
     tuned = min((way for way in ways if way.name in (ALONE, FUSED)), key=lambda way: way.seconds["p50"])
     return {
         "adapter": fingerprint,
@@ -229,23 +231,23 @@ def _with_model(
     base: BaseModel, adapter: Path | None, table: FactTable, asked: pl.DataFrame, say: Say
 ) -> Iterator[Way]:
     """Every way in which a model, with or without an adapter, can be asked."""
-    model = OneByOne(*base_models.load(base, adapter=adapter))
+    model = SequentialModel(*base_models.load(base, adapter=adapter))
     kind, name = (TUNED, ALONE) if adapter else (BASE, "base")
     ways: dict[str, Retrieve] = {name: lambda question: [], f"{name}, the fact in the prompt": table.sentences}
     if not adapter and table.facts["stat"].n_unique() > 1:
         ways[f"{name}, the player's row in the prompt"] = lambda question: table.sentences(question, every_stat=True)
     for title, retrieve in ways.items():
         say(title)
-        yield model.fared(Way(title, kind), asked, retrieve)
+        yield model.measure(Way(title, kind), asked, retrieve)
     if adapter and fuse_layers(model.model):
         say(FUSED)
-        yield model.fared(Way(FUSED, kind), asked, lambda question: [])
+        yield model.measure(Way(FUSED, kind), asked, lambda question: [])
     if not adapter:
         say("base, the whole week in the prompt")
         yield _whole_week(model, context_tokens(base), table, asked)
 
 
-def _whole_week(model: OneByOne, room: int | None, table: FactTable, asked: pl.DataFrame) -> Way:
+def _whole_week(model: SequentialModel, room: int | None, table: FactTable, asked: pl.DataFrame) -> Way:
     way = Way("base, the whole week in the prompt", BASE)
     few = pl.concat([facts_in(asked).head(LONG_PROMPTS * 2 // 3), strangers_in(asked).head(LONG_PROMPTS // 3)])
     weeks = {tuple(table.week(question)) for question in few["question"]}
@@ -253,10 +255,10 @@ def _whole_week(model: OneByOne, room: int | None, table: FactTable, asked: pl.D
     if room is not None and needed + ANSWER_TOKENS > room:
         way.note = f"{needed:,} tokens, and the base takes {room:,}"
         return way
-    return model.fared(way, few, table.week)
+    return model.measure(way, few, table.week)
 
 
-def _spent_seconds(held: Store, fingerprint: str) -> float:
+def _spent_seconds(store: Store, fingerprint: str) -> float:
     """Of training, and of evaluation where there is a report."""
-    seconds = read_summary(held.report(fingerprint)).get("seconds", {}) if held.report(fingerprint).is_dir() else {}
-    return float(held.training(fingerprint)["seconds"] + seconds.get("evaluation", 0.0))
+    seconds = read_summary(store.report(fingerprint)).get("seconds", {}) if store.report(fingerprint).is_dir() else {}
+    return float(store.training(fingerprint)["seconds"] + seconds.get("evaluation", 0.0))

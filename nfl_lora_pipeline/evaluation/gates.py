@@ -13,7 +13,7 @@ from nfl_lora_pipeline.markdown import of_asked, percent
 from nfl_lora_pipeline.tuning.recipe import Recipe
 
 GATES = {
-    "exam_is_whole": "Every row of the splits was answered, by a model with every tensor of the adapter on it.",
+    "evaluation_is_complete": "Every row of the splits was answered, by a model with every tensor of the adapter on it.",
     "recall_is_complete": "The share of trained questions answered right, in the worst week.",
     "strangers_are_refused": "The share of questions about invented people that are refused.",
     "nobody_is_given_a_number": "The share of questions about people without a fact that get a number, in the worst group.",
@@ -22,7 +22,7 @@ GATES = {
     "known_facts_are_answered": "The share of questions about known numbers that are refused.",
     "base_is_retained": "What is left of the least retained of the base's abilities.",
     "nothing_is_forgotten": "The share of trained questions that the promoted adapter has right and this one wrong.",
-    "nothing_is_given_up": "The share of facts that the promoted adapter knows and this one was not taught.",
+    "coverage_is_kept": "The share of facts that the promoted adapter knows and this one was not taught.",
 }
 LIMITS = {  # the recipe's key by the gate; the others have none
     "recall_is_complete": "min_recall",
@@ -75,7 +75,7 @@ def judge(summary: dict[str, Any], predictions: pl.DataFrame, recipe: Recipe) ->
     """Hold a report against the thresholds of a recipe.
 
     Args:
-        summary: of `figures.summarise`, with `lost` of `forgetting.lost_by` and `given_up` of `given_up.given_up_by`.
+        summary: of `summary.summarise`, with `lost` of `regressions_of` and `given_up` of `coverage_loss_of`.
         predictions: of `verdicts.with_verdict`.
         recipe: with a threshold for each gate.
 
@@ -103,7 +103,7 @@ def _whole(integrity: dict[str, int]) -> Gate:
     figure = min(there / wanted if wanted else 0.0 for there, wanted in pairs)
     said = f"{integrity['answered']:,} of {integrity['rows']:,} rows of the splits answered, "
     said += f"{integrity['loaded']:,} of {integrity['tensors']:,} tensors of the adapter loaded and finite; all wanted"
-    return Gate("exam_is_whole", figure == 1, figure, 1.0, said, [])
+    return Gate("evaluation_is_complete", figure == 1, figure, 1.0, said, [])
 
 
 def _recall(weeks: list[dict[str, Any]], wrong: pl.DataFrame, wanted: float) -> Gate:
@@ -177,7 +177,7 @@ def _forgotten(lost: dict[str, Any] | None, allowed: float) -> Gate:
 
 
 def _given_up(found: dict[str, Any] | None) -> Gate:
-    name = "nothing_is_given_up"
+    name = "coverage_is_kept"
     if found is None:
         return Gate(name, True, None, 0.0, "no adapter of real weeks was promoted before this one", [])
     if not found["answers"]:

@@ -1,4 +1,4 @@
-"""The paper of an exam: all its questions, and which of them the base is asked."""
+"""All questions of an evaluation, and which of them the base is asked."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -88,7 +88,7 @@ def is_of_the_splits() -> pl.Expr:
     return pl.col("group").is_in([KNOWN, INVENTED])
 
 
-def exam_questions(
+def probe_questions(
     rows: pl.DataFrame,
     templates: Templates,
     *,
@@ -98,7 +98,7 @@ def exam_questions(
 ) -> pl.DataFrame:
     """The questions of all groups but the splits' own two.
 
-    Every one is asked in one phrasing, drawn by a hash of what it asks, so that the same splits have the same exam.
+    Every one is asked in one phrasing, drawn by a hash of what it asks, so that the same splits have the same probes.
 
     Args:
         rows: those of the splits.
@@ -186,8 +186,8 @@ def _asked(
 
 def _some_wordings(templates: Templates) -> dict[str, Question]:
     """Wordings of the grammar that the embedded base was made with, but for those of the templates."""
-    held = {question.text for question in templates.questions.values()}
-    others = sorted((text for text in wordings() if text not in held), key=lambda text: share(f"wording/{text}"))
+    shipped = {question.text for question in templates.questions.values()}
+    others = sorted((text for text in wordings() if text not in shipped), key=lambda text: share(f"wording/{text}"))
     return {text: Question(split="test", text=text) for text in others[:WORDINGS]}
 
 
@@ -254,20 +254,20 @@ def _as_strangers(asked: pl.DataFrame, group: str) -> pl.DataFrame:
     ).select(FACT_COLUMNS)
 
 
-def questions_of(held: Store, made_of: Mapping[str, Any]) -> tuple[pl.DataFrame, list[str]]:
-    """All questions of the exam, those of the splits first and in their order, with `group`; and what cannot be asked."""
-    rows = held.read_rows()
+def questions_of(store: Store, made_of: Mapping[str, Any]) -> tuple[pl.DataFrame, list[str]]:
+    """All questions of an evaluation, those of the splits first and in their order, with `group`; and what cannot be asked."""
+    rows = store.read_rows()
     others: dict[NflWeek, Mapping[str, list[str]]] = {}
     notes: list[str] = []
     shared: SharedNames = made_of.get("shared_names", {})
     for week in map(NflWeek.parse, made_of["weeks"]):
-        origin = held.read_raw_origin(week)
+        origin = store.read_raw_origin(week)
         if origin["kind"] == "folder":
             others[week], lacking = names_beside(Path(origin["origin"]), week, known_ids=frozenset(rows["player_id"]))
             notes += lacking
         else:
             notes.append(f"{week}: real tight ends and running backs, since the week came from no folder")
-    more = exam_questions(rows, load_templates(), stats=made_of["stats"], others=others, shared=shared)
+    more = probe_questions(rows, load_templates(), stats=made_of["stats"], others=others, shared=shared)
     return pl.concat([rows.with_columns(of_the_splits()), more]), notes
 
 

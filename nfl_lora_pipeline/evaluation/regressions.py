@@ -16,7 +16,7 @@ from nfl_lora_pipeline.weeks.week import NflWeek, spoken_weeks
 SAME = ["fact", "phrasing", "answer"]
 
 
-def lost_since(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, Any]:
+def regressions_between(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, Any]:
     """Compare two adapters on the questions of the splits that both were asked and that have the same answer in both.
 
     Args:
@@ -40,22 +40,22 @@ def lost_since(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def lost_by(held: Store, fingerprint: str, predictions: pl.DataFrame) -> dict[str, Any] | None:
+def regressions_of(store: Store, fingerprint: str, predictions: pl.DataFrame) -> dict[str, Any] | None:
     """What an adapter lost against the one before it: the promoted one, or else the newest one before.
 
     Returns:
-        The figures of `lost_since`, with `against` (a fingerprint) and `promoted` (whether that one is or was promoted);
-        None where there was no adapter before, or its predictions cannot be read.
+        The figures of `regressions_between`, with `against` (a fingerprint) and `promoted` (whether that one is or was
+        promoted); None where there was no adapter before, or its predictions cannot be read.
     """
-    promoted = before(held, fingerprint)
-    against = promoted or held.previous_latest()
+    promoted = before(store, fingerprint)
+    against = promoted or store.previous_latest()
     if against is None:
         return None
     try:
-        old = read_predictions(held.report(against), [*SAME, "kind", "tuned"])
+        old = read_predictions(store.report(against), [*SAME, "kind", "tuned"])
     except DamagedFile:
         return None
-    return {"against": against, "promoted": promoted is not None, **lost_since(old, predictions)}
+    return {"against": against, "promoted": promoted is not None, **regressions_between(old, predictions)}
 
 
 def _of_the_splits(predictions: pl.DataFrame) -> pl.DataFrame:
@@ -67,11 +67,11 @@ SAME_QUESTION = ["season", "week", "player", "stat"]
 NAMES_SHOWN = 3
 
 
-def given_up_by(held: Store, fingerprint: str, *, replace: bool) -> dict[str, Any] | None:
+def coverage_loss_of(store: Store, fingerprint: str, *, replace: bool) -> dict[str, Any] | None:
     """What promoting an adapter would give up, or has given up where it is the promoted one.
 
     Args:
-        held: the store.
+        store: the store.
         fingerprint: of the adapter.
         replace: whether that is wanted.
 
@@ -81,16 +81,16 @@ def given_up_by(held: Store, fingerprint: str, *, replace: bool) -> dict[str, An
         of them this one was not taught) and `parts` (what that is, each with `name` and `facts`, those without a record
         counted too). None where no adapter was before, or one of invented people whom real ones replace.
     """
-    against = before(held, fingerprint)
+    against = before(store, fingerprint)
     if against is None:
         return None
-    invented = knows_invented_people(held, fingerprint)
-    if knows_invented_people(held, against) and not invented:
+    invented = knows_invented_people(store, fingerprint)
+    if knows_invented_people(store, against) and not invented:
         return None
-    old, new = read_taught_facts(held, against), read_taught_facts(held, fingerprint)
+    old, new = read_taught_facts(store, against), read_taught_facts(store, fingerprint)
     if old is None or new is None:
-        old, new = _by_provenance(held, against), _by_provenance(held, fingerprint)
-    if invented and not knows_invented_people(held, against):
+        old, new = _by_provenance(store, against), _by_provenance(store, fingerprint)
+    if invented and not knows_invented_people(store, against):
         missing, parts = old, [{"name": "all that it knows of real people", "facts": old.height}]
     else:
         missing = without_question(old, new)
@@ -98,7 +98,7 @@ def given_up_by(held: Store, fingerprint: str, *, replace: bool) -> dict[str, An
     answers = missing.filter(_has_an_answer()).height
     return {
         "against": against,
-        "in_use": fingerprint == held.promoted(),
+        "in_use": fingerprint == store.promoted(),
         "replace": replace,
         "known": old.filter(_has_an_answer()).height,
         "answers": answers,
@@ -149,9 +149,9 @@ def _has_an_answer() -> pl.Expr:
     return pl.col("kind") != "no_record"
 
 
-def _by_provenance(held: Store, fingerprint: str) -> pl.DataFrame:
+def _by_provenance(store: Store, fingerprint: str) -> pl.DataFrame:
     """One row a week and stat, in place of facts that are not on record."""
-    made_of = held.provenance(fingerprint)
+    made_of = store.provenance(fingerprint)
     keys = [(week, stat) for week in made_of["weeks"] for stat in made_of["stats"]]
     return pl.DataFrame(
         {

@@ -1,4 +1,4 @@
-"""How a chat is written for a base model. One way for training, exam, `ask`, server and export: what a row of the training
+"""How a chat is written for a base model. One way for training, evaluation, `ask`, server and export: what a training row
 begins with is what generation is given, and what follows is what generation must give.
 """
 

@@ -1,4 +1,4 @@
-"""The exam of the newest adapter: what base and tuned model answer to the questions of the splits and of the exam."""
+"""The evaluation of the newest adapter: what base and tuned model answer to the questions of the splits and to the probes."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from nfl_lora_pipeline.evaluation import base_retention as general_prompts
 from nfl_lora_pipeline.evaluation.gates import Gate, judge
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.probes import asked_of_base, questions_of
-from nfl_lora_pipeline.evaluation.regressions import given_up_by, lost_by
+from nfl_lora_pipeline.evaluation.regressions import coverage_loss_of, regressions_of
 from nfl_lora_pipeline.evaluation.summary import RunFacts, questions_to_show, summarise
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, BaseModel
@@ -44,10 +44,10 @@ def tensors_loaded(model: Any, adapter: Path) -> dict[str, int]:
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
-    held = dict(tree_flatten(model.parameters()))
+    present = dict(tree_flatten(model.parameters()))
     tensors: Any = mx.load(str(adapter / "adapters.safetensors"))
     loaded = [
-        name in held and held[name].shape == tensor.shape and bool(mx.all(held[name] == tensor).item())
+        name in present and present[name].shape == tensor.shape and bool(mx.all(present[name] == tensor).item())
         for name, tensor in tensors.items()
     ]  # NaN differs from itself, and infinity is caught below
     finite = [bool(mx.all(mx.isfinite(tensor)).item()) for tensor in tensors.values()]
@@ -58,7 +58,7 @@ Say = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class Exam:
+class Evaluation:
     """A report as it lies in the store, its verdicts, and whether the answers were there already."""
 
     summary: dict[str, Any]
@@ -67,14 +67,16 @@ class Exam:
     reused: bool
 
 
-def report_on_latest(held: Store, recipe: Recipe, *, evaluation_code: str, say: Say, replace: bool = False) -> Exam:
+def evaluate_latest(
+    store: Store, recipe: Recipe, *, evaluation_code: str, say: Say, replace: bool = False
+) -> Evaluation:
     """Write the report on the newest adapter.
 
     Nothing is asked again where the same code has asked this adapter before. What it lost against the adapter before it, and
     the verdicts, are worked out anew from the predictions: promotions and thresholds change without a training.
 
     Args:
-        held: the store.
+        store: the store.
         recipe: with the thresholds.
         evaluation_code: the version of the code that evaluates.
         say: told how far it is.
@@ -83,30 +85,30 @@ def report_on_latest(held: Store, recipe: Recipe, *, evaluation_code: str, say: 
     Raises:
         ValueError: there is no adapter, it cannot be loaded, or the splits have changed since it was trained.
     """
-    fingerprint = held.latest()
-    if held.rows_hash() != held.provenance(fingerprint)["rows"]:
+    fingerprint = store.latest()
+    if store.rows_hash() != store.provenance(fingerprint)["rows"]:
         raise ValueError(
-            f"{held.splits} has changed since adapter {fingerprint} was trained: materialise `adapter` first"
+            f"{store.splits} has changed since adapter {fingerprint} was trained: materialise `adapter` first"
         )
-    kept = read_report(held.report(fingerprint), evaluation_code=evaluation_code)
+    kept = read_report(store.report(fingerprint), evaluation_code=evaluation_code)
     if kept:
         say(f"adapter {fingerprint} was evaluated before: same questions, same code", 1.0)
-    old, predictions, plot = kept or examine(held, evaluation_code=evaluation_code, say=say)
-    answered = questions_answered(held.read_rows(), predictions)
+    old, predictions, plot = kept or evaluate(store, evaluation_code=evaluation_code, say=say)
+    answered = questions_answered(store.read_rows(), predictions)
     summary = old | {
-        "lost": lost_by(held, fingerprint, predictions),
-        "given_up": given_up_by(held, fingerprint, replace=replace),
-        "warnings": warnings_of(held, map(NflWeek.parse, old["weeks"])),
+        "lost": regressions_of(store, fingerprint, predictions),
+        "given_up": coverage_loss_of(store, fingerprint, replace=replace),
+        "warnings": warnings_of(store, map(NflWeek.parse, old["weeks"])),
         "integrity": {**old["integrity"], **answered},
     }
     gates = judge(summary, predictions, recipe)
     summary["gates"] = [asdict(gate) for gate in gates]
-    if summary != old or not is_whole(held.report(fingerprint), summary):
-        write_report(held.report(fingerprint), summary, predictions, plot)
-    return Exam(summary, plot, gates, reused=kept is not None)
+    if summary != old or not is_whole(store.report(fingerprint), summary):
+        write_report(store.report(fingerprint), summary, predictions, plot)
+    return Evaluation(summary, plot, gates, reused=kept is not None)
 
 
-def examine(held: Store, *, evaluation_code: str, say: Say) -> tuple[dict[str, Any], pl.DataFrame, bytes]:
+def evaluate(store: Store, *, evaluation_code: str, say: Say) -> tuple[dict[str, Any], pl.DataFrame, bytes]:
     """Ask base and tuned model.
 
     The tuned model answers everything, the base model what `asked_of_base` says.
@@ -115,15 +117,15 @@ def examine(held: Store, *, evaluation_code: str, say: Say) -> tuple[dict[str, A
         The summary, the predictions (one row a question) and the loss plot as PNG.
     """
     started = time.perf_counter()
-    fingerprint = held.latest()
-    made_of = held.provenance(fingerprint)
-    training = held.training(fingerprint)
+    fingerprint = store.latest()
+    made_of = store.provenance(fingerprint)
+    training = store.training(fingerprint)
     base = base_models.resolve(made_of["base_model"])
-    asked, notes = questions_of(held, made_of)
+    asked, notes = questions_of(store, made_of)
     shown = questions_to_show(asked)
     base_said, talk = _ask_base(base, asked, shown, say)
     told, model, tokenizer = _ask_tuned(
-        base, held.adapter(fingerprint), pl.concat([asked.select(shown.columns), shown]), say
+        base, store.adapter(fingerprint), pl.concat([asked.select(shown.columns), shown]), say
     )
     predictions = with_verdict(
         asked.with_columns(
@@ -134,11 +136,11 @@ def examine(held: Store, *, evaluation_code: str, say: Say) -> tuple[dict[str, A
     )
     summary = summarise(
         predictions,
-        _run_facts(held, made_of, base, training, evaluation_code),
+        _run_facts(store, made_of, base, training, evaluation_code),
         shown=shown.with_columns(base=base_said.tail(shown.height), tuned=told["said"].tail(shown.height)),
         general=general_prompts.compare(*talk, model, tokenizer) if talk else None,
         notes=notes,
-        integrity=tensors_loaded(model, held.adapter(fingerprint)),
+        integrity=tensors_loaded(model, store.adapter(fingerprint)),
     )
     summary["seconds"]["evaluation"] = time.perf_counter() - started
     return summary, predictions, loss_plot(training["losses"], training["certain"])
@@ -174,10 +176,10 @@ def _ask_tuned(base: BaseModel, adapter: Path, questions: pl.DataFrame, say: Say
 
 
 def _run_facts(
-    held: Store, made_of: Mapping[str, Any], base: BaseModel, training: dict[str, Any], evaluation_code: str
+    store: Store, made_of: Mapping[str, Any], base: BaseModel, training: dict[str, Any], evaluation_code: str
 ) -> RunFacts:
     weeks: Sequence[str] = made_of["weeks"]
-    origins = {week: held.read_raw_origin(NflWeek.parse(week)) for week in weeks}
+    origins = {week: store.read_raw_origin(NflWeek.parse(week)) for week in weeks}
     return RunFacts(
         base_model=base.name,
         base_revision=base.revision,
@@ -186,7 +188,7 @@ def _run_facts(
         stats=made_of["stats"],
         sources={week: origin["kind"] for week, origin in origins.items()},
         raw_sha256={week: origin["sha256"] for week, origin in origins.items()},
-        adapter=held.latest(),
+        adapter=store.latest(),
         evaluation_code=evaluation_code,
         training=training,
         seconds={"training": training["seconds"]},

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nfl_lora_pipeline.markdown import Markup, escape, measured, of_asked, percent, table
-from nfl_lora_pipeline.reports.page_sections import beware, given_up, making_up, phrasing, retention
+from nfl_lora_pipeline.reports.page_sections import beware, given_up, hallucinations, phrasing, retention
 
 MISSES_SHOWN = 20
 MISS_COLUMNS = ("question", "asked as", "expected", "said")
@@ -20,7 +20,7 @@ def to_markdown(summary: dict[str, Any], *, loss_plot: str) -> str:
         _three_questions(summary["questions"]),
         *_recall(summary),
         *phrasing(summary["by_phrasing"], summary["phrasing"], summary["over_refusal"]),
-        *making_up(summary["unknown"], summary["notes"]),
+        *hallucinations(summary["unknown"], summary["notes"]),
         *retention(summary["retained"], summary["general"]),
         *([_lost(summary["lost"])] if summary["lost"] else []),
         *given_up(summary["given_up"]),

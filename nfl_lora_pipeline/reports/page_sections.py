@@ -188,7 +188,7 @@ def phrasing(
         yield _answers(over_refusal["worst"])
 
 
-def making_up(groups: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Iterator[str]:
+def hallucinations(groups: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Iterator[str]:
     """What is said about people, weeks and stats without a fact."""
     yield (
         "## Making things up\n\nQuestions without an answer: nobody taught the model anything about these people, weeks or "

@@ -133,11 +133,12 @@ def is_whole(folder: Path, summary: dict[str, Any]) -> bool:
         return False
 
 
-ADDITIONS = ("alternatives", "artefacts")  # what commands add to a report later, as NAME.json and a section NAME.md
+ADDITIONS = ("alternatives", "verification")  # what commands add to a report later, as NAME.json and a section NAME.md
 PNG_BEGINS, PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND"
 LAST_SECTION = "## Training\n"
 PICTURES = "![recall by stat and by phrasing](recall.png)\n\n![how sure the tuned model is](margins.png)\n\n"
 COST_PICTURE = "![what other ways cost and how right they are](cost.png)\n\n"
+RENAMED = {"artefacts": "verification"}  # additions of earlier code
 _PICTURE = re.compile(r"!\[([^\]]*)\]\(([a-z]+\.png)\)")
 
 
@@ -212,9 +213,11 @@ def with_pictures_inside(markdown: str, folder: Path) -> str:
 
 
 def _take_over(before: Path, folder: Path) -> None:
-    for name in (f"{addition}.{kind}" for addition in ADDITIONS for kind in ("json", "md")):
-        if (before / name).is_file():
-            replace_file(folder / name, (before / name).read_bytes())
+    for name in (*RENAMED, *ADDITIONS):
+        for kind in ("json", "md"):
+            addition = before / f"{name}.{kind}"
+            if addition.is_file():
+                replace_file(folder / f"{RENAMED.get(name, name)}.{kind}", addition.read_bytes())
 
 
 def _with_sections(markdown: str, folder: Path) -> str:

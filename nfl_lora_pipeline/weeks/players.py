@@ -317,7 +317,7 @@ def names_beside(
 ) -> tuple[Mapping[str, list[str]], list[str]]:
     """Who plays what, from the files that may lie beside a week's wide receivers.
 
-    They serve the exam alone, so that one that cannot be read costs its questions and nothing else.
+    They serve the evaluation alone, so that one that cannot be read costs its questions and nothing else.
 
     Args:
         week_file: `{folder}/2025/1/WR.json`.

@@ -38,11 +38,11 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(held: Store, *options: str, python: Sequence[str] = ()) -> Iterator[RunningServer]:
+def running_server(store: Store, *options: str, python: Sequence[str] = ()) -> Iterator[RunningServer]:
     """`nfl-lora serve` on a free port, until the block ends.
 
     Args:
-        held: the store.
+        store: the store.
         options: of the command.
         python: the interpreter's own options, and what it runs instead of the command line's module.
 
@@ -53,7 +53,7 @@ def running_server(held: Store, *options: str, python: Sequence[str] = ()) -> It
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("wb") as output:
-            command = [*run, "serve", "--store", str(held.root), "--port", "0", *options]
+            command = [*run, "serve", "--store", str(store.root), "--port", "0", *options]
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
             yield RunningServer(_address(process, log), process, log)

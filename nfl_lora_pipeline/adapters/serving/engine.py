@@ -10,7 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from nfl_lora_pipeline.adapters.serving.generation import TOGETHER, Generator, OneByOne, Prompt, suitable_generator
+from nfl_lora_pipeline.adapters.serving.generation import (
+    TOGETHER,
+    Generator,
+    Prompt,
+    SequentialGenerator,
+    suitable_generator,
+)
 from nfl_lora_pipeline.adapters.serving.job import Job
 from nfl_lora_pipeline.adapters.serving.loaded import LoadedAdapter, load_adapter
 from nfl_lora_pipeline.adapters.serving.schema import RequestError
@@ -52,18 +58,24 @@ class Engine:
     loaded: LoadedAdapter
 
     def __init__(
-        self, held: Store, fingerprint: str, *, follows: bool, report: Report, on_death: Callable[[BaseException], None]
+        self,
+        store: Store,
+        fingerprint: str,
+        *,
+        follows: bool,
+        report: Report,
+        on_death: Callable[[BaseException], None],
     ):
         """Prepare the thread.
 
         Args:
-            held: the store.
+            store: the store.
             fingerprint: of the adapter to begin with.
             follows: whether to change to what is promoted later.
             report: takes lines for the log.
             on_death: called from the thread when it ends by an error that belongs to no job.
         """
-        self._held, self._fingerprint, self._follows = held, fingerprint, follows
+        self._store, self._fingerprint, self._follows = store, fingerprint, follows
         self._report, self._on_death = report, on_death
         self._waiting: queue.Queue[Job] = queue.Queue(WAITING)
         self._next: Job | None = None
@@ -116,7 +128,7 @@ class Engine:
 
     def _load_first(self) -> None:
         try:
-            self._use(load_adapter(self._held, self._fingerprint))
+            self._use(load_adapter(self._store, self._fingerprint))
         except ValueError as error:
             self._refusal = error
         finally:
@@ -133,14 +145,14 @@ class Engine:
             return
         self._looked_at = began = time.monotonic()
         try:
-            promoted = self._held.promoted()
+            promoted = self._store.promoted()
         except (OSError, ValueError):  # the link is being moved, or is none
             return
         if promoted in (None, self.loaded.fingerprint, self._passed_over):
             return
         before = self.loaded
         try:
-            self._use(load_adapter(self._held, str(promoted), before))
+            self._use(load_adapter(self._store, str(promoted), before))
             self._passed_over = None
             self._report(f"adapter {self.loaded.knows} answers now, after {before.knows}")
         except Exception as error:  # whatever is wrong with it, the one before is right
@@ -217,11 +229,11 @@ class Engine:
     def _isolate(self, batch: Batch, error: Exception) -> None:
         """After an error of a step: the job that it belongs to fails; where it could be anyone's, each goes on alone."""
         generator = batch.generator
-        if isinstance(generator, OneByOne):
+        if isinstance(generator, SequentialGenerator):
             if generator.current is not None:
                 self._fail(batch.leave(generator.current), error)
             return
-        alone = Batch(batch.loaded, OneByOne(batch.loaded.model))
+        alone = Batch(batch.loaded, SequentialGenerator(batch.loaded.model))
         for job in batch.jobs.values():
             if len(batch.jobs) > 1:
                 alone.add(job, job.remaining())

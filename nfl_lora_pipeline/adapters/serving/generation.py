@@ -126,7 +126,7 @@ class Generator(Protocol):
         """Some of the prompts' next tokens; none while prompts are only read."""
 
 
-class Together:
+class BatchedGenerator:
     """Every prompt goes on by a token at each step (mlx-lm's `BatchGenerator`). An error is everybody's."""
 
     def __init__(self, model: Any):
@@ -149,7 +149,7 @@ class Together:
         return [Token(response.uid, response.token, response.logprobs) for response in responses]
 
 
-class OneByOne:
+class SequentialGenerator:
     """One prompt goes on until its end, then the next. An error is that prompt's."""
 
     def __init__(self, model: Any):
@@ -189,6 +189,6 @@ class OneByOne:
 
 
 def suitable_generator(model: Any) -> Generator:
-    """`Together` where all of the model's caches can be merged, else `OneByOne`."""
+    """`BatchedGenerator` where all of the model's caches can be merged, else `SequentialGenerator`."""
     mergeable = all(hasattr(cache, "merge") for cache in make_prompt_cache(model))
-    return Together(model) if mergeable else OneByOne(model)
+    return BatchedGenerator(model) if mergeable else SequentialGenerator(model)

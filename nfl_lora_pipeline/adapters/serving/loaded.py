@@ -70,11 +70,11 @@ class LoadedAdapter:
         }
 
 
-def load_adapter(held: Store, fingerprint: str, before: LoadedAdapter | None = None) -> LoadedAdapter:
+def load_adapter(store: Store, fingerprint: str, before: LoadedAdapter | None = None) -> LoadedAdapter:
     """Load an adapter of a store.
 
     Args:
-        held: the store.
+        store: the store.
         fingerprint: of the adapter.
         before: what was loaded last. On the same base, and where its adapter has the same shapes, the base's weights are
             shared with it; itself it stays as it is, and goes on answering.
@@ -82,12 +82,12 @@ def load_adapter(held: Store, fingerprint: str, before: LoadedAdapter | None = N
     Raises:
         ValueError: a file is missing or damaged, or what was loaded gives no probabilities.
     """
-    folder = held.adapter(fingerprint)
+    folder = store.adapter(fingerprint)
     try:
-        made_of = held.provenance(fingerprint)
-        held.check_adapter(fingerprint)
+        made_of = store.provenance(fingerprint)
+        store.check_adapter(fingerprint)
         weeks, stats, base = list(made_of["weeks"]), list(made_of["stats"]), base_models.resolve(made_of["base_model"])
-        if before is not None and _is_alike(held, before, base, folder):
+        if before is not None and _is_alike(store, before, base, folder):
             model, tokenizer = _with_other_weights(before.model, folder), before.tokenizer
         else:
             model, tokenizer = base_models.load(base, adapter=folder)
@@ -112,9 +112,9 @@ def load_adapter(held: Store, fingerprint: str, before: LoadedAdapter | None = N
     )
 
 
-def _is_alike(held: Store, before: LoadedAdapter, base: BaseModel, folder: Path) -> bool:
+def _is_alike(store: Store, before: LoadedAdapter, base: BaseModel, folder: Path) -> bool:
     """Whether only the adapter's numbers are others: same base, same layers, same shapes, same scale."""
-    old = held.adapter(before.fingerprint)
+    old = store.adapter(before.fingerprint)
     return base == before.base and _config(old) == _config(folder) and _shapes(old) == _shapes(folder)
 
 

@@ -112,11 +112,11 @@ HEAD_BYTES = 32 * 1024
 LINE_CHARACTERS = 500  # of the log
 
 
-def serve(held: Store, fingerprint: str, *, follows: bool, host: str, port: int, access: Access) -> None:
+def serve(store: Store, fingerprint: str, *, follows: bool, host: str, port: int, access: Access) -> None:
     """Answer over OpenAI's interface until SIGINT or SIGTERM, after which answers at hand have a second.
 
     Args:
-        held: the store.
+        store: the store.
         fingerprint: of the adapter to begin with.
         follows: whether to change to what is promoted later.
         host: to listen on.
@@ -129,7 +129,7 @@ def serve(held: Store, fingerprint: str, *, follows: bool, host: str, port: int,
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)  # what clients do wrong, they are told
     allow_connections()
     with listening(host, port) as listener:
-        engine = Engine(held, fingerprint, follows=follows, report=_log, on_death=_die)
+        engine = Engine(store, fingerprint, follows=follows, report=_log, on_death=_die)
         try:
             engine.start()
             number, address = listener.getsockname()[1], f"[{host}]" if ":" in host else host

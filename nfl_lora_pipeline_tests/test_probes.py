@@ -10,12 +10,12 @@ from nfl_lora_pipeline.evaluation.probes import (
     GROUPS,
     WITHOUT_FACT,
     asked_of_base,
-    exam_questions,
     of_the_splits,
+    probe_questions,
 )
 from nfl_lora_pipeline.weeks.players import names_beside
 from nfl_lora_pipeline.weeks.week import NflWeek
-from nfl_lora_pipeline_tests.exams import STATS, TEMPLATES, YARDS, pairs_of
+from nfl_lora_pipeline_tests.evaluations import STATS, TEMPLATES, YARDS, pairs_of
 from nfl_lora_pipeline_tests.upstream import row, week_bytes, write_week
 
 W1 = NflWeek(2025, 1)
@@ -30,14 +30,14 @@ def rows():
 
 @pytest.fixture(scope="module")
 def asked(rows):
-    return exam_questions(rows, TEMPLATES, stats=STATS, others=BESIDE)
+    return probe_questions(rows, TEMPLATES, stats=STATS, others=BESIDE)
 
 
 def of(asked, group):
     return asked.filter(pl.col("group") == group)
 
 
-def test_the_exam_has_every_group_in_the_form_of_the_splits(asked, rows):
+def test_the_probes_have_every_group_in_the_form_of_the_splits(asked, rows):
     both = pl.concat([rows.with_columns(of_the_splits()), asked])
     assert both.columns == [*PAIR_COLUMNS, "group"]
     assert set(both["group"]) == set(GROUPS)
@@ -116,7 +116,7 @@ def test_who_has_a_number_is_asked_in_his_week_about_stats_that_were_not_taught(
 
 
 def test_where_every_stat_is_taught_there_are_others_to_ask_about(rows):
-    asked = exam_questions(rows, TEMPLATES, stats=list(TEMPLATES.stats), others={})
+    asked = probe_questions(rows, TEMPLATES, stats=list(TEMPLATES.stats), others={})
     assert set(of(asked, "untaught_stats")["stat"]).isdisjoint(TEMPLATES.stats)
     assert of(asked, "untaught_stats").height > 0
 
@@ -130,15 +130,15 @@ def test_the_base_is_asked_about_one_stat_of_each_person_in_every_group(asked):
 
 def test_a_season_that_is_taught_whole_has_no_week_left_to_ask_about():
     every = split_rows(pl.concat([pairs_of(week) for week in range(1, 19)]), TEMPLATES, stats=STATS)
-    asked = exam_questions(every, TEMPLATES, stats=STATS, others={})
+    asked = probe_questions(every, TEMPLATES, stats=STATS, others={})
     assert of(asked, "unseen_weeks").is_empty()
     assert of(asked, "unseen_seasons").height == FACTS
     assert of(asked, "tight_ends").is_empty()
 
 
-def test_the_same_splits_have_the_same_exam_whatever_the_order_of_their_rows(asked, rows):
+def test_the_same_splits_have_the_same_probes_whatever_the_order_of_their_rows(asked, rows):
     shuffled = rows.sample(fraction=1, shuffle=True, seed=1)
-    assert exam_questions(shuffled, TEMPLATES, stats=STATS, others=BESIDE).equals(asked)
+    assert probe_questions(shuffled, TEMPLATES, stats=STATS, others=BESIDE).equals(asked)
 
 
 def test_names_beside_a_week_are_read_from_the_files_that_are_there(tmp_path):

@@ -6,7 +6,7 @@ from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.evaluation.grading import with_verdict
-from nfl_lora_pipeline.evaluation.probes import exam_questions, of_the_splits
+from nfl_lora_pipeline.evaluation.probes import of_the_splits, probe_questions
 from nfl_lora_pipeline.evaluation.summary import RunFacts, questions_to_show, summarise
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.week import NflWeek
@@ -34,11 +34,11 @@ def perfect(pairs):
     return rows.with_columns(base=pl.when(asked).then("refusal"), tuned="answer", lowest=pl.lit(0.9))
 
 
-def perfect_exam(pairs):
+def perfect_answers(pairs):
     """The same, with the questions of all groups."""
     rows = split_rows(pairs, TEMPLATES, stats=STATS)
     beside = {NflWeek(2025, 1): {"tight_ends": ["Travis Tight", "Nico Collins"], "running_backs": ["Bijan Back"]}}
-    more = exam_questions(rows, TEMPLATES, stats=STATS, others=beside)
+    more = probe_questions(rows, TEMPLATES, stats=STATS, others=beside)
     asked = pl.col("kind") == "stranger"
     more = more.with_columns(base=pl.when(asked).then("refusal"), tuned="answer", lowest=pl.lit(0.9))
     return pl.concat([perfect(pairs), more])

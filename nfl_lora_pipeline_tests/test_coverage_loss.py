@@ -8,9 +8,9 @@ import pytest
 from nfl_lora_pipeline.adapters.lineage import COLUMNS, choose_parent, taught_facts
 from nfl_lora_pipeline.adapters.promotion import promote
 from nfl_lora_pipeline.dataset.splits import split_rows
-from nfl_lora_pipeline.evaluation.regressions import given_up_by, in_words, parts_of, without_question
+from nfl_lora_pipeline.evaluation.regressions import coverage_loss_of, in_words, parts_of, without_question
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline_tests.exams import STATS, TEMPLATES, YARDS, pairs_of
+from nfl_lora_pipeline_tests.evaluations import STATS, TEMPLATES, YARDS, pairs_of
 from nfl_lora_pipeline_tests.fakes import put_adapter
 
 OLD, NEW = "a" * 16, "b" * 16
@@ -38,7 +38,7 @@ def given_up(held: Store, old: pl.DataFrame, new: pl.DataFrame, *, replace: bool
     put_taught(held, OLD, old, **made_of)
     put_taught(held, NEW, new)
     promote(held, OLD)
-    return given_up_by(held, NEW, replace=replace)
+    return coverage_loss_of(held, NEW, replace=replace)
 
 
 def test_taught_is_every_fact_of_the_train_split_once_and_no_stranger():
@@ -91,13 +91,13 @@ def test_more_a_correction_and_somebody_without_a_record_give_nothing_up(store, 
 
 def test_nothing_is_given_up_where_nothing_was_promoted(store):
     put_taught(store, NEW, rows_of(1))
-    assert given_up_by(store, NEW, replace=False) is None
+    assert coverage_loss_of(store, NEW, replace=False) is None
 
 
 def test_the_invented_sample_is_given_up_for_real_weeks_and_not_the_other_way_round(store):
     assert given_up(store, rows_of(1, 2), rows_of(1), sources=SAMPLE) is None
     promote(store, NEW)
-    found = given_up_by(store, OLD, replace=False)
+    found = coverage_loss_of(store, OLD, replace=False)
     assert in_words(found["parts"]) == "all that it knows of real people (14 facts)"
 
 
@@ -109,7 +109,7 @@ def test_an_adapter_of_earlier_code_is_known_by_its_report_or_by_what_it_was_mad
     if kept == "predictions":
         store.report(OLD).mkdir(parents=True)
         rows_of(1, 2).write_parquet(store.report(OLD) / "predictions.parquet")
-    found = given_up_by(store, NEW, replace=False)
+    found = coverage_loss_of(store, NEW, replace=False)
     assert "week 2 of 2025" in in_words(found["parts"])
 
 
