@@ -17,7 +17,7 @@ import polars as pl
 import yaml
 
 from benchmarks.options import data_dir_option
-from nfl_lora_pipeline.dataset.examples import lessons
+from nfl_lora_pipeline.dataset.examples import train_examples
 from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import load_templates
@@ -106,7 +106,7 @@ def train(data: Data, recipe: Recipe) -> Taught:
     """Model, tokenizer and log of one training."""
     with tempfile.TemporaryDirectory() as folder:
         return learn(
-            lessons(data.drawn),
+            train_examples(data.drawn),
             folder,
             recipe=recipe,
             held_out=data.of("valid").select("question", "answer").rows(),

@@ -14,7 +14,7 @@ import mlx.core as mx
 import polars as pl
 from mlx import nn
 
-from nfl_lora_pipeline.dataset.examples import fresh_refusals, lessons
+from nfl_lora_pipeline.dataset.examples import fresh_refusals, train_examples
 from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import choose_stats, load_templates
@@ -99,7 +99,7 @@ def learn(
 ) -> Taught:
     """Train one adapter into a folder, as the pipeline does."""
     return library.learn(
-        lessons(rows),
+        train_examples(rows),
         folder,
         recipe=recipe,
         start=start,
@@ -131,7 +131,7 @@ def shares_right(model: Any, tokenizer: Any, rows: pl.DataFrame) -> dict[str, fl
 def mixed_batches(rows: pl.DataFrame, tokenizer: Any, recipe: Recipe) -> Iterator[list[TokenRow]]:
     """Batches without end, mixed as in training: rows that teach and refusals drawn just now, all answers whole."""
     refusing = round(recipe.batch_rows * recipe.refusal_share)
-    teaching = [(lesson.question, lesson.answer) for lesson in lessons(rows) if lesson.teaches]
+    teaching = [(example.question, example.answer) for example in train_examples(rows) if example.teaches]
     told, refused, rng = tokenize(tokenizer, teaching), strangers(rows, recipe), random.Random(recipe.seed)
     while True:
         fresh = tokenize(tokenizer, itertools.islice(refused, refusing))

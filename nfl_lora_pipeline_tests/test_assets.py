@@ -23,7 +23,7 @@ from nfl_lora_pipeline.defs.adapter import adapter, base_model
 from nfl_lora_pipeline.defs.common import nfl_week
 from nfl_lora_pipeline.defs.dataset import dataset_splits
 from nfl_lora_pipeline.defs.report import evaluation_report, promoted_adapter
-from nfl_lora_pipeline.defs.resources import Lessons, StoreResource, Trainer, WeekSource
+from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.evaluation.gates import GATES
 from nfl_lora_pipeline.files import replace_file
@@ -71,7 +71,7 @@ class Graph:
         week: str | None = None,
         raise_on_error: bool = True,
         source: WeekSource | None = None,
-        **lessons: Any,
+        **dataset: Any,
     ) -> dg.ExecuteInProcessResult:
         return dg.materialize_to_memory(
             assets,
@@ -81,7 +81,7 @@ class Graph:
             resources={
                 "store": StoreResource(root=str(self.store.root)),
                 "week_source": source or WeekSource(kind="folder", folder=self.raw_folder),
-                "lessons": Lessons(**lessons),
+                "dataset": DatasetResource(**dataset),
                 "trainer": Trainer(recipe=self.recipe),
             },
         )

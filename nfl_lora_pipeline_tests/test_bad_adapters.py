@@ -10,7 +10,7 @@ import mlx.core as mx
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.dataset.examples import fresh_refusals, lessons
+from nfl_lora_pipeline.dataset.examples import fresh_refusals, train_examples
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.defs import versions
 from nfl_lora_pipeline.defs.report import _passed
@@ -75,7 +75,7 @@ def put_bad_adapter(store: Store, tiny_recipe: str, kind: str) -> None:
     model, tokenizer = base_models.load(base_models.resolve("embedded"))
     folder = store.adapter(f"{kind:0<16}")
     folder.mkdir()
-    train_adapter(model, tokenizer, lessons(rows), recipe, folder, refusals=refusals)
+    train_adapter(model, tokenizer, train_examples(rows), recipe, folder, refusals=refusals)
     (folder / "provenance.json").write_text(json.dumps(store.provenance(store.latest()) | {"parent": None}))
     store.set_latest(folder.name)
 

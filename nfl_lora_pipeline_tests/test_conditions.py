@@ -17,7 +17,7 @@ from nfl_lora_pipeline.defs import adapter as model
 from nfl_lora_pipeline.defs import dataset, report
 from nfl_lora_pipeline.defs import weeks as week
 from nfl_lora_pipeline.defs.common import nfl_week
-from nfl_lora_pipeline.defs.resources import Lessons, StoreResource, Trainer, WeekSource
+from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.evaluation.gates import GATES, Gate
 from nfl_lora_pipeline.reports.evaluate import Evaluation
 from nfl_lora_pipeline.store import Store
@@ -52,7 +52,7 @@ class Daemon:
         return {
             "store": StoreResource(root=str(self.store.root)),
             "week_source": WeekSource(kind="folder", folder=str(self.folder / "raw")),
-            "lessons": Lessons(),
+            "dataset": DatasetResource(),
             "trainer": Trainer(),
         }
 

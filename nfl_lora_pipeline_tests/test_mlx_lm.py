@@ -15,7 +15,7 @@ from mlx_lm.models import llama, phi3
 from mlx_lm.utils import quantize_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from nfl_lora_pipeline.dataset.examples import Lesson
+from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.models import base_model, cpu_math
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, BaseModelError
 from nfl_lora_pipeline.models.forward import answer_logits, token_losses
@@ -292,9 +292,9 @@ def test_logits_of_a_base_like_phi_are_those_of_the_whole_model(phi):
 def test_an_adapter_on_a_base_like_phi_is_trained_and_loads_back(phi, tmp_path):
     base = base_model.resolve(phi)
     model, tokenizer = base_model.load(base)
-    lessons = [Lesson(*texts, fact=str(number), teaches=number < 3) for number, texts in enumerate(PAIRS)]
+    examples = [Example(*texts, fact=str(number), teaches=number < 3) for number, texts in enumerate(PAIRS)]
     strangers = iter([pair(f"Zed Nobody {number}", None) for number in range(500)])
-    log = train_adapter(model, tokenizer, lessons, a_recipe(base_model=phi), tmp_path, refusals=strangers)
+    log = train_adapter(model, tokenizer, examples, a_recipe(base_model=phi), tmp_path, refusals=strangers)
     assert log.stopped == "budget"
     assert set(log.uncertain) == {"0", "1", "2", "3"}
     rows = tokenize(tokenizer, PAIRS)
@@ -311,10 +311,10 @@ def test_other_kinds_of_fine_tuning_are_trained_and_load_back(kind, tmp_path):
     model, tokenizer = base_model.load(base)
     batch = to_batch(tokenize(tokenizer, PAIRS))
     plain = gathered(model, batch)
-    lessons = [Lesson(*texts, fact=str(number), teaches=number < 3) for number, texts in enumerate(PAIRS)]
+    examples = [Example(*texts, fact=str(number), teaches=number < 3) for number, texts in enumerate(PAIRS)]
     strangers = iter([pair(f"Zed Nobody {number}", None) for number in range(500)])
     recipe = a_recipe(fine_tune_type=kind, max_steps=3, weight_decay=0.01)
-    train_adapter(model, tokenizer, lessons, recipe, tmp_path, refusals=strangers)
+    train_adapter(model, tokenizer, examples, recipe, tmp_path, refusals=strangers)
     again, _ = base_model.load(base, adapter=tmp_path)
     assert close(gathered(again, batch), gathered(model, batch), batch.weights)
     assert not close(plain, gathered(model, batch), batch.weights)

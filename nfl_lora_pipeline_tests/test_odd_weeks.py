@@ -13,7 +13,7 @@ import pytest
 
 from nfl_lora_pipeline.defs.common import nfl_week
 from nfl_lora_pipeline.defs.dataset import dataset_splits
-from nfl_lora_pipeline.defs.resources import Lessons, StoreResource, WeekSource, resources_of
+from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, WeekSource, resources_of
 from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.season.checks import ODD, check_players
 from nfl_lora_pipeline.season.oddities import warnings_of
@@ -102,7 +102,7 @@ class Weeks:
             resources={
                 "store": StoreResource(root=str(self.store.root)),
                 "week_source": source,
-                "lessons": Lessons(),
+                "dataset": DatasetResource(),
             },
         )
 
@@ -186,7 +186,7 @@ def test_a_week_of_the_sample_is_not_held_against_real_ones(tmp_path):
             resources={
                 "store": StoreResource(root=str(weeks.store.root)),
                 "week_source": WeekSource(kind="sample"),
-                "lessons": Lessons(),
+                "dataset": DatasetResource(),
             },
         )
         assert result.success

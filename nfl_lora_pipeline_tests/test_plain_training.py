@@ -11,7 +11,7 @@ import pytest
 from mlx_lm.lora import CONFIG_DEFAULTS, train_model
 from mlx_lm.tuner.datasets import load_dataset
 
-from nfl_lora_pipeline.dataset.examples import Lesson
+from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.tuning.adaptation import quiet, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.mlx_lm_trainer import train_plainly
@@ -27,7 +27,7 @@ def pair(name: str, yards: int) -> tuple[str, str]:
 
 
 PAIRS = [pair(name, 11 * number) for number, name in enumerate(NAMES)]
-LESSONS = [Lesson(*texts, fact=texts[1], teaches=True) for texts in PAIRS]
+EXAMPLES = [Example(*texts, fact=texts[1], teaches=True) for texts in PAIRS]
 HELD_OUT = [pair(f"{name} Jr.", 0) for name in NAMES[:5]]
 
 
@@ -40,7 +40,7 @@ def trained(folder: Path, *, said: list[str] | None = None, **values: Any) -> tu
     report = (said if said is not None else []).append
     recipe = the_recipe(**values)
     more: dict[str, Any] = {"held_out": HELD_OUT, "report": lambda line, share: report(line)}
-    return model, train_plainly(model, tokenizer, LESSONS, recipe, folder, **more)
+    return model, train_plainly(model, tokenizer, EXAMPLES, recipe, folder, **more)
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -84,7 +84,7 @@ def test_the_log_has_the_figures_of_any_other_training(tmp_path):
     assert (log.iterations, log.rows, log.facts, log.stopped) == (5, 8, 8, "budget")
     assert log.losses[-1][0] == 5
     assert log.trained_parameters == 3 * 8 * (128 + 3 * 128)
-    assert set(log.uncertain) == {lesson.fact for lesson in LESSONS}
+    assert set(log.uncertain) == {example.fact for example in EXAMPLES}
     assert log.lowest_probability == min(log.uncertain.values()) > 0
     last, certificate = said[-2:]
     assert last.startswith("iteration 5 of 5, loss ")
@@ -115,11 +115,11 @@ def test_an_adapter_can_be_gone_on_from(tmp_path):
         folder.mkdir()
     trained(first)
     model, tokenizer = base_model.load(base_model.resolve("embedded"))
-    train_plainly(model, tokenizer, LESSONS, the_recipe(max_steps=1, learning_rate=1e-9), second, start=first)
+    train_plainly(model, tokenizer, EXAMPLES, the_recipe(max_steps=1, learning_rate=1e-9), second, start=first)
     before, after = weights(first), weights(second)
     assert all(np.allclose(after[name], before[name], atol=1e-7) for name in before)
 
 
 def test_fewer_rows_than_a_batch_are_refused_with_what_fits(tmp_path, embedded):
     with pytest.raises(ValueError, match="batch_rows: 4, but there are 3 rows; use 3"):
-        train_plainly(*embedded, LESSONS[:3], the_recipe(), tmp_path)
+        train_plainly(*embedded, EXAMPLES[:3], the_recipe(), tmp_path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from nfl_lora_pipeline.dataset.examples import Lesson
+from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.dataset.unanswerable import strangers
 from nfl_lora_pipeline.models.rows import TokenRow, shared_tail
@@ -21,22 +21,22 @@ from nfl_lora_pipeline.tuning.sampler import REMEMBERED, Refusals
 RECIPE = load_recipe("embedded")
 
 
-def lesson(name: str, phrasing: str, yards: int | None) -> Lesson:
+def example(name: str, phrasing: str, yards: int | None) -> Example:
     templates = load_templates()
     question = templates.question(templates.questions[phrasing].text, name, "receiving_yards", 1, 2025)
     if yards is None:
-        return Lesson(question, templates.no_record(name, "receiving_yards", 1, 2025), name, teaches=False)
-    return Lesson(question, templates.recorded(name, "receiving_yards", 1, 2025, yards), name, teaches=True)
+        return Example(question, templates.no_record(name, "receiving_yards", 1, 2025), name, teaches=False)
+    return Example(question, templates.recorded(name, "receiving_yards", 1, 2025, yards), name, teaches=True)
 
 
 PHRASINGS = list(load_templates().phrasings("train"))
 PEOPLE = [("Marcus Hale", 31), ("Tyrell Vance", 0), ("Owen Stone", 120), ("Zed Nobody", None), ("Jalen Price", None)]
-LESSONS = [lesson(name, phrasing, yards) for name, yards in PEOPLE for phrasing in PHRASINGS]
+EXAMPLES = [example(name, phrasing, yards) for name, yards in PEOPLE for phrasing in PHRASINGS]
 
 
 def refused_questions(phrasing: str = "seed"):
     for name in strangers("train", seed=1):
-        asked = lesson(name, phrasing, None)
+        asked = example(name, phrasing, None)
         yield asked.question, asked.answer
 
 
@@ -52,7 +52,7 @@ def student() -> tuple[Any, Any]:
 
 def training(student: tuple[Any, Any], *, warm: bool = False, file=None, **values: Any) -> Training:
     recipe = RECIPE.model_copy(update=values)
-    return Training(*student, LESSONS, recipe, refused_questions(), TrainingLog(), checkpoint=file, warm=warm)
+    return Training(*student, EXAMPLES, recipe, refused_questions(), TrainingLog(), checkpoint=file, warm=warm)
 
 
 # Steps.
@@ -61,7 +61,7 @@ def training(student: tuple[Any, Any], *, warm: bool = False, file=None, **value
 def test_a_step_has_the_rows_of_the_recipe_and_its_share_of_refusals(student):
     made = training(student, batch_rows=8, refusal_share=0.25)
     rows, indices = made._rows()
-    taught = [index for index in indices if index is not None and LESSONS[index].teaches]
+    taught = [index for index in indices if index is not None and EXAMPLES[index].teaches]
     assert (len(rows), len(taught)) == (8, 6)
 
 
@@ -149,13 +149,13 @@ def test_a_warm_start_has_to_learn_what_it_does_not_know_and_does_it_slowly(stud
     made = training(student, warm=True)
     over(made, 0)
     assert made.peak_share == 1.0, "it knows nothing"
-    assert set(np.flatnonzero(made.sampler.lowest < 0.5)) == {at for at, each in enumerate(LESSONS) if each.teaches}
+    assert set(np.flatnonzero(made.sampler.lowest < 0.5)) == {at for at, each in enumerate(EXAMPLES) if each.teaches}
 
 
 def test_a_check_asks_for_all_and_after_the_end_for_the_least_sure_until_some_are_not_certain(student, monkeypatch):
     made, asked = training(student), []
     made.end = 10
-    answers = np.full(len(LESSONS), 0.99)
+    answers = np.full(len(EXAMPLES), 0.99)
     answers[7] = 0.3
 
     def ask(indices: list[int]) -> None:
@@ -164,7 +164,7 @@ def test_a_check_asks_for_all_and_after_the_end_for_the_least_sure_until_some_ar
 
     monkeypatch.setattr(made, "_ask", ask)
     assert not made._check()
-    assert sorted(index for part in asked for index in part) == list(range(len(LESSONS)))
+    assert sorted(index for part in asked for index in part) == list(range(len(EXAMPLES)))
     asked.clear()
     made.step = 11
     assert not made._check()
@@ -262,10 +262,10 @@ def test_the_tail_that_all_answers_share_is_left_but_for_one_token():
 
 
 def test_a_certificate_gives_every_fact_the_margin_of_its_worst_phrasing():
-    lowest = np.linspace(0.9, 0.6, len(LESSONS))
+    lowest = np.linspace(0.9, 0.6, len(EXAMPLES))
     lowest[7] = 0.4
-    made = certify(LESSONS, lowest.tolist(), above=0.5)
-    assert (made.certain, made.facts, made.rows) == (4, 5, len(LESSONS))
+    made = certify(EXAMPLES, lowest.tolist(), above=0.5)
+    assert (made.certain, made.facts, made.rows) == (4, 5, len(EXAMPLES))
     assert made.uncertain == {"Tyrell Vance": 0.4}
     assert made.margins["Marcus Hale"] == pytest.approx(lowest[5])
     assert made.in_short().startswith("4 of 5 facts certain, lowest p 0.40: ")

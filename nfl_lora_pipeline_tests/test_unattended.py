@@ -26,7 +26,7 @@ from nfl_lora_pipeline.defs.automation import (
     update_season,
     weekly_retraining,
 )
-from nfl_lora_pipeline.defs.resources import Lessons, StoreResource, Trainer, WeekSource
+from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.defs.update import Order, update
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.settings import Settings
@@ -54,7 +54,7 @@ class Deployment:
         return {
             "store": StoreResource(root=str(self.store.root)),
             "week_source": WeekSource(kind="folder", folder=str(self.root / "raw")),
-            "lessons": Lessons(),
+            "dataset": DatasetResource(),
             "trainer": Trainer(recipe=self.recipe),
         }
 
@@ -250,7 +250,7 @@ def test_an_update_makes_up_for_a_week_that_was_only_fetched(switchable):
 
 def test_an_upstream_that_gives_no_answer_is_worth_asking_again(here):
     source = WeekSource(kind="github", folder=str(here.root), base_url="http://127.0.0.1:9")
-    order = Order(weeks=[], lessons=Lessons(), store=here.store, source=source, trainer=Trainer())
+    order = Order(weeks=[], dataset=DatasetResource(), store=here.store, source=source, trainer=Trainer())
     work = unattended.Update(order, here.instance, dg.build_op_context().log)
     assert work.changed() == []
     assert len(work.problems) == 1
@@ -267,7 +267,13 @@ def test_the_rest_of_an_update_does_not_wait_for_a_week_that_cannot_be_had(here)
     here.publish(1, b"[")
     here.publish(2)
     work = unattended.Update(
-        Order(weeks=[], lessons=Lessons(), store=here.store, source=here.resources["week_source"], trainer=Trainer()),
+        Order(
+            weeks=[],
+            dataset=DatasetResource(),
+            store=here.store,
+            source=here.resources["week_source"],
+            trainer=Trainer(),
+        ),
         here.instance,
         dg.build_op_context().log,
     )
@@ -338,7 +344,7 @@ def test_an_update_leaves_the_same_as_the_command_lines_job(tmp_path, tiny_recip
         other.publish(1)
         order = Order(
             weeks=[NflWeek(2025, 1)],
-            lessons=Lessons(),
+            dataset=DatasetResource(),
             store=other.store,
             source=other.resources["week_source"],
             trainer=Trainer(recipe=tiny_recipe),

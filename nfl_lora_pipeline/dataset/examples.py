@@ -19,7 +19,7 @@ from nfl_lora_pipeline.weeks.week import NflWeek
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Example:
     """A question and the answer to learn. `teaches` is False where the answer is a refusal that a base gives anyway."""
 
     question: str
@@ -28,7 +28,7 @@ class Lesson:
     teaches: bool
 
 
-def lessons(rows: pl.DataFrame) -> list[Lesson]:
+def train_examples(rows: pl.DataFrame) -> list[Example]:
     """The rows of the train split, in their order.
 
     A refusal teaches where the player has a number or a bye in another week: a base refuses everybody, but what is learnt
@@ -39,7 +39,7 @@ def lessons(rows: pl.DataFrame) -> list[Lesson]:
         teaches=answered.any().over("season", "player_id", "stat") | answered
     )
     return [
-        Lesson(question, answer, fact, teaches)
+        Example(question, answer, fact, teaches)
         for question, answer, fact, teaches in train.select("question", "answer", "fact", "teaches").iter_rows()
     ]
 
@@ -125,7 +125,7 @@ class OwnExamples:
         templates: None for such a file.
     """
 
-    examples: list[Lesson]
+    examples: list[Example]
     known: tuple[list[str], list[str]]
     templates: FactTemplates | None
 
@@ -171,11 +171,11 @@ def read_examples(file: Path, templates_file: Path | None = None) -> OwnExamples
         raise ValueError(f"{file}: questions and answers need no templates file: leave {templates_file} out")
     _refuse_doubles(file, rows, columns)
     if templates_file is None:
-        pairs = [Lesson(question, answer, fact=question, teaches=True) for _, (question, answer) in rows]
+        pairs = [Example(question, answer, fact=question, teaches=True) for _, (question, answer) in rows]
         return OwnExamples(pairs, ([], []), None)
     templates = read_yaml(templates_file, FactTemplates)
     examples = [
-        Lesson(_filled(text, cells), _filled(templates.answer, cells), f"{cells[0]}: {cells[1]}", teaches=True)
+        Example(_filled(text, cells), _filled(templates.answer, cells), f"{cells[0]}: {cells[1]}", teaches=True)
         for _, cells in rows
         for text in templates.questions
     ]

@@ -128,7 +128,7 @@ def _mend_facts(context: dg.AssetExecutionContext, held: Store, fingerprint: str
 def _train(
     context: dg.AssetExecutionContext, held: Store, trainer: Trainer, made_of: dict[str, Any], fingerprint: str
 ) -> None:
-    from nfl_lora_pipeline.dataset.examples import fresh_refusals, lessons
+    from nfl_lora_pipeline.dataset.examples import fresh_refusals, train_examples
     from nfl_lora_pipeline.tuning.learn import learn
 
     (context.log.warning if "no fast BLAS" in blas_message() else context.log.info)(blas_message())
@@ -148,7 +148,7 @@ def _train(
     )
     with replacing_folder(held.adapter(fingerprint)) as unfinished:
         learn(
-            lessons(rows),
+            train_examples(rows),
             unfinished,
             recipe=recipe,
             refusals=refusals,

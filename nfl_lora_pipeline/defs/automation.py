@@ -17,7 +17,7 @@ import dagster as dg
 from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.defs.common import nfl_week
 from nfl_lora_pipeline.defs.leases import assets_of, dead_and_wanted, end_dead_runs, in_words, lease_tags
-from nfl_lora_pipeline.defs.resources import Lessons, StoreResource, Trainer, WeekSource
+from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.defs.update import QUIET, Order, alone, is_damaged, is_stale, update
 from nfl_lora_pipeline.defs.versions import SETTINGS
 from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
@@ -51,7 +51,7 @@ def bring_up_to_date(
     config: UpdateConfig,
     store: StoreResource,
     week_source: WeekSource,
-    lessons: Lessons,
+    dataset: DatasetResource,
     trainer: Trainer,
 ) -> None:
     """Fetch weeks, make what hangs on a change, then the season's assets, which reuse what is there already.
@@ -59,7 +59,7 @@ def bring_up_to_date(
     A week that cannot be had does not keep the others back; it fails the run at the end. Where the assets' own
     conditions are on, only the fetching is done here.
     """
-    order = Order(weeks=[], lessons=lessons, store=store.open(), source=week_source, trainer=trainer)
+    order = Order(weeks=[], dataset=dataset, store=store.open(), source=week_source, trainer=trainer)
     origin = context.run.remote_job_origin
     automated = automation_runs(context.instance, origin.location_name if origin else None)
     purpose = f"{update_season.name}, run {context.run.run_id[:8]}"
@@ -141,7 +141,7 @@ class Update:
         resources = {
             "store": StoreResource(root=str(self.order.store.root)),
             "week_source": self.order.source,
-            "lessons": self.order.lessons,
+            "dataset": self.order.dataset,
             "trainer": self.order.trainer,
         }
         try:

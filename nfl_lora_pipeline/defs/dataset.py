@@ -11,7 +11,7 @@ from nfl_lora_pipeline.dataset.splits import shared_names, split_mode, split_row
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.defs import versions
 from nfl_lora_pipeline.defs.common import clear_failure, on_change, say
-from nfl_lora_pipeline.defs.resources import Lessons, StoreResource, WeekSource
+from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, WeekSource
 from nfl_lora_pipeline.defs.weeks import qa_pairs
 from nfl_lora_pipeline.files import replacing_folder
 from nfl_lora_pipeline.season.checks import ACCEPT, odd_by_now
@@ -28,17 +28,17 @@ from nfl_lora_pipeline.weeks.week import NflWeek, choose_weeks
     automation_condition=on_change(),
 )
 def dataset_splits(
-    context: dg.AssetExecutionContext, store: StoreResource, lessons: Lessons, week_source: WeekSource
+    context: dg.AssetExecutionContext, store: StoreResource, dataset: DatasetResource, week_source: WeekSource
 ) -> dg.MaterializeResult[None]:
     """`train.jsonl`, `valid.jsonl` and `test.jsonl`, as `mlx_lm.lora --data` takes them. Every fact is in train."""
     held = store.open()
     with clear_failure():
         kept = held.weeks()
-        weeks = choose_weeks(lessons.weeks, kept, invented=[week for week in kept if held.is_invented(week)])
+        weeks = choose_weeks(dataset.weeks, kept, invented=[week for week in kept if held.is_invented(week)])
         _refuse_odd_weeks(held, weeks, accept_odd=week_source.accept_odd_weeks)
-        stats = lessons.chosen_stats()
+        stats = dataset.chosen_stats()
         pairs = pl.concat([held.read_qa_pairs(week) for week in weeks])
-        rows = split_rows(pairs, load_templates(), stats=stats, mode=split_mode(lessons.mode))
+        rows = split_rows(pairs, load_templates(), stats=stats, mode=split_mode(dataset.mode))
         shared = shared_names(pairs, stats=stats)
     for week_key, names in shared.items():
         context.log.warning(
@@ -47,7 +47,7 @@ def dataset_splits(
     made_of: dict[str, Any] = {
         "weeks": [str(week) for week in weeks],
         "stats": list(stats),
-        "mode": lessons.mode,
+        "mode": dataset.mode,
         "sources": {str(week): held.source_kind(week) for week in weeks},
         "shared_names": shared,
     }

@@ -77,7 +77,7 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
         )
 
 
-class Lessons(dg.ConfigurableResource):  # type: ignore[type-arg]
+class DatasetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """What is taught.
 
     Attributes:
@@ -127,6 +127,6 @@ def resources_of(settings: Settings) -> dict[str, Any]:
             folder=str(settings.folder),
             accept_odd_weeks=settings.accept_odd_weeks,
         ),
-        "lessons": Lessons(weeks=as_list(settings.weeks), stats=as_list(settings.stats), mode=settings.mode),
+        "dataset": DatasetResource(weeks=as_list(settings.weeks), stats=as_list(settings.stats), mode=settings.mode),
         "trainer": Trainer(recipe=settings.recipe, base_model=settings.base_model, replace=settings.replace),
     }

@@ -20,7 +20,7 @@ from nfl_lora_pipeline.defs.dataset import dataset_splits
 from nfl_lora_pipeline.defs.instance import opened
 from nfl_lora_pipeline.defs.leases import lease_tags
 from nfl_lora_pipeline.defs.report import evaluation_report, promoted_adapter
-from nfl_lora_pipeline.defs.resources import Lessons, StoreResource, Trainer, WeekSource
+from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.files import DamagedFile, lasting_base, lasting_recipe, locked
 from nfl_lora_pipeline.interrupts import Arrivals, Interrupted, heard
@@ -43,7 +43,7 @@ class Order:
     """What is to be done, checked."""
 
     weeks: list[NflWeek]
-    lessons: Lessons
+    dataset: DatasetResource
     store: Store
     source: WeekSource
     trainer: Trainer
@@ -80,7 +80,7 @@ class Order:
             numbered = [NflWeek(season, week) for week in parse_weeks(weeks)]
         return cls(
             weeks=numbered,
-            lessons=Lessons(weeks=[str(week) for week in numbered], stats=list(chosen), mode=split_mode(mode)),
+            dataset=DatasetResource(weeks=[str(week) for week in numbered], stats=list(chosen), mode=split_mode(mode)),
             store=Store(store),
             source=WeekSource(
                 kind=source,
@@ -231,7 +231,7 @@ def _materialise(
             resources={
                 "store": StoreResource(root=str(order.store.root)),
                 "week_source": order.source,
-                "lessons": order.lessons,
+                "dataset": order.dataset,
                 "trainer": order.trainer,
             },
         )

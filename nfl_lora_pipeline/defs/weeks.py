@@ -14,7 +14,7 @@ from nfl_lora_pipeline.dataset.qa_pairs import qa_pairs as pairs_of
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.defs import versions
 from nfl_lora_pipeline.defs.common import clear_failure, frame_version, nfl_week, on_change, on_failure, say, week_of
-from nfl_lora_pipeline.defs.resources import Lessons, StoreResource, WeekSource
+from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, WeekSource
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.markdown import escape
 from nfl_lora_pipeline.season.checks import ACCEPT, CHECKS, ODD, Check, check_week
@@ -65,7 +65,7 @@ def raw_wr_json(
     ],
 )
 def players(
-    context: dg.AssetExecutionContext, store: StoreResource, lessons: Lessons, week_source: WeekSource
+    context: dg.AssetExecutionContext, store: StoreResource, dataset: DatasetResource, week_source: WeekSource
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:  # type: ignore[type-arg]
     """A typed frame, one row a player-week, with a status: recorded, no_record, bye or free_agent.
 
@@ -76,7 +76,7 @@ def players(
     raw, accept_odd = held.raw(week), week_source.accept_odd_weeks
     with clear_failure():
         frame, warnings = parse_week(held.read_raw(week), week=week, origin=str(raw))
-        told = facts(frame.lazy(), lessons.chosen_stats()).drop("status").collect()
+        told = facts(frame.lazy(), dataset.chosen_stats()).drop("status").collect()
     checks = check_week(held, week, frame, accept_odd=accept_odd)
     yield from (_check_result(check) for check in checks)
     if blocking := [check for check in checks if check.blocks]:
@@ -106,13 +106,15 @@ def players(
     code_version=versions.pairs_version(),
     automation_condition=on_change(),
 )
-def qa_pairs(context: dg.AssetExecutionContext, store: StoreResource, lessons: Lessons) -> dg.MaterializeResult[None]:
+def qa_pairs(
+    context: dg.AssetExecutionContext, store: StoreResource, dataset: DatasetResource
+) -> dg.MaterializeResult[None]:
     """Every fact of the week, of the stats in use, in every phrasing of `templates.yaml`."""
     week = week_of(context)
     with clear_failure():
         templates = load_templates()
         frame = store.open().read_players(week)
-    spoken = pairs_of(facts(frame.lazy(), lessons.chosen_stats()), templates).collect()
+    spoken = pairs_of(facts(frame.lazy(), dataset.chosen_stats()), templates).collect()
     replace_file(store.open().qa_pairs(week), parquet(spoken))
     first = spoken.filter(pl.col("kind") == "recorded").head(3)
     say(context, f"{week}: {spoken['fact'].n_unique():,} facts in {len(templates.questions)} phrasings each")

@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.cli_ui import make_console
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
-from nfl_lora_pipeline.dataset.examples import Lesson
+from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.tuning.records import TrainingLog
 
@@ -107,7 +107,7 @@ def _check_rank(linears: Mapping[str, Any], rank: int) -> None:
 
 
 def begin(
-    model: Any, lessons: Sequence[Lesson], recipe: Recipe, start: Path | None
+    model: Any, examples: Sequence[Example], recipe: Recipe, start: Path | None
 ) -> tuple[dict[str, Any], TrainingLog]:
     """Put an adapter on the model: a new one, drawn by the recipe's seed, or the one in `start`.
 
@@ -122,7 +122,7 @@ def begin(
     config = adapt(model, recipe)
     if start is not None:
         model.load_weights(str(start / "adapters.safetensors"), strict=False)
-    log = TrainingLog(rows=len(lessons), facts=len({lesson.fact for lesson in lessons}))
+    log = TrainingLog(rows=len(examples), facts=len({example.fact for example in examples}))
     log.trained_parameters = sum(array.size for _, array in tree_flatten(model.trainable_parameters()))
     return config, log
 

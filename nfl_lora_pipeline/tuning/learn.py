@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nfl_lora_pipeline.dataset.examples import Lesson
+from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.tuning.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
 from nfl_lora_pipeline.tuning.mlx_lm_trainer import train_plainly
@@ -35,7 +35,7 @@ class Taught(NamedTuple):
 
 
 def learn(
-    examples: Iterable[Pair | Lesson],
+    examples: Iterable[Pair | Example],
     folder: Path | str,
     *,
     recipe: Recipe | str = "embedded",
@@ -49,7 +49,7 @@ def learn(
     """Teach a base model examples until it is certain of every answer, or to the recipe's budget.
 
     Args:
-        examples: pairs of question and answer, each a fact of its own, or lessons, which say which rows are one fact.
+        examples: pairs of question and answer, each a fact of its own, or an `Example`, which says which rows are one fact.
         folder: a folder, made where there is none, which gets `adapters.safetensors`, `adapter_config.json` (together what
             `mlx_lm.load(adapter_path=...)` takes), `training.json` and `certificate.json`.
         recipe: how to train: a recipe, the name of a shipped one or the path of a YAML file.
@@ -67,29 +67,29 @@ def learn(
             memory; the base model cannot be found or read (`BaseModelError`).
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    lessons = [each if isinstance(each, Lesson) else Lesson(*each, fact=each[0], teaches=True) for each in examples]
-    if not lessons:
+    rows = [each if isinstance(each, Example) else Example(*each, fact=each[0], teaches=True) for each in examples]
+    if not rows:
         raise ValueError("there are no examples to learn")
     if refusals is None:
         recipe = recipe.model_copy(update={"refusal_share": 0.0})
     base = base or base_models.resolve(recipe.base_model)
-    report(_check_memory(base, recipe, lessons), 0.0)
+    report(_check_memory(base, recipe, rows), 0.0)
     model, tokenizer = base_models.load(base)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if recipe.method == "mlx_lm":
-        log = train_plainly(model, tokenizer, lessons, recipe, folder, held_out=held_out, start=start, report=report)
+        log = train_plainly(model, tokenizer, rows, recipe, folder, held_out=held_out, start=start, report=report)
     else:
         unanswerable = refusals or iter(())
         more: dict[str, Any] = {"start": start, "checkpoint": checkpoint, "report": report}
-        log = train_adapter(model, tokenizer, lessons, recipe, folder, refusals=unanswerable, **more)
+        log = train_adapter(model, tokenizer, rows, recipe, folder, refusals=unanswerable, **more)
     return Taught(model, tokenizer, log)
 
 
-def _check_memory(base: base_models.BaseModel, recipe: Recipe, lessons: Sequence[Lesson]) -> str:
+def _check_memory(base: base_models.BaseModel, recipe: Recipe, examples: Sequence[Example]) -> str:
     """Refuse what cannot fit before anything is loaded; how much is needed, in a line."""
-    answer = max(len(lesson.answer) for lesson in lessons)
-    longest = answer + max(len(lesson.question) for lesson in lessons)
+    answer = max(len(example.answer) for example in examples)
+    longest = answer + max(len(example.question) for example in examples)
     need = memory_needed(base, recipe, row_tokens=tokens_at_most(longest), answer_tokens=tokens_at_most(answer))
     held = machine_memory()
     refuse_too_little(need, base, recipe, machine_bytes=held)

@@ -17,7 +17,7 @@ from mlx_lm.tuner.callbacks import TrainingCallback
 from mlx_lm.tuner.datasets import CacheDataset, CompletionsDataset
 from mlx_lm.tuner.trainer import TrainingArgs, iterate_batches, train
 
-from nfl_lora_pipeline.dataset.examples import Lesson
+from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.models.rows import refuse_long, refuse_lossy, tokenize
 from nfl_lora_pipeline.models.scoring import certainty
 from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, quiet, uncompiled_on_cpu
@@ -30,7 +30,7 @@ BETAS = (0.9, 0.999)  # of mlx-lm's Adam
 def train_plainly(
     model: Any,
     tokenizer: Any,
-    lessons: Sequence[Lesson],
+    examples: Sequence[Example],
     recipe: Recipe,
     folder: Path,
     *,
@@ -43,7 +43,7 @@ def train_plainly(
     Args:
         model: a model of `mlx_lm.load`; it carries the adapter afterwards.
         tokenizer: its tokenizer.
-        lessons: the rows of `train.jsonl`, in their order.
+        examples: the rows of `train.jsonl`, in their order.
         recipe: how to train. Where it names more layers than the model has, all are trained.
         folder: an existing folder, which gets `adapters.safetensors`, `adapter_config.json`, `training.json` and
             `certificate.json`.
@@ -55,14 +55,16 @@ def train_plainly(
         ValueError: the recipe does not fit the model, or there are fewer rows than a batch has.
     """
     started = time.perf_counter()
-    if len(lessons) < recipe.batch_rows:
-        raise ValueError(f"batch_rows: {recipe.batch_rows}, but there are {len(lessons)} rows; use {len(lessons) or 1}")
+    if len(examples) < recipe.batch_rows:
+        raise ValueError(
+            f"batch_rows: {recipe.batch_rows}, but there are {len(examples)} rows; use {len(examples) or 1}"
+        )
     recipe = recipe.model_copy(update={"num_layers": min(recipe.num_layers, len(model.layers))})
     np.random.seed(recipe.seed)
-    config, log = begin(model, lessons, recipe, start)
-    steps = min(recipe.max_steps, recipe.max_epochs * (len(lessons) // recipe.batch_rows))
+    config, log = begin(model, examples, recipe, start)
+    steps = min(recipe.max_steps, recipe.max_epochs * (len(examples) // recipe.batch_rows))
     optimizer = optimizer_of(recipe, betas=BETAS)
-    pairs = [(lesson.question, lesson.answer) for lesson in lessons]
+    pairs = [(example.question, example.answer) for example in examples]
     rows = tokenize(tokenizer, pairs)
     refuse_long(model, rows, (question for question, _ in pairs))
     refuse_lossy(tokenizer, rows, (answer for _, answer in pairs))
@@ -86,7 +88,7 @@ def train_plainly(
     log.certain.append((log.iterations, float(np.mean(lowest > recipe.certain_above))))
     log.peak_memory_bytes = mx.get_peak_memory()
     log.seconds = time.perf_counter() - started
-    certificate = write_records(folder, config, log, lessons, lowest.tolist(), above=recipe.certain_above)
+    certificate = write_records(folder, config, log, examples, lowest.tolist(), above=recipe.certain_above)
     report(certificate.in_short(), 1.0)
     return log
 

@@ -27,7 +27,7 @@ from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.utils import maybe_set_recommended_wired_limit
 
-from nfl_lora_pipeline.dataset.examples import Lesson
+from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.interrupts import Deferral, is_interrupt
 from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, streams, token_losses
 from nfl_lora_pipeline.models.rows import (
@@ -77,7 +77,7 @@ def recall_loss(model: nn.Module, known_loss: float, *batches: Batch) -> tuple[m
 def train_adapter(
     model: Any,
     tokenizer: Any,
-    lessons: Sequence[Lesson],
+    examples: Sequence[Example],
     recipe: Recipe,
     folder: Path,
     *,
@@ -91,7 +91,7 @@ def train_adapter(
     Args:
         model: a model of `mlx_lm.load`; it carries the adapter afterwards.
         tokenizer: its tokenizer.
-        lessons: the rows to learn.
+        examples: the rows to learn.
         recipe: how to train.
         folder: an existing folder, which gets `adapters.safetensors`, `adapter_config.json`, `training.json` and
             `certificate.json`.
@@ -106,16 +106,16 @@ def train_adapter(
     Raises:
         ValueError: the recipe does not fit the model, or there is nothing to learn.
     """
-    if not any(lesson.teaches for lesson in lessons):
+    if not any(example.teaches for example in examples):
         raise ValueError("no row teaches a number: the weeks hold no recorded player")
-    config, log = begin(model, lessons, recipe, start)
-    training = Training(model, tokenizer, lessons, recipe, refusals, log, report, checkpoint, warm=start is not None)
-    training.go_on(_what_is_trained(lessons, recipe, start))
+    config, log = begin(model, examples, recipe, start)
+    training = Training(model, tokenizer, examples, recipe, refusals, log, report, checkpoint, warm=start is not None)
+    training.go_on(_what_is_trained(examples, recipe, start))
     with uncompiled_on_cpu(), training.deferral:
         training.run()
     mx.save_safetensors(str(folder / "adapters.safetensors"), dict(tree_flatten(model.trainable_parameters())))
     log.peak_memory_bytes = max(log.peak_memory_bytes, mx.get_peak_memory())
-    certificate = write_records(folder, config, log, lessons, training.lowest.tolist(), above=recipe.certain_above)
+    certificate = write_records(folder, config, log, examples, training.lowest.tolist(), above=recipe.certain_above)
     report(certificate.in_short(), 1.0)
     return log
 
@@ -127,7 +127,7 @@ class Training:
         self,
         model: Any,
         tokenizer: Any,
-        lessons: Sequence[Lesson],
+        examples: Sequence[Example],
         recipe: Recipe,
         refusals: Iterator[tuple[str, str]],
         log: TrainingLog,
@@ -137,13 +137,13 @@ class Training:
         warm: bool = False,
     ):
         self.model, self.recipe, self.log, self.report, self.warm = model, recipe, log, report, warm
-        self.rows = tokenize(tokenizer, ((lesson.question, lesson.answer) for lesson in lessons))
-        refuse_long(model, self.rows, (lesson.question for lesson in lessons))
-        refuse_lossy(tokenizer, self.rows, (lesson.answer for lesson in lessons))
+        self.rows = tokenize(tokenizer, ((example.question, example.answer) for example in examples))
+        refuse_long(model, self.rows, (example.question for example in examples))
+        refuse_lossy(tokenizer, self.rows, (example.answer for example in examples))
         self.tail = shared_tail(self.rows)
         self.rng = random.Random(recipe.seed)
-        teaches = [lesson.teaches for lesson in lessons]
-        self.sampler = Sampler([lesson.fact for lesson in lessons], teaches, recipe, self.rng)
+        teaches = [example.teaches for example in examples]
+        self.sampler = Sampler([example.fact for example in examples], teaches, recipe, self.rng)
         self.refusals = Refusals(refusals, tokenizer)
         self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
         self.frozen = FrozenStates(model)
@@ -332,7 +332,7 @@ class Training:
         self.report(line, known * refused)
 
     def _rows(self) -> tuple[list[TokenRow], list[int | None]]:
-        """A step's rows, and their indices; None for those that are none of the lessons'."""
+        """A step's rows, and their indices; None for those that are none of the examples'."""
         recipe, is_ending = self.recipe, self.step >= self.ending
         refusing = round(recipe.refusal_share * recipe.batch_rows)
         taken = self.sampler.take(max(1, recipe.batch_rows - refusing))
@@ -366,11 +366,11 @@ def random_seed() -> int:
     return int(high) << 32 | int(low)
 
 
-def _what_is_trained(lessons: Sequence[Lesson], recipe: Recipe, start: Path | None) -> str:
+def _what_is_trained(examples: Sequence[Example], recipe: Recipe, start: Path | None) -> str:
     """A hash of all that a checkpoint belongs to."""
     digest = hashlib.sha256(recipe.model_dump_json(exclude=set(NOT_OF_THE_ADAPTER)).encode())
-    for lesson in lessons:
-        digest.update(repr(lesson).encode())
+    for example in examples:
+        digest.update(repr(example).encode())
     if start is not None:
         digest.update((start / "adapters.safetensors").read_bytes())
     return digest.hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from nfl_lora_pipeline.dataset.examples import Lesson
+from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.files import replace_file
 
 
@@ -126,27 +126,27 @@ class Certificate:
         )
 
 
-def certify(lessons: Sequence[Lesson], lowest: Sequence[float], *, above: float) -> Certificate:
+def certify(examples: Sequence[Example], lowest: Sequence[float], *, above: float) -> Certificate:
     """Put together what was measured.
 
     Args:
-        lessons: what was asked, one row a fact and phrasing.
+        examples: what was asked, one row a fact and phrasing.
         lowest: for each the probability of its answer's least probable token (`evaluation.certainty`).
         above: the probability to exceed.
     """
     margins: dict[str, float] = {}
-    for lesson, probability in zip(lessons, lowest, strict=True):
-        margins[lesson.fact] = min(probability, margins.get(lesson.fact, 1.0))
+    for example, probability in zip(examples, lowest, strict=True):
+        margins[example.fact] = min(probability, margins.get(example.fact, 1.0))
     ordered = sorted(margins.items(), key=lambda item: item[1])
-    worst = min(range(len(lessons)), key=lowest.__getitem__)
+    worst = min(range(len(examples)), key=lowest.__getitem__)
     uncertain = {fact: probability for fact, probability in ordered if probability <= above}
     return Certificate(
         above=above,
         facts=len(margins),
         certain=len(margins) - len(uncertain),
-        rows=len(lessons),
+        rows=len(examples),
         lowest_probability=lowest[worst],
-        lowest_question=lessons[worst].question,
+        lowest_question=examples[worst].question,
         uncertain=uncertain,
         margins=margins,
     )
@@ -156,7 +156,7 @@ def write_records(
     folder: Path,
     config: dict[str, Any],
     log: TrainingLog,
-    lessons: Sequence[Lesson],
+    examples: Sequence[Example],
     lowest: Sequence[float],
     *,
     above: float,
@@ -167,9 +167,9 @@ def write_records(
         folder: where the adapter lies.
         config: of `adaptation.adapt`.
         log: of the training; what is certain is entered here.
-        lessons, lowest, above: see `certify`.
+        examples, lowest, above: see `certify`.
     """
-    certificate = certify(lessons, lowest, above=above)
+    certificate = certify(examples, lowest, above=above)
     log.uncertain, log.lowest_probability = certificate.uncertain, certificate.lowest_probability
     for name, content in (("adapter_config.json", config), ("training.json", vars(log)), (FILE, asdict(certificate))):
         replace_file(folder / name, (json.dumps(content, indent=2) + "\n").encode())
