@@ -62,7 +62,7 @@ VARIANTS = [Variant("as shipped"), *LADDER, *TAKEN_OUT]
 
 def train(rows: pl.DataFrame, variant: Variant, recipe_name: str, seed: int) -> dict[str, float]:
     """One training and what it came to, as figures by column."""
-    recipe = load_recipe(recipe_name).model_copy(update={"seed": seed, **variant.recipe})
+    recipe = load_recipe(recipe_name).changed(seed=seed, **variant.recipe)
     with tempfile.TemporaryDirectory() as folder:
         model, tokenizer, log = ours.learn(rows, recipe, Path(folder))
     return {

@@ -159,7 +159,7 @@ def _in_short(said: str) -> str:
 def main(data_dir: Path, base_model: str, changes: Sequence[str], file: Path) -> None:
     """Train by the recipe as it is, and once for each change; print and write the table."""
     data = Data.of_week(data_dir)
-    recipe = load_recipe("original").model_copy(update={"base_model": base_model})
+    recipe = load_recipe("original").changed(base_model=base_model)
     before = base_models.answer(*base_models.load(base_models.resolve(base_model)), ORIGINAL_QUESTIONS)
     columns = []
     for name, tried in {"as it is": recipe, **{change: changed(recipe, change) for change in changes}}.items():

@@ -78,8 +78,8 @@ def strangers(rows: pl.DataFrame, recipe: Recipe) -> Iterator[tuple[str, str]]:
         rows,
         load_templates(),
         stats,
-        elsewhere=recipe.elsewhere_share,
-        other_stats=recipe.other_stats_share,
+        elsewhere=recipe.curriculum.elsewhere_share,
+        other_stats=recipe.curriculum.other_stats_share,
         seed=recipe.seed,
     )
 
@@ -130,12 +130,12 @@ def shares_right(model: Any, tokenizer: Any, rows: pl.DataFrame) -> dict[str, fl
 
 def mixed_batches(rows: pl.DataFrame, tokenizer: Any, recipe: Recipe) -> Iterator[list[TokenRow]]:
     """Batches without end, mixed as in training: rows that teach and refusals drawn just now, all answers whole."""
-    refusing = round(recipe.batch_rows * recipe.refusal_share)
+    refusing = round(recipe.curriculum.batch_rows * recipe.curriculum.refusal_share)
     teaching = [(example.question, example.answer) for example in train_examples(rows) if example.teaches]
     told, refused, rng = tokenize(tokenizer, teaching), strangers(rows, recipe), random.Random(recipe.seed)
     while True:
         fresh = tokenize(tokenizer, itertools.islice(refused, refusing))
-        yield rng.sample(told, recipe.batch_rows - refusing) + fresh
+        yield rng.sample(told, recipe.curriculum.batch_rows - refusing) + fresh
 
 
 class Step:
@@ -144,7 +144,7 @@ class Step:
     def __init__(self, model: Any, recipe: Recipe):
         adapt(model, recipe)
         model.train()
-        known_loss = -math.log(recipe.known_above)
+        known_loss = -math.log(recipe.curriculum.known_above)
         self.model, self.loss = model, lambda model, *batches: recall_loss(model, known_loss, *batches)
         self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
         self.value_and_grad = nn.value_and_grad(model, self.loss)

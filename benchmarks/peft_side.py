@@ -51,10 +51,10 @@ def write_rows(file: Path, rows: Sequence[TokenRow], facts: Sequence[str] | None
 def worker(work: str, file: Path, recipe: Recipe, **settings: Any) -> Iterator["subprocess.Popen[str]"]:
     """The worker at some work ("steps" or "learn") on the rows of a file; it is ended when the block ends."""
     told = {
-        "rank": recipe.rank,
-        "scale": recipe.scale,
-        "learning_rate": recipe.learning_rate,
-        "batch_rows": recipe.batch_rows,
+        "rank": recipe.lora.rank,
+        "scale": recipe.lora.scale,
+        "learning_rate": recipe.optimizer.learning_rate,
+        "batch_rows": recipe.curriculum.batch_rows,
         "seed": recipe.seed,
         "threads": 0,
         "flush": True,

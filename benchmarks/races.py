@@ -3,6 +3,7 @@
 import itertools
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 import polars as pl
@@ -13,13 +14,13 @@ from benchmarks.opponents import BOTH, CHECK_EVERY, Settings
 from nfl_lora_pipeline.models.rows import tokenize
 from nfl_lora_pipeline.tuning.recipe import Recipe
 
-MORE_REFUSALS = {"refusal_share": 0.7, "max_epochs": 20}
+MORE_REFUSALS: dict[str, Any] = {"refusal_share": 0.7, "max_epochs": 20}
 FRESH_REFUSALS = 6000  # rows of refusals that PEFT is given, in the order in which they are drawn
 
 
 def of_task(recipe: Recipe, task: str, seed: int) -> Recipe:
     """The recipe of this trainer for a task: as it is shipped, and with more refusals where 95% are to be refused."""
-    return recipe.model_copy(update={"seed": seed} | (MORE_REFUSALS if task == BOTH else {}))
+    return recipe.changed(seed=seed, **(MORE_REFUSALS if task == BOTH else {}))
 
 
 def run_ours(rows: pl.DataFrame, recipe: Recipe, task: str) -> Outcome:
@@ -88,7 +89,7 @@ def run_peft(rows: pl.DataFrame, recipe: Recipe, task: str, settings: Settings, 
             folder / "rows.npz",
             recipe,
             enough,
-            **peft_side.told(settings, warmup=recipe.warmup_steps),
+            **peft_side.told(settings, warmup=recipe.optimizer.warmup_steps),
             refusals=str(folder / "refusals.npz") if refusals else None,
             weights=str(weights),
             seconds=seconds,

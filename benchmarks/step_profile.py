@@ -169,7 +169,8 @@ def main(data_dir: Path, season: int, week: int, recipe_name: str, times: int, w
     shares = {name: found[name].processor for name in [*alone, PYTHON]}
     shares[REST] = whole - sum(shares.values())
     parts = [
-        f"{recipe.batch_rows} rows a batch on {len(streams())} stream(s), recipe `{recipe_name}`, medians of {times}; "
+        f"{recipe.curriculum.batch_rows} rows a batch on {len(streams())} stream(s), recipe `{recipe_name}`, "
+        f"medians of {times}; "
         f"the batch that the families are timed at: {', '.join(str(tuple(b.tokens.shape)) for b in typical)} tokens.",
         table(["stage", "clock", "processor"], [[name, *found[name].cells()] for name in staged]),
         table(["between two steps", "clock", "processor"], [[name, *found[name].cells()] for name in outside]),

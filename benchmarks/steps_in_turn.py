@@ -40,7 +40,7 @@ def compare_steps(rows: pl.DataFrame, recipe: Recipe) -> str:
     measured = {name: values[WARM:] for name, values in milliseconds.items()}
     baseline = statistics.median(measured["this trainer"])
     return table(
-        [f"a step of {recipe.batch_rows} rows", "time", "against this trainer"],
+        [f"a step of {recipe.curriculum.batch_rows} rows", "time", "against this trainer"],
         [
             [name, median_and_range(values, "ms"), f"{statistics.median(values) / baseline:.2f}x"]
             for name, values in measured.items()

@@ -52,9 +52,7 @@ def race(
         _told("ours", seed, outcomes["ours"], run_ours(rows, own, task))
         for side, cap in caps.items():
             seconds = cap * statistics.median(outcome.seconds for outcome in outcomes["ours"])
-            found = run_opponent(
-                side, rows, recipe.model_copy(update={"seed": seed}), task, best(side, task), seconds=seconds
-            )
+            found = run_opponent(side, rows, recipe.changed(seed=seed), task, best(side, task), seconds=seconds)
             _told(side, seed, outcomes[side], found)
     return outcomes
 
@@ -125,14 +123,14 @@ def main(
     peft = f" PEFT: {peft_side.torch_versions()}." if {"peft", "steps"} & set(taking_part) else ""
     about = (
         f"{trained['fact'].n_unique()} facts of week {week} of {season} (receiving yards), {trained.height:,} rows, recipe "
-        f"`{recipe_name}`. The other sides: rank {recipe.rank} on the same layers, Adam, prompts masked, a warmup of "
-        f"{recipe.warmup_steps} steps; settings by `python -m benchmarks.sweep`; checked every {CHECK_EVERY} steps. "
+        f"`{recipe_name}`. The other sides: rank {recipe.lora.rank} on the same layers, Adam, prompts masked, a warmup of "
+        f"{recipe.optimizer.warmup_steps} steps; settings by `python -m benchmarks.sweep`; checked every {CHECK_EVERY} steps. "
         f"Shares are medians of what is answered right when the goal is reached, or in the end.{peft}"
     )
     for task in raced:
         outcomes = race(rows, recipe, task, _seeds(seeds), caps)
         own = of_task(recipe, task, recipe.seed)
-        changed = [f"{key} {value}" for key, value in own if value != getattr(recipe, key)]
+        changed = [f"{key} {value}" for key, value in own.values().items() if value != recipe.values()[key]]
         settings = f"; {NAMES['ours']}: {', '.join(changed)}" if changed else ""
         settings += "".join(f"; {NAMES[side]}: {best(side, task).words}" for side in caps)
         parts = [about, f"Goal: {GOALS[task]}{settings}.", task_table(task, outcomes)]

@@ -50,7 +50,7 @@ def tiny_recipe(tmp_path_factory) -> str:
         "max_over_refused": 0.1,
         "min_retained": 0.5,
     }  # a dozen people teach little of strangers
-    values = load_recipe("embedded").model_dump() | {"batch_rows": 16, "max_epochs": 30} | loose
+    values = load_recipe("embedded").changed(batch_rows=16, max_epochs=30, **loose).model_dump()
     file = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
     file.write_text(yaml.safe_dump(values))
     return str(file)

@@ -8,4 +8,4 @@ from nfl_lora_pipeline.tuning.recipe import Recipe
 def a_recipe(**values: Any) -> Recipe:
     """A small one, with some values changed."""
     defaults = {"base_model": "any", "rank": 4, "scale": 2.0, "learning_rate": 1e-3, "batch_rows": 4, "max_epochs": 2}
-    return Recipe.model_validate(defaults | values)
+    return Recipe(base_model="any").changed(**(defaults | values))

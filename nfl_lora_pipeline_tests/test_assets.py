@@ -354,7 +354,7 @@ def test_an_adapter_that_lost_what_the_promoted_one_knew_is_not_promoted(copied)
 
 def test_a_looser_gate_promotes_without_asking_anything_again(copied):
     rewrite_report(copied.store, by_week=[{"name": "2025-W01", "asked": 66, "right": 60, "recall": 0.91}])
-    looser = load_recipe(copied.recipe).model_dump() | {"min_recall": 0.9}
+    looser = load_recipe(copied.recipe).changed(min_recall=0.9).model_dump()
     copied.recipe = str(copied.folder / "looser.yaml")
     Path(copied.recipe).write_text(json.dumps(looser))
     result = copied.materialise([evaluation_report, promoted_adapter])

@@ -57,8 +57,8 @@ def zeros(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 def put_bad_adapter(store: Store, tiny_recipe: str, kind: str) -> None:
     """Train on the splits of a good one with the answers shuffled among the players, or all of them "had 0"."""
     rows = pl.read_parquet(store.splits / "rows.parquet")
-    recipe = load_recipe(tiny_recipe).model_copy(update={"max_steps": ENOUGH_STEPS})
-    shares = {"elsewhere": recipe.elsewhere_share, "other_stats": recipe.other_stats_share}
+    recipe = load_recipe(tiny_recipe).changed(max_steps=ENOUGH_STEPS)
+    shares = {"elsewhere": recipe.curriculum.elsewhere_share, "other_stats": recipe.curriculum.other_stats_share}
     refusals = fresh_refusals(rows, load_templates(), STATS, **shares, seed=recipe.seed)
     if kind == "shuffled":
         facts = rows.filter(pl.col("kind") == "recorded")["fact"].unique().sort()

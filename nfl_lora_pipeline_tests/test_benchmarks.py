@@ -14,7 +14,7 @@ from benchmarks.schedules import SCHEDULES, share_of_peak
 from benchmarks.sweep import line
 from benchmarks.tables import median_and_range, replaced_section
 from benchmarks.time_to_recall import cells, seconds_cell, task_table
-from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.tuning.recipe import load_recipe
 
 SHARES = {"held-out phrasings": 0.9, "strangers": 0.96, "other weeks": 0.5}
 RECIPE = load_recipe("embedded")
@@ -57,14 +57,14 @@ def test_a_median_stands_with_the_range_of_its_values():
 @pytest.mark.parametrize("variant", ablations.VARIANTS, ids=lambda variant: variant.name)
 def test_every_variant_is_a_recipe(variant):
     shipped = load_recipe("embedded")
-    changed = Recipe.model_validate(shipped.model_dump() | variant.recipe)
+    changed = shipped.changed(**variant.recipe)
     assert (changed == shipped) == (variant.name in {"as shipped", ablations.LADDER[-1].name})
 
 
 def test_the_ladder_begins_with_a_plain_trainer_and_ends_with_the_shipped_one():
     shipped = load_recipe("embedded")
     assert ablations.LADDER[0].recipe == ablations.PLAIN
-    assert shipped.model_copy(update=ablations.LADDER[-1].recipe) == shipped
+    assert shipped.changed(**ablations.LADDER[-1].recipe) == shipped
 
 
 def test_a_rate_goes_up_over_the_warmup_and_then_as_its_schedule_says():
@@ -138,7 +138,10 @@ def test_a_task_with_refusals_is_done_when_the_strangers_are_refused_too():
     assert not goal_reached(BOTH, full=True, strangers=0.94)
     assert goal_reached(BOTH, full=True, strangers=0.95)
     assert not goal_reached(BOTH, full=False, strangers=1.0)
-    assert (races.of_task(RECIPE, FACTS, 3).refusal_share, races.of_task(RECIPE, BOTH, 3).refusal_share) == (0.4, 0.7)
+    assert (
+        races.of_task(RECIPE, FACTS, 3).curriculum.refusal_share,
+        races.of_task(RECIPE, BOTH, 3).curriculum.refusal_share,
+    ) == (0.4, 0.7)
 
 
 def test_the_best_settings_are_among_those_that_were_swept_and_a_schedule_ends_with_a_checkpoint():

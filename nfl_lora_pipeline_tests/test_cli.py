@@ -141,7 +141,7 @@ def test_a_base_that_is_too_large_for_the_machine_is_refused_before_it_is_loaded
 
 def test_the_original_experiment_is_one_command(tmp_path, tiny_week_folder):
     recipe = tmp_path / "short.yaml"
-    recipe.write_text(yaml.safe_dump(load_recipe("original").model_dump() | {"max_steps": 8}))
+    recipe.write_text(yaml.safe_dump(load_recipe("original").changed(max_steps=8).model_dump()))
     chosen = ["--recipe", str(recipe), "--split-mode", "random_facts", "--base-model", "embedded", "--json"]
     result = run_in(tmp_path, "--source", "folder", "--data-dir", str(tiny_week_folder), *chosen)
     assert result.exit_code == 0

@@ -16,7 +16,7 @@ from nfl_lora_pipeline_tests.fakes import put_adapter
 OLD, NEW = "a" * 16, "b" * 16
 RECIPE = {"rank": 4, "scale": 2.0}
 REAL, SAMPLE = {"2025-W01": "folder"}, {"2025-W01": "sample"}
-ALIKE = {"base_revision": "r", "stats": STATS, "mode": "every_fact", "code": "1", "recipe_values": RECIPE}
+ALIKE = {"base_revision": "r", "stats": STATS, "mode": "every_fact", "code": "1", "recipe_values": {"lora": RECIPE}}
 
 
 def rows_of(*weeks: int, yards: dict[str, int] = YARDS, stats: list[str] = STATS) -> pl.DataFrame:
@@ -150,6 +150,7 @@ def test_who_knows_mostly_other_numbers_is_no_parent(store):
         ({}, {"sources": SAMPLE}, "it knows real people, and others are taught now"),
         ({"weeks": ["2025-W01", "2025-W03"]}, {}, "it knows 2025-W03, which is not taught now"),
         ({"stats": ["targets"], "code": "0"}, {}, "made with another stats, code"),
+        ({"recipe_values": {"lora": RECIPE | {"rank": 8}}}, {}, "made with another rank"),
         ({"recipe_values": RECIPE | {"rank": 8}}, {}, "made with another rank"),
     ],
 )

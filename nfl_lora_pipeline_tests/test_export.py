@@ -79,7 +79,7 @@ def test_fusing_keeps_what_is_finer_than_the_grid_of_a_quantised_base(kind, bits
     adapter, fused = tmp_path / "adapter", tmp_path / "fused"
     adapter.mkdir()
     fused.mkdir()
-    config = adapt(model, load_recipe("embedded").model_copy(update={"fine_tune_type": kind}))
+    config = adapt(model, load_recipe("embedded").changed(fine_tune_type=kind))
     mx.random.seed(8)
     slightly = {
         name: array + mx.random.normal(array.shape) * 3e-3 if name.endswith(("lora_b", "proj.weight")) else array

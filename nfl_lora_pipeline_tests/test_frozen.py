@@ -28,7 +28,7 @@ def llama_model() -> Any:
 
 
 def adapted(model: Any, num_layers: int) -> Any:
-    adapt(model, load_recipe("embedded").model_copy(update={"num_layers": num_layers, "rank": 8}))
+    adapt(model, load_recipe("embedded").changed(num_layers=num_layers, rank=8))
     model.load_weights(
         [(name, mx.random.normal(array.shape) * 0.05) for name, array in tree_flatten(model.trainable_parameters())],
         strict=False,

@@ -6,11 +6,11 @@ import pytest
 from nfl_lora_pipeline.evaluation.gates import GATES, judge
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.metrics import share_of
-from nfl_lora_pipeline.tuning.recipe import GATES as KEYS
+from nfl_lora_pipeline.tuning.recipe import LIMITS as KEYS
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 
-RECIPE = load_recipe("embedded").model_copy(
-    update={
+RECIPE = load_recipe("embedded").changed(
+    **{
         "min_recall": 0.99,
         "min_refused": 0.8,
         "max_invented": 0.2,
@@ -73,7 +73,7 @@ def test_every_gate_is_judged_and_has_a_key_of_the_recipe_but_those_of_integrity
     found = verdicts(summary())
     assert list(found) == list(GATES)
     assert all(gate.passed for gate in found.values())
-    assert [gate.threshold for gate in found.values()] == [1.0, *(getattr(RECIPE, key) for key in KEYS), 0.0]
+    assert [gate.threshold for gate in found.values()] == [1.0, *(getattr(RECIPE.gates, key) for key in KEYS), 0.0]
 
 
 @pytest.mark.parametrize(

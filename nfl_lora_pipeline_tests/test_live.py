@@ -101,7 +101,7 @@ def live(tmp_path_factory) -> Iterator[Live]:
         "max_over_refused": 0.1,
         "min_retained": 0.2,
     }
-    recipe.write_text(yaml.safe_dump(load_recipe("embedded").model_dump() | {"batch_rows": 16} | loose))
+    recipe.write_text(yaml.safe_dump(load_recipe("embedded").changed(batch_rows=16, **loose).model_dump()))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

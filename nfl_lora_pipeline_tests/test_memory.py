@@ -129,7 +129,7 @@ def test_too_little_memory_is_refused_with_the_figures_and_a_way_out(base):
     said = str(caught.value)
     assert f"needs about {need.total / 1e9:.1f} GB" in said
     assert all(f" GB {name}" in said for name in ("weights", "trained", "activations", "logits", "program"))
-    assert "a smaller batch_rows (now 200)" in said
+    assert "a smaller curriculum.batch_rows (now 200)" in said
     assert "recipe phi-3.5-mini-4bit" in said
 
 

@@ -32,7 +32,7 @@ HELD_OUT = [pair(f"{name} Jr.", 0) for name in NAMES[:5]]
 
 
 def the_recipe(**values: Any) -> Any:
-    return load_recipe("original").model_copy(update={"base_model": "embedded", "max_steps": 5} | values)
+    return load_recipe("original").changed(**({"base_model": "embedded", "max_steps": 5} | values))
 
 
 def trained(folder: Path, *, said: list[str] | None = None, **values: Any) -> tuple[Any, TrainingLog]:
@@ -121,5 +121,5 @@ def test_an_adapter_can_be_gone_on_from(tmp_path):
 
 
 def test_fewer_rows_than_a_batch_are_refused_with_what_fits(tmp_path, embedded):
-    with pytest.raises(ValueError, match="batch_rows: 4, but there are 3 rows; use 3"):
+    with pytest.raises(ValueError, match=r"curriculum\.batch_rows: 4, but there are 3 rows; use 3"):
         train_plainly(*embedded, EXAMPLES[:3], the_recipe(), tmp_path)

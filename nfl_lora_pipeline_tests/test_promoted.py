@@ -65,7 +65,7 @@ def run(store: Path, *options: str, recipe: str, folder: Path | None = None) -> 
 @pytest.fixture(scope="module")
 def hasty_recipe(tmp_path_factory, tiny_recipe) -> str:
     """A few steps, and gates that everything passes: what is learnt does not matter where it is used."""
-    values = load_recipe(tiny_recipe).model_dump() | ALL_PASS | {"max_steps": 8}
+    values = load_recipe(tiny_recipe).changed(**ALL_PASS, max_steps=8).model_dump()
     file = tmp_path_factory.mktemp("recipe") / "hasty.yaml"
     file.write_text(yaml.safe_dump(values))
     return str(file)

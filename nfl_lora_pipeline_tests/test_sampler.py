@@ -16,7 +16,7 @@ TEACHES = [int(fact[-1]) < TAUGHT for fact in FACTS]
 
 
 def sampler(**values: Any) -> Sampler:
-    return Sampler(FACTS, TEACHES, a_recipe(**values), random.Random(1))
+    return Sampler(FACTS, TEACHES, a_recipe(**values).curriculum, random.Random(1))
 
 
 def times_shown(made: Sampler) -> list[int]:

@@ -51,7 +51,7 @@ def student() -> tuple[Any, Any]:
 
 
 def training(student: tuple[Any, Any], *, warm: bool = False, file=None, **values: Any) -> Training:
-    recipe = RECIPE.model_copy(update=values)
+    recipe = RECIPE.changed(**values)
     return Training(*student, EXAMPLES, recipe, refused_questions(), TrainingLog(), checkpoint=file, warm=warm)
 
 
@@ -208,7 +208,7 @@ def _course(file, calls: dict[str, int], interrupt: tuple[str, int] | None = Non
 
     model, tokenizer = base_model.load(base_model.resolve("embedded"))
     mx.random.seed(RECIPE.seed)
-    adapt(model, RECIPE.model_copy(update=COURSE))
+    adapt(model, RECIPE.changed(**COURSE))
     made = training((model, tokenizer), file=file, **COURSE)
     made.go_on("")
 

@@ -38,7 +38,7 @@ def test_an_adapter_that_makes_up_more_than_a_recipe_allows_is_not_promoted(
     assert (gate["passed"], gate["blocks"], gate["figure"]) == (False, False, found["invented"]["share"])
     assert gate["figure"] > 0.03, "else there is nothing to forbid"
     strict = tmp_path / "strict.yaml"
-    strict.write_text(yaml.safe_dump(load_recipe(tiny_recipe).model_dump() | {"advisory": []}))
+    strict.write_text(yaml.safe_dump(load_recipe(tiny_recipe).changed(advisory=[]).model_dump()))
     source = ["--source", "folder", "--data-dir", str(tiny_week_folder), "--store", str(trained_store.store.root)]
     for recipe, said in ((str(strict), "Not promoted"), (tiny_recipe, "Beware")):
         command = [sys.executable, "-m", "nfl_lora_pipeline", "run", *source, "--recipe", recipe]

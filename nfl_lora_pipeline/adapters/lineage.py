@@ -104,9 +104,9 @@ def _candidate(store: Store, fingerprint: str, made_of: dict[str, Any], new: pl.
     except DamagedFile as error:
         return Candidate(False, f"{error.path} {error.wrong}")
     before, invented = store.provenance(fingerprint), knows_invented_people(store, fingerprint)
-    recipe, old_recipe = made_of["recipe_values"], before.get("recipe_values", {})
+    lora, old_lora = made_of["recipe_values"]["lora"], _lora_of(before.get("recipe_values", {}))
     unlike = [key for key in MADE_ALIKE if before.get(key) != made_of[key]]
-    unlike += [key for key in SHAPE if old_recipe.get(key) != recipe.get(key)]
+    unlike += [key for key in SHAPE if old_lora.get(key) != lora.get(key)]
     if unlike:
         return Candidate(False, f"made with another {', '.join(unlike)}")
     if other := sorted(set(before["weeks"]) - set(made_of["weeks"])):
@@ -121,3 +121,9 @@ def _candidate(store: Store, fingerprint: str, made_of: dict[str, Any], new: pl.
     fits = numbers.height > 0 and standing >= LEAST_STANDING * numbers.height
     why = f"{standing:,} of its {numbers.height:,} numbers still stand"
     return Candidate(fits, why if fits else f"{why}, under {LEAST_STANDING:.0%}", standing)
+
+
+def _lora_of(recipe_values: dict[str, Any]) -> dict[str, Any]:
+    """The section `lora` of a recipe in a provenance; before there were sections, its keys stood beside all others."""
+    section: dict[str, Any] = recipe_values.get("lora", recipe_values)
+    return section

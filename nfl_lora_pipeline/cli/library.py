@@ -43,7 +43,7 @@ def learn(facts: Path, folder: Path, templates: Path | None, recipe: str, base_m
 
     own, chosen = read_examples(facts, templates), load_recipe(recipe)
     if base_model:
-        chosen = chosen.model_copy(update={"base_model": lasting_base(base_model)})
+        chosen = chosen.changed(base_model=lasting_base(base_model))
     if folder.exists():
         raise click.UsageError(f"{folder} is there already; name a new folder, or delete it first")
     taught, certificate = _teach(own, folder, chosen)

@@ -63,7 +63,7 @@ def _unicode(error: UnicodeError) -> str:
 
 
 def _memory(_: MemoryError) -> str:
-    return "out of memory: train with smaller batches (batch_rows of the recipe), or end other programs"
+    return "out of memory: train with smaller batches (curriculum.batch_rows of the recipe), or end other programs"
 
 
 def _runtime(error: RuntimeError) -> str:

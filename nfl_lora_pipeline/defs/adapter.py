@@ -141,8 +141,8 @@ def _train(
         rows,
         load_templates(),
         made_of["stats"],
-        elsewhere=recipe.elsewhere_share,
-        other_stats=recipe.other_stats_share,
+        elsewhere=recipe.curriculum.elsewhere_share,
+        other_stats=recipe.curriculum.other_stats_share,
         shared=made_of["shared_names"],
         seed=recipe.seed,
     )

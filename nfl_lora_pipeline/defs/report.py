@@ -14,8 +14,7 @@ from nfl_lora_pipeline.evaluation.regressions import coverage_loss_of
 from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.reports.report import read_report, with_pictures_inside
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import GATES as GATE_KEYS
-from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.tuning.recipe import LIMITS, Recipe, load_recipe
 
 
 def report_version() -> str:
@@ -23,7 +22,7 @@ def report_version() -> str:
     recipe = _recipe_in_use()
     if recipe is None:
         return versions.EVALUATION
-    gates = [*(f"{getattr(recipe, key):g}" for key in GATE_KEYS), *recipe.advisory]
+    gates = [*(f"{getattr(recipe.gates, key):g}" for key in LIMITS), *recipe.gates.advisory]
     return "-".join([versions.EVALUATION, *gates, *(["replace"] if versions.SETTINGS.replace else [])])
 
 

@@ -115,7 +115,7 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
     def load(self) -> Recipe:
         """The recipe, with the base model it is to be used on."""
         recipe = load_recipe(self.recipe)
-        return recipe.model_copy(update={"base_model": lasting_base(self.base_model or recipe.base_model)})
+        return recipe.changed(base_model=lasting_base(self.base_model or recipe.base_model))
 
 
 def resources_of(settings: Settings) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Gate:
 
 def blocks(name: str, recipe: Recipe) -> bool:
     """Whether a gate keeps an adapter back under a recipe."""
-    return LIMITS.get(name) not in recipe.advisory
+    return LIMITS.get(name) not in recipe.gates.advisory
 
 
 def judge(summary: dict[str, Any], predictions: pl.DataFrame, recipe: Recipe) -> list[Gate]:
@@ -85,14 +85,14 @@ def judge(summary: dict[str, Any], predictions: pl.DataFrame, recipe: Recipe) ->
     wrong = predictions.filter(is_of_the_splits(), ~pl.col("right")).sort("fact", "phrasing")
     gates = [
         _whole(summary["integrity"]),
-        _recall(summary["by_week"], wrong, recipe.min_recall),
-        _refusals(summary, wrong, recipe.min_refused),
-        _inventions("nobody_is_given_a_number", summary["unknown"], PEOPLE, recipe.max_invented),
-        _inventions("other_weeks_are_not_answered", summary["unknown"], ELSEWHERE, recipe.max_invented_elsewhere),
-        _inventions("other_stats_are_not_answered", summary["unknown"], OTHER_STATS, recipe.max_invented_stats),
-        _over_refusal(summary["over_refusal"], recipe.max_over_refused),
-        _retention(summary["retained"], recipe.min_retained),
-        _forgotten(summary["lost"], recipe.max_lost),
+        _recall(summary["by_week"], wrong, recipe.gates.min_recall),
+        _refusals(summary, wrong, recipe.gates.min_refused),
+        _inventions("nobody_is_given_a_number", summary["unknown"], PEOPLE, recipe.gates.max_invented),
+        _inventions("other_weeks_are_not_answered", summary["unknown"], ELSEWHERE, recipe.gates.max_invented_elsewhere),
+        _inventions("other_stats_are_not_answered", summary["unknown"], OTHER_STATS, recipe.gates.max_invented_stats),
+        _over_refusal(summary["over_refusal"], recipe.gates.max_over_refused),
+        _retention(summary["retained"], recipe.gates.min_retained),
+        _forgotten(summary["lost"], recipe.gates.max_lost),
         _given_up(summary["given_up"]),
     ]
     return [replace(gate, blocks=blocks(gate.name, recipe)) for gate in gates]

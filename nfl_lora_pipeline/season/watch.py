@@ -35,8 +35,13 @@ SEASON_BEGINS = 9  # September
 class Watched(Protocol):
     """Where weeks come from; `resources.WeekSource` is one."""
 
-    kind: str
-    folder: str
+    @property
+    def kind(self) -> str:
+        """Of the source."""
+
+    @property
+    def folder(self) -> str:
+        """In which a folder's weeks lie."""
 
     @property
     def address(self) -> str:

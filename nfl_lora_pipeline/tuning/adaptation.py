@@ -38,19 +38,19 @@ def adapt(model: Any, recipe: Recipe) -> dict[str, Any]:
             module is too small for, or a kind of fine-tuning that quantised weights rule out. The model is as it was.
     """
     linears = _checked(model, recipe)
-    count = len(model.layers) if recipe.num_layers == -1 else recipe.num_layers
+    count = len(model.layers) if recipe.lora.num_layers == -1 else recipe.lora.num_layers
     parameters: dict[str, Any] | None = None
     model.freeze()
-    if recipe.fine_tune_type == "full":
+    if recipe.lora.fine_tune_type == "full":
         for layer in model.layers[-count:]:
             layer.unfreeze()
     else:
-        parameters = {"rank": recipe.rank, "scale": recipe.scale, "dropout": recipe.dropout}
-        if recipe.modules:
+        parameters = {"rank": recipe.lora.rank, "scale": recipe.lora.scale, "dropout": recipe.lora.dropout}
+        if recipe.lora.modules:
             parameters["keys"] = list(linears)
-        linear_to_lora_layers(model, count, parameters, use_dora=recipe.fine_tune_type == "dora")
+        linear_to_lora_layers(model, count, parameters, use_dora=recipe.lora.fine_tune_type == "dora")
     return {
-        "fine_tune_type": recipe.fine_tune_type,
+        "fine_tune_type": recipe.lora.fine_tune_type,
         "num_layers": count,
         "lora_parameters": parameters,
         "model": recipe.base_model,
@@ -66,19 +66,19 @@ def sides(linear: Any) -> tuple[int, int]:
 def _checked(model: Any, recipe: Recipe) -> Mapping[str, Any]:
     """The linear layers of one layer of the model that the recipe adapts, by name."""
     layers = len(model.layers)
-    if recipe.num_layers > layers:
-        raise ValueError(f"num_layers: {recipe.num_layers}, but this base model has {layers}; use -1 for all")
+    if recipe.lora.num_layers > layers:
+        raise ValueError(f"lora.num_layers: {recipe.lora.num_layers}, but this base model has {layers}; use -1 for all")
     present = {
         name: module
         for name, module in model.layers[-1].named_modules()
         if isinstance(module, nn.Linear | nn.QuantizedLinear)
     }
-    if unknown := set(recipe.modules or ()) - set(present):
-        raise ValueError(f"modules: this base model has no {min(unknown)!r}; it has {', '.join(sorted(present))}")
-    chosen = {name: present[name] for name in recipe.modules or present}
-    _check_quantised(chosen, recipe.fine_tune_type)
-    if recipe.fine_tune_type != "full":
-        _check_rank(chosen, recipe.rank)
+    if unknown := set(recipe.lora.modules or ()) - set(present):
+        raise ValueError(f"lora.modules: this base model has no {min(unknown)!r}; it has {', '.join(sorted(present))}")
+    chosen = {name: present[name] for name in recipe.lora.modules or present}
+    _check_quantised(chosen, recipe.lora.fine_tune_type)
+    if recipe.lora.fine_tune_type != "full":
+        _check_rank(chosen, recipe.lora.rank)
     return chosen
 
 
@@ -87,12 +87,12 @@ def _check_quantised(linears: Mapping[str, Any], fine_tune_type: str) -> None:
     bits = {linear.bits for linear in linears.values() if isinstance(linear, nn.QuantizedLinear)}
     if bits and fine_tune_type == "full":
         raise ValueError(
-            f"fine_tune_type: full, but this base model is quantised to {min(bits)} bits, and quantised weights are not "
+            f"lora.fine_tune_type: full, but this base model is quantised to {min(bits)} bits, and quantised weights are not "
             "trained; use lora, or a base model that is not quantised"
         )
     if fine_tune_type == "dora" and (uneven := [each for each in bits if WORD_BITS % each]):
         raise ValueError(
-            f"fine_tune_type: dora, but this base model is quantised to {uneven[0]} bits, which mlx-lm's DoRA cannot "
+            f"lora.fine_tune_type: dora, but this base model is quantised to {uneven[0]} bits, which mlx-lm's DoRA cannot "
             "unpack; use lora, or a base model of 2, 4 or 8 bits"
         )
 
@@ -129,9 +129,11 @@ def begin(
 
 def optimizer_of(recipe: Recipe, *, betas: Sequence[float]) -> optim.Adam:
     """Adam, or AdamW where the recipe has weights decay."""
-    if recipe.weight_decay:
-        return optim.AdamW(recipe.learning_rate, betas=list(betas), weight_decay=recipe.weight_decay)
-    return optim.Adam(recipe.learning_rate, betas=list(betas))
+    if recipe.optimizer.weight_decay:
+        return optim.AdamW(
+            recipe.optimizer.learning_rate, betas=list(betas), weight_decay=recipe.optimizer.weight_decay
+        )
+    return optim.Adam(recipe.optimizer.learning_rate, betas=list(betas))
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ def learn(
     if not rows:
         raise ValueError("there are no examples to learn")
     if refusals is None:
-        recipe = recipe.model_copy(update={"refusal_share": 0.0})
+        recipe = recipe.changed(refusal_share=0.0)
     base = base or base_models.resolve(recipe.base_model)
     report(_check_memory(base, recipe, rows), 0.0)
     model, tokenizer = base_models.load(base)

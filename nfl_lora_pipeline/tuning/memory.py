@@ -193,14 +193,17 @@ def memory_needed(base: BaseModel, recipe: Recipe, *, row_tokens: int, answer_to
         ValueError: a file of the base model is not what its name says.
     """
     shape = read_shape(base.folder)
-    layers = shape.layers[-recipe.num_layers :] if recipe.num_layers > 0 else shape.layers
+    layers = shape.layers[-recipe.lora.num_layers :] if recipe.lora.num_layers > 0 else shape.layers
     of_layer = [_kept_of_a_token(layer, shape, recipe, row_tokens) for layer in layers]
     a_logit = LOGITS * FLOAT32 * shape.vocabulary
     width, asked = row_tokens, answer_tokens
     if recipe.method == "mlx_lm":
         width = asked = -(-row_tokens // PADDED_TO) * PADDED_TO
     unpacked = _unpacked_bytes(shape, recipe, len(layers))
-    step = recipe.batch_rows * width * sum(of_layer) + unpacked, recipe.batch_rows * asked * a_logit
+    step = (
+        recipe.curriculum.batch_rows * width * sum(of_layer) + unpacked,
+        recipe.curriculum.batch_rows * asked * a_logit,
+    )
     scored_rows = SCORED_TOKENS / row_tokens
     scoring = FORWARD * SCORED_TOKENS * max(of_layer, default=0), scored_rows * answer_tokens * a_logit
     activations, logits = max(step, scoring, key=sum)
@@ -217,7 +220,8 @@ def refuse_too_little(need: MemoryNeed, base: BaseModel, recipe: Recipe, *, mach
     if need.total <= machine_bytes:
         return
     parts = ", ".join(f"{_spoken(amount)} {name}" for name, amount in [*vars(need).items(), ("program", need.program)])
-    smaller = f"a smaller batch_rows (now {recipe.batch_rows}), " if recipe.batch_rows > 1 else ""
+    rows = recipe.curriculum.batch_rows
+    smaller = f"a smaller curriculum.batch_rows (now {rows}), " if rows > 1 else ""
     raise ValueError(
         f"too little memory: training {base.name} by this recipe needs about {_spoken(need.total)} ({parts}), and there are "
         f"{_spoken(machine_bytes)}; use {smaller}fewer num_layers, a base model in 4 bits (recipe phi-3.5-mini-4bit) or the "
@@ -250,26 +254,28 @@ def _kept_of_a_token(linears: dict[str, Linear], shape: ModelShape, recipe: Reci
     """Bytes in one layer; DoRA keeps what comes out of a linear layer once more, to learn its magnitudes."""
     outputs = sum(linear.outputs for linear in linears.values())
     through = sum(linear.inputs for linear in linears.values()) + outputs
-    magnitudes = outputs if recipe.fine_tune_type == "dora" else 0
+    magnitudes = outputs if recipe.lora.fine_tune_type == "dora" else 0
     return shape.item_bytes * (KEPT * through + magnitudes + SCORES * shape.heads * row_tokens)
 
 
 def _adapted(shape: ModelShape, recipe: Recipe, layers: int) -> list[Linear]:
     named = [item for linears in shape.layers[-layers:] for item in linears.items()]
-    return [linear for name, linear in named if recipe.modules is None or name in recipe.modules]
+    return [linear for name, linear in named if recipe.lora.modules is None or name in recipe.lora.modules]
 
 
 def _trained_bytes(shape: ModelShape, recipe: Recipe, layers: int) -> int:
-    if recipe.fine_tune_type == "full":
+    if recipe.lora.fine_tune_type == "full":
         return sum(shape.layer_bytes[-layers:])
-    magnitudes = recipe.fine_tune_type == "dora"
+    magnitudes = recipe.lora.fine_tune_type == "dora"
     adapted = _adapted(shape, recipe, layers)
-    return FLOAT32 * sum(recipe.rank * (each.inputs + each.outputs) + magnitudes * each.outputs for each in adapted)
+    return FLOAT32 * sum(
+        recipe.lora.rank * (each.inputs + each.outputs) + magnitudes * each.outputs for each in adapted
+    )
 
 
 def _unpacked_bytes(shape: ModelShape, recipe: Recipe, layers: int) -> int:
     """DoRA unpacks quantised weights, and keeps them for the way back."""
-    if recipe.fine_tune_type != "dora":
+    if recipe.lora.fine_tune_type != "dora":
         return 0
     packed = [linear for linear in _adapted(shape, recipe, layers) if linear.quantised]
     return shape.item_bytes * sum(linear.inputs * linear.outputs for linear in packed)

@@ -55,21 +55,22 @@ def train_plainly(
         ValueError: the recipe does not fit the model, or there are fewer rows than a batch has.
     """
     started = time.perf_counter()
-    if len(examples) < recipe.batch_rows:
+    batch_rows = recipe.curriculum.batch_rows
+    if len(examples) < batch_rows:
         raise ValueError(
-            f"batch_rows: {recipe.batch_rows}, but there are {len(examples)} rows; use {len(examples) or 1}"
+            f"curriculum.batch_rows: {batch_rows}, but there are {len(examples)} rows; use {len(examples) or 1}"
         )
-    recipe = recipe.model_copy(update={"num_layers": min(recipe.num_layers, len(model.layers))})
+    recipe = recipe.changed(num_layers=min(recipe.lora.num_layers, len(model.layers)))
     np.random.seed(recipe.seed)
     config, log = begin(model, examples, recipe, start)
-    steps = min(recipe.max_steps, recipe.max_epochs * (len(examples) // recipe.batch_rows))
+    steps = min(recipe.curriculum.max_steps, recipe.curriculum.max_epochs * (len(examples) // batch_rows))
     optimizer = optimizer_of(recipe, betas=BETAS)
     pairs = [(example.question, example.answer) for example in examples]
     rows = tokenize(tokenizer, pairs)
     refuse_long(model, rows, (question for question, _ in pairs))
     refuse_lossy(tokenizer, rows, (answer for _, answer in pairs))
     args = TrainingArgs(
-        batch_size=recipe.batch_rows,
+        batch_size=batch_rows,
         iters=steps,
         steps_per_save=sys.maxsize,
         adapter_file=str(folder / "adapters.safetensors"),
@@ -79,16 +80,16 @@ def train_plainly(
             model,
             optimizer,
             train_dataset=_dataset(tokenizer, pairs),
-            val_dataset=_dataset(tokenizer, held_out) if len(held_out) >= recipe.batch_rows else None,
+            val_dataset=_dataset(tokenizer, held_out) if len(held_out) >= batch_rows else None,
             args=args,
             iterate_batches=_Scheduled(recipe, optimizer, steps),
             training_callback=_Recorder(log, steps, report),
         )
     lowest = certainty(model, rows).lowest
-    log.certain.append((log.iterations, float(np.mean(lowest > recipe.certain_above))))
+    log.certain.append((log.iterations, float(np.mean(lowest > recipe.curriculum.certain_above))))
     log.peak_memory_bytes = mx.get_peak_memory()
     log.seconds = time.perf_counter() - started
-    certificate = write_records(folder, config, log, examples, lowest.tolist(), above=recipe.certain_above)
+    certificate = write_records(folder, config, log, examples, lowest.tolist(), above=recipe.curriculum.certain_above)
     report(certificate.in_short(), 1.0)
     return log
 

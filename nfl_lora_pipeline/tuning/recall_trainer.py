@@ -115,7 +115,9 @@ def train_adapter(
         training.run()
     mx.save_safetensors(str(folder / "adapters.safetensors"), dict(tree_flatten(model.trainable_parameters())))
     log.peak_memory_bytes = max(log.peak_memory_bytes, mx.get_peak_memory())
-    certificate = write_records(folder, config, log, examples, training.lowest.tolist(), above=recipe.certain_above)
+    certificate = write_records(
+        folder, config, log, examples, training.lowest.tolist(), above=recipe.curriculum.certain_above
+    )
     report(certificate.in_short(), 1.0)
     return log
 
@@ -137,22 +139,26 @@ class Training:
         warm: bool = False,
     ):
         self.model, self.recipe, self.log, self.report, self.warm = model, recipe, log, report, warm
+        self.curriculum = curriculum = recipe.curriculum
         self.rows = tokenize(tokenizer, ((example.question, example.answer) for example in examples))
         refuse_long(model, self.rows, (example.question for example in examples))
         refuse_lossy(tokenizer, self.rows, (example.answer for example in examples))
         self.tail = shared_tail(self.rows)
         self.rng = random.Random(recipe.seed)
         teaches = [example.teaches for example in examples]
-        self.sampler = Sampler([example.fact for example in examples], teaches, recipe, self.rng)
+        self.sampler = Sampler([example.fact for example in examples], teaches, curriculum, self.rng)
         self.refusals = Refusals(refusals, tokenizer)
         self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
         self.frozen = FrozenStates(model)
         self.lowest: Numbers = np.zeros(len(self.rows))
         self.step, self.peak_share, self.loss_sum = 0, 1.0, 0.0
-        self.budget = min(recipe.max_steps, math.ceil(recipe.max_epochs * sum(teaches) / recipe.batch_rows))
-        self.budget = max(self.budget, min(recipe.max_steps, 3 * recipe.ending_steps))
-        begun = recipe.schedule != "wsd"
-        self.ending, self.end = (0, self.budget) if begun else (self.budget, self.budget + recipe.ending_steps)
+        self.budget = min(
+            curriculum.max_steps,
+            math.ceil(curriculum.max_epochs * sum(teaches) / curriculum.batch_rows),
+        )
+        self.budget = max(self.budget, min(curriculum.max_steps, 3 * curriculum.ending_steps))
+        begun = recipe.optimizer.schedule != "wsd"
+        self.ending, self.end = (0, self.budget) if begun else (self.budget, self.budget + curriculum.ending_steps)
         self.deferral, self.file, self.of = Deferral(), checkpoint, ""
         self.tokens, self.began, self.kept_at = 0, time.monotonic(), time.monotonic()
 
@@ -245,15 +251,17 @@ class Training:
         """Whether there is to be no further step."""
         if self.warm and self.step == 0:
             self._begin_warm()
-        if self.step < self.ending and self.step and self.sampler.unknown_share() <= self.recipe.nearly_known:
+        if self.step < self.ending and self.step and self.sampler.unknown_share() <= self.curriculum.nearly_known:
             self.ending = self.step
-            self.end = self.step + max(self.recipe.ending_steps, math.ceil(self.recipe.ending_share * self.step))
-        last = self.step >= max(self.end, self.budget + self.recipe.ending_steps)
+            self.end = self.step + max(
+                self.curriculum.ending_steps, math.ceil(self.curriculum.ending_share * self.step)
+            )
+        last = self.step >= max(self.end, self.budget + self.curriculum.ending_steps)
         return (self._is_to_check() or last) and (self._check() or last)
 
     def _is_to_check(self) -> bool:
         """At the beginning, in the middle and at the end of the way down, and then now and again."""
-        every = max(self.recipe.check_every, len(self.sampler.of_fact) // self.recipe.batch_rows)
+        every = max(self.curriculum.check_every, len(self.sampler.of_fact) // self.curriculum.batch_rows)
         if self.step >= self.end:
             return (self.step - self.end) % every == 0
         return self.step in (self.ending, (self.ending + self.end) // 2) and self.step > 0
@@ -263,7 +271,7 @@ class Training:
         with self._interruptible(), merged(self.model):
             self._ask(list(range(len(self.rows))))
         self.sampler.observe(range(len(self.rows)), self.lowest)
-        self.peak_share = max(self.recipe.lowest_rate, math.sqrt(self.sampler.unknown_share()))
+        self.peak_share = max(self.recipe.optimizer.lowest_rate, math.sqrt(self.sampler.unknown_share()))
 
     def _check(self) -> bool:
         """Ask the adapter for all rows, the least sure ones first; whether all are certain.
@@ -276,7 +284,7 @@ class Training:
             for part in np.array_split(np.argsort(self.sampler.lowest, kind="stable"), parts):
                 self._ask(part.tolist())
                 asked += part.tolist()
-                uncertain = int(np.sum(self.lowest[asked] <= self.recipe.certain_above))
+                uncertain = int(np.sum(self.lowest[asked] <= self.curriculum.certain_above))
                 if uncertain and self.step > self.end:
                     break
         self.sampler.observe(asked, self.lowest[asked])
@@ -293,7 +301,7 @@ class Training:
 
     def _compiled_step(self) -> Learn:
         """Forward, backward and optimizer, compiled as in mlx-lm's trainer, which gives back no loss by row."""
-        known_loss = -math.log(self.recipe.known_above)
+        known_loss = -math.log(self.curriculum.known_above)
         loss_and_gradients = nn.value_and_grad(
             self.model, lambda model, *batches: recall_loss(model, known_loss, *batches)
         )
@@ -328,16 +336,16 @@ class Training:
         self.log.losses.append((self.step + 1, loss))
         known, refused = 1 - self.sampler.unknown_share(), self.refusals.refused_share()
         line = f"iteration {self.step + 1}, loss {loss:.3f}: {known:.0%} of the facts known when last shown"
-        line += f", {refused:.0%} of strangers refused" if self.recipe.refusal_share else ""
+        line += f", {refused:.0%} of strangers refused" if self.curriculum.refusal_share else ""
         self.report(line, known * refused)
 
     def _rows(self) -> tuple[list[TokenRow], list[int | None]]:
         """A step's rows, and their indices; None for those that are none of the examples'."""
-        recipe, is_ending = self.recipe, self.step >= self.ending
-        refusing = round(recipe.refusal_share * recipe.batch_rows)
-        taken = self.sampler.take(max(1, recipe.batch_rows - refusing))
+        count, is_ending = self.curriculum.batch_rows, self.step >= self.ending
+        refusing = round(self.curriculum.refusal_share * count)
+        taken = self.sampler.take(max(1, count - refusing))
         taken += self.sampler.take_untaught(refusing)
-        fresh = [self._shortened(row) for row in self.refusals.take(recipe.batch_rows - len(taken))]
+        fresh = [self._shortened(row) for row in self.refusals.take(count - len(taken))]
         known = [self.rows[at] if is_ending else self._shortened(self.rows[at]) for at in taken]
         return known + fresh, [*taken, *[None] * len(fresh)]
 
@@ -347,7 +355,7 @@ class Training:
         for lane, losses in zip(lanes, greatest, strict=True):
             lowest[lane] = np.exp(-np.array(losses, np.float64))
         self.sampler.observe(indices, lowest[: len(indices)])
-        self.refusals.observe(lowest[len(indices) :] > self.recipe.certain_above)
+        self.refusals.observe(lowest[len(indices) :] > self.curriculum.certain_above)
 
     def _batch(self, rows: list[TokenRow], indices: list[int | None]) -> Batch:
         """A batch, with what the frozen layers make of its rows."""

@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
-
-GATES = (  # of promotion
-    "min_recall",
-    "min_refused",
-    "max_invented",
-    "max_invented_elsewhere",
-    "max_invented_stats",
-    "max_over_refused",
-    "min_retained",
-    "max_lost",
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
 )
-NOT_OF_THE_ADAPTER = (*GATES, "advisory", "warm_start")  # keys that make no other adapter
+
+NOT_OF_THE_ADAPTER = ("gates", "warm_start")  # keys that make no other adapter
 RECIPES_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "recipes"
 
 
@@ -33,17 +32,15 @@ def _not_a_switch(value: object) -> object:
 Number = Annotated[float, BeforeValidator(_not_a_switch)]  # a string too: YAML reads 1e-5 as one
 
 
-class Recipe(BaseModel):
-    """How an adapter is trained, and what is asked of it: `nfl-lora recipe show NAME` prints all of it.
-
-    The defaults are those of the embedded base.
-    """
+class Section(BaseModel):
+    """Keys that belong together."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    base_model: str = Field(
-        min_length=1, description="an alias (embedded), a Hugging Face id or a folder that mlx_lm.load takes"
-    )
+
+class Lora(Section):
+    """What of the base model is trained."""
+
     fine_tune_type: Literal["lora", "dora", "full"] = Field(
         "lora", description="lora (on a quantised base that is QLoRA), dora, or full: the layers' own weights"
     )
@@ -54,34 +51,40 @@ class Recipe(BaseModel):
     modules: list[str] | None = Field(
         None, min_length=1, description="names of the linear layers to adapt; null is all of them"
     )
-    method: Literal["recall", "mlx_lm"] = Field(
-        "recall", description="what is not yet known, until all is; or mlx_lm: its own trainer, loss and batches"
-    )
+
+    @field_validator("num_layers")
+    @classmethod
+    def _some_layers(cls, count: int) -> int:
+        if count == 0:
+            raise ValueError("Input should be at least 1, or -1 for all layers")
+        return count
+
+    @field_validator("modules")
+    @classmethod
+    def _whole_layers_have_no_choice(cls, modules: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        if modules and info.data.get("fine_tune_type") == "full":
+            raise ValueError("Input should be null, since fine_tune_type full trains whole layers")
+        return modules
+
+
+class Optimizer(Section):
+    """Adam, and how its learning rate goes."""
+
     learning_rate: Number = Field(1.3e-3, gt=0, le=1, description="the peak")
     schedule: Literal["wsd", "constant", "linear", "cosine"] = Field(
         "wsd",
-        validate_default=True,
         description="up, at the peak until nearly all is known, and down; or constant, linear, cosine over all steps",
     )
     warmup_steps: int = Field(20, ge=0, strict=True, description="linear, from 0")
     lowest_rate: Number = Field(
         0.12, ge=0, le=1, description="the share of the peak that is left at the end of every way down"
     )
-    nearly_known: Number = Field(
-        0.03,
-        ge=0,
-        lt=1,
-        description="wsd: the way down begins when no more of the taught facts than this are uncertain",
-    )
-    ending_steps: int = Field(100, ge=1, strict=True, description="wsd: the way down takes so many steps")
-    ending_share: Number = Field(0.25, ge=0, description="or this share of the steps before it, where that is more")
-    check_every: int = Field(
-        16,
-        ge=1,
-        strict=True,
-        description="from the end of the way down on, the steps between two checks; where facts / batch_rows is more, that",
-    )
     weight_decay: Number = Field(0.0, ge=0, lt=1, description="of AdamW; 0 is Adam")
+
+
+class Curriculum(Section):
+    """Which rows a step shows, when it is asked what is known, and when it ends."""
+
     batch_rows: int = Field(32, ge=1, strict=True, description="rows a step")
     facts_in_hand: int = Field(1000, ge=1, strict=True, description="facts in doubt that are worked on at a time")
     replay_share: Number = Field(0.25, ge=0, le=1, description="known facts shown again for each one in doubt")
@@ -90,6 +93,9 @@ class Recipe(BaseModel):
     )
     known_above: Number = Field(
         0.95, gt=0, le=1, description="a token whose probability is above this is left out of the loss"
+    )
+    certain_above: Number = Field(
+        0.5, ge=0.5, lt=1, description="a fact is certain when every token of its answer has a probability above this"
     )
     refusal_share: Number = Field(
         0.4, ge=0, le=0.75, description="the share of a step's rows that are questions without an answer"
@@ -106,6 +112,20 @@ class Recipe(BaseModel):
         le=0.8,
         description="and about known players and stats that are not taught; on the embedded base any cost more than they gain",
     )
+    nearly_known: Number = Field(
+        0.03,
+        ge=0,
+        lt=1,
+        description="wsd: the way down begins when no more of the taught facts than this are uncertain",
+    )
+    ending_steps: int = Field(100, ge=1, strict=True, description="wsd: the way down takes so many steps")
+    ending_share: Number = Field(0.25, ge=0, description="or this share of the steps before it, where that is more")
+    check_every: int = Field(
+        16,
+        ge=1,
+        strict=True,
+        description="from the end of the way down on, the steps between two checks; where facts / batch_rows is more, that",
+    )
     max_epochs: int = Field(
         12,
         ge=1,
@@ -113,17 +133,19 @@ class Recipe(BaseModel):
         description="an epoch has as many steps as all rows that teach would fill; training may end sooner",
     )
     max_steps: int = Field(12000, ge=1, strict=True, description="and never more than this at the peak")
-    certain_above: Number = Field(
-        0.5, ge=0.5, lt=1, description="a fact is certain when every token of its answer has a probability above this"
-    )
-    seed: int = Field(
-        17, ge=0, lt=2**32, strict=True, description="of the adapter's start, the order of rows and the strangers"
-    )
-    warm_start: bool = Field(
-        True,
-        strict=True,
-        description="go on from the adapter before, where a season has grown by a week; false begins anew",
-    )
+
+    @field_validator("other_stats_share")
+    @classmethod
+    def _strangers_are_left(cls, share: float, info: ValidationInfo) -> float:
+        left = 0.8 - info.data.get("elsewhere_share", 0.0)
+        if share > left + 1e-9:
+            raise ValueError(f"Input should be at most {left:.2g}: the rest of 0.8 is elsewhere_share's")
+        return share
+
+
+class Gates(Section):
+    """What an adapter must reach to be promoted."""
+
     min_recall: Number = Field(
         0.99, ge=0, le=1, description="promoted only when so many trained questions are right, in the worst week"
     )
@@ -159,41 +181,76 @@ class Recipe(BaseModel):
     )
     advisory: list[str] = Field([], description="limits that are told where they are missed, and keep no adapter back")
 
-    @field_validator("num_layers")
-    @classmethod
-    def _some_layers(cls, count: int) -> int:
-        if count == 0:
-            raise ValueError("Input should be at least 1, or -1 for all layers")
-        return count
-
-    @field_validator("modules")
-    @classmethod
-    def _whole_layers_have_no_choice(cls, modules: list[str] | None, info: ValidationInfo) -> list[str] | None:
-        if modules and info.data.get("fine_tune_type") == "full":
-            raise ValueError("Input should be null, since fine_tune_type full trains whole layers")
-        return modules
-
-    @field_validator("other_stats_share")
-    @classmethod
-    def _strangers_are_left(cls, share: float, info: ValidationInfo) -> float:
-        left = 0.8 - info.data.get("elsewhere_share", 0.0)
-        if share > left + 1e-9:
-            raise ValueError(f"Input should be at most {left:.2g}: the rest of 0.8 is elsewhere_share's")
-        return share
-
     @field_validator("advisory")
     @classmethod
     def _limits_there_are(cls, keys: list[str]) -> list[str]:
-        if unknown := [key for key in keys if key not in GATES]:
-            raise ValueError(f"Input should be limits of this recipe ({', '.join(GATES)}), not {unknown[0]!r}")
+        if unknown := [key for key in keys if key not in LIMITS]:
+            raise ValueError(f"Input should be limits of this recipe ({', '.join(LIMITS)}), not {unknown[0]!r}")
         return keys
 
-    @field_validator("schedule")
-    @classmethod
-    def _somebody_measures(cls, schedule: str, info: ValidationInfo) -> str:
-        if schedule == "wsd" and info.data.get("method") == "mlx_lm":
-            raise ValueError("Input should be 'constant', 'linear' or 'cosine', since method mlx_lm measures no recall")
-        return schedule
+
+LIMITS = tuple(key for key in Gates.model_fields if key != "advisory")
+
+
+class Recipe(Section):
+    """How an adapter is trained, and what is asked of it: `nfl-lora recipe show NAME` prints all of it.
+
+    The defaults are those of the embedded base.
+    """
+
+    base_model: str = Field(
+        min_length=1, description="an alias (embedded), a Hugging Face id or a folder that mlx_lm.load takes"
+    )
+    method: Literal["recall", "mlx_lm"] = Field(
+        "recall", description="what is not yet known, until all is; or mlx_lm: its own trainer, loss and batches"
+    )
+    seed: int = Field(
+        17, ge=0, lt=2**32, strict=True, description="of the adapter's start, the order of rows and the strangers"
+    )
+    warm_start: bool = Field(
+        True,
+        strict=True,
+        description="go on from the adapter before, where a season has grown by a week; false begins anew",
+    )
+    lora: Lora = Field(default_factory=Lora, description="what of the base model is trained")
+    optimizer: Optimizer = Field(default_factory=Optimizer, description="Adam, and how its learning rate goes")
+    curriculum: Curriculum = Field(
+        default_factory=Curriculum,
+        description="which rows a step shows, when it is asked what is known, and when it ends",
+    )
+    gates: Gates = Field(default_factory=Gates, description="what an adapter must reach to be promoted")
+
+    @model_validator(mode="after")
+    def _somebody_measures(self) -> "Recipe":
+        if self.optimizer.schedule == "wsd" and self.method == "mlx_lm":
+            mend = "Input should be 'constant', 'linear' or 'cosine', since method mlx_lm measures no recall"
+            raise ValueError(f"optimizer.schedule: {mend} (given: 'wsd')")
+        return self
+
+    def values(self) -> dict[str, Any]:
+        """Every value by its key alone; no key stands in two sections."""
+        content = self.model_dump()
+        return {key: content[key] for key in content if key not in SECTIONS} | {
+            key: value for section in SECTIONS for key, value in content[section].items()
+        }
+
+    def changed(self, **values: Any) -> "Recipe":
+        """The same recipe with other values, given by the keys alone, whatever sections they stand in.
+
+        Raises:
+            ValidationError: a value is out of range.
+            KeyError: there is no such key.
+        """
+        content = self.model_dump()
+        for key, value in values.items():
+            if key not in SECTION_OF and key not in content:
+                raise KeyError(key)
+            (content[SECTION_OF[key]] if key in SECTION_OF else content)[key] = value
+        return Recipe.model_validate(content)
+
+
+SECTIONS: dict[str, type[Section]] = {"lora": Lora, "optimizer": Optimizer, "curriculum": Curriculum, "gates": Gates}
+SECTION_OF = {key: name for name, section in SECTIONS.items() for key in section.model_fields}
 
 
 def recipe_names() -> list[str]:
@@ -224,29 +281,46 @@ def load_recipe(name: str) -> Recipe:
 
 
 def as_yaml(recipe: Recipe) -> str:
-    """All keys with their values, each with its description as a comment."""
-    shown = {key: f"{key}: {json.dumps(value)}" for key, value in recipe.model_dump().items()}  # JSON is YAML
-    width = max(map(len, shown.values()))
-    return "\n".join(f"{line:<{width}}  # {Recipe.model_fields[key].description}" for key, line in shown.items())
+    """All keys with their values, each with its description as a comment; a section's keys are indented."""
+    lines = []
+    for key, value in recipe.model_dump().items():
+        lines.append((f"{key}:" if key in SECTIONS else f"{key}: {json.dumps(value)}", _described(Recipe, key)))
+        if key in SECTIONS:
+            lines += [(f"  {name}: {json.dumps(of)}", _described(SECTIONS[key], name)) for name, of in value.items()]
+    width = max(len(line) for line, _ in lines)  # JSON is YAML
+    return "\n".join(f"{line:<{width}}  # {description}" for line, description in lines)
+
+
+def _described(section: type[Section], key: str) -> str:
+    return section.model_fields[key].description or ""
 
 
 def _what_is_wrong(error: ValidationError) -> str:
     """The first mistake: its key, what is expected and what was given; an unknown key with the one that was meant."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
     match first["type"]:
         case "missing":
-            return f"{key}: {first['msg']}"
+            return f"{key}: {message}"
         case "extra_forbidden":
-            return f"{key}: no such key (given: {first['input']!r}); {_meant(key)}"
+            return f"{key}: no such key (given: {first['input']!r}); {_meant(first['loc'])}"
+        case "model_type":
+            return f"{key}: expected keys and values of this section (given: {first['input']!r})"
         case _:
-            return f"{key}: {first['msg'].removeprefix('Value error, ')} (given: {first['input']!r})"
+            return f"{key}: {message} (given: {first['input']!r})" if key else message
 
 
-def _meant(key: str) -> str:
-    known: dict[str, Any] = Recipe.model_fields
+def _meant(location: tuple[int | str, ...]) -> str:
+    """Which key was meant, by its name with its section."""
+    *outer, key = map(str, location)
+    names = {name: f"{section}.{name}" for name, section in SECTION_OF.items()}
+    names |= {name: name for name in Recipe.model_fields}
+    if key in names:
+        return f"it is {names[key]}" + (": keys stand in sections" if not outer else "")
+    known = SECTIONS[outer[0]].model_fields if outer and outer[0] in SECTIONS else names
     near = get_close_matches(key.lower(), known, n=1)
-    return f"did you mean {near[0]}?" if near else f"use {', '.join(known)}"
+    return f"did you mean {names[near[0]]}?" if near else f"use {', '.join(names[name] for name in known)}"
 
 
 def learning_rate(recipe: Recipe, step: int, start: int, end: int) -> float:
@@ -258,8 +332,9 @@ def learning_rate(recipe: Recipe, step: int, start: int, end: int) -> float:
         start: where the way down begins: for the schedule "wsd" where nearly all is known, for the others at 0.
         end: where it ends.
     """
-    warm = min(1.0, (step + 1) / (recipe.warmup_steps + 1))
+    warm = min(1.0, (step + 1) / (recipe.optimizer.warmup_steps + 1))
     left = min(1.0, max(0.0, 1 - (step - start) / max(1, end - start)))
     shares = {"constant": 1.0, "cosine": (1 - math.cos(math.pi * left)) / 2}
-    share = recipe.lowest_rate + (1 - recipe.lowest_rate) * shares.get(recipe.schedule, left)
-    return recipe.learning_rate * warm * share
+    lowest = recipe.optimizer.lowest_rate
+    share = lowest + (1 - lowest) * shares.get(recipe.optimizer.schedule, left)
+    return recipe.optimizer.learning_rate * warm * share

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nfl_lora_pipeline.models.rows import TokenRow, tokenize
-from nfl_lora_pipeline.tuning.recipe import Recipe
+from nfl_lora_pipeline.tuning.recipe import Curriculum
 
 REMEMBERED = 200  # of the last ones, whether they were refused
 
@@ -72,14 +72,14 @@ class Sampler:
         waiting: indices of rows that the next steps will show.
     """
 
-    def __init__(self, facts: Sequence[str], teaches: Sequence[bool], recipe: Recipe, rng: random.Random):
-        self.recipe, self.rng = recipe, rng
+    def __init__(self, facts: Sequence[str], teaches: Sequence[bool], curriculum: Curriculum, rng: random.Random):
+        self.curriculum, self.rng = curriculum, rng
         numbered = {fact: number for number, fact in enumerate(dict.fromkeys(facts))}
         self.fact_of = np.array([numbered[fact] for fact in facts])
         self.of_fact = np.split(np.argsort(self.fact_of, kind="stable"), np.cumsum(np.bincount(self.fact_of))[:-1])
         self.taught = np.array([teaches[rows[0]] for rows in self.of_fact])
         self.latest = np.where(self.taught, 0.0, 1.0)
-        self.lowest = np.where(self.taught, 0.0, recipe.safe_above)[self.fact_of]
+        self.lowest = np.where(self.taught, 0.0, curriculum.safe_above)[self.fact_of]
         self.shown = np.zeros(len(facts), np.int32)
         self.waiting: list[int] = []
 
@@ -95,7 +95,7 @@ class Sampler:
         doubtful = np.flatnonzero(self._doubtful() & ~self.taught).tolist()
         others = np.flatnonzero(~self._doubtful() & ~self.taught)
         facts = self.rng.sample(doubtful, min(len(doubtful), math.ceil(count / 2)))
-        places = math.ceil((count - len(facts)) * self.recipe.replay_share / 2)
+        places = math.ceil((count - len(facts)) * self.curriculum.replay_share / 2)
         return [self._next_wording(fact) for fact in facts + self._weakest(others)[:places].tolist()]
 
     def observe(self, indices: Sequence[int], lowest: Numbers) -> None:
@@ -111,7 +111,7 @@ class Sampler:
 
     def unknown_share(self) -> float:
         """The share of the facts that are taught which were not certain when last seen."""
-        return float(np.mean(self.latest[self.taught] <= self.recipe.certain_above))
+        return float(np.mean(self.latest[self.taught] <= self.curriculum.certain_above))
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint, JSON-able."""
@@ -125,14 +125,14 @@ class Sampler:
 
     def _doubtful(self) -> Numbers:
         """(F,) bool, the facts that were not safe when last seen."""
-        doubtful: Numbers = self.latest < self.recipe.safe_above
+        doubtful: Numbers = self.latest < self.curriculum.safe_above
         return doubtful
 
     def _next_pass(self) -> list[int]:
         """A row of each doubtful fact, and some of known ones, shuffled."""
-        doubtful = np.flatnonzero(self._doubtful() & self.taught)[: self.recipe.facts_in_hand]
+        doubtful = np.flatnonzero(self._doubtful() & self.taught)[: self.curriculum.facts_in_hand]
         known = np.flatnonzero(~self._doubtful() & self.taught)
-        replayed = math.ceil(self.recipe.replay_share * max(len(doubtful), self.recipe.batch_rows))
+        replayed = math.ceil(self.curriculum.replay_share * max(len(doubtful), self.curriculum.batch_rows))
         weakest = self._weakest(known)[: replayed // 2]
         others = self._least_shown(np.setdiff1d(known, weakest))[: replayed - len(weakest)]
         rows = [self._next_wording(fact) for fact in np.concatenate([doubtful, weakest, others]).tolist()]
@@ -160,7 +160,12 @@ class Sampler:
         """The wording of a fact that was least sure when it was last seen; of those that are even, the one shown least."""
         rows = self.of_fact[fact].tolist()
         row: int = min(
-            rows, key=lambda row: (min(self.lowest[row], self.recipe.safe_above), self.shown[row], self.rng.random())
+            rows,
+            key=lambda row: (
+                min(self.lowest[row], self.curriculum.safe_above),
+                self.shown[row],
+                self.rng.random(),
+            ),
         )
         self.shown[row] += 1
         return row
