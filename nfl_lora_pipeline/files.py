@@ -278,9 +278,9 @@ YAML_ENDINGS = (".yaml", ".yml")
 
 
 def lasting_base(name: str) -> str:
-    """A base model's name: of a folder its absolute path, any other as it is."""
-    folder = Path(name).expanduser()
-    return str(folder.resolve()) if name not in ("", EMBEDDED) and folder.is_dir() else name
+    """A base model's name: of a folder or a file its absolute path, any other as it is."""
+    place = Path(name).expanduser()
+    return str(place.resolve()) if name not in ("", EMBEDDED) and place.exists() else name
 
 
 def lasting_recipe(name: str) -> str:

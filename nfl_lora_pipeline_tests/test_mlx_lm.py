@@ -342,7 +342,9 @@ def refused(name: str) -> str:
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    assert "no such folder; use 'embedded', a folder or a Hugging Face id" in refused(str(tmp_path / "a" / "nowhere"))
+    assert "no such folder; use 'embedded', a folder, a GGUF file or a Hugging Face id" in refused(
+        str(tmp_path / "a" / "nowhere")
+    )
 
 
 @pytest.mark.parametrize("lacking", ["config.json", "tokenizer_config.json"])

