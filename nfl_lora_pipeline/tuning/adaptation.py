@@ -7,7 +7,6 @@ quantised base is QLoRA.
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -18,12 +17,12 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.tuning.recipe import Recipe
-from nfl_lora_pipeline.tuning.records import TrainingLog
+from nfl_lora_pipeline.tuning.records import AdapterConfig, TrainingLog
 
 WORD_BITS = 32  # of the words that hold quantised weights
 
 
-def adapt(model: Any, recipe: Recipe) -> dict[str, Any]:
+def adapt(model: nn.Module, recipe: Recipe) -> AdapterConfig:
     """Freeze the model but for what the recipe trains.
 
     Args:
@@ -39,7 +38,7 @@ def adapt(model: Any, recipe: Recipe) -> dict[str, Any]:
     """
     linears = _checked(model, recipe)
     count = len(model.layers) if recipe.lora.num_layers == -1 else recipe.lora.num_layers
-    parameters: dict[str, Any] | None = None
+    parameters: dict[str, float | list[str]] | None = None
     model.freeze()
     if recipe.lora.fine_tune_type == "full":
         for layer in model.layers[-count:]:
@@ -57,13 +56,13 @@ def adapt(model: Any, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def sides(linear: Any) -> tuple[int, int]:
+def sides(linear: nn.Module) -> tuple[int, int]:
     """How many numbers go into a linear layer, quantised or not, and how many come out."""
     outputs, inputs = linear.weight.shape
     return (inputs * WORD_BITS // linear.bits if isinstance(linear, nn.QuantizedLinear) else inputs), outputs
 
 
-def _checked(model: Any, recipe: Recipe) -> Mapping[str, Any]:
+def _checked(model: nn.Module, recipe: Recipe) -> Mapping[str, nn.Module]:
     """The linear layers of one layer of the model that the recipe adapts, by name."""
     layers = len(model.layers)
     if recipe.lora.num_layers > layers:
@@ -82,7 +81,7 @@ def _checked(model: Any, recipe: Recipe) -> Mapping[str, Any]:
     return chosen
 
 
-def _check_quantised(linears: Mapping[str, Any], fine_tune_type: str) -> None:
+def _check_quantised(linears: Mapping[str, nn.Module], fine_tune_type: str) -> None:
     """MLX gives packed weights no gradient, and mlx-lm's DoRA counts them in whole words."""
     bits = {linear.bits for linear in linears.values() if isinstance(linear, nn.QuantizedLinear)}
     if bits and fine_tune_type == "full":
@@ -97,7 +96,7 @@ def _check_quantised(linears: Mapping[str, Any], fine_tune_type: str) -> None:
         )
 
 
-def _check_rank(linears: Mapping[str, Any], rank: int) -> None:
+def _check_rank(linears: Mapping[str, nn.Module], rank: int) -> None:
     name, narrowest = min(linears.items(), key=lambda item: min(sides(item[1])))
     inputs, outputs = sides(narrowest)
     if rank > min(inputs, outputs):
@@ -107,8 +106,8 @@ def _check_rank(linears: Mapping[str, Any], rank: int) -> None:
 
 
 def begin(
-    model: Any, examples: Sequence[Example], recipe: Recipe, start: Path | None
-) -> tuple[dict[str, Any], TrainingLog]:
+    model: nn.Module, examples: Sequence[Example], recipe: Recipe, start: Path | None
+) -> tuple[AdapterConfig, TrainingLog]:
     """Put an adapter on the model: a new one, drawn by the recipe's seed, or the one in `start`.
 
     Returns:

@@ -4,7 +4,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.models import base_model as base_models
@@ -13,6 +13,11 @@ from nfl_lora_pipeline.tuning.mlx_lm_trainer import train_plainly
 from nfl_lora_pipeline.tuning.recall_trainer import train_adapter
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.tuning.records import TrainingLog
+
+if TYPE_CHECKING:
+    from mlx import nn
+
+    from nfl_lora_pipeline.models.prompt import Tokenizer
 
 Pair = tuple[str, str]  # a question and its answer
 
@@ -25,8 +30,8 @@ class Taught(NamedTuple):
         log: the content of `training.json`; `log.uncertain` names what is not certain.
     """
 
-    model: Any
-    tokenizer: Any
+    model: "nn.Module"
+    tokenizer: "Tokenizer"
     log: TrainingLog
 
     def answer(self, questions: Sequence[str]) -> list[str]:
@@ -80,9 +85,17 @@ def learn(
     if recipe.method == "mlx_lm":
         log = train_plainly(model, tokenizer, rows, recipe, folder, held_out=held_out, start=start, report=report)
     else:
-        unanswerable = refusals or iter(())
-        more: dict[str, Any] = {"start": start, "checkpoint": checkpoint, "report": report}
-        log = train_adapter(model, tokenizer, rows, recipe, folder, refusals=unanswerable, **more)
+        log = train_adapter(
+            model,
+            tokenizer,
+            rows,
+            recipe,
+            folder,
+            refusals=refusals or iter(()),
+            start=start,
+            checkpoint=checkpoint,
+            report=report,
+        )
     return Taught(model, tokenizer, log)
 
 

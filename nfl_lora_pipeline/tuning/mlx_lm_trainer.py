@@ -8,16 +8,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
+from mlx import nn
 from mlx_lm.tuner.callbacks import TrainingCallback
 from mlx_lm.tuner.datasets import CacheDataset, CompletionsDataset
 from mlx_lm.tuner.trainer import TrainingArgs, iterate_batches, train
 
 from nfl_lora_pipeline.dataset.examples import Example
+from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.rows import refuse_long, refuse_lossy, tokenize
 from nfl_lora_pipeline.models.scoring import certainty
 from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, quiet, uncompiled_on_cpu
@@ -28,8 +29,8 @@ BETAS = (0.9, 0.999)  # of mlx-lm's Adam
 
 
 def train_plainly(
-    model: Any,
-    tokenizer: Any,
+    model: nn.Module,
+    tokenizer: Tokenizer,
     examples: Sequence[Example],
     recipe: Recipe,
     folder: Path,
@@ -94,7 +95,7 @@ def train_plainly(
     return log
 
 
-def _dataset(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> CacheDataset:
+def _dataset(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> CacheDataset:
     rows = [{"prompt": question, "completion": answer} for question, answer in pairs]
     return CacheDataset(CompletionsDataset(rows, tokenizer, "prompt", "completion", mask_prompt=False))
 
@@ -105,7 +106,7 @@ class _Scheduled:
     def __init__(self, recipe: Recipe, optimizer: optim.Optimizer, steps: int):
         self.recipe, self.optimizer, self.steps = recipe, optimizer, steps
 
-    def __call__(self, *args: Any, loop: bool = False, **options: Any) -> Iterator[Any]:
+    def __call__(self, *args: object, loop: bool = False, **options: object) -> Iterator[tuple[mx.array, mx.array]]:
         for step, batch in enumerate(iterate_batches(*args, loop=loop, **options)):
             if loop:  # which validation does not
                 self.optimizer.learning_rate = learning_rate(self.recipe, step, 0, self.steps)

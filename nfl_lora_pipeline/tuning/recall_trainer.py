@@ -16,10 +16,10 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
@@ -30,6 +30,7 @@ from mlx_lm.utils import maybe_set_recommended_wired_limit
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.interrupts import Deferral, is_interrupt
 from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, streams, token_losses
+from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.rows import (
     Batch,
     TokenRow,
@@ -43,13 +44,20 @@ from nfl_lora_pipeline.models.rows import (
 from nfl_lora_pipeline.models.scoring import certainty, merged
 from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe, learning_rate
-from nfl_lora_pipeline.tuning.records import Checkpoint, TrainingLog, load_checkpoint, save_checkpoint, write_records
-from nfl_lora_pipeline.tuning.sampler import Numbers, Refusals, Sampler
+from nfl_lora_pipeline.tuning.records import (
+    Checkpoint,
+    Course,
+    TrainingLog,
+    TrainingState,
+    load_checkpoint,
+    save_checkpoint,
+    write_records,
+)
+from nfl_lora_pipeline.tuning.sampler import Probabilities, Refusals, Sampler
 
 CHECKPOINT_SECONDS = 45.0  # a checkpoint is written at a step's end when the last one is older than this
 REPORT_STEPS = 10  # how often it is said and written down how far it is
 Learn = Callable[[list[Batch]], tuple[mx.array, list[mx.array]]]
-COURSE = ("step", "budget", "ending", "end", "peak_share", "loss_sum")  # what a checkpoint has of `Training` itself
 
 
 def recall_loss(model: nn.Module, known_loss: float, *batches: Batch) -> tuple[mx.array, list[mx.array]]:
@@ -75,8 +83,8 @@ def recall_loss(model: nn.Module, known_loss: float, *batches: Batch) -> tuple[m
 
 
 def train_adapter(
-    model: Any,
-    tokenizer: Any,
+    model: nn.Module,
+    tokenizer: Tokenizer,
     examples: Sequence[Example],
     recipe: Recipe,
     folder: Path,
@@ -127,8 +135,8 @@ class Training:
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: nn.Module,
+        tokenizer: Tokenizer,
         examples: Sequence[Example],
         recipe: Recipe,
         refusals: Iterator[tuple[str, str]],
@@ -150,7 +158,7 @@ class Training:
         self.refusals = Refusals(refusals, tokenizer)
         self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
         self.frozen = FrozenStates(model)
-        self.lowest: Numbers = np.zeros(len(self.rows))
+        self.lowest: Probabilities = np.zeros(len(self.rows))
         self.step, self.peak_share, self.loss_sum = 0, 1.0, 0.0
         self.budget = min(
             curriculum.max_steps,
@@ -187,38 +195,35 @@ class Training:
             "model": tree_flatten(self.model.trainable_parameters()),
             "optimizer": tree_flatten(self.optimizer.state),
         }
-        course = {name: getattr(self, name) for name in COURSE}
-        log = asdict(self.log) | {"seconds": self.log.seconds + time.monotonic() - self.began}
-        return Checkpoint(
-            {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays},
-            {
-                "of": self.of,
-                "course": course,
-                "log": log,
-                "rng": self.rng.getstate(),
-                "random": random_seed(),
-                "refusals": self.refusals.state(),
-                "sampler": self.sampler.state(),
-            },
+        version, numbers, gauss = self.rng.getstate()
+        state = TrainingState(
+            of=self.of,
+            course=Course.model_validate(self, from_attributes=True),
+            log=replace(self.log, seconds=self.log.seconds + time.monotonic() - self.began),
+            rng=(version, list(numbers), gauss),
+            random=random_seed(),
+            refusals=self.refusals.state(),
+            sampler=self.sampler.state(),
         )
+        return Checkpoint({f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays}, state)
 
     def go_on(self, of: str) -> None:
         """Go on where a checkpoint was written, where there is one of the same training, whose hash is `of`."""
         self.of = of
         found = load_checkpoint(self.file) if self.file else None
-        if found is None or found.state.get("of") != of:
+        if found is None or found.state.of != of:
             return
         state = found.state
         self.model.load_weights(found.part("model"), strict=False)
         self.optimizer.init(self.model.trainable_parameters())
         self.optimizer.state = tree_unflatten(found.part("optimizer"))
-        mx.random.seed(state["random"])
-        self.log.__dict__.update(state["log"])
-        self.__dict__.update(state["course"])
-        version, numbers, gauss = state["rng"]
+        mx.random.seed(state.random)
+        vars(self.log).update(vars(state.log))
+        vars(self).update(state.course)
+        version, numbers, gauss = state.rng
         self.rng.setstate((version, tuple(numbers), gauss))
-        self.refusals.restore(state["refusals"])
-        self.sampler.restore(state["sampler"])
+        self.refusals.restore(state.refusals)
+        self.sampler.restore(state.sampler)
         self.log.resumed.append(self.step)
         self.report(f"going on from iteration {self.step}, where this training was broken off", 0.0)
 
@@ -369,8 +374,8 @@ class Training:
 
 def random_seed() -> int:
     """What `mx.random.seed` takes to go on with the numbers that MLX would draw now: its two words of state in one."""
-    state: Any = mx.random.state
-    high, low = state[0].tolist()
+    (state,) = cast(list[mx.array], mx.random.state)
+    high, low = cast(list[int], state.tolist())
     return int(high) << 32 | int(low)
 
 

@@ -5,12 +5,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import mlx.core as mx
+from pydantic import BaseModel, ConfigDict
 
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.tuning.sampler import RefusalsState, SamplerState
+
+Arrays = dict[str, mx.array]
 
 
 @dataclass
@@ -42,17 +46,65 @@ class TrainingLog:
     stopped: str = "budget"
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """The state of a training before one of its steps.
+class AdapterConfig(TypedDict):
+    """The content of `adapter_config.json`, from which `mlx_lm.load(adapter_path=...)` makes the same layers."""
+
+    fine_tune_type: str
+    num_layers: int
+    lora_parameters: dict[str, float | list[str]] | None
+    model: str
+
+
+class Course(BaseModel):
+    """How far a training is.
 
     Attributes:
-        arrays: by name: weights, their average, the optimizer's state, what is random.
-        state: all else, JSON-able.
+        step: how many were made.
+        budget: steps at the peak of the learning rate, at most.
+        ending, end: the steps at which its way down begins and is over.
+        peak_share: of the recipe's peak.
+        loss_sum: over the steps since the last line of the log, in nats.
     """
 
-    arrays: dict[str, mx.array]
-    state: dict[str, Any]
+    step: int
+    budget: int
+    ending: int
+    end: int
+    peak_share: float
+    loss_sum: float
+
+
+class TrainingState(BaseModel):
+    """All that is needed to go on with a training, but for its arrays.
+
+    Attributes:
+        of: a hash of all that it belongs to.
+        rng: of `random.Random`.
+        random: of `mx.random`, see `random_seed`.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+    of: str
+    course: Course
+    log: TrainingLog
+    rng: tuple[int, list[int], float | None]
+    random: int
+    refusals: RefusalsState
+    sampler: SamplerState
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training before one of its steps.
+
+    Attributes:
+        arrays: by name: weights and the optimizer's state.
+        state: all else.
+    """
+
+    arrays: Arrays
+    state: TrainingState
 
     def part(self, name: str) -> list[tuple[str, mx.array]]:
         """The arrays whose names begin with `name` and a slash, without that."""
@@ -72,7 +124,9 @@ def save_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f".{file.name}.tmp.safetensors")  # one name: what a kill leaves is written over
-    mx.save_safetensors(str(unfinished), checkpoint.arrays, metadata={"state": json.dumps(checkpoint.state)})
+    mx.save_safetensors(
+        str(unfinished), checkpoint.arrays, metadata={"state": json.dumps(checkpoint.state.model_dump())}
+    )
     with unfinished.open("rb") as written:
         os.fsync(written.fileno())
     unfinished.replace(file)
@@ -83,9 +137,8 @@ def load_checkpoint(file: Path) -> Checkpoint | None:
     if not file.is_file():
         return None
     try:
-        read: Any = mx.load(str(file), return_metadata=True)
-        arrays, metadata = read
-        return Checkpoint(arrays, json.loads(metadata["state"]))
+        arrays, metadata = cast(tuple[Arrays, dict[str, str]], mx.load(str(file), return_metadata=True))
+        return Checkpoint(arrays, TrainingState.model_validate(json.loads(metadata["state"])))
     except (RuntimeError, ValueError, KeyError):
         return None
 
@@ -154,7 +207,7 @@ def certify(examples: Sequence[Example], lowest: Sequence[float], *, above: floa
 
 def write_records(
     folder: Path,
-    config: dict[str, Any],
+    config: AdapterConfig,
     log: TrainingLog,
     examples: Sequence[Example],
     lowest: Sequence[float],

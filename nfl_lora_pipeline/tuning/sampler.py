@@ -9,14 +9,32 @@ import math
 import random
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel
 
+from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.rows import TokenRow, tokenize
 from nfl_lora_pipeline.tuning.recipe import Curriculum
 
 REMEMBERED = 200  # of the last ones, whether they were refused
+
+
+class RefusalsState(BaseModel):
+    """What a checkpoint has of `Refusals`."""
+
+    drawn: int
+    refused: list[bool]
+
+
+class SamplerState(BaseModel):
+    """What a checkpoint has of a `Sampler`."""
+
+    latest: list[float]
+    lowest: list[float]
+    shown: list[int]
+    waiting: list[int]
 
 
 class Refusals:
@@ -27,7 +45,7 @@ class Refusals:
         refused: of the last ones shown, whether the model refused them before it was trained on them.
     """
 
-    def __init__(self, source: Iterator[tuple[str, str]], tokenizer: Any):
+    def __init__(self, source: Iterator[tuple[str, str]], tokenizer: Tokenizer):
         self.source, self.tokenizer, self.drawn = source, tokenizer, 0
         self.refused: deque[bool] = deque(maxlen=REMEMBERED)
 
@@ -37,7 +55,7 @@ class Refusals:
         self.drawn += len(rows)
         return rows
 
-    def observe(self, refused: "np.ndarray[Any, Any]") -> None:
+    def observe(self, refused: npt.NDArray[np.bool_]) -> None:
         """Take in whether those that were taken last are refused, one bool each."""
         self.refused.extend(refused.tolist())
 
@@ -45,18 +63,18 @@ class Refusals:
         """Of the last ones shown."""
         return float(np.mean(self.refused)) if self.refused else 1.0
 
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint, JSON-able."""
-        return {"drawn": self.drawn, "refused": list(self.refused)}
+    def state(self) -> RefusalsState:
+        """For a checkpoint."""
+        return RefusalsState(drawn=self.drawn, refused=list(self.refused))
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: RefusalsState) -> None:
         """Go on where a state was taken, behind all that had been drawn from the source."""
-        self.drawn += sum(1 for _ in itertools.islice(self.source, state["drawn"]))
-        self.refused.extend(state["refused"])
+        self.drawn += sum(1 for _ in itertools.islice(self.source, state.drawn))
+        self.refused.extend(state.refused)
 
 
-STATE = ("latest", "lowest", "shown")
-Numbers = np.ndarray[Any, Any]
+Probabilities = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
 
 
 class Sampler:
@@ -98,7 +116,7 @@ class Sampler:
         places = math.ceil((count - len(facts)) * self.curriculum.replay_share / 2)
         return [self._next_wording(fact) for fact in facts + self._weakest(others)[:places].tolist()]
 
-    def observe(self, indices: Sequence[int], lowest: Numbers) -> None:
+    def observe(self, indices: Sequence[int], lowest: Probabilities) -> None:
         """Take in how probable the least probable token of some rows' answers is, (N,) float64."""
         rows = np.array(indices, np.int64)
         self.lowest[rows] = lowest
@@ -113,20 +131,20 @@ class Sampler:
         """The share of the facts that are taught which were not certain when last seen."""
         return float(np.mean(self.latest[self.taught] <= self.curriculum.certain_above))
 
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint, JSON-able."""
-        return {name: getattr(self, name).tolist() for name in STATE} | {"waiting": self.waiting}
+    def state(self) -> SamplerState:
+        """For a checkpoint."""
+        return SamplerState(
+            latest=self.latest.tolist(), lowest=self.lowest.tolist(), shown=self.shown.tolist(), waiting=self.waiting
+        )
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: SamplerState) -> None:
         """Go on where a state was taken."""
-        for name in STATE:
-            setattr(self, name, np.array(state[name], getattr(self, name).dtype))
-        self.waiting = state["waiting"]
+        self.latest, self.lowest = np.array(state.latest, np.float64), np.array(state.lowest, np.float64)
+        self.shown, self.waiting = np.array(state.shown, np.int32), list(state.waiting)
 
-    def _doubtful(self) -> Numbers:
+    def _doubtful(self) -> npt.NDArray[np.bool_]:
         """(F,) bool, the facts that were not safe when last seen."""
-        doubtful: Numbers = self.latest < self.curriculum.safe_above
-        return doubtful
+        return self.latest < self.curriculum.safe_above
 
     def _next_pass(self) -> list[int]:
         """A row of each doubtful fact, and some of known ones, shuffled."""
@@ -150,7 +168,7 @@ class Sampler:
         np.minimum.at(worst, self.fact_of, self.lowest)
         return self._in_order(facts, worst)
 
-    def _in_order(self, facts: Numbers, by: Numbers) -> Numbers:
+    def _in_order(self, facts: Numbers, by: Probabilities | Numbers) -> Numbers:
         """Facts by a figure of all facts, the lowest first; those that are even by chance."""
         chance = np.array([self.rng.random() for _ in facts])
         ordered: Numbers = facts[np.lexsort((chance, by[facts]))]
