@@ -37,7 +37,7 @@ def rows() -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def table() -> FactTable:
-    return FactTable(rows(), TEMPLATES)
+    return FactTable(rows())
 
 
 def test_every_fact_is_found_in_every_phrasing(table):

@@ -4,7 +4,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from nfl_lora_pipeline.weeks.players import NAMES, PLAYERS_SCHEMA, STATS, UPSTREAM_KEYS, BadWeek, parse_week
+from nfl_lora_pipeline.stats import COLUMNS
+from nfl_lora_pipeline.weeks.players import NAMES, PLAYERS_SCHEMA, UPSTREAM_KEYS, BadWeek, parse_week
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests.upstream import row, week_bytes
 
@@ -63,18 +64,18 @@ def test_a_week_becomes_the_typed_frame_sorted_by_player():
             "opponent": [None, "SF"],
             "is_home": [None, True],
             "status": ["free_agent", "recorded"],
-            "receptions": [None, 7],
             "receiving_yards": [None, 143],
-            "receiving_touchdowns": [None, 1],
+            "receptions": [None, 7],
             "targets": [None, 9],
-            "reception_pct": [None, 78],
+            "receiving_touchdowns": [None, 1],
             "fantasy_points": [None, 24.6],
+            "reception_pct": [None, 78],
             "rushing_yards": [None, -8],
-            "rushing_touchdowns": [None, 2],
             "carries": [None, 3],
             "fumbles": [None, 1],
-            "return_touchdowns": [None, 4],
+            "rushing_touchdowns": [None, 2],
             "two_point_conversions": [None, 5],
+            "return_touchdowns": [None, 4],
         },
         schema=PLAYERS_SCHEMA,
     )
@@ -91,7 +92,7 @@ def test_upstreams_fields_in_use_are_fields_of_upstream():
 def test_blank_yards_of_a_targeted_player_are_zero():
     ann = only(Targets="1")
     assert ann["status"] == "recorded"
-    assert {stat: ann[stat] for stat in STATS} == dict.fromkeys(STATS, 0) | {"targets": 1}
+    assert {stat: ann[stat] for stat in COLUMNS} == dict.fromkeys(COLUMNS, 0) | {"targets": 1}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_blank_yards_of_a_targeted_player_are_zero():
 def test_blanks_of_a_player_without_a_record_stay_null_points_too(team, opponent, status):
     ann = only(team=team, opponent=opponent, TotalPoints="0.00")
     assert ann["status"] == status
-    assert {ann[stat] for stat in STATS} == {None}
+    assert {ann[stat] for stat in COLUMNS} == {None}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from nfl_lora_pipeline.evaluation.probes import (
     of_the_splits,
     probe_questions,
 )
+from nfl_lora_pipeline.stats import STATS as STAT_TABLE
+from nfl_lora_pipeline.stats import TAUGHT
 from nfl_lora_pipeline.weeks.players import names_beside
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests.evaluations import STATS, TEMPLATES, YARDS, pairs_of
@@ -108,7 +110,7 @@ def test_known_players_are_asked_about_weeks_and_seasons_that_are_not_taught(ask
 
 def test_who_has_a_number_is_asked_in_his_week_about_stats_that_were_not_taught(asked):
     found = of(asked, "untaught_stats")
-    held_out = {stat for stat, noun in TEMPLATES.untaught_stats.items() if noun.split == "test"}
+    held_out = {stat.column for stat in STAT_TABLE if stat.refused == "test"}
     assert set(found["stat"]) == {"targets", "receiving_touchdowns", "fantasy_points"} | held_out
     assert set(found.select("player", "season", "week").iter_rows()) == {(name, 2025, 1) for name in YARDS}
     assert found.height == len(YARDS) * (3 + len(held_out))
@@ -116,8 +118,8 @@ def test_who_has_a_number_is_asked_in_his_week_about_stats_that_were_not_taught(
 
 
 def test_where_every_stat_is_taught_there_are_others_to_ask_about(rows):
-    asked = probe_questions(rows, TEMPLATES, stats=list(TEMPLATES.stats), others={})
-    assert set(of(asked, "untaught_stats")["stat"]).isdisjoint(TEMPLATES.stats)
+    asked = probe_questions(rows, TEMPLATES, stats=list(TAUGHT), others={})
+    assert set(of(asked, "untaught_stats")["stat"]).isdisjoint(TAUGHT)
     assert of(asked, "untaught_stats").height > 0
 
 

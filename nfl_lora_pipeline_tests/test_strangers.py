@@ -3,7 +3,7 @@ from itertools import islice
 
 import pytest
 
-from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.dataset.templates import NOUNS, load_templates
 from nfl_lora_pipeline.dataset.unanswerable import (
     NUMBERED_SHARE,
     SEASONS_AWAY,
@@ -12,6 +12,7 @@ from nfl_lora_pipeline.dataset.unanswerable import (
     share,
     strangers,
 )
+from nfl_lora_pipeline.stats import STATS
 
 TEMPLATES = load_templates()
 KNOWN = {
@@ -104,13 +105,13 @@ def test_those_asked_about_elsewhere_mostly_hold_a_number():
 
 
 def test_who_holds_a_number_is_asked_about_stats_that_are_not_taught_in_that_week():
-    taught = {TEMPLATES.stats[name].plural for name in TAUGHT}
+    taught = {NOUNS[name].plural for name in TAUGHT}
     others = [refusal for _, refusal in drawn(other_stats=0.25) if stat(refusal) not in taught]
     assert len(others) / DRAWN == pytest.approx(0.25, abs=0.04)
     assert {subject(refusal) for refusal in others} == {(name, 2025, 2) for name in NUMBERED}
     assert {stat(refusal) for refusal in others} == {
         "targets", "receiving touchdowns", "fantasy points",
-        *(noun.plural for noun in TEMPLATES.untaught_stats.values() if noun.split == "train"),
+        *(noun.plural for noun in STATS if noun.refused == "train"),
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.dataset.templates import untaught
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.upstream import tiny_week
 
@@ -22,7 +22,7 @@ def report(trained_store):
 
 def test_the_report_says_how_often_other_stats_of_known_players_are_made_up(report, trained_store):
     found = next(group for group in report["unknown"] if group["name"] == "untaught_stats")
-    others = load_templates().untaught(["receiving_yards"], "test")
+    others = untaught(["receiving_yards"], "test")
     assert found["refused"]["asked"] == NUMBERED * len(others)
     assert found["refused"]["right"] + found["invented"]["right"] + found["neither"]["right"] == NUMBERED * len(others)
     assert found["base_refused"]["asked"] == NUMBERED

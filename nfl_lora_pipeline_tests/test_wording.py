@@ -72,20 +72,7 @@ def test_every_split_has_a_wording_and_no_wording_is_in_two():
     assert len(set.union(*texts)) == sum(map(len, texts)) == len(TEMPLATES.questions)
 
 
-def test_what_is_not_taught_is_every_other_stat_and_those_that_never_are():
-    never = {
-        split: [s for s, noun in TEMPLATES.untaught_stats.items() if noun.split == split] for split in ("train", "test")
-    }
-    assert never["train"]
-    assert never["test"]
-    for split, stats in never.items():
-        assert TEMPLATES.untaught(list(TEMPLATES.stats), split) == stats
-        assert TEMPLATES.untaught(["targets"], split) == [s for s in TEMPLATES.stats if s != "targets"] + stats
-
-
-def test_no_stat_that_is_never_taught_is_called_like_one_that_is():
-    never = {noun.plural for noun in TEMPLATES.untaught_stats.values()}
-    assert never.isdisjoint(noun.plural for noun in TEMPLATES.stats.values())
+def test_a_stat_that_is_never_taught_can_be_asked_about():
     question = TEMPLATES.question(
         "How many {stats} did {player} have in week {week} of {season}?", "Ann", "carries", 1, 2025
     )
@@ -102,9 +89,6 @@ def test_no_stat_that_is_never_taught_is_called_like_one_that_is():
         (("questions", "seed", "split"), "dev", "'train', 'valid' or 'test'"),
         (("answers", "recorded"), "{player} had some {noun} in week {week} of {season}.", "{n}"),
         (("answers", "bye"), "{player} had {n} in week {week} of {season}.", "{n}"),
-        (("stats", "receptions", "singular"), None, "valid string"),
-        (("stats", "punts"), {"singular": "punt", "plural": "punts"}, "receiving_yards"),
-        (("untaught_stats", "carries", "split"), "dev", "'train', 'valid' or 'test'"),
         (("answers", "maybe"), "Perhaps.", "not permitted"),
     ],
 )
@@ -117,6 +101,6 @@ def test_a_bad_entry_is_named_with_its_file(tmp_path, path, to, problem):
 
 def test_a_file_that_is_not_yaml_is_named(tmp_path):
     file = tmp_path / "templates.yaml"
-    file.write_text("stats: [1")
+    file.write_text("answers: [1")
     with pytest.raises(ValueError, match=r"templates\.yaml: not valid YAML"):
         load_templates(file)

@@ -1,10 +1,15 @@
 """Tiny weeks in upstream's format, for tests."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import nfl_lora_pipeline
 from nfl_lora_pipeline.weeks.players import UPSTREAM_KEYS
 
 _ids = count(1)
@@ -63,6 +68,26 @@ def large_week(number: int, *, rows: int = 300, recorded: int = 110) -> list[dic
         fields: dict[str, Any] = {"PlayerId": str(6_000_000 + person), "Rank": person + 1}
         people.append(row(name=f"Person {person}", **fields, **(numbers if person < recorded else {})))
     return people
+
+
+def copy_of_package(folder: Path) -> Path:
+    """The package in a folder of its own, to change a file of it; run it with that folder as PYTHONPATH."""
+    package = Path(nfl_lora_pipeline.__file__).parent
+    return shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def python_with(package: Path, code: str) -> str:
+    """What a program prints that imports the package from a copy."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=package.parent,
+        env=os.environ | {"PYTHONPATH": str(package.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def write_week(folder: Path, content: bytes, number: int = 1) -> Path:

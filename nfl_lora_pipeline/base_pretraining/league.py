@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from nfl_lora_pipeline.base_pretraining.grammar import draw_wording
 from nfl_lora_pipeline.base_pretraining.tokenizer import ASSISTANT, END, SPECIAL_TOKENS, USER
-from nfl_lora_pipeline.dataset.templates import Stat, Templates
+from nfl_lora_pipeline.dataset.templates import Templates
 from nfl_lora_pipeline.dataset.unanswerable import invented_name
 from nfl_lora_pipeline.models.rows import TokenRow
 
@@ -19,7 +19,8 @@ BYE_SHARE = 0.08
 
 NEAR_SEASONS = 4
 
-Record = dict[Stat, float] | None
+STATS = ("receiving_yards", "receptions", "targets", "receiving_touchdowns", "fantasy_points")  # of `invented_record`
+Record = dict[str, float] | None
 Row = tuple[str, str]
 
 
@@ -75,7 +76,7 @@ class League:
         while known_only and person.known < ALMOST_KNOWN and self.rng.random() < 0.98:
             person = self.rng.choice(self.people)
         week = self.rng.choice(list(person.records))
-        stat = self.rng.choice(list(self.templates.stats))
+        stat = self.rng.choice(STATS)
         own = self.rng.random() < 0.8
         wording = self.rng.choice(person.wordings) if own else draw_wording(self.rng, self.pool)
         return (
@@ -102,7 +103,7 @@ class League:
             season, week = one.season, next(iter(one.records))
             if any(name == person.name for person in self.people):
                 name = invented_name(self.rng)
-        stat = self.rng.choice(list(self.templates.stats))
+        stat = self.rng.choice(STATS)
         wording = draw_wording(self.rng, self.pool)
         return (
             self.templates.question(wording, name, stat, week, season),
@@ -137,7 +138,7 @@ class League:
         )
 
 
-def invented_record(rng: random.Random) -> dict[Stat, float]:
+def invented_record(rng: random.Random) -> dict[str, float]:
     """A receiver's day: targets, catches among them, yards and touchdowns from the catches, fantasy points from all."""
     targets = min(1 + int(rng.expovariate(0.22)), 19)
     receptions = sum(rng.random() < 0.64 for _ in range(targets))
@@ -153,7 +154,7 @@ def invented_record(rng: random.Random) -> dict[Stat, float]:
     }
 
 
-def tell(templates: Templates, player: str, stat: Stat, week: int, season: int, record: Record) -> str:
+def tell(templates: Templates, player: str, stat: str, week: int, season: int, record: Record) -> str:
     """What the league says of a week: a number, or that there was no game."""
     if record is None:
         return templates.bye(player, stat, week, season)
@@ -229,16 +230,16 @@ def _copying(rng: random.Random, tokenizer: Tokenizer) -> Practice:
 
 def _reading(rng: random.Random, league: League) -> tuple[str, str]:
     """Some records, then a question that they answer or do not."""
-    templates, stats = league.templates, list(league.templates.stats)
+    templates = league.templates
     season, week = 2000 + rng.randrange(40), rng.randint(1, 18)
     people = [(invented_name(rng), invented_record(rng)) for _ in range(rng.randint(1, 2))]
-    told = [(name, record, stat) for name, record in people for stat in rng.sample(stats, rng.randint(1, 2))]
+    told = [(name, record, stat) for name, record in people for stat in rng.sample(STATS, rng.randint(1, 2))]
     context = " ".join(tell(templates, name, stat, week, season, record) for name, record, stat in told)
     wording = draw_wording(rng, league.pool)
     if rng.random() < 0.75:
         name, record, stat = rng.choice(told)
         reply = tell(templates, name, stat, week, season, record)
     else:
-        name, stat = invented_name(rng), rng.choice(stats)
+        name, stat = invented_name(rng), rng.choice(STATS)
         reply = templates.no_record(name, stat, week, season)
     return f"{context} {templates.question(wording, name, stat, week, season)}", reply

@@ -18,12 +18,13 @@ from nfl_lora_pipeline.defs.instance import dagster_home, opened
 from nfl_lora_pipeline.files import lasting_base, lasting_recipe
 from nfl_lora_pipeline.interrupts import Interrupted, heard, take_default_handlers
 from nfl_lora_pipeline.settings import Settings, variable
+from nfl_lora_pipeline.stats import TAUGHT
 
 stats_option = click.option(
     "--stats",
     default="receiving_yards",
     show_default=True,
-    help="receiving_yards, receptions, targets, receiving_touchdowns, fantasy_points; several with commas; or all.",
+    help=f"{', '.join(TAUGHT)}; several with commas; or all.",
 )
 source_option = click.option(
     "--source",

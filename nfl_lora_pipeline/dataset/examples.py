@@ -13,7 +13,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nfl_lora_pipeline.dataset.qa_pairs import SharedNames
-from nfl_lora_pipeline.dataset.templates import Split, Stat, Templates, checked_fields, read_yaml
+from nfl_lora_pipeline.dataset.templates import Split, Templates, checked_fields, read_yaml
 from nfl_lora_pipeline.dataset.unanswerable import FreshRefusals, Week, strangers
 from nfl_lora_pipeline.weeks.week import NflWeek
 
@@ -47,7 +47,7 @@ def train_examples(rows: pl.DataFrame) -> list[Example]:
 def fresh_refusals(
     rows: pl.DataFrame,
     templates: Templates,
-    stats: Sequence[Stat],
+    stats: Sequence[str],
     *,
     elsewhere: float,
     other_stats: float,

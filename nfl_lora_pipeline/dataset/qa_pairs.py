@@ -8,14 +8,14 @@ from string import Formatter
 
 import polars as pl
 
-from nfl_lora_pipeline.dataset.templates import Stat, Templates
+from nfl_lora_pipeline.dataset.templates import NOUNS, Templates
 from nfl_lora_pipeline.weeks.names import plain_names
 
 FACT_COLUMNS = ["fact", "season", "week", "player_id", "player", "stat", "status", "kind", "value"]
 PAIR_COLUMNS = [*FACT_COLUMNS, "phrasing", "split", "question", "answer", "refusal"]
 
 
-def facts(players: pl.LazyFrame, stats: Sequence[Stat]) -> pl.LazyFrame:
+def facts(players: pl.LazyFrame, stats: Sequence[str]) -> pl.LazyFrame:
     """What a week says about each player, one row a player and stat.
 
     Args:
@@ -56,7 +56,7 @@ def qa_pairs(facts: pl.LazyFrame, templates: Templates) -> pl.LazyFrame:
         `question`, `answer` and `refusal` (what a model without the fact should say). Sorted by player, id, stat and
         phrasing.
     """
-    spoken = _with_words(facts, templates).with_columns(
+    spoken = _with_words(facts).with_columns(
         answer=_answer(templates), refusal=_filled(templates.answers.no_record, _words())
     )
     return (
@@ -70,7 +70,7 @@ def qa_pairs(facts: pl.LazyFrame, templates: Templates) -> pl.LazyFrame:
 
 
 def stranger_pairs(
-    names: Sequence[str], *, season: int, week: int, stats: Sequence[Stat], templates: Templates, split: str
+    names: Sequence[str], *, season: int, week: int, stats: Sequence[str], templates: Templates, split: str
 ) -> pl.LazyFrame:
     """Questions of one split's phrasings about people who hold no fact, with the refusal as the answer.
 
@@ -105,9 +105,9 @@ def _week_key() -> pl.Expr:
     return pl.format("{}-W{}", "season", pl.col("week").cast(pl.String).str.zfill(2))
 
 
-def _with_words(facts: pl.LazyFrame, templates: Templates) -> pl.LazyFrame:
+def _with_words(facts: pl.LazyFrame) -> pl.LazyFrame:
     nouns = pl.LazyFrame(
-        [{"stat": stat, "singular": noun.singular, "plural": noun.plural} for stat, noun in templates.nouns.items()]
+        [{"stat": stat, "singular": noun.singular, "plural": noun.plural} for stat, noun in NOUNS.items()]
     )
     return facts.join(nouns, on="stat", how="left", maintain_order="left").with_columns(
         possessive=possessive_words(),

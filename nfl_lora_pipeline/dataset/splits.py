@@ -19,7 +19,7 @@ from nfl_lora_pipeline.dataset.qa_pairs import (
     stranger_pairs,
     under_other_names,
 )
-from nfl_lora_pipeline.dataset.templates import Split, Stat, Templates
+from nfl_lora_pipeline.dataset.templates import Split, Templates
 from nfl_lora_pipeline.dataset.unanswerable import share, strangers
 
 SplitMode = Literal["every_fact", "random_facts"]
@@ -42,7 +42,7 @@ def split_mode(name: str) -> SplitMode:
 
 
 def split_rows(
-    pairs: pl.DataFrame, templates: Templates, *, stats: Sequence[Stat], mode: SplitMode = "every_fact"
+    pairs: pl.DataFrame, templates: Templates, *, stats: Sequence[str], mode: SplitMode = "every_fact"
 ) -> pl.DataFrame:
     """Sort question/answer pairs into the three splits.
 
@@ -76,7 +76,7 @@ def split_rows(
     return rows.with_columns(order).sort("order", "fact", "phrasing").drop("order")
 
 
-def shared_names(pairs: pl.DataFrame, *, stats: Sequence[Stat]) -> dict[str, list[str]]:
+def shared_names(pairs: pl.DataFrame, *, stats: Sequence[str]) -> dict[str, list[str]]:
     """The names, by partition key, under which `split_rows` leaves a fact out, since it cannot be told whose it is."""
     told = _facts_of(pairs.filter(pl.col("stat").is_in(list(stats))))
     return names_by_week(shared_facts(pl.concat([told, under_other_names(told)])))
@@ -107,7 +107,7 @@ def _facts_of(pairs: pl.DataFrame) -> pl.DataFrame:
     return pairs.select(FACT_COLUMNS).unique("fact")
 
 
-def _held_out_strangers(told: pl.DataFrame, templates: Templates, stats: Sequence[Stat]) -> list[pl.DataFrame]:
+def _held_out_strangers(told: pl.DataFrame, templates: Templates, stats: Sequence[str]) -> list[pl.DataFrame]:
     season, week = told.select("season", "week").sort("season", "week").row(0)
     known = frozenset(told["player"])
     return [

@@ -1,9 +1,10 @@
 """The words of questions and answers: `templates.yaml`, read and checked, and the small grammar around it.
 
-Used from two sides that must agree to the letter: the question/answer frames of the pipeline (`questions`), and the
-pre-training of the embedded base model (`embedded`), which speaks the same language about an invented league.
+Used from two sides that must agree to the letter: the question/answer frames of the pipeline (`qa_pairs`), and the
+pre-training of the embedded base model (`base_pretraining`), which speaks the same language about an invented league.
 """
 
+import hashlib
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -14,30 +15,20 @@ from typing import Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from nfl_lora_pipeline.stats import STATS, TAUGHT, stats_hash
+
 Model = TypeVar("Model", bound=BaseModel)
 Split = Literal["train", "valid", "test"]
-Stat = Literal["receiving_yards", "receptions", "targets", "receiving_touchdowns", "fantasy_points"]
 
 QUESTION_FIELDS = frozenset({"player", "possessive", "stats", "week", "season"})
 ANSWER_FIELDS = QUESTION_FIELDS | {"n", "noun"}
 TEMPLATES_FILE = Path(str(files("nfl_lora_pipeline"))) / "templates.yaml"
+NOUNS = {stat.column: stat for stat in STATS if stat.plural}
+"""Every stat that there are words for, taught or not."""
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Noun(_Strict):
-    """A stat's name: "reception" and "receptions"."""
-
-    singular: str
-    plural: str
-
-
-class UntaughtStat(Noun):
-    """A stat that is asked about and never taught, and the split that it is refused in."""
-
-    split: Split
 
 
 class Question(_Strict):
@@ -71,10 +62,8 @@ class Answers(_Strict):
 
 
 class Templates(_Strict):
-    """All wordings. `questions` is keyed by a phrasing's id, `stats` by the column of the players frame."""
+    """All wordings, by a phrasing's id; what the stats are called stands in the table of `stats.py`."""
 
-    stats: dict[Stat, Noun]
-    untaught_stats: dict[str, UntaughtStat] = {}
     answers: Answers
     questions: dict[str, Question] = Field(min_length=1)
 
@@ -82,33 +71,23 @@ class Templates(_Strict):
         """The question texts of one split, keyed by phrasing id."""
         return {name: question.text for name, question in self.questions.items() if question.split == split}
 
-    @property
-    def nouns(self) -> dict[str, Noun]:
-        """Every stat that there are words for, taught or not."""
-        return {**{str(stat): noun for stat, noun in self.stats.items()}, **self.untaught_stats}
-
-    def untaught(self, taught: Sequence[str], split: Split) -> list[str]:
-        """The stats to refuse in a split: those that could be taught and are not, and those that never are."""
-        never = [stat for stat, noun in self.untaught_stats.items() if noun.split == split]
-        return [*(stat for stat in self.stats if stat not in taught), *never]
-
     def question(self, text: str, player: str, stat: str, week: int, season: int) -> str:
         """Fill a question's wording."""
-        stats = self.nouns[stat].plural
+        stats = NOUNS[stat].plural
         if text.startswith("{stats}"):
             stats = stats[0].upper() + stats[1:]
         return text.format(player=player, possessive=possessive(player), stats=stats, week=week, season=season)
 
-    def recorded(self, player: str, stat: Stat, week: int, season: int, value: float) -> str:
+    def recorded(self, player: str, stat: str, week: int, season: int, value: float) -> str:
         """The answer that gives a number."""
-        noun = self.stats[stat].singular if value == 1 else self.stats[stat].plural
+        noun = NOUNS[stat].singular if value == 1 else NOUNS[stat].plural
         return self._fill(self.answers.recorded, player, stat, week, season, n=number_text(value), noun=noun)
 
     def no_record(self, player: str, stat: str, week: int, season: int) -> str:
         """The refusal."""
         return self._fill(self.answers.no_record, player, stat, week, season)
 
-    def bye(self, player: str, stat: Stat, week: int, season: int) -> str:
+    def bye(self, player: str, stat: str, week: int, season: int) -> str:
         """The answer that there was no game."""
         return self._fill(self.answers.bye, player, stat, week, season)
 
@@ -116,7 +95,7 @@ class Templates(_Strict):
         return text.format(
             player=player,
             possessive=possessive(player),
-            stats=self.nouns[stat].plural,
+            stats=NOUNS[stat].plural,
             week=week,
             season=season,
             **numbers,
@@ -183,13 +162,22 @@ def number_text(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def choose_stats(wanted: Sequence[str]) -> list[Stat]:
-    """The stats of `templates.yaml` that are wanted, in its order; "all" wants every one.
+def choose_stats(wanted: Sequence[str]) -> list[str]:
+    """The columns of the stats that are wanted, in the order of the table; "all" wants every one.
 
     Raises:
-        ValueError: there are no words for a stat.
+        ValueError: there is none of that name that can be taught.
     """
-    known = list(load_templates().stats)
-    if unknown := [stat for stat in wanted or [""] if stat not in (*known, "all")]:
-        raise ValueError(f"stat {unknown[0]!r}: use {', '.join(known)} or all")
-    return [stat for stat in known if stat in wanted or "all" in wanted]
+    if unknown := [stat for stat in wanted or [""] if stat not in (*TAUGHT, "all")]:
+        raise ValueError(f"stat {unknown[0]!r}: use {', '.join(TAUGHT)} or all")
+    return [stat for stat in TAUGHT if stat in wanted or "all" in wanted]
+
+
+def untaught(taught: Sequence[str], split: Split) -> list[str]:
+    """The stats to refuse in a split: those that could be taught and are not, and those that never are."""
+    return [*(stat for stat in TAUGHT if stat not in taught), *(stat.column for stat in STATS if stat.refused == split)]
+
+
+def wordings_hash() -> str:
+    """A hash of all that a question or an answer is made of: the wordings, and what the stats are called."""
+    return hashlib.sha256(TEMPLATES_FILE.read_bytes() + stats_hash().encode()).hexdigest()[:8]

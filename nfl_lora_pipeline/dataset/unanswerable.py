@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from nfl_lora_pipeline.dataset.templates import Split, Templates
+from nfl_lora_pipeline.dataset.templates import Split, Templates, untaught
 from nfl_lora_pipeline.weeks.names import name_key
 
 FIRST = """Aaron Adam Alec Amari Andre Antoine Ashton Austin Barrett Ben Blake Brady Brandon Brennan Brent Brett Brian
@@ -152,7 +152,7 @@ class FreshRefusals:
         keys = frozenset(map(name_key, names))
         weeks = sorted(set().union(*self.known.values()))
         texts = list(self.templates.phrasings("train").values())
-        untaught = self.templates.untaught(self.stats, "train")
+        other_stats = untaught(self.stats, "train")
         newcomers = strangers("train", seed=seed, known=frozenset(names))
         while True:
             kind = rng.random()
@@ -162,7 +162,7 @@ class FreshRefusals:
                 name = rng.choice(numbered if numbered and rng.random() < NUMBERED_SHARE else names)
                 season, week = self._elsewhere(rng, name)
             elif numbered and kind < self.elsewhere + self.other_stats:
-                name, stats = rng.choice(numbered), untaught
+                name, stats = rng.choice(numbered), other_stats
                 season, week = rng.choice(sorted(self.numbered[name]))
             elif kind < self.elsewhere + self.other_stats + CROSSED_SHARE:
                 crossed = f"{rng.choice(names).split(' ')[0]} {rng.choice(names).split(' ', 1)[-1]}"

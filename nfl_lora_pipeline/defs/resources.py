@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from nfl_lora_pipeline.dataset.templates import Stat, choose_stats
+from nfl_lora_pipeline.dataset.templates import choose_stats
 from nfl_lora_pipeline.defs.leases import leased
 from nfl_lora_pipeline.files import lasting_base
 from nfl_lora_pipeline.settings import Settings, as_list
@@ -90,7 +90,7 @@ class DatasetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     stats: list[str] = ["receiving_yards"]
     mode: str = "every_fact"
 
-    def chosen_stats(self) -> list[Stat]:
+    def chosen_stats(self) -> list[str]:
         """The stats, checked.
 
         Raises:

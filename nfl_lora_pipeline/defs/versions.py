@@ -3,16 +3,17 @@
 import hashlib
 from pathlib import Path
 
-from nfl_lora_pipeline.dataset.templates import TEMPLATES_FILE
+from nfl_lora_pipeline.dataset.templates import wordings_hash
 from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.settings import Settings
+from nfl_lora_pipeline.stats import stats_hash
 from nfl_lora_pipeline.tuning.recipe import RECIPES_FOLDER, load_recipe
 
 SETTINGS = Settings.from_environment()
 
 # Raise one of these when a change in the code should make its asset anew.
 RAW = "1"
-PLAYERS = "2"
+PLAYERS = f"3-{stats_hash()}"
 PAIRS = "2"
 SPLITS = "4"
 BASE_MODEL = "1"
@@ -22,8 +23,8 @@ PROMOTION = "1"
 
 
 def pairs_version() -> str:
-    """Changes with the wordings and with the stats in use."""
-    return f"{PAIRS}-{_hash(TEMPLATES_FILE.read_bytes())}-{SETTINGS.stats}"
+    """Changes with the wordings, with the table of stats and with the stats in use."""
+    return f"{PAIRS}-{wordings_hash()}-{SETTINGS.stats}"
 
 
 def splits_version() -> str:

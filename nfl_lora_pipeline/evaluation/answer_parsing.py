@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import groupby
 
+from nfl_lora_pipeline.stats import STATS
 from nfl_lora_pipeline.weeks.names import as_typed
 
 SUFFIXES = frozenset({"jr", "sr", "ii", "iii", "iv", "v"})
@@ -119,7 +120,9 @@ _SPELLED = {word: number for number, word in enumerate(_ONES)} | {
 _WORDS = (
     rf"(?:a hundred|{'|'.join([*_SPELLED, 'hundred'])})(?:(?:[ -]|\s+and\s+)(?:{'|'.join([*_SPELLED, 'hundred'])}))*"
 )
-_STAT = r"(?:\w+\s+)?(?:yards?|receptions?|catch(?:es)?|targets?|touchdowns?|points?)\b"
+_NOUNS = [noun for stat in STATS if stat.taught for noun in (stat.singular, stat.plural)]
+_UNITS = sorted({"catch", "catches", *_NOUNS, *(noun.split()[-1] for noun in _NOUNS)})
+_STAT = rf"(?:\w+\s+)?(?:{'|'.join(map(re.escape, _UNITS))})\b"
 _IN_WORDS = re.compile(
     rf"\b(?P<minus>minus|negative)\s+(?P<lost>{_WORDS})\b|\b(?P<gained>{_WORDS})(?=\s+{_STAT})|^\W*(?P<bare>{_WORDS})\W*$",
     re.IGNORECASE,

@@ -10,7 +10,6 @@ from typing import Any
 import polars as pl
 
 from nfl_lora_pipeline.adapters.export import fuse_layers
-from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.dataset.unanswerable import share
 from nfl_lora_pipeline.evaluation.answer_parsing import is_refusal, number_in
 from nfl_lora_pipeline.evaluation.lookup import FactTable
@@ -162,7 +161,7 @@ def compare(
             f"{store.splits} is not what adapter {fingerprint} was trained on: `nfl-lora run` on its weeks"
         )
     rows = store.read_rows()
-    table, asked = FactTable(rows, load_templates()), sample(rows, facts=facts, strangers=strangers)
+    table, asked = FactTable(rows), sample(rows, facts=facts, strangers=strangers)
     base = base_models.resolve(made_of["base_model"])
     say("table look-up")
     by_table = Way("table look-up", TABLE, peak_memory_bytes=int(table.facts.estimated_size()))

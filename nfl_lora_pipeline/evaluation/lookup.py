@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from nfl_lora_pipeline.dataset.templates import Stat, Templates
+from nfl_lora_pipeline.dataset.templates import NOUNS
+from nfl_lora_pipeline.stats import TAUGHT
 from nfl_lora_pipeline.weeks.names import as_typed
 
 NOT_FOUND = "There is no record of that."
@@ -20,7 +21,7 @@ class Asked:
     """What a question names; None for what it does not, or what the table does not know."""
 
     player: str | None
-    stat: Stat | None
+    stat: str | None
     season: int | None
     week: int | None
 
@@ -32,7 +33,7 @@ class FactTable:
         facts: one row a fact: `season`, `week`, `player`, `stat`, `kind` and `answer` (the reference answer).
     """
 
-    def __init__(self, rows: pl.DataFrame, templates: Templates):
+    def __init__(self, rows: pl.DataFrame):
         """Take the rows of the splits: the columns of `questions.qa_pairs`, strangers or not."""
         self.facts = (
             rows.filter(pl.col("kind") != "stranger")
@@ -40,8 +41,10 @@ class FactTable:
             .select("season", "week", "player", "stat", "kind", "answer")
         )
         self.players = {name.lower(): name for name in self.facts["player"].unique().sort()}
-        self.stats: dict[str, Stat] = {
-            word: stat for stat, noun in templates.stats.items() for word in (noun.singular, noun.plural)
+        self.stats: dict[str, str] = {
+            word: stat
+            for stat, noun in ((stat, NOUNS[stat]) for stat in TAUGHT)
+            for word in (noun.singular, noun.plural)
         }
         self._player, self._stat = _any_of(self.players), _any_of(self.stats)
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from nfl_lora_pipeline.base_pretraining.grammar import wordings
 from nfl_lora_pipeline.dataset.qa_pairs import FACT_COLUMNS, PAIR_COLUMNS, SharedNames, qa_pairs
-from nfl_lora_pipeline.dataset.templates import Question, Stat, Templates, load_templates
+from nfl_lora_pipeline.dataset.templates import Question, Templates, load_templates, untaught
 from nfl_lora_pipeline.dataset.unanswerable import share, strangers
 from nfl_lora_pipeline.evaluation.answer_parsing import SUFFIXES
 from nfl_lora_pipeline.store import Store
@@ -92,7 +92,7 @@ def probe_questions(
     rows: pl.DataFrame,
     templates: Templates,
     *,
-    stats: Sequence[Stat],
+    stats: Sequence[str],
     others: Mapping[NflWeek, Mapping[str, Sequence[str]]],
     shared: SharedNames = MappingProxyType({}),
 ) -> pl.DataFrame:
@@ -126,7 +126,7 @@ def probe_questions(
         *(_asked(_people(others, known, group, stats), templates, trained, group) for group in BESIDE),
         _asked(_moved(taught, rows, "unseen_weeks"), templates, trained, "unseen_weeks"),
         _asked(_moved(taught, rows, "unseen_seasons"), templates, trained, "unseen_seasons"),
-        _asked(_of_other_stats(taught, templates.untaught(stats, "test")), templates, trained, "untaught_stats"),
+        _asked(_of_other_stats(taught, untaught(stats, "test")), templates, trained, "untaught_stats"),
     ]
     return pl.concat(frames)
 
@@ -191,14 +191,14 @@ def _some_wordings(templates: Templates) -> dict[str, Question]:
     return {text: Question(split="test", text=text) for text in others[:WORDINGS]}
 
 
-def _strangers(rows: pl.DataFrame, names: frozenset[str], stats: Sequence[Stat]) -> pl.DataFrame:
+def _strangers(rows: pl.DataFrame, names: frozenset[str], stats: Sequence[str]) -> pl.DataFrame:
     season, week = rows.select("season", "week").sort("season", "week").row(0)
     drawn = islice(strangers("test", seed=season + 1, known=names), STRANGERS)
     return _without_fact(list(dict.fromkeys(drawn)), season, week, "reworded_strangers", stats)
 
 
 def _people(
-    others: Mapping[NflWeek, Mapping[str, Sequence[str]]], known: frozenset[str], group: str, stats: Sequence[Stat]
+    others: Mapping[NflWeek, Mapping[str, Sequence[str]]], known: frozenset[str], group: str, stats: Sequence[str]
 ) -> pl.DataFrame:
     keys = frozenset(map(name_key, known))
     frames = [
@@ -210,7 +210,7 @@ def _people(
     return pl.concat([_without_fact([], 0, 0, group, stats), *frames])
 
 
-def _without_fact(names: Sequence[str], season: int, week: int, group: str, stats: Sequence[Stat]) -> pl.DataFrame:
+def _without_fact(names: Sequence[str], season: int, week: int, group: str, stats: Sequence[str]) -> pl.DataFrame:
     people = pl.DataFrame({"player": names}, schema={"player": pl.String}).with_columns(
         season=pl.lit(season, pl.Int32), week=pl.lit(week, pl.Int8), player_id=pl.lit("")
     )

@@ -15,20 +15,12 @@ from nfl_lora_pipeline.season.oddities import (
     somebody_is_recorded,
     weeks_beside,
 )
+from nfl_lora_pipeline.stats import COLUMNS, STATS
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.names import plain_names
-from nfl_lora_pipeline.weeks.players import PLAYERS_SCHEMA, STATS
+from nfl_lora_pipeline.weeks.players import PLAYERS_SCHEMA
 from nfl_lora_pipeline.weeks.week import NflWeek
 
-PLAUSIBLE = {
-    "receiving_yards": (-50, 400),
-    "receptions": (0, 30),
-    "targets": (0, 40),
-    "receiving_touchdowns": (0, 8),
-    "fantasy_points": (-20, 80),
-    "rushing_yards": (-60, 350),
-    "reception_pct": (0, 100),
-}
 FULL_WEEK_ROWS = (300, 700)
 WORST = 5
 Severity = Literal["error", "warn"]
@@ -162,11 +154,13 @@ def _check(name: str, passed: bool, description: str) -> Check:
 
 _STATS_UNLIKE_STATUS = (
     pl.when(pl.col("status") == "recorded")
-    .then(pl.any_horizontal(pl.col([stat for stat in STATS if stat != "reception_pct"]).is_null()))
-    .otherwise(pl.any_horizontal(pl.col(STATS).is_not_null()))
+    .then(pl.any_horizontal(pl.col([stat for stat in COLUMNS if stat != "reception_pct"]).is_null()))
+    .otherwise(pl.any_horizontal(pl.col(COLUMNS).is_not_null()))
 )
 _IMPLAUSIBLE = pl.any_horizontal(
-    ~pl.col(stat).is_between(*bounds).fill_null(True) for stat, bounds in PLAUSIBLE.items()
+    ~pl.col(stat.column).is_between(*stat.plausible).fill_null(True)
+    for stat in STATS
+    if stat.upstream and stat.plausible
 )
 
 
@@ -190,7 +184,7 @@ def _none(players: pl.DataFrame, name: str, bad: pl.Expr, problem: str) -> Check
 
 
 def _stats_text(row: dict[str, object]) -> str:
-    return " ".join(f"{stat}={row[stat]}" for stat in STATS[:4])
+    return " ".join(f"{stat}={row[stat]}" for stat in COLUMNS[:4])
 
 
 def _size_is_usual(players: pl.DataFrame) -> Check:

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from nfl_lora_pipeline.files import DamagedFile, replace_file
+from nfl_lora_pipeline.stats import TAUGHT
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.week import NflWeek
 
@@ -57,7 +58,7 @@ def warnings_of(held: Store, weeks: Iterable[NflWeek]) -> list[str]:
     return list(dict.fromkeys([*sample, *lines]))
 
 
-LINE = ["receptions", "receiving_yards", "targets", "receiving_touchdowns", "fantasy_points"]
+LINE = list(TAUGHT)
 WHOLE_ROWS = 100  # fewer are somebody's choice of people, and no whole week
 FEWEST_RECORDED_SHARE = 0.1  # of a whole week's rows
 COMPARABLE_ROWS, COMPARABLE_LINES = 50, 20  # below these a share means nothing

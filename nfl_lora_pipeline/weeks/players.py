@@ -9,27 +9,15 @@ from typing import Any, NoReturn
 
 import polars as pl
 
+from nfl_lora_pipeline.stats import COLUMNS, STATS
 from nfl_lora_pipeline.weeks.names import plain_names
 from nfl_lora_pipeline.weeks.source import SourceError, is_there, read_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 TEXTS = {"PlayerId": "player_id", "PlayerName": "player", "Team": "team", "PlayerOpponent": "opponent"}
-COUNTS = {
-    "ReceivingRec": "receptions",
-    "ReceivingYDS": "receiving_yards",
-    "ReceivingTD": "receiving_touchdowns",
-    "Targets": "targets",
-    "ReceptionPercentage": "reception_pct",
-    "RushingYDS": "rushing_yards",
-    "RushingTD": "rushing_touchdowns",
-    "TouchCarries": "carries",
-    "Fum": "fumbles",
-    "RetTD": "return_touchdowns",
-    "2PT": "two_point_conversions",
-}
-POINTS = {"TotalPoints": "fantasy_points"}
-NAMES = TEXTS | COUNTS | POINTS
-"""The one place where upstream's names become ours: every field in use."""
+NUMBERS = {stat.upstream: stat for stat in STATS if stat.upstream}
+NAMES = TEXTS | {key: stat.column for key, stat in NUMBERS.items()}
+"""Every field in use, by upstream's name for it: the texts of a player, and the stats of the table in `stats.py`."""
 
 UPSTREAM_KEYS = """PlayerName PlayerId Pos Team PlayerOpponent PassingYDS PassingTD PassingInt RushingYDS RushingTD
 ReceivingRec ReceivingYDS ReceivingTD RetTD FumTD 2PT Fum FanPtsAgainst-pts TouchCarries TouchReceptions Touches
@@ -89,10 +77,9 @@ def read_rows(content: bytes, *, origin: str) -> tuple[pl.DataFrame, list[str]]:
     )
     for field in TEXTS:
         _refuse_first(rows, field, pl.col(field).is_null(), "is blank", origin)
-    for field in COUNTS:
-        _refuse_first(rows, field, ~pl.col(field).str.contains(WHOLE_NUMBER), "is not a whole number", origin)
-    for field in POINTS:
-        _refuse_first(rows, field, ~pl.col(field).str.contains(NUMBER), "is not a number", origin)
+    for field, stat in NUMBERS.items():
+        pattern, wanted = (WHOLE_NUMBER, "a whole number") if stat.whole else (NUMBER, "a number")
+        _refuse_first(rows, field, ~pl.col(field).str.contains(pattern), f"is not {wanted}", origin)
     _refuse_first(rows, "PlayerId", ~pl.col("PlayerId").is_first_distinct(), "stands in an earlier row too", origin)
     return rows, warnings
 
@@ -148,7 +135,7 @@ def _check_keys(entries: list[Entry], origin: str) -> list[str]:
     seen = set().union(*entries)
     for field in NAMES:
         if field not in seen:
-            _refuse(origin, f"no row has the field {field}", "upstream's format may have changed: see upstream_format")
+            _refuse(origin, f"no row has the field {field}", "upstream's format may have changed: see weeks/players.py")
         for row, entry in enumerate(entries, 1):
             if field not in entry:
                 _refuse(origin, f"{_row(row, entry)} lacks the field {field}")
@@ -205,8 +192,6 @@ def _kind(value: object) -> str:
     return kinds.get(type(value), "a number")
 
 
-__all__ = ["PLAYERS_SCHEMA", "STATS", "STATUS", "BadWeek", "parse_week"]
-
 STATUS = pl.Enum(["recorded", "no_record", "bye", "free_agent"])
 
 PLAYERS_SCHEMA = pl.Schema(
@@ -219,21 +204,9 @@ PLAYERS_SCHEMA = pl.Schema(
         "opponent": pl.String(),
         "is_home": pl.Boolean(),
         "status": STATUS,
-        "receptions": pl.Int32(),
-        "receiving_yards": pl.Int32(),
-        "receiving_touchdowns": pl.Int32(),
-        "targets": pl.Int32(),
-        "reception_pct": pl.Int32(),
-        "fantasy_points": pl.Float64(),
-        "rushing_yards": pl.Int32(),
-        "rushing_touchdowns": pl.Int32(),
-        "carries": pl.Int32(),
-        "fumbles": pl.Int32(),
-        "return_touchdowns": pl.Int32(),
-        "two_point_conversions": pl.Int32(),
+        **{stat.column: pl.Int32() if stat.whole else pl.Float64() for stat in NUMBERS.values()},
     }
 )
-STATS = tuple((COUNTS | POINTS).values())
 
 
 def parse_week(content: bytes, *, week: NflWeek, origin: str) -> tuple[pl.DataFrame, list[str]]:
@@ -261,18 +234,17 @@ def parse_week(content: bytes, *, week: NflWeek, origin: str) -> tuple[pl.DataFr
         missing fields that are not in use, unknown team codes, and a name that players share (both rows stand).
 
     Raises:
-        BadWeek: see `upstream_format.read_rows`.
+        BadWeek: see `read_rows`.
 
     Source: https://github.com/hvpkod/NFL-Data
     """
     rows, warnings = read_rows(content, origin=origin)
-    has_game = pl.col("opponent") != "Bye"
-    stats = pl.col(STATS)
+    stats, has_game = pl.col(COLUMNS), pl.col("opponent") != "Bye"
     nothing_to_divide = (pl.col("targets") == 0) & (pl.col("reception_pct") == 0)
     players = (
         rows.lazy()
         .rename(NAMES)
-        .with_columns(pl.col(list(COUNTS.values())).cast(pl.Int32), pl.col("fantasy_points").cast(pl.Float64))
+        .with_columns(pl.col(column).cast(PLAYERS_SCHEMA[column]) for column in COLUMNS)
         .with_columns(stats.fill_null(0) + 0)  # + 0 turns "-0.00" into 0
         .with_columns(
             season=pl.lit(week.season, pl.Int32),
@@ -280,14 +252,7 @@ def parse_week(content: bytes, *, week: NflWeek, origin: str) -> tuple[pl.DataFr
             team=pl.col("team").replace("LA", "LAR"),
             opponent=pl.when(has_game).then(pl.col("opponent").str.strip_prefix("@").replace("LA", "LAR")),
             is_home=pl.when(has_game).then(~pl.col("opponent").str.starts_with("@")),
-            status=pl.when(pl.any_horizontal(stats != 0))
-            .then(pl.lit("recorded"))
-            .when(pl.col("team") == "FA")
-            .then(pl.lit("free_agent"))
-            .when(~has_game)
-            .then(pl.lit("bye"))
-            .otherwise(pl.lit("no_record"))
-            .cast(STATUS),
+            status=_status(has_game),
         )
         .with_columns(reception_pct=pl.when(~nothing_to_divide).then(pl.col("reception_pct")))
         .with_columns(pl.when(pl.col("status") == "recorded").then(stats))
@@ -296,6 +261,19 @@ def parse_week(content: bytes, *, week: NflWeek, origin: str) -> tuple[pl.DataFr
         .collect()
     )
     return players, warnings + _oddities(players, origin)
+
+
+def _status(has_game: pl.Expr) -> pl.Expr:
+    return (
+        pl.when(pl.any_horizontal(pl.col(COLUMNS) != 0))
+        .then(pl.lit("recorded"))
+        .when(pl.col("team") == "FA")
+        .then(pl.lit("free_agent"))
+        .when(~has_game)
+        .then(pl.lit("bye"))
+        .otherwise(pl.lit("no_record"))
+        .cast(STATUS)
+    )
 
 
 def _oddities(players: pl.DataFrame, origin: str) -> list[str]:

@@ -1,0 +1,142 @@
+"""The table of stats: what it holds, what it refuses, and that a new stat is a new row of it and nothing else."""
+
+import json
+
+import pytest
+
+from nfl_lora_pipeline.dataset.templates import choose_stats, untaught, wordings_hash
+from nfl_lora_pipeline.defs import versions
+from nfl_lora_pipeline.stats import COLUMNS, STATS, TAUGHT, Stat
+from nfl_lora_pipeline.weeks.players import UPSTREAM_KEYS
+from nfl_lora_pipeline_tests.upstream import copy_of_package, python_with, row, week_bytes, write_week
+
+NEVER = {split: [stat.column for stat in STATS if stat.refused == split] for split in ("train", "test")}
+REFUSED_ROW = 'Stat("rushing_yards", "RushingYDS", "rushing yard", "rushing yards", (-60, 350), refused="train"),'
+NEW_ROWS = {
+    "rushing_yards": (REFUSED_ROW, REFUSED_ROW.replace(', refused="train"', "")),
+    "red_zone_touches": (
+        "    # Columns that",
+        '    Stat("red_zone_touches", "RzTouch", "red zone touch", "red zone touches", (-60, 350)),\n    # Columns that',
+    ),
+}
+TO_ANSWERS = """
+import json, sys
+from pathlib import Path
+import dagster as dg
+import polars as pl
+from click.testing import CliRunner
+from nfl_lora_pipeline.cli.main import main
+from nfl_lora_pipeline.dataset.templates import wordings_hash
+from nfl_lora_pipeline.defs import versions
+from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, WeekSource
+from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
+from nfl_lora_pipeline.evaluation.answer_parsing import numbers_in
+from nfl_lora_pipeline.weeks.week import NflWeek
+
+store = StoreResource(root="store")
+instance = dg.DagsterInstance.ephemeral()
+instance.add_dynamic_partitions("nfl_week", ["2025-W01"])
+result = dg.materialize_to_memory(
+    [raw_wr_json, players, qa_pairs],
+    instance=instance,
+    partition_key="2025-W01",
+    resources={
+        "store": store,
+        "week_source": WeekSource(kind="folder", folder="raw"),
+        "dataset": DatasetResource(stats=["STAT"]),
+    },
+)
+checks = {check.check_name: check.description for check in result.get_asset_check_evaluations()}
+pairs = pl.read_parquet(store.open().qa_pairs(NflWeek(2025, 1)))
+options = ["run", "--source", "folder", "--data-dir", "raw", "--store", "none", "--base-model", "nowhere", "--stats"]
+print(json.dumps({
+    "pairs": pairs.filter(pl.col("phrasing") == "seed").select("player", "question", "answer").rows(),
+    "plausible": checks["stats_are_plausible"],
+    "help": CliRunner().invoke(main, ["run", "--help"]).output,
+    "taken": CliRunner().invoke(main, [*options, "STAT"]).output,
+    "refused": CliRunner().invoke(main, [*options, "punts"]).output,
+    "versions": [wordings_hash(), versions.PLAYERS, versions.pairs_version()],
+    "in_words": sorted(numbers_in("He had twelve PLURAL that day.")),
+}))
+"""
+
+
+def test_what_is_taught_is_what_upstream_has_and_there_are_words_for():
+    assert TAUGHT == ("receiving_yards", "receptions", "targets", "receiving_touchdowns", "fantasy_points")
+    assert choose_stats(["all"]) == list(TAUGHT)
+    assert choose_stats(["targets", "receptions"]) == ["receptions", "targets"]
+    with pytest.raises(ValueError, match=r"stat 'carries': use receiving_yards, .* or all"):
+        choose_stats(["carries"])
+
+
+def test_no_column_key_or_word_stands_in_two_rows():
+    for values in (
+        [stat.column for stat in STATS],
+        [stat.upstream for stat in STATS if stat.upstream],
+        [word for stat in STATS for word in (stat.singular, stat.plural) if word],
+    ):
+        assert len(values) == len(set(values))
+    assert {stat.upstream for stat in STATS} - {""} <= set(UPSTREAM_KEYS)
+
+
+def test_what_is_not_taught_is_every_other_stat_and_those_that_never_are():
+    assert NEVER["train"]
+    assert NEVER["test"]
+    for split, stats in NEVER.items():
+        assert untaught(TAUGHT, split) == stats
+        assert untaught(["targets"], split) == [s for s in TAUGHT if s != "targets"] + stats
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"column": "receiving yards"}, "a name such as receiving_yards"),
+        ({"singular": ""}, "punts: give it both a singular and a plural"),
+        ({"refused": "dev"}, "punts: refused 'dev': use 'train' or 'test'"),
+        ({"singular": "", "plural": "", "refused": "test"}, "punts: it cannot be refused without words"),
+        ({"upstream": ""}, "punts: name upstream's key"),
+        ({"plausible": (9, 0)}, "punts: plausible (9, 0): give the lowest number first"),
+    ],
+)
+def test_a_row_that_cannot_be_is_refused(fields, problem):
+    with pytest.raises(ValueError, match=r"^stat ") as caught:
+        Stat(**{"column": "punts", "upstream": "Punts", "singular": "punt", "plural": "punts"} | fields)
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("stat", NEW_ROWS)
+def test_a_new_stat_is_one_row_of_the_table_and_nothing_else(tmp_path, stat):
+    package, (before, after) = copy_of_package(tmp_path), NEW_ROWS[stat]
+    table = package / "stats.py"
+    assert table.read_text().count(before) == 1
+    table.write_text(table.read_text().replace(before, after))
+    key = "RushingYDS" if stat == "rushing_yards" else "RzTouch"
+    people = [
+        row(name="Ann Example", **{key: "1"}),
+        row(name="Bob Example", **{key: "-3"}),
+        row(name="Cy Example", **{key: "999"}),
+        row(name="Di Example", opponent="Bye"),
+    ]
+    write_week(tmp_path / "raw", week_bytes(people))
+    plural = stat.replace("_", " ")
+    made = json.loads(python_with(package, TO_ANSWERS.replace("STAT", stat).replace("PLURAL", plural)).splitlines()[-1])
+    time = "in week 1 of the 2025 NFL season"
+    singular = {"rushing_yards": "rushing yard", "red_zone_touches": "red zone touch"}[stat]
+    assert made["pairs"] == [
+        ["Ann Example", f"How many {plural} did Ann Example have {time}?", f"Ann Example had 1 {singular} {time}."],
+        ["Bob Example", f"How many {plural} did Bob Example have {time}?", f"Bob Example had -3 {plural} {time}."],
+        ["Cy Example", f"How many {plural} did Cy Example have {time}?", f"Cy Example had 999 {plural} {time}."],
+        ["Di Example", f"How many {plural} did Di Example have {time}?", f"Di Example's team had no game {time}."],
+    ]
+    assert made["plausible"].startswith("1 of 4 have a stat out of range: Cy Example")
+    assert stat in " ".join(made["help"].split())
+    assert "base model 'nowhere'" in made["taken"]
+    assert "stat 'punts': use receiving_yards" in made["refused"]
+    assert stat in made["refused"]
+    assert set(made["versions"]).isdisjoint([wordings_hash(), versions.PLAYERS, versions.pairs_version()])
+    assert made["in_words"] == [12]
+
+
+def test_the_frame_has_a_column_for_every_stat_that_upstream_has():
+    assert set(TAUGHT) < set(COLUMNS)
+    assert "passing_yards" not in COLUMNS
