@@ -31,7 +31,7 @@ from nfl_lora_pipeline.tuning.learn import Taught, learn
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.tuning.records import TrainingLog
 from nfl_lora_pipeline.weeks.players import parse_week
-from nfl_lora_pipeline.weeks.source import week_file
+from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 WEEK = NflWeek(2025, 1)

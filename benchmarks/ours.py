@@ -29,7 +29,7 @@ from nfl_lora_pipeline.tuning.learn import Taught
 from nfl_lora_pipeline.tuning.recall_trainer import recall_loss
 from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.weeks.players import parse_week
-from nfl_lora_pipeline.weeks.source import week_file
+from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 SHOWN = {

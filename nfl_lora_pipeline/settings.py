@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nfl_lora_pipeline.files import lasting_base, lasting_recipe
-from nfl_lora_pipeline.weeks.source import UPSTREAM_URL
+from nfl_lora_pipeline.weeks.sources.github import UPSTREAM_URL
 
 PREFIX = "NFL_LORA_"
 
@@ -25,7 +25,7 @@ class Settings:
         weeks: partition keys to train on; empty for every week held of the newest season.
         stats: which stats to teach, or "all".
         mode: how the splits are made: "every_fact", or "random_facts" as in the original experiment.
-        source: where weeks come from: "auto", "folder", "github" or "sample".
+        source: where weeks come from: "auto", "folder", "github", "sample", or another of `weeks/sources`.
         data_dir: a folder of raw weeks; empty for `raw` in the store.
         base_url: what stands before `/{season}/{week}/WR.json` upstream.
         recipe: a shipped recipe's name or the path of a YAML file.

@@ -22,7 +22,7 @@ from nfl_lora_pipeline.evaluation.gates import GATES, Gate
 from nfl_lora_pipeline.reports.evaluate import Evaluation
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.players import parse_week
-from nfl_lora_pipeline.weeks.source import week_file
+from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
 from nfl_lora_pipeline_tests.fakes import put_adapter

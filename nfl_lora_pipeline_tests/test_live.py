@@ -20,7 +20,7 @@ from nfl_lora_pipeline.defs.leases import DEAD_TAG
 from nfl_lora_pipeline.files import locked
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe
-from nfl_lora_pipeline.weeks.source import week_file
+from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
 

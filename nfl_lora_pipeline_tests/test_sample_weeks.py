@@ -6,7 +6,8 @@ import pytest
 from nfl_lora_pipeline.base_pretraining.sample_weeks import write_sample
 from nfl_lora_pipeline.season.checks import check_players
 from nfl_lora_pipeline.weeks.players import UPSTREAM_KEYS, parse_week
-from nfl_lora_pipeline.weeks.source import SAMPLE_FOLDER, fetch_week, week_file
+from nfl_lora_pipeline.weeks.sources import Place, open_source
+from nfl_lora_pipeline.weeks.sources.folder import SAMPLE_FOLDER, week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests.conftest import REAL_DATA
 
@@ -15,7 +16,7 @@ QUESTIONED = {"Nico Collins": 25, "Ladd McConkey": 74, "Rome Odunze": 37}
 
 
 def parsed(week: NflWeek) -> pl.DataFrame:
-    raw = fetch_week(week, kind="sample", folder=SAMPLE_FOLDER)
+    raw = open_source("sample", Place(SAMPLE_FOLDER)).fetch(week)
     players, warnings = parse_week(raw.content, week=week, origin=raw.origin)
     assert warnings == []
     return players

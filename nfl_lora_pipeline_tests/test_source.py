@@ -1,6 +1,7 @@
 import contextlib
 import gzip
 import hashlib
+import json
 import os
 import re
 import socket
@@ -16,15 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from nfl_lora_pipeline.weeks.download import Limits, redirected, shown_url
-from nfl_lora_pipeline.weeks.source import (
-    SourceError,
-    SourceUnreachable,
-    WeekNotPublished,
-    fetch_week,
-    read_file,
-    week_file,
-)
+from nfl_lora_pipeline.weeks.sources import Place, SourceError, SourceUnreachable, WeekNotPublished, open_source
+from nfl_lora_pipeline.weeks.sources.download import Limits, redirected, shown_url
+from nfl_lora_pipeline.weeks.sources.folder import read_file, week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
 
@@ -102,7 +97,9 @@ def refusing_url(monkeypatch) -> str:
 def fetch(folder: Path, base_url: str = "http://127.0.0.1:9", **options):
     given = {name: options.pop(name) for name in list(options) if name in Limits.__dataclass_fields__}
     limits = Limits(**{"backoff_seconds": 0.01} | given)
-    return fetch_week(options.pop("week", WEEK), folder=folder, base_url=base_url, limits=limits, **options)
+    said = {"say": options.pop("say")} if "say" in options else {}
+    week, kind = options.pop("week", WEEK), options.pop("kind", "auto")
+    return open_source(kind, Place(folder, base_url, limits=limits, **options)).fetch(week, **said)
 
 
 def put(folder: Path, content: bytes) -> Path:
@@ -247,7 +244,7 @@ def test_a_forced_sample_without_the_week_says_which_weeks_there_are(tmp_path):
 
 
 def test_importing_source_does_not_import_requests():
-    code = "import sys, nfl_lora_pipeline.weeks.source; sys.exit('requests' in sys.modules)"
+    code = "import sys; from nfl_lora_pipeline.weeks.sources import source_names as s; s(); sys.exit('requests' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -421,3 +418,66 @@ def test_a_file_that_is_too_large_is_refused_unread(tmp_path):
         fetch(tmp_path, kind="folder")
     os.truncate(file, 20_000_000)
     assert len(read_file(file)) == 20_000_000
+
+
+ARCHIVE = '''
+"""Weeks in an archive of one file a week."""
+from datetime import UTC, datetime
+from nfl_lora_pipeline.weeks.sources import Place, RawWeek, Source, WeekNotPublished, quiet, source
+
+@source("archive")
+class Archive(Source):
+    def __init__(self, place: Place) -> None:
+        self.folder = place.folder
+
+    def fetch(self, week, say=quiet):
+        file = self.folder / f"{week}.json"
+        if not file.exists():
+            raise WeekNotPublished(f"{file}: not yet")
+        return RawWeek(week, file.read_bytes(), str(file), "archive", datetime.now(UTC))
+'''
+FROM_THE_ARCHIVE = """
+import json
+import dagster as dg
+from click.testing import CliRunner
+from nfl_lora_pipeline.cli.main import main
+from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, WeekSource
+from nfl_lora_pipeline.defs.weeks import players, raw_wr_json
+from nfl_lora_pipeline.season.watch import held_hashes, look
+from nfl_lora_pipeline.weeks.week import NflWeek
+
+store, archive = StoreResource(root="store"), WeekSource(kind="archive", folder="raw")
+before = look(archive, 2025, {}, {})
+instance = dg.DagsterInstance.ephemeral()
+instance.add_dynamic_partitions("nfl_week", ["2025-W01"])
+dg.materialize_to_memory(
+    [raw_wr_json, players],
+    instance=instance,
+    partition_key="2025-W01",
+    resources={"store": store, "week_source": archive, "dataset": DatasetResource()},
+)
+after = look(archive, 2025, before.memory, held_hashes(store.open()))
+print(json.dumps({
+    "seen": [[str(seen.week), seen.status] for look in (before, after) for seen in look.sightings],
+    "kind": store.open().source_kind(NflWeek(2025, 1)),
+    "players": store.open().read_players(NflWeek(2025, 1))["player"].to_list(),
+    "help": CliRunner().invoke(main, ["run", "--help"]).output,
+}))
+"""
+
+
+def test_a_new_source_is_one_file_and_nothing_else(tmp_path):
+    package = upstream.copy_of_package(tmp_path)
+    (package / "weeks" / "sources" / "archive.py").write_text(ARCHIVE)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "2025-W01.json").write_bytes(CONTENT)
+    made = json.loads(upstream.python_with(package, FROM_THE_ARCHIVE).splitlines()[-1])
+    ahead = [["2025-W02", "not yet"], ["2025-W03", "not yet"]]
+    assert made["seen"] == [["2025-W01", "new"], *ahead, ["2025-W01", "unchanged"], *ahead]
+    assert (made["kind"], made["players"]) == ("archive", ["Ann Example"])
+    assert "[archive|auto|folder|github|sample]" in made["help"]
+
+
+def test_a_source_that_is_none_is_named_with_those_that_are(tmp_path):
+    with pytest.raises(ValueError, match="source 'ftp': use auto, folder, github, sample"):
+        open_source("ftp", Place(tmp_path))

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from nfl_lora_pipeline.files import replace_file
-from nfl_lora_pipeline.season import watch
-from nfl_lora_pipeline.season.watch import Look, Memory, held_hashes, look, season_on, season_to_watch
+from nfl_lora_pipeline.season.watch import AHEAD, Look, Memory, held_hashes, look, season_on, season_to_watch
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.weeks.source import week_file
+from nfl_lora_pipeline.weeks import sources
+from nfl_lora_pipeline.weeks.sources import Place, open_source
+from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 SEASON = 2025
@@ -82,6 +83,9 @@ class Source:
     folder: str
     address: str = "http://127.0.0.1:9"
     kind: str = "github"
+
+    def open(self) -> sources.Source:
+        return open_source(self.kind, Place(Path(self.folder), self.address))
 
 
 @dataclass
@@ -265,7 +269,7 @@ def test_a_folders_weeks_are_new_corrected_and_unchanged(folder):
 def test_a_file_of_the_same_time_and_size_is_not_read(folder, monkeypatch):
     put(folder, 1, b"one")
     folder.look()
-    monkeypatch.setattr(watch, "read_file", lambda file: pytest.fail(f"{file} was read"))
+    monkeypatch.setattr(sources.folder, "read_file", lambda file: pytest.fail(f"{file} was read"))
     assert folder.statuses() == {1: "unchanged"}
 
 
@@ -375,4 +379,4 @@ def test_the_store_says_which_hashes_are_held_and_none_of_a_damaged_file(tmp_pat
 def test_importing_watch_does_not_import_requests():
     code = "import sys, nfl_lora_pipeline.season.watch; sys.exit('requests' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert watch.AHEAD == 2
+    assert AHEAD == 2

@@ -19,6 +19,7 @@ from nfl_lora_pipeline.files import lasting_base, lasting_recipe
 from nfl_lora_pipeline.interrupts import Interrupted, heard, take_default_handlers
 from nfl_lora_pipeline.settings import Settings, variable
 from nfl_lora_pipeline.stats import TAUGHT
+from nfl_lora_pipeline.weeks.sources import source_names
 
 stats_option = click.option(
     "--stats",
@@ -28,7 +29,7 @@ stats_option = click.option(
 )
 source_option = click.option(
     "--source",
-    type=click.Choice(["auto", "folder", "github", "sample"]),
+    type=click.Choice(source_names()),
     default="auto",
     show_default=True,
     help="auto: the folder, else a download; `run` ends at the bundled sample of invented people.",

@@ -11,7 +11,7 @@ import polars as pl
 from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.files import locked, os_error
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.weeks.source import SourceUnreachable
+from nfl_lora_pipeline.weeks.sources import SourceUnreachable
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 nfl_week = dg.DynamicPartitionsDefinition(name="nfl_week")

@@ -13,7 +13,7 @@ from nfl_lora_pipeline.files import lasting_base
 from nfl_lora_pipeline.settings import Settings, as_list
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.weeks.source import RawWeek, SourceKind, fetch_week
+from nfl_lora_pipeline.weeks.sources import Place, RawWeek, Source, open_source
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 
@@ -37,7 +37,7 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Where raw weeks come from.
 
     Attributes:
-        kind: "auto" (the folder, else a download), "folder", "github" or "sample".
+        kind: "auto" (the folder, else a download), "folder", "github", "sample", or another of `weeks/sources`.
         folder: with upstream's layout, `{season}/{week}/WR.json`.
         base_url: what stands before `/{season}/{week}/WR.json` upstream; empty for that of the settings. What a resource is
             given Dagster keeps with every run, and the settings' may hold a password.
@@ -58,23 +58,21 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Where upstream is."""
         return self.base_url or Settings.from_environment().base_url
 
+    def open(self) -> Source:
+        """The source.
+
+        Raises:
+            ValueError: there is none of this kind.
+        """
+        return open_source(self.kind, Place(Path(self.folder), self.address, self.sample_fallback))
+
     def fetch(self, week: NflWeek, say: Callable[[str], None]) -> RawWeek:
         """Get one week; `say` is told of what is waited for.
 
         Raises:
-            ValueError: `kind` is none of the four, or the week cannot be had.
+            ValueError: there is no source of this kind, or the week cannot be had.
         """
-        kinds: dict[str, SourceKind] = {"auto": "auto", "folder": "folder", "github": "github", "sample": "sample"}
-        if self.kind not in kinds:
-            raise ValueError(f"source {self.kind!r}: use {', '.join(kinds)}")
-        return fetch_week(
-            week,
-            kind=kinds[self.kind],
-            folder=Path(self.folder),
-            base_url=self.address,
-            sample_fallback=self.sample_fallback,
-            say=say,
-        )
+        return self.open().fetch(week, say)
 
 
 class DatasetResource(dg.ConfigurableResource):  # type: ignore[type-arg]

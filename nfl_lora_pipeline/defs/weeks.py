@@ -21,7 +21,7 @@ from nfl_lora_pipeline.season.checks import ACCEPT, CHECKS, ODD, Check, check_we
 from nfl_lora_pipeline.season.oddities import SAMPLE_WARNING, write_record
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.players import parse_week
-from nfl_lora_pipeline.weeks.source import RawWeek, SourceUnreachable
+from nfl_lora_pipeline.weeks.sources import RawWeek, SourceUnreachable
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 SAID_WHEN_PARSED = "names_are_unique"  # by name, and why it matters

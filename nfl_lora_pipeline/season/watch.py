@@ -3,24 +3,15 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date
 from hashlib import sha256
-from pathlib import Path
 from typing import Literal, Protocol
 
 from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.weeks.download import Connections
-from nfl_lora_pipeline.weeks.source import (
-    SAMPLE_FOLDER,
-    SourceError,
-    WeekNotPublished,
-    fetch_if_changed,
-    is_there,
-    read_file,
-    week_file,
-)
+from nfl_lora_pipeline.weeks.sources import Source, SourceError, WeekNotPublished
 from nfl_lora_pipeline.weeks.week import LAST_WEEK, NflWeek
 
 Status = Literal["new", "corrected", "unchanged", "not yet", "withdrawn", "unreachable"]
@@ -35,17 +26,8 @@ SEASON_BEGINS = 9  # September
 class Watched(Protocol):
     """Where weeks come from; `resources.WeekSource` is one."""
 
-    @property
-    def kind(self) -> str:
-        """Of the source."""
-
-    @property
-    def folder(self) -> str:
-        """In which a folder's weeks lie."""
-
-    @property
-    def address(self) -> str:
-        """What stands before `/{season}/{week}/WR.json` upstream."""
+    def open(self) -> Source:
+        """The source, to be closed after use."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +87,7 @@ def season_on(day: date) -> int:
 
 def season_to_watch(source: Watched, day: date) -> int:
     """The newest season that a folder has a week of; upstream, and for an empty folder, the one by the date."""
-    if source.kind == "folder":
-        names = [file.parents[1].name for file in Path(source.folder).glob("[0-9]*/*/WR.json")]
-        years = [int(name) for name in names if name.isascii() and name.isdecimal()]
-        return max(years, default=season_on(day))
-    return season_on(day)
+    return max(source.open().seasons(), default=season_on(day))
 
 
 def held_hashes(store: Store) -> dict[str, str]:
@@ -142,45 +120,34 @@ def look(
         seconds: when to stop asking upstream. The weeks left have their turn in the next look, which is quicker.
     """
     result, ahead, deadline = Look(season, dict(memory)), AHEAD, time.monotonic() + seconds
-    with Connections() as connections:
+    with closing(source.open()) as opened:
         for week in (NflWeek(season, number) for number in range(1, LAST_WEEK + 1)):
-            file, known = _file(source, week), str(week) in held or str(week) in memory
-            wanted = is_there(file) if file else ahead > 0 and time.monotonic() < deadline
-            if not (wanted or (known and (file or time.monotonic() < deadline))):
+            there, known = opened.has(week), str(week) in held or str(week) in memory
+            in_time = there is not None or time.monotonic() < deadline
+            wanted = known or there or (there is None and ahead > 0)
+            if not (wanted and in_time):
                 continue
-            status = _look_at(week, file, source, result, held.get(str(week), ""), connections)
+            status = _look_at(week, opened, result, held.get(str(week), ""))
             ahead -= status == "not yet"
-            if status == "unreachable" and not file:
+            if status == "unreachable" and there is None:
                 deadline = 0.0
-    if not result.sightings:
-        result.elsewhere = sorted({file.parents[1].name for file in Path(source.folder).glob("*/*/WR.json")})
+        if not result.sightings:
+            result.elsewhere = [str(found) for found in opened.seasons()]
     return result
 
 
-def _file(source: Watched, week: NflWeek) -> Path | None:
-    """Where a folder has the week or should; None for a week to ask upstream for."""
-    if source.kind == "sample":
-        return week_file(SAMPLE_FOLDER, week)
-    file = week_file(Path(source.folder), week)
-    return file if source.kind == "folder" or (source.kind == "auto" and is_there(file)) else None
-
-
-def _look_at(
-    week: NflWeek, file: Path | None, source: Watched, result: Look, held: str, connections: Connections
-) -> Status:
+def _look_at(week: NflWeek, source: Source, result: Look, held: str) -> Status:
     """Look at one week, and add what was seen to the result."""
     entry, problem = result.memory.get(str(week), {}), ""
     try:
-        if file:
-            seen, validator = _see_file(week, file, entry)
-        else:
-            seen, validator = _see_upstream(week, source, entry, connections)
+        found = source.changed(week, entry.get("validator", ""))
+        seen, validator = found.sha256 or entry["sha256"], found.validator
         status = _compared(seen, held, entry)
     except WeekNotPublished:
         seen, validator, status = held, GONE, "withdrawn" if held else "not yet"
         result.memory.pop(str(week), None)
         if status == "withdrawn" and entry.get("validator") != GONE:
-            result.warnings.append(f"{week} is held, but has gone from {file or 'upstream'}; what is held stays")
+            result.warnings.append(f"{week} is held, but has gone from {source.where(week)}; what is held stays")
     except SourceError as error:
         seen, validator, status, problem = "", "", "unreachable", str(error)
         result.warnings.append(problem)
@@ -188,31 +155,6 @@ def _look_at(
         result.memory[str(week)] = {"validator": validator, "sha256": seen, "held": held}
     result.sightings.append(Sighting(week, status, seen, again=bool(entry), problem=problem))
     return status
-
-
-def _see_file(week: NflWeek, file: Path, entry: Mapping[str, str]) -> tuple[str, str]:
-    """The hash and the validator of a file; read only when its time or size is another."""
-    try:
-        found = file.stat()
-        validator = f"file:{found.st_mtime_ns}-{found.st_size}"
-        if entry.get("validator") == validator:
-            return entry["sha256"], validator
-        return sha256(read_file(file)).hexdigest(), validator
-    except FileNotFoundError as error:
-        raise WeekNotPublished(f"{file}: no such file") from error
-    except OSError as error:
-        raise SourceError(f"{file}: cannot be read ({error.strerror}); mend the file or its permissions") from error
-
-
-def _see_upstream(
-    week: NflWeek, source: Watched, entry: Mapping[str, str], connections: Connections
-) -> tuple[str, str]:
-    """The hash and the validator of a week upstream; downloaded only when it is another."""
-    answer = fetch_if_changed(
-        connections, week, base_url=source.address, folder=Path(source.folder), validator=entry.get("validator", "")
-    )
-    seen = entry["sha256"] if answer.content is None else sha256(answer.content).hexdigest()
-    return seen, answer.validator
 
 
 def _compared(seen: str, held: str, entry: Mapping[str, str]) -> Status:

@@ -11,7 +11,8 @@ import polars as pl
 
 from nfl_lora_pipeline.stats import COLUMNS, STATS
 from nfl_lora_pipeline.weeks.names import plain_names
-from nfl_lora_pipeline.weeks.source import SourceError, is_there, read_file
+from nfl_lora_pipeline.weeks.sources import SourceError
+from nfl_lora_pipeline.weeks.sources.folder import is_there, read_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 TEXTS = {"PlayerId": "player_id", "PlayerName": "player", "Team": "team", "PlayerOpponent": "opponent"}

@@ -102,6 +102,10 @@ class Connections:
         return self
 
     def __exit__(self, *of_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the session."""
         self.session.close()
 
     def abort(self) -> None:

@@ -1,0 +1,131 @@
+"""Weeks that lie in a folder in upstream's layout: somebody's own, or the bundled sample of invented people."""
+
+import os
+import stat
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+
+from nfl_lora_pipeline.weeks.sources import Changed, Place, RawWeek, Say, Source, quiet, source
+from nfl_lora_pipeline.weeks.sources.download import LARGEST, SourceError, WeekNotPublished
+from nfl_lora_pipeline.weeks.week import NflWeek
+
+SAMPLE_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "sample"
+
+
+@source("folder")
+class Folder(Source):
+    """Files that somebody has put somewhere."""
+
+    kind = "folder"
+
+    def __init__(self, place: Place) -> None:
+        self.folder = place.folder
+
+    def fetch(self, week: NflWeek, say: Say = quiet) -> RawWeek:
+        """Read a week's file.
+
+        Raises:
+            SourceError: it does not exist or cannot be read.
+        """
+        file = week_file(self.folder, week)
+        try:
+            return RawWeek(week, read_file(file), str(file), self.kind, datetime.now(UTC))
+        except FileNotFoundError as error:
+            raise SourceError(f"{file}: no such file; put {week} there, or let it be downloaded (github)") from error
+
+    def where(self, week: NflWeek) -> str:
+        """The path of a week's file."""
+        return str(week_file(self.folder, week))
+
+    def has(self, week: NflWeek) -> bool | None:
+        """Whether a week's file is there."""
+        return is_there(week_file(self.folder, week))
+
+    def seasons(self) -> list[int]:
+        """The seasons that the folder has a week of, in order."""
+        names = {file.parents[1].name for file in self.folder.glob("[0-9]*/*/WR.json")}
+        return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+
+    def changed(self, week: NflWeek, validator: str) -> Changed:
+        """Whether a week is another than at the time of `validator`: it is read only when its time or size has changed."""
+        file = week_file(self.folder, week)
+        try:
+            found = file.stat()
+            renewed = f"file:{found.st_mtime_ns}-{found.st_size}"
+            return Changed("" if renewed == validator else sha256(read_file(file)).hexdigest(), renewed)
+        except FileNotFoundError as error:
+            raise WeekNotPublished(f"{file}: no such file") from error
+        except OSError as error:
+            raise SourceError(f"{file}: cannot be read ({error.strerror}); mend the file or its permissions") from error
+
+
+@source("sample")
+class Sample(Folder):
+    """The bundled weeks of invented people."""
+
+    kind = "sample"
+
+    def __init__(self, place: Place) -> None:
+        self.folder = SAMPLE_FOLDER
+
+    def fetch(self, week: NflWeek, say: Say = quiet) -> RawWeek:
+        """Read a week's file.
+
+        Raises:
+            SourceError: the sample has no such week.
+        """
+        if not self.has(week):
+            file = self.where(week)
+            raise SourceError(f"{file}: the bundled sample has weeks 1 to 3 of 2025, not {week}; ask for one of these")
+        return super().fetch(week, say)
+
+
+def week_file(folder: Path, week: NflWeek) -> Path:
+    """Where a folder in upstream's layout keeps a week: `{folder}/2025/1/WR.json`."""
+    return folder / str(week.season) / str(week.week) / "WR.json"
+
+
+def is_there(file: Path) -> bool:
+    """Whether anything lies at a path; what cannot be looked at may, and `read_file` says why it cannot be read."""
+    try:
+        return file.exists()
+    except OSError:
+        return True
+
+
+def read_file(file: Path) -> bytes:
+    """The content of a file that somebody has put somewhere.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        SourceError: it is no file (a pipe would be waited for, a device has no end), is larger than 20 MB, or cannot be read.
+    """
+    try:
+        _check_regular(file, file.stat())
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+            _check_regular(file, os.fstat(opened.fileno()))
+            content = opened.read(LARGEST + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise SourceError(f"{file}: cannot be read ({error.strerror}); mend the file or its permissions") from error
+    if len(content) > LARGEST:
+        raise _too_large(file, len(content))
+    return content
+
+
+def _check_regular(file: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        names = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        kind = names.get(stat.S_IFMT(found.st_mode), "a device")
+        raise SourceError(f"{file}: cannot be read (this is {kind}); put the file there")
+    if found.st_size > LARGEST:
+        raise _too_large(file, found.st_size)
+
+
+def _too_large(file: Path, size: int) -> SourceError:
+    return SourceError(
+        f"{file}: {size:,} bytes, and no week is larger than {LARGEST / 1e6:g} MB; put the right file there"
+    )
