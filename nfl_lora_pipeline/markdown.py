@@ -1,8 +1,7 @@
 """Small pieces of Markdown."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 _MARKUP = re.compile(r"[\\`*\[\]<>&|~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _LINES = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
@@ -41,16 +40,3 @@ def percent(share: float | None) -> str:
     if share is None:
         return "-"
     return f"{share:.0%}" if share in (0, 1) else f"{min(max(share, 0.001), 0.999):.1%}"
-
-
-def measured(counted: Mapping[str, Any]) -> str:
-    """A share of `intervals.counted` with its interval: "98.9% (98.3 to 99.3)"."""
-    if counted["share"] is None:
-        return "-"
-    low, high = min(counted["low"], 0.999), counted["high"]  # an interval never begins at all
-    return f"{percent(counted['share'])} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def of_asked(counted: Mapping[str, Any]) -> str:
-    """How many of how many: "1,988 of 2,010"."""
-    return f"{counted['right']:,} of {counted['asked']:,}"

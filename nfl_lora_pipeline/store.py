@@ -3,13 +3,11 @@
 Who writes a file writes it whole or not at all (`files`).
 """
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -30,6 +28,7 @@ from nfl_lora_pipeline.stored import (
     WeekRecord,
     check_tensors,
     check_weights,
+    json_bytes,
     read_frame,
     read_json,
 )
@@ -77,7 +76,7 @@ class Store:
         """What is kept beside that frame for people; see `week_record`."""
         return self._week(week) / "players.json"
 
-    def read_raw_origin(self, week: NflWeek) -> dict[str, Any]:
+    def read_raw_origin(self, week: NflWeek) -> RawOrigin:
         """The content of `raw_origin`."""
         return read_json(self.raw_origin(week), RawOrigin, mend="fetch the week again: `nfl-lora run` on it")
 
@@ -89,7 +88,7 @@ class Store:
         """
         mend = "fetch the week again: `nfl-lora run` on it"
         content = read_file(self.raw(week), mend=mend)
-        if sha256(content).hexdigest() != self.read_raw_origin(week)["sha256"]:
+        if sha256(content).hexdigest() != self.read_raw_origin(week).sha256:
             raise DamagedFile(self.raw(week), f"is damaged (not what {self.raw_origin(week)} says was fetched)", mend)
         return content
 
@@ -101,18 +100,20 @@ class Store:
         """The frame of `questions.qa_pairs`."""
         return read_frame(self.qa_pairs(week), PAIR_COLUMNS, mend=RUN_AGAIN)
 
-    def read_players_record(self, week: NflWeek) -> dict[str, Any]:
+    def read_players_record(self, week: NflWeek) -> WeekRecord:
         """The content of `players_record`."""
         return read_json(self.players_record(week), WeekRecord, mend=RUN_AGAIN)
 
     def source_kind(self, week: NflWeek) -> str:
         """What kind of source a week's file came from: "folder", "github" or "sample"; empty where that is not on record."""
-        for read, key in ((self.read_raw_origin, "kind"), (self.read_players_record, "source")):
-            try:
-                return str(read(week)[key])
-            except DamagedFile:
-                continue
-        return ""
+        try:
+            return self.read_raw_origin(week).kind
+        except DamagedFile:
+            pass
+        try:
+            return self.read_players_record(week).source
+        except DamagedFile:
+            return ""
 
     def is_invented(self, week: NflWeek) -> bool:
         """Whether a week is of the bundled sample, whose people are invented."""
@@ -154,7 +155,7 @@ class Store:
         """The rows of the splits, all of them; see `splits.write_splits`."""
         return read_frame(self.splits / "rows.parquet", PAIR_COLUMNS, mend=RUN_AGAIN)
 
-    def read_splits_record(self) -> dict[str, Any]:
+    def read_splits_record(self) -> SplitsRecord:
         """What the splits were made of."""
         return read_json(self.splits / "splits.json", SplitsRecord, mend=RUN_AGAIN)
 
@@ -197,10 +198,10 @@ class Store:
             DamagedFile: no.
         """
         folder = self.adapter(fingerprint)
-        made_of = self.provenance(fingerprint)
+        provenance = self.provenance(fingerprint)
         read_json(folder / "adapter_config.json", AdapterConfig, mend=LEAVE_OUT)
         check_tensors(folder / WEIGHTS_NAME, mend=LEAVE_OUT)
-        check_weights(folder, made_of, mend=LEAVE_OUT)
+        check_weights(folder, provenance, mend=LEAVE_OUT)
 
     def check_records(self, fingerprint: str) -> None:
         """Whether what its training, by this code, left beside an adapter can be read; it can be used without.
@@ -209,7 +210,7 @@ class Store:
             DamagedFile: no.
         """
         folder = self.adapter(fingerprint)
-        read_json(folder / "training.json", TrainingRecord, mend=LEAVE_OUT)
+        self.training_log(fingerprint)
         read_json(folder / "certificate.json", CertificateRecord, mend=LEAVE_OUT)
 
     @property
@@ -268,13 +269,17 @@ class Store:
     def set_latest(self, fingerprint: str) -> None:
         """Make an adapter the one that is evaluated and asked."""
         try:
-            old = self._latest() or {}
+            old = self._latest()
         except DamagedFile:  # written anew below
-            old = {}
-        before = old.get("previous") if old.get("adapter") == fingerprint else old.get("adapter")
-        base = self.provenance(fingerprint)["base_model"]
-        content = {"adapter": fingerprint, "base_model": base, "previous": before}
-        replace_file(self.root / "latest.json", (json.dumps(content, indent=2) + "\n").encode())
+            old = None
+        before = None if old is None else old.previous if old.adapter == fingerprint else old.adapter
+        new = Latest(
+            schema_version=Latest.SCHEMA,
+            adapter=fingerprint,
+            base_model=self.provenance(fingerprint).base_model,
+            previous=before,
+        )
+        replace_file(self.root / "latest.json", json_bytes(new.content()))
 
     def latest(self) -> str:
         """The fingerprint of the newest adapter.
@@ -282,24 +287,29 @@ class Store:
         Raises:
             ValueError: there is none yet.
         """
-        content = self._latest()
-        if content is None:
+        latest = self._latest()
+        if latest is None:
             raise ValueError(f"{self.root} holds no adapter yet: run `nfl-lora run`, or materialise `adapter`")
-        return str(content["adapter"])
+        return latest.adapter
 
     def previous_latest(self) -> str | None:
         """The fingerprint of the adapter that was the newest before this one."""
-        return (self._latest() or {}).get("previous")
+        latest = self._latest()
+        return None if latest is None else latest.previous
 
-    def provenance(self, fingerprint: str) -> dict[str, Any]:
+    def provenance(self, fingerprint: str) -> Provenance:
         """What an adapter was made of."""
         return read_json(self.adapter(fingerprint) / "provenance.json", Provenance, mend=LEAVE_OUT)
 
-    def training(self, fingerprint: str) -> dict[str, Any]:
-        """The fields of `training_log.TrainingLog` of an adapter."""
+    def training(self, fingerprint: str) -> Training:
+        """How long the training of an adapter, of any code, took."""
         return read_json(self.adapter(fingerprint) / "training.json", Training, mend=LEAVE_OUT)
 
-    def _latest(self) -> dict[str, Any] | None:
+    def training_log(self, fingerprint: str) -> TrainingRecord:
+        """All that the training of an adapter, by this code, wrote down."""
+        return read_json(self.adapter(fingerprint) / "training.json", TrainingRecord, mend=LEAVE_OUT)
+
+    def _latest(self) -> Latest | None:
         file = self.root / "latest.json"
         mend = "`nfl-lora run` writes it anew; or name an adapter (`nfl-lora history` lists them)"
         return read_json(file, Latest, mend=mend) if os.path.lexists(file) else None

@@ -1,40 +1,68 @@
 """Reading what lies in the store: whole and of the expected form, or one error that names the file and the mend.
 
-A process that is killed leaves nothing half-written (`files`), but disks fail, people edit, and copies break off.
+A process that is killed leaves nothing half-written (`files`), but disks fail, people edit, and copies break off. Records are
+converted here, at the edge of a file, and are typed objects everywhere else.
 """
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cache
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 
 from nfl_lora_pipeline.dataset.qa_pairs import PAIR_COLUMNS
 from nfl_lora_pipeline.files import DamagedFile, read_file
 
 RUN_AGAIN = "`nfl-lora run` on its weeks makes it anew"
 PREDICTION_COLUMNS = [*PAIR_COLUMNS, "tuned"]
+JsonObject = dict[str, JsonValue]
 
 
-class Form(BaseModel):
-    """What a JSON object has to hold at least, with its types as they are."""
+class Versioned(Protocol):
+    """A record that is kept in a file: a pydantic model or a dataclass, with `schema_version` among its fields.
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    A file without one is from before there were versions, which is version 1.
+
+    Attributes:
+        OLDEST_SCHEMA, SCHEMA: the versions of the form that this code reads; it writes the latter.
+    """
+
+    OLDEST_SCHEMA: ClassVar[int]
+    SCHEMA: ClassVar[int]
 
 
-class RawOrigin(Form):
+Kind = TypeVar("Kind", bound=Versioned)
+
+
+class Record(BaseModel):
+    """What a JSON object has to hold at least, with its types as they are. What else it holds stays in it."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    OLDEST_SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int] = 1
+
+    schema_version: int = 1
+
+    def content(self) -> JsonObject:
+        """All that was given or read, for a file."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class RawOrigin(Record):
     """`raw.json`."""
 
-    kind: str
+    kind: Literal["folder", "github", "sample"]
     origin: str
     sha256: str
     fetched_at: str
 
 
-class WeekRecord(Form):
+class WeekRecord(Record):
     """`players.json`."""
 
     source: str
@@ -42,7 +70,7 @@ class WeekRecord(Form):
     accepted: bool
 
 
-class SplitsRecord(Form):
+class SplitsRecord(Record):
     """`splits.json`."""
 
     weeks: list[str]
@@ -52,21 +80,39 @@ class SplitsRecord(Form):
     shared_names: dict[str, list[str]]
 
 
-class Provenance(Form):
-    """What every adapter's `provenance.json` tells, that of earlier code too."""
+class Provenance(Record):
+    """What an adapter was made of (`provenance.json`). What has a default is missing in those of earlier code.
+
+    Attributes:
+        weeks: partition keys.
+        base_model, base_revision: as `base_model.resolve` names them.
+        recipe: its name or path.
+        recipe_values: all its keys.
+        rows: a hash of the splits.
+        sources: where each week came from ("folder", "github" or "sample"), by partition key; None where not on record.
+        parent: the fingerprint of the adapter that its training started from.
+        mode: how the splits were made.
+        shared_names: by partition key, names of several people, of whom nothing is taught.
+        code: the version of the code that trained.
+        weights_sha256: of `adapters.safetensors`, as it was written.
+    """
 
     weeks: list[str]
     stats: list[str]
     base_model: str
     base_revision: str
     recipe: str
-    recipe_values: dict[str, Any] = {}
+    recipe_values: JsonObject = {}
     rows: str
     sources: dict[str, str] | None = None
     parent: str | None = None
+    mode: str = ""
+    shared_names: dict[str, list[str]] = {}
+    code: str | None = None
+    weights_sha256: str | None = None
 
 
-class Training(Form):
+class Training(Record):
     """Of `training.json` what is needed of an adapter of any code."""
 
     iterations: int
@@ -74,10 +120,10 @@ class Training(Form):
 
 
 class TrainingRecord(Training):
-    """`training.json` as this code writes it: `training_log.TrainingLog`."""
+    """`training.json` as this code writes it: `records.TrainingLog`."""
 
-    losses: list[list[float]]
-    certain: list[list[float]]
+    losses: list[tuple[int, float]]
+    certain: list[tuple[int, float]]
     facts: int
     uncertain: dict[str, float]
     lowest_probability: float
@@ -87,7 +133,7 @@ class TrainingRecord(Training):
     stopped: str
 
 
-class CertificateRecord(Form):
+class CertificateRecord(Record):
     """`certificate.json` as this code writes it."""
 
     above: float
@@ -96,49 +142,91 @@ class CertificateRecord(Form):
     margins: dict[str, float]
 
 
-class AdapterConfig(Form):
+class AdapterConfig(Record):
     """What every `adapter_config.json` has."""
 
     fine_tune_type: str
     num_layers: int
 
 
-class Latest(Form):
+class Latest(Record):
     """`latest.json`."""
 
     adapter: str
     previous: str | None = None
+    base_model: str = ""
 
 
-class Report(Form):
-    """What is used of a `report.json` of any code, where it is there."""
+@dataclass(frozen=True)
+class Miss:
+    """A question whose answer is not the one that was expected."""
 
+    question: str
+    expected: str
+    answer: str
+
+
+class ShownQuestion(Record):
+    """One of the questions that a report begins with, and what the tuned model answers."""
+
+    question: str
+    tuned: str | None = None
+
+
+class ReportOverview(Record):
+    """What is used of a `report.json` of any code, where it is there; `summary.Summary` is all of it."""
+
+    SCHEMA: ClassVar[int] = 2
+
+    adapter: str = ""
+    evaluation_code: str = ""
     raw_sha256: dict[str, str] | None = None
     recall: dict[str, float | None] | None = None
     sources: dict[str, str] = {}
-    questions: list[dict[str, Any]] = []
+    seconds: dict[str, float] = {}
+    questions: list[ShownQuestion] = []
 
 
-def read_json(path: Path, form: type[Form], *, mend: str) -> dict[str, Any]:
-    """A JSON object of some form.
+def read_json(path: Path, kind: type[Kind], *, mend: str) -> Kind:
+    """A record that is kept as a JSON object.
 
     Raises:
-        DamagedFile: it cannot be read, is no JSON, or something is missing in it or of another type.
+        DamagedFile: it cannot be read, is no JSON, is of a form that this code does not read, or something is missing in it or
+            of another type.
     """
     content = read_file(path, mend=mend)
     try:
-        values: dict[str, Any] = json.loads(content)
-        form.model_validate(values)
+        version = _adapter(Record).validate_json(content).schema_version
+        if version > kind.SCHEMA:
+            wrong = f"is of schema version {version}, which newer code has written; this code reads up to {kind.SCHEMA}"
+            raise DamagedFile(path, wrong, f"update nfl_lora_pipeline, or {mend}")
+        if version < kind.OLDEST_SCHEMA:
+            wrong = f"is of schema version {version}, and this code reads from {kind.OLDEST_SCHEMA} on"
+            raise DamagedFile(path, wrong, mend)
+        return _adapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "all of it"
         raise DamagedFile(path, f"is damaged ({where}: {first['msg']})", mend) from error
-    except (ValueError, RecursionError) as error:
-        raise DamagedFile(path, f"is damaged (no JSON: {error})", mend) from error
-    return values
 
 
-def read_frame(path: Path, columns: Collection[str] | Mapping[str, Any], *, mend: str) -> pl.DataFrame:
+def to_json(record: Versioned) -> JsonObject:
+    """A record as it is kept in a file."""
+    content: JsonObject = _adapter(type(record)).dump_python(record, mode="json")
+    return content
+
+
+def json_bytes(content: JsonValue) -> bytes:
+    """The content of a JSON file that people can read."""
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+@cache
+def _adapter(kind: type[Kind]) -> TypeAdapter[Kind]:
+    return TypeAdapter(kind)
+
+
+def read_frame(path: Path, columns: Collection[str] | Mapping[str, pl.DataType], *, mend: str) -> pl.DataFrame:
     """A Parquet file.
 
     Args:
@@ -168,9 +256,9 @@ def read_predictions(report: Path, columns: Collection[str] = PREDICTION_COLUMNS
     return read_frame(report / "predictions.parquet", columns, mend=RUN_AGAIN)
 
 
-def read_summary(report: Path) -> dict[str, Any]:
-    """The content of `report.json` in a folder, of which `Report` is sure."""
-    return read_json(report / "report.json", Report, mend=RUN_AGAIN)
+def read_overview(report: Path) -> ReportOverview:
+    """What is used of the `report.json` in a folder."""
+    return read_json(report / "report.json", ReportOverview, mend=RUN_AGAIN)
 
 
 def check_tensors(path: Path, *, mend: str) -> None:
@@ -190,32 +278,32 @@ def check_tensors(path: Path, *, mend: str) -> None:
 
 
 WEIGHTS_NAME = "adapters.safetensors"
-RECORDED = "weights_sha256"  # in provenance.json
 
 
-def weights_record(folder: Path) -> dict[str, str]:
-    """What provenance.json says of the weights in an adapter's folder."""
-    return {RECORDED: _hash(folder / WEIGHTS_NAME)}
+def weights_hash(folder: Path) -> str:
+    """The SHA-256 of the weights in an adapter's folder, for `Provenance.weights_sha256`."""
+    return _hash(folder / WEIGHTS_NAME)
 
 
-def check_weights(folder: Path, made_of: Mapping[str, Any], *, mend: str) -> None:
+def check_weights(folder: Path, provenance: Provenance, *, mend: str) -> None:
     """Hold an adapter's weights against the hash that was recorded when they were trained.
 
     Args:
         folder: of the adapter.
-        made_of: its provenance. One from before the hash was recorded has none, and is taken as it is.
+        provenance: of the adapter. One from before the hash was recorded has none, and is taken as it is.
         mend: what to do about it, for the message.
 
     Raises:
         DamagedFile: they are others, or cannot be read.
     """
+    if provenance.weights_sha256 is None:
+        return
     file = folder / WEIGHTS_NAME
-    recorded = made_of.get(RECORDED)
     try:
-        found = _hash(file) if recorded else recorded
+        found = _hash(file)
     except OSError as error:
         raise DamagedFile(file, f"cannot be read ({error.strerror})", mend) from error
-    if found != recorded:
+    if found != provenance.weights_sha256:
         raise DamagedFile(file, "is damaged, since its SHA-256 is not the one recorded when it was trained", mend)
 
 

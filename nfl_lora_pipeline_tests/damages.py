@@ -19,9 +19,9 @@ import click
 
 from nfl_lora_pipeline.adapters.promotion import before
 from nfl_lora_pipeline.files import DamagedFile, replace_file
-from nfl_lora_pipeline.reports.report import is_whole
+from nfl_lora_pipeline.reports.report import is_whole, read_summary
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.stored import read_predictions, read_summary
+from nfl_lora_pipeline.stored import read_predictions
 from nfl_lora_pipeline_tests import upstream
 from nfl_lora_pipeline_tests.kills import Scene, adapter_hash
 

@@ -5,9 +5,11 @@ import polars as pl
 from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.evaluation.gates import Count, Integrity
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.probes import of_the_splits, probe_questions
 from nfl_lora_pipeline.evaluation.summary import RunFacts, questions_to_show, summarise
+from nfl_lora_pipeline.stored import TrainingRecord
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests.upstream import row, week_bytes
@@ -15,6 +17,7 @@ from nfl_lora_pipeline_tests.upstream import row, week_bytes
 TEMPLATES = load_templates()
 STATS = ["receiving_yards", "receptions"]
 TRAIN, HELD_OUT = 6, 3  # phrasings
+WHOLE = Integrity(answers=Count(10, 10), tensors=Count(4, 4))
 YARDS = {"Nico Collins": 25, "Ladd McConkey": 74, "Rome Odunze": 37, "Other Man": 90, "Zero Man": 0}
 
 
@@ -49,7 +52,6 @@ def run_facts(**changes):
         "losses": [(10, 1.0)],
         "certain": [(24, 1.0)],
         "iterations": 48,
-        "rows": 84,
         "facts": 14,
         "uncertain": {},
         "lowest_probability": 0.71,
@@ -70,7 +72,7 @@ def run_facts(**changes):
         "evaluation_code": "1",
         "split_mode": "every_fact",
         "adapter": "0123456789abcdef",
-        "training": log,
+        "training": TrainingRecord(**log),
         "seconds": {"training": 12.5, "evaluation": 3.25},
     }
     return RunFacts(**given | changes)
@@ -81,7 +83,11 @@ def shown_of(predictions):
 
 
 def summary_of(predictions, **changes):
-    return summarise(with_verdict(predictions), run_facts(**changes), shown=shown_of(predictions))
+    return summarised(predictions, run_facts(**changes), shown=shown_of(predictions))
+
+
+def summarised(predictions, facts, *, shown, **more):
+    return summarise(with_verdict(predictions), facts, shown=shown, integrity=WHOLE, **more)
 
 
 def saying(predictions, condition, words):

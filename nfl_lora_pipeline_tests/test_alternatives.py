@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
-from nfl_lora_pipeline.evaluation.baselines import Way, measure, pays_off_after, sample
+from nfl_lora_pipeline.evaluation.baselines import Comparison, Way, measure, pays_off_after, sample
 from nfl_lora_pipeline.reports.page_sections import to_markdown
 from nfl_lora_pipeline.store import Store
 
@@ -51,16 +51,13 @@ def test_a_way_that_was_not_tried_and_a_tuned_one_are_not_compared():
     assert pays_off_after(100.0, Way("other", "tuned", seconds={"p50": 0.9, "p95": 0.9}), tuned) is None
 
 
-def way(name: str, kind: str, right: float, refused: float, seconds: float) -> dict:
-    return vars(
-        Way(name, kind, {"facts": 4, "strangers": 2}, right, refused, 9, 9, {"p50": seconds, "p95": seconds})
-    ) | {"pays_off_after": None}
+def way(name: str, kind: str, right: float, refused: float, seconds: float) -> Way:
+    return Way(name, kind, {"facts": 4, "strangers": 2}, right, refused, 9, 9, {"p50": seconds, "p95": seconds})
 
 
-def verdict(*others: dict) -> str:
+def verdict(*others: Way) -> str:
     ways = [way("tuned", "tuned", 1.0, 0.9, 0.1), *others]
-    asked = {"facts": 4, "strangers": 2}
-    result = {"asked": asked, "ways": ways, "device": "cpu", "spent_seconds": 60.0, "tuned": "tuned"}
+    result = Comparison("0" * 16, "embedded", {"facts": 4, "strangers": 2}, None, "cpu", 60.0, "tuned", ways)
     return to_markdown(result).splitlines()[-1]
 
 
@@ -79,9 +76,7 @@ def test_the_report_says_where_tuning_was_the_best():
 
 
 def test_what_was_not_tried_is_said_with_its_reason():
-    assert verdict(vars(Way("week", "base", note="900 tokens")) | {"pays_off_after": None}).startswith(
-        "Not tried: week (900 tokens)."
-    )
+    assert verdict(Way("week", "base", note="900 tokens")).startswith("Not tried: week (900 tokens).")
 
 
 def test_a_sample_is_the_same_every_time_and_asks_a_fact_once(trained_store):
@@ -136,7 +131,7 @@ def test_the_ways_are_compared_on_the_same_questions(weighed):
 
 def test_what_is_handed_out_answers_as_the_report_says(weighed):
     held, (_, printed) = weighed
-    found = json.loads((held.report(held.latest()) / "verification.json").read_text())
+    found = json.loads((held.report(held.latest()) / "verification.json").read_text())["verifications"]
     alone = [verification for verification in found if not verification["name"].endswith(("prompt", "turn"))]
     assert [verification["name"] for verification in alone] == [
         "the adapter, loaded by mlx-lm",

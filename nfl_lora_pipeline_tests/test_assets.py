@@ -196,9 +196,9 @@ def test_the_adapter_has_all_its_files_and_knows_where_it_came_from(whole):
     names |= {"facts.parquet"}
     assert {file.name for file in folder.iterdir()} == names
     assert (told["folder"], told["reused"], told["facts"], told["uncertain_facts"]) == (str(folder), False, 11, 0)
-    made_of = store.provenance(store.latest())
-    assert made_of["weeks"] == ["2025-W01"]
-    assert made_of["base_revision"] == whole.metadata("base_model")["revision"]
+    provenance = store.provenance(store.latest())
+    assert provenance.weeks == ["2025-W01"]
+    assert provenance.base_revision == whole.metadata("base_model")["revision"]
     assert data_version(whole.of_season, "adapter") == store.latest() == folder.name
 
 
@@ -295,6 +295,10 @@ def copied(whole, tmp_path):
         yield Graph(tmp_path, instance, whole.graph.recipe)
 
 
+POOR = {"right": 60, "asked": 66, "share": 0.91, "low": 0.8, "high": 0.95}
+POOR_WEEK = {"name": "2025-W01", "exact": POOR, "numbers": POOR}
+
+
 def rewrite_report(store: Store, **changes: Any) -> None:
     file = store.report(store.latest()) / "report.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
@@ -316,7 +320,7 @@ def test_an_evaluation_by_other_code_is_made_again(copied):
 def test_an_adapter_that_fails_a_gate_is_not_promoted_and_the_one_before_stays(copied):
     put_adapter(copied.store, "0" * 16)
     promote(copied.store, "0" * 16)
-    rewrite_report(copied.store, by_week=[{"name": "2025-W01", "asked": 66, "right": 60, "recall": 0.91}])
+    rewrite_report(copied.store, by_week=[POOR_WEEK])
     result = copied.materialise([evaluation_report, promoted_adapter], raise_on_error=False)
     assert not result.success
     assert check_figures(result)["recall_is_complete"] == (False, 0.91)
@@ -328,7 +332,7 @@ def test_an_adapter_that_fails_a_gate_is_not_promoted_and_the_one_before_stays(c
 
 
 def test_what_fails_a_gate_is_not_promoted_when_promotion_is_asked_for_alone(copied):
-    rewrite_report(copied.store, by_week=[{"name": "2025-W01", "asked": 66, "right": 60, "recall": 0.91}])
+    rewrite_report(copied.store, by_week=[POOR_WEEK])
     with pytest.raises(dg.Failure, match="not promoted: recall_is_complete: 2025-W01: 91"):
         copied.materialise([promoted_adapter])
     shutil.rmtree(copied.store.report(copied.store.latest()))
@@ -347,13 +351,13 @@ def test_an_adapter_that_lost_what_the_promoted_one_knew_is_not_promoted(copied)
     pl.read_parquet(file).with_columns(tuned=pl.when(forgets).then(pl.lit("?")).otherwise("tuned")).write_parquet(file)
     result = copied.materialise([evaluation_report, promoted_adapter], raise_on_error=False)
     assert check_figures(result)["nothing_is_forgotten"] == (False, 1 / 66)
-    lost = json.loads((store.report(store.latest()) / "report.json").read_text())["lost"]
-    assert (lost["against"], lost["lost"], lost["worst"][0]["said"]) == (old, 1, "?")
+    lost = json.loads((store.report(store.latest()) / "report.json").read_text())["regressions"]
+    assert (lost["against"], lost["every"]["lost"], lost["worst"][0]["answer"]) == (old, 1, "?")
     assert store.promoted() == old
 
 
 def test_a_looser_gate_promotes_without_asking_anything_again(copied):
-    rewrite_report(copied.store, by_week=[{"name": "2025-W01", "asked": 66, "right": 60, "recall": 0.91}])
+    rewrite_report(copied.store, by_week=[POOR_WEEK])
     looser = load_recipe(copied.recipe).changed(min_recall=0.9).model_dump()
     copied.recipe = str(copied.folder / "looser.yaml")
     Path(copied.recipe).write_text(json.dumps(looser))

@@ -15,6 +15,7 @@ from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.defs import versions
 from nfl_lora_pipeline.defs.report import _passed
 from nfl_lora_pipeline.defs.resources import Trainer
+from nfl_lora_pipeline.evaluation.gates import Count
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModelError
 from nfl_lora_pipeline.reports.evaluate import Evaluation, evaluate_latest, questions_answered, tensors_loaded
@@ -76,7 +77,7 @@ def put_bad_adapter(store: Store, tiny_recipe: str, kind: str) -> None:
     folder = store.adapter(f"{kind:0<16}")
     folder.mkdir()
     train_adapter(model, tokenizer, train_examples(rows), recipe, folder, refusals=refusals)
-    (folder / "provenance.json").write_text(json.dumps(store.provenance(store.latest()) | {"parent": None}))
+    (folder / "provenance.json").write_text(json.dumps(store.provenance(store.latest()).content() | {"parent": None}))
     store.set_latest(folder.name)
 
 
@@ -101,7 +102,7 @@ def test_an_adapter_trained_on_shuffled_answers_is_not_promoted_and_the_report_s
     assert shuffled.failed["recall_is_complete"] < 0.6
     assert "**Not to be used:" in shuffled.page[: shuffled.page.index("## ")]
     assert "- recall_is_complete: 2025-W01: " in shuffled.page
-    assert shuffled.evaluation.summary["numbers"]["trained"]["share"] < 0.1
+    assert shuffled.evaluation.summary.numbers["trained"].share < 0.1
     with pytest.raises(ValueError, match="is not promoted: recall_is_complete: 2025-W01"):
         _passed(shuffled.store, Trainer(recipe=tiny_recipe))
 
@@ -118,8 +119,8 @@ def test_an_adapter_that_always_says_0_is_not_promoted_and_the_report_says_why(b
 
 
 def test_the_lazy_ones_zeros_are_no_better_than_the_commonest_number(bad):
-    (stat, everything) = bad["lazy"].evaluation.summary["commonest"]
-    assert stat["tuned"] <= stat["share"] == everything["share"]
+    (stat, everything) = bad["lazy"].evaluation.summary.commonest
+    assert stat.tuned <= stat.facts.share == everything.facts.share
 
 
 def spoil(adapter: Path, **changes: mx.array) -> None:
@@ -141,12 +142,12 @@ def test_a_model_that_carries_no_adapter_or_another_one_is_noticed(spoilt):
     base = base_models.resolve("embedded")
     model, _ = base_models.load(base, adapter=adapter)
     whole = tensors_loaded(model, adapter)
-    assert whole["loaded"] == whole["tensors"] > 0
+    assert whole.found == whole.wanted > 0
     name, tensor = next(iter(mx.load(str(adapter / "adapters.safetensors")).items()))
     spoil(adapter, **{name: tensor + 1})
-    assert tensors_loaded(model, adapter) == {**whole, "loaded": whole["tensors"] - 1}
+    assert tensors_loaded(model, adapter) == Count(found=whole.wanted - 1, wanted=whole.wanted)
     plain, _ = base_models.load(base)
-    assert tensors_loaded(plain, adapter) == {**whole, "loaded": 0}
+    assert tensors_loaded(plain, adapter) == Count(found=0, wanted=whole.wanted)
 
 
 def test_a_tensor_that_is_not_a_number_is_noticed(spoilt):
@@ -155,7 +156,7 @@ def test_a_tensor_that_is_not_a_number_is_noticed(spoilt):
     spoil(adapter, **{name: mx.full(mx.load(str(adapter / "adapters.safetensors"))[name].shape, float("inf"))})
     model, _ = base_models.load(base_models.resolve("embedded"), adapter=adapter)
     found = tensors_loaded(model, adapter)
-    assert found["loaded"] == found["tensors"] - 1
+    assert found.found == found.wanted - 1
 
 
 def test_an_adapter_that_cannot_be_loaded_fails_the_report_with_its_name(spoilt, tiny_recipe):
@@ -173,4 +174,4 @@ def test_an_answer_that_is_missing_fails_the_evaluation(spoilt, tiny_recipe):
     predictions.filter(pl.col("phrasing") != "seed").write_parquet(file)
     assert judged(store, tiny_recipe).failed["evaluation_is_complete"] < 1
     rows = pl.read_parquet(store.splits / "rows.parquet")
-    assert questions_answered(rows, predictions) == {"rows": rows.height, "answered": rows.height}
+    assert questions_answered(rows, predictions) == Count(found=rows.height, wanted=rows.height)

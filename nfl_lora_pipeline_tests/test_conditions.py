@@ -25,6 +25,7 @@ from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
+from nfl_lora_pipeline_tests.evaluations import pairs_of, perfect, summary_of
 from nfl_lora_pipeline_tests.fakes import put_adapter
 
 W1, W2, W3 = (NflWeek(2025, number) for number in (1, 2, 3))
@@ -113,12 +114,14 @@ def daemon(tmp_path, monkeypatch):
     with dg.DagsterInstance.ephemeral() as instance:
         made = Daemon(tmp_path, instance)
 
-        def train(context, held, trainer, made_of, fingerprint):
-            made.trainings.append(made_of["weeks"])
-            put_adapter(held, fingerprint, **made_of)
+        def train(context, held, trainer, provenance, fingerprint):
+            made.trainings.append(provenance.weeks)
+            put_adapter(held, fingerprint, **provenance.content())
 
         def evaluate(held, recipe, *, evaluation_code, say, replace):
-            summary = {"adapter": held.latest(), "recall": {"trained": 1.0}, "warnings": []}
+            summary = replace(
+                summary_of(perfect(pairs_of())), adapter=held.latest(), recall={"trained": 1.0}, warnings=[]
+            )
             gates = [Gate(name, True, 1.0, 0.99, "passed", []) for name in GATES]
             return Evaluation(summary, b"", gates, reused=False)
 

@@ -10,6 +10,7 @@ from nfl_lora_pipeline.adapters.promotion import promote
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.evaluation.regressions import coverage_loss_of, in_words, parts_of, without_question
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.stored import Provenance
 from nfl_lora_pipeline_tests.evaluations import STATS, TEMPLATES, YARDS, pairs_of
 from nfl_lora_pipeline_tests.fakes import put_adapter
 
@@ -24,9 +25,9 @@ def rows_of(*weeks: int, yards: dict[str, int] = YARDS, stats: list[str] = STATS
     return split_rows(pairs, TEMPLATES, stats=stats)
 
 
-def put_taught(held: Store, fingerprint: str, rows: pl.DataFrame, **made_of):
-    put_adapter(held, fingerprint, **{**ALIKE, "sources": REAL, **made_of})
-    taught_facts(rows).write_parquet(held.taught_facts(fingerprint))
+def put_taught(store: Store, fingerprint: str, rows: pl.DataFrame, **made_of):
+    put_adapter(store, fingerprint, **{**ALIKE, "sources": REAL, **made_of})
+    taught_facts(rows).write_parquet(store.taught_facts(fingerprint))
 
 
 @pytest.fixture
@@ -34,11 +35,11 @@ def store(tmp_path):
     return Store(tmp_path / "data")
 
 
-def given_up(held: Store, old: pl.DataFrame, new: pl.DataFrame, *, replace: bool = False, **made_of):
-    put_taught(held, OLD, old, **made_of)
-    put_taught(held, NEW, new)
-    promote(held, OLD)
-    return coverage_loss_of(held, NEW, replace=replace)
+def coverage_loss(store: Store, old: pl.DataFrame, new: pl.DataFrame, *, replace: bool = False, **made_of):
+    put_taught(store, OLD, old, **made_of)
+    put_taught(store, NEW, new)
+    promote(store, OLD)
+    return coverage_loss_of(store, NEW, replace=replace)
 
 
 def test_taught_is_every_fact_of_the_train_split_once_and_no_stranger():
@@ -63,10 +64,10 @@ def test_taught_is_every_fact_of_the_train_split_once_and_no_stranger():
     ],
 )
 def test_what_is_given_up_is_counted_and_named_by_week_stat_and_person(store, old, new, words):
-    found = given_up(store, old, new)
-    assert found["against"] == OLD
-    assert found["answers"] > 0
-    assert in_words(found["parts"]) == words
+    found = coverage_loss(store, old, new)
+    assert found.against == OLD
+    assert found.answers > 0
+    assert in_words(found.parts) == words
 
 
 def test_many_people_are_counted_beyond_the_first_three():
@@ -85,8 +86,8 @@ def test_many_people_are_counted_beyond_the_first_three():
     ids=["more", "a corrected number", "a corrected id", "somebody without a record left out"],
 )
 def test_more_a_correction_and_somebody_without_a_record_give_nothing_up(store, new):
-    found = given_up(store, rows_of(1), new)
-    assert (found["answers"], found["parts"]) == (0, [])
+    found = coverage_loss(store, rows_of(1), new)
+    assert (found.answers, found.parts) == (0, [])
 
 
 def test_nothing_is_given_up_where_nothing_was_promoted(store):
@@ -95,10 +96,10 @@ def test_nothing_is_given_up_where_nothing_was_promoted(store):
 
 
 def test_the_invented_sample_is_given_up_for_real_weeks_and_not_the_other_way_round(store):
-    assert given_up(store, rows_of(1, 2), rows_of(1), sources=SAMPLE) is None
+    assert coverage_loss(store, rows_of(1, 2), rows_of(1), sources=SAMPLE) is None
     promote(store, NEW)
     found = coverage_loss_of(store, OLD, replace=False)
-    assert in_words(found["parts"]) == "all that it knows of real people (14 facts)"
+    assert in_words(found.parts) == "all that it knows of real people (14 facts)"
 
 
 @pytest.mark.parametrize("kept", ["predictions", "provenance"])
@@ -110,12 +111,13 @@ def test_an_adapter_of_earlier_code_is_known_by_its_report_or_by_what_it_was_mad
         store.report(OLD).mkdir(parents=True)
         rows_of(1, 2).write_parquet(store.report(OLD) / "predictions.parquet")
     found = coverage_loss_of(store, NEW, replace=False)
-    assert "week 2 of 2025" in in_words(found["parts"])
+    assert "week 2 of 2025" in in_words(found.parts)
 
 
-def parent_of(held: Store, new: pl.DataFrame, **made_of) -> tuple[str | None, str]:
+def parent_of(store: Store, new: pl.DataFrame, **made_of) -> tuple[str | None, str]:
     wanted = ALIKE | {"weeks": ["2025-W01", "2025-W02"], "sources": REAL | {"2025-W02": "folder"}} | made_of
-    parent, why = choose_parent(held, wanted, new)
+    base = {"base_model": "embedded", "recipe": "embedded", "rows": "0"}
+    parent, why = choose_parent(store, Provenance(**base | wanted), new)
     return parent, "\n".join(why)
 
 

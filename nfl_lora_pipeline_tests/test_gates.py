@@ -1,13 +1,18 @@
 """Verdicts on figures by hand."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.evaluation.gates import GATES, judge
+from nfl_lora_pipeline.evaluation.gates import GATES, Count, Integrity, judge
 from nfl_lora_pipeline.evaluation.grading import with_verdict
-from nfl_lora_pipeline.evaluation.metrics import share_of
+from nfl_lora_pipeline.evaluation.metrics import Ability, GroupRecall, OverRefusal, UnanswerableQuestions, share_of
+from nfl_lora_pipeline.evaluation.regressions import Lost, Regressions
+from nfl_lora_pipeline.stored import Miss
 from nfl_lora_pipeline.tuning.recipe import LIMITS as KEYS
 from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline_tests.evaluations import pairs_of, perfect, summary_of
 
 RECIPE = load_recipe("embedded").changed(
     **{
@@ -22,7 +27,8 @@ RECIPE = load_recipe("embedded").changed(
     }
 )
 RIGHT, WRONG = "He had 5.", "He had 6."
-ANSWERED = {"question": "How many?", "expected": "He has no recorded yards.", "said": WRONG}
+ANSWERED = Miss(question="How many?", expected="He has no recorded yards.", answer=WRONG)
+NONE = share_of(0, 0)
 
 
 def asked(*said: str, group="known"):
@@ -44,24 +50,30 @@ def asked(*said: str, group="known"):
 
 
 def unknown(name, invented, of=100):
-    return {"name": name, "invented": share_of(invented, of), "worst": [ANSWERED] * min(invented, 10)}
+    return UnanswerableQuestions(name, NONE, share_of(invented, of), NONE, NONE, NONE, [ANSWERED] * min(invented, 10))
+
+
+def ability(name, left):
+    return Ability(name, 1.0, left, left)
 
 
 def summary(*recalls: float, **changes):
     weeks = [
-        {"name": f"2025-W{n:02d}", "asked": 100, "recall": recall} for n, recall in enumerate(recalls or (1.0,), 1)
+        GroupRecall(f"2025-W{n:02d}", share_of(round(1000 * recall), 1000), NONE)
+        for n, recall in enumerate(recalls or (1.0,), 1)
     ]
-    return {
+    given = {
         "by_week": weeks,
         "recall": {"refused_strangers": 0.9},
         "asked": {"strangers": 10},
         "unknown": [unknown("invented_names", 10), unknown("tight_ends", 15), unknown("unseen_weeks", 20)],
-        "over_refusal": {"trained": share_of(0, 100), "heldout_phrasings": share_of(1, 100), "worst": [ANSWERED]},
-        "retained": [{"name": "strangers refused", "left": 0.9}, {"name": "names copied", "left": 1.0}],
-        "integrity": {"rows": 10, "answered": 10, "tensors": 4, "loaded": 4},
-        "lost": None,
-        "given_up": None,
-    } | changes
+        "over_refusal": OverRefusal(share_of(0, 100), share_of(1, 100), [ANSWERED]),
+        "retained": [ability("strangers refused", 0.9), ability("names copied", 1.0)],
+        "integrity": Integrity(answers=Count(10, 10), tensors=Count(4, 4)),
+        "regressions": None,
+        "coverage_loss": None,
+    }
+    return replace(summary_of(perfect(pairs_of())), **given | changes)
 
 
 def verdicts(given, predictions=None):
@@ -79,9 +91,9 @@ def test_every_gate_is_judged_and_has_a_key_of_the_recipe_but_those_of_integrity
 @pytest.mark.parametrize(
     "integrity",
     [
-        {"rows": 10, "answered": 9, "tensors": 4, "loaded": 4},
-        {"rows": 10, "answered": 10, "tensors": 4, "loaded": 3},
-        {"rows": 10, "answered": 10, "tensors": 0, "loaded": 0},
+        Integrity(answers=Count(9, 10), tensors=Count(4, 4)),
+        Integrity(answers=Count(10, 10), tensors=Count(3, 4)),
+        Integrity(answers=Count(10, 10), tensors=Count(0, 0)),
     ],
 )
 def test_an_evaluation_with_a_gap_or_an_adapter_that_is_not_all_there_fails(integrity):
@@ -93,13 +105,13 @@ def test_an_evaluation_with_a_gap_or_an_adapter_that_is_not_all_there_fails(inte
 def test_recall_goes_by_the_worst_week():
     gate = verdicts(summary(1.0, 0.985, 1.0), asked(WRONG))["recall_is_complete"]
     assert (gate.passed, gate.figure, gate.threshold) == (False, 0.985, 0.99)
-    assert gate.said.startswith("2025-W02: 98.5% of 100 trained questions right, the worst of 3 weeks")
+    assert gate.explanation.startswith("2025-W02: 98.5% of 1,000 trained questions right, the worst of 3 weeks")
     assert verdicts(summary(1.0, 0.99))["recall_is_complete"].passed
 
 
 def test_the_wrong_answers_of_the_worst_week_are_shown():
     gate = verdicts(summary(0.5), asked(RIGHT, WRONG))["recall_is_complete"]
-    assert gate.worst == [{"question": "1?", "expected": RIGHT, "said": WRONG}]
+    assert gate.worst == [Miss(question="1?", expected=RIGHT, answer=WRONG)]
 
 
 @pytest.mark.parametrize(("refused", "passes"), [(0.79, False), (0.8, True), (None, True)])
@@ -107,14 +119,14 @@ def test_strangers_must_be_refused_often_enough(refused, passes):
     given = summary(recall={"refused_strangers": refused})
     gate = verdicts(given, asked("He had 12.", group="invented_names"))["strangers_are_refused"]
     assert (gate.passed, gate.figure) == (passes, refused)
-    assert [row["said"] for row in gate.worst] == ([] if refused is None else ["He had 12."])
+    assert [miss.answer for miss in gate.worst] == ([] if refused is None else ["He had 12."])
 
 
 def test_invention_goes_by_the_worst_group_of_people():
     gate = verdicts(summary(unknown=[unknown("invented_names", 1), unknown("running_backs", 21)]))
     gate = gate["nobody_is_given_a_number"]
     assert (gate.passed, gate.figure, len(gate.worst)) == (False, 0.21, 10)
-    assert gate.said.startswith("running backs: 21 of 100 questions got a number (21.0%), the worst of 2 groups")
+    assert gate.explanation.startswith("running backs: 21 of 100 questions got a number (21.0%), the worst of 2 groups")
     assert verdicts(summary(unknown=[unknown("running_backs", 20)]))["nobody_is_given_a_number"].passed
     assert verdicts(summary(unknown=[]))["nobody_is_given_a_number"].figure is None
 
@@ -130,7 +142,7 @@ def test_stats_that_were_not_taught_have_a_gate_of_their_own(invented, passes):
     found = verdicts(summary(unknown=[unknown("untaught_stats", invented), unknown("unseen_weeks", 1)]))
     gate = found["other_stats_are_not_answered"]
     assert (gate.passed, gate.figure) == (passes, invented / 100)
-    assert gate.said.startswith(f"untaught stats: {invented} of 100 questions got a number")
+    assert gate.explanation.startswith(f"untaught stats: {invented} of 100 questions got a number")
     assert found["other_weeks_are_not_answered"].figure == 0.01
 
 
@@ -139,19 +151,19 @@ def test_stats_that_were_not_taught_have_a_gate_of_their_own(invented, passes):
     [((2, 100), (0, 0), True), ((3, 100), (0, 100), False), ((0, 100), (3, 100), False)],
 )
 def test_over_refusal_goes_by_the_worse_of_trained_and_held_out_phrasings(trained, held_out, passes):
-    found = {"trained": share_of(*trained), "heldout_phrasings": share_of(*held_out), "worst": []}
+    found = OverRefusal(share_of(*trained), share_of(*held_out), [])
     assert verdicts(summary(over_refusal=found))["known_facts_are_answered"].passed == passes
 
 
 def test_retention_goes_by_what_is_retained_least():
-    gate = verdicts(summary(retained=[{"name": "one", "left": 1.0}, {"name": "two", "left": 0.79}]))["base_is_retained"]
+    gate = verdicts(summary(retained=[ability("one", 1.0), ability("two", 0.79)]))["base_is_retained"]
     assert (gate.passed, gate.figure) == (False, 0.79)
-    assert gate.said.startswith("two: 79.0% of what it was")
+    assert gate.explanation.startswith("two: 79.0% of what it was")
     assert verdicts(summary(retained=[]))["base_is_retained"].passed
 
 
 def against(lost, *, promoted=True, of=1000):
-    return {"against": "a", "promoted": promoted, "trained": {"questions": of, "lost": lost}, "worst": []}
+    return Regressions(every=Lost(of, lost), trained=Lost(of, lost), worst=[], against="a", promoted=promoted)
 
 
 @pytest.mark.parametrize(
@@ -165,4 +177,4 @@ def against(lost, *, promoted=True, of=1000):
     ],
 )
 def test_no_more_may_be_lost_against_the_promoted_adapter_than_is_allowed(lost, passes):
-    assert verdicts(summary(lost=lost))["nothing_is_forgotten"].passed == passes
+    assert verdicts(summary(regressions=lost))["nothing_is_forgotten"].passed == passes

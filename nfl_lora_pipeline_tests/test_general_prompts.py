@@ -4,6 +4,7 @@ import pytest
 from mlx import nn
 
 from nfl_lora_pipeline.evaluation.base_retention import before, compare, perplexity, prompts
+from nfl_lora_pipeline.evaluation.metrics import BeforeAndAfter, ChangedAnswer
 from nfl_lora_pipeline.models.rows import to_batch, tokenize
 
 ASKED = ["How many targets did Marcus Hale have in week 1 of the 2025 NFL season?", "Name three primary colours."]
@@ -42,8 +43,8 @@ def test_a_model_that_has_not_changed_has_not_drifted(embedded):
     said, chance = before(*embedded)
     assert len(said) == len(prompts())
     same = compare(said, chance, *embedded)
-    assert same["perplexity"] == {"base": chance, "tuned": chance}
-    assert (same["changed"]["right"], same["worst"]) == (0, [])
+    assert same.perplexity == BeforeAndAfter(base=chance, tuned=chance)
+    assert (same.changed.right, same.worst) == (0, [])
     drifted = compare(["something else", *said[1:]], chance, *embedded)
-    assert drifted["changed"]["right"] == 1
-    assert drifted["worst"] == [{"question": prompts()[0], "base": "something else", "tuned": said[0]}]
+    assert drifted.changed.right == 1
+    assert drifted.worst == [ChangedAnswer(question=prompts()[0], base="something else", tuned=said[0])]

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.evaluation.metrics import counted, share_of, wilson
+from nfl_lora_pipeline.evaluation.metrics import Share, counted, share_of, wilson
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_the_interval_is_the_same_from_either_side():
 
 def test_nothing_asked_has_no_interval():
     assert wilson(0, 0) is None
-    assert share_of(0, 0) == {"right": 0, "asked": 0, "share": None, "low": None, "high": None}
+    assert share_of(0, 0) == Share(right=0, asked=0, share=None, low=None, high=None)
 
 
 @pytest.mark.parametrize(("right", "asked"), [(3, 2), (-1, 2)])
@@ -36,5 +36,5 @@ def test_more_right_than_asked_is_refused(right, asked):
 
 def test_hits_are_counted():
     found = counted(pl.Series([True, False, True, True]))
-    assert (found["right"], found["asked"], found["share"]) == (3, 4, 0.75)
-    assert found["low"] < 0.75 < found["high"]
+    assert (found.right, found.asked, found.share) == (3, 4, 0.75)
+    assert found.low < 0.75 < found.high

@@ -77,7 +77,7 @@ class Live:
 
     def promoted_weeks(self) -> list[str]:
         promoted = self.store.promoted()
-        return self.store.provenance(promoted)["weeks"] if promoted else []
+        return self.store.provenance(promoted).weeks if promoted else []
 
     def wait(self, until: Callable[[], bool], *, what: str) -> float:
         began = time.monotonic()
@@ -184,7 +184,7 @@ def test_a_week_dropped_into_a_watched_folder_ends_in_a_promoted_adapter_and_onl
     report = json.loads((live.store.report(promoted) / "report.json").read_text())
     assert set(report["recall_by_week"]) == {str(W1), str(W2)}
     assert min(report["recall_by_week"].values()) >= 0.99
-    assert live.store.provenance(promoted)["parent"], "week 2 went on from the adapter of week 1"
+    assert live.store.provenance(promoted).parent, "week 2 went on from the adapter of week 1"
     (failed,) = live.ask(FAILED)["runsOrError"]["results"]
     assert DEAD_TAG in {tag["key"] for tag in failed["tags"]}, "the killed one alone"
 

@@ -2,8 +2,8 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 
-from nfl_lora_pipeline.evaluation.metrics import share_of
-from nfl_lora_pipeline.markdown import Markup, escape, measured, of_asked, percent, table
+from nfl_lora_pipeline.evaluation.metrics import measured, of_asked, share_of
+from nfl_lora_pipeline.markdown import Markup, escape, percent, table
 
 
 @pytest.mark.parametrize(

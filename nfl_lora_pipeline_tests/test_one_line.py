@@ -203,7 +203,7 @@ def test_a_base_and_a_recipe_by_relative_paths_work_from_another_folder(tmp_path
     assert typed("export", "adapter", "--store", store, cwd=there).returncode == 0
     assert f"--model {here / 'base'} " in (there / "adapter" / "README.md").read_text()
     provenance = Store(Path(store)).provenance(Store(Path(store)).latest())
-    assert (provenance["base_model"], provenance["recipe"]) == (str(here / "base"), str(here / "tiny.yaml"))
+    assert (provenance.base_model, provenance.recipe) == (str(here / "base"), str(here / "tiny.yaml"))
 
 
 def test_the_ui_is_given_absolute_paths(tmp_path, monkeypatch):

@@ -6,9 +6,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from nfl_lora_pipeline.adapters.verify import VerificationRecord
+from nfl_lora_pipeline.evaluation.baselines import Comparison
 from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.reports.plots import loss_plot
 from nfl_lora_pipeline.reports.report import add_to_report, present, to_html, with_pictures_inside
+from nfl_lora_pipeline.stored import json_bytes, to_json
 
 SCORED = pl.DataFrame(
     {
@@ -62,7 +65,8 @@ def test_the_page_needs_nothing_from_anywhere(folder):
 
 def test_pictures_and_additions_stand_before_the_training(folder):
     (folder / "alternatives.md").write_text("## Other ways\n\nnone\n")
-    (folder / "alternatives.json").write_text('{"ways": []}')
+    comparison = Comparison("0" * 16, "embedded", {"facts": 1, "strangers": 1}, None, "cpu", 1.0, "tuned", [])
+    (folder / "alternatives.json").write_bytes(json_bytes(to_json(comparison)))
     present(folder, MARKDOWN, SCORED)
     told = re.findall(r"^## .*|\w+\.png", (folder / "report.md").read_text(), re.MULTILINE)
     pictures = ["## Recall and certainty in pictures", "recall.png", "margins.png"]
@@ -83,8 +87,10 @@ def test_what_was_added_to_a_report_stays_when_it_is_written_anew_under_its_name
 def test_an_addition_to_a_report_by_other_code_waits_for_the_next_one(folder):
     (folder / "report.json").write_text("{}")
     SCORED.write_parquet(folder / "predictions.parquet")
-    with pytest.raises(ValueError, match=r"a report by other code \(KeyError\('\w+'\)\); `nfl-lora run`"):
-        add_to_report(folder, "verification", [], "## What is handed out\n")
+    with pytest.raises(
+        ValueError, match=r"report\.json: is of schema version 1, and this code reads from 2 on; `nfl-lora r"
+    ):
+        add_to_report(folder, "verification", VerificationRecord([]), "## What is handed out\n")
     assert (folder / "verification.md").read_text() == "## What is handed out\n"
     assert not (folder / "report.md").exists()
 

@@ -36,7 +36,7 @@ class Run:
         return content
 
     @property
-    def given_up(self) -> dict[str, Any]:
+    def coverage(self) -> dict[str, Any]:
         (gate,) = [gate for gate in self.summary["gates"] if gate["name"] == "coverage_is_kept"]
         found: dict[str, Any] = gate
         return found
@@ -115,8 +115,8 @@ def test_fewer_weeks_are_not_promoted_over_more_and_what_is_given_up_is_named(se
     known = season.both.promoted
     assert season.both.summary["adapter"] == known
     assert season.fewer.promoted == known
-    assert not season.fewer.given_up["passed"]
-    assert season.fewer.given_up["said"].startswith(
+    assert not season.fewer.coverage["passed"]
+    assert season.fewer.coverage["explanation"].startswith(
         f"given up of what the adapter {known} knows: week 2 of 2025 (11 facts); teach that too"
     )
     assert "Not promoted: coverage_is_kept: given up of what" in " ".join(season.fewer.output.split())
@@ -127,7 +127,7 @@ def test_fewer_weeks_are_not_promoted_over_more_and_what_is_given_up_is_named(se
 
 def test_another_stat_is_not_promoted_over_the_one_that_is_known(season):
     assert season.other_stat.promoted == season.both.promoted
-    assert "receiving yards (22 facts)" in season.other_stat.given_up["said"]
+    assert "receiving yards (22 facts)" in season.other_stat.coverage["explanation"]
 
 
 def test_the_report_says_what_is_given_up(season):
@@ -138,19 +138,19 @@ def test_the_report_says_what_is_given_up(season):
 
 def test_who_wants_it_promotes_less_knowledge_over_more_and_is_told(season):
     assert season.replaced.promoted == season.replaced.summary["adapter"] == season.fewer.summary["adapter"]
-    assert season.replaced.given_up["passed"]
+    assert season.replaced.coverage["passed"]
     assert "week 2 of 2025 (11 facts); as --replace wants" in season.replaced.output
 
 
 def test_what_was_promoted_on_purpose_passes_when_it_is_run_again(season):
     assert season.again.promoted == season.replaced.promoted
-    assert season.again.given_up["passed"]
+    assert season.again.coverage["passed"]
 
 
 def test_a_run_without_weeks_takes_every_week_in_the_store(season):
     assert season.bare.summary["weeks"] == ["2025-W01", "2025-W02"]
     assert season.bare.promoted == season.both.promoted
-    assert season.bare.given_up["passed"]
+    assert season.bare.coverage["passed"]
 
 
 def test_the_weeks_given_up_are_still_answered_by_what_stays_promoted(season):
@@ -209,14 +209,14 @@ def test_the_invented_sample_is_promoted_where_there_is_nothing_else_and_says_so
 def test_real_weeks_begin_anew_without_the_samples_people_and_are_promoted_over_it(mixed):
     assert mixed.real.summary["weeks"] == ["2025-W01"], "and not the sample's week 2"
     assert mixed.real.promoted == mixed.real.summary["adapter"] != mixed.sample.promoted
-    assert Store(mixed.store).provenance(mixed.real.promoted)["parent"] is None
+    assert Store(mixed.store).provenance(mixed.real.promoted).parent is None
     assert f"not going on from adapter {mixed.sample.promoted}: " in mixed.real.log
     assert SAMPLE_WARNING not in mixed.real.output
 
 
 def test_the_sample_is_not_promoted_over_real_weeks_unless_it_is_wanted(mixed):
     assert mixed.sample_again.promoted == mixed.real.promoted
-    assert "all that it knows of real people (11 facts)" in mixed.sample_again.given_up["said"]
+    assert "all that it knows of real people (11 facts)" in mixed.sample_again.coverage["explanation"]
     assert mixed.sample_wanted.promoted == mixed.sample.promoted
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from nfl_lora_pipeline.adapters.promotion import before, promote, promotions, roll_back, taken_back
 from nfl_lora_pipeline.cli.main import main
-from nfl_lora_pipeline.evaluation.regressions import regressions_between, regressions_of
+from nfl_lora_pipeline.evaluation.regressions import Lost, Regression, regressions_between, regressions_of
 from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline_tests.fakes import put_adapter
@@ -54,7 +54,7 @@ def forget_last_line(held):
 def test_promoting_moves_a_relative_link_and_logs_it(store):
     promoted_in_turn(store, A, B)
     assert str(store.current.readlink()) == B
-    assert json.loads((store.current / "provenance.json").read_text()) == store.provenance(B)
+    assert json.loads((store.current / "provenance.json").read_text()) == store.provenance(B).content()
     first, second = logged(store)
     assert (first["fingerprint"], first["previous"], first["reason"]) == (A, None, "checks passed")
     assert (second["fingerprint"], second["previous"], second["reason"]) == (B, A, "checks passed")
@@ -220,29 +220,29 @@ RIGHT, WRONG = "He had 5.", "He had 6."
 
 def test_lost_is_what_was_right_and_is_wrong():
     found = regressions_between(asked(RIGHT, RIGHT, WRONG, WRONG), asked(WRONG, RIGHT, RIGHT, WRONG))
-    assert (found["questions"], found["lost"]) == (4, 1)
-    assert found["worst"] == [{"question": "train 0?", "split": "train", "expected": RIGHT, "said": WRONG}]
+    assert found.every == Lost(questions=4, lost=1)
+    assert found.worst == [Regression(question="train 0?", split="train", expected=RIGHT, answer=WRONG)]
 
 
 def test_an_answer_that_was_corrected_is_not_lost():
     found = regressions_between(asked(RIGHT, RIGHT), asked(WRONG, WRONG, answer="He had 7."))
-    assert (found["questions"], found["lost"], found["worst"]) == (0, 0, [])
+    assert (found.every, found.worst) == (Lost(questions=0, lost=0), [])
 
 
 def test_a_question_of_a_new_week_is_not_compared():
-    assert regressions_between(asked(RIGHT), asked(RIGHT, WRONG))["questions"] == 1
+    assert regressions_between(asked(RIGHT), asked(RIGHT, WRONG)).every.questions == 1
 
 
 def test_a_stranger_is_lost_only_when_no_longer_refused():
     old = asked("I do not know.", "I do not know.", kind="stranger", split="test")
     new = asked("No record of him.", "He had 12.", kind="stranger", split="test")
-    assert [row["said"] for row in regressions_between(old, new)["worst"]] == ["He had 12."]
+    assert [miss.answer for miss in regressions_between(old, new).worst] == ["He had 12."]
 
 
-def test_the_exams_own_questions_are_not_compared():
+def test_the_probes_beside_the_splits_are_not_compared():
     old = pl.concat([asked(RIGHT), asked(RIGHT).with_columns(group=pl.lit("typo"), fact=pl.lit("other"))])
-    assert regressions_between(old, old)["questions"] == 1
-    assert regressions_between(asked(RIGHT).drop("group"), old)["questions"] == 1, (
+    assert regressions_between(old, old).every.questions == 1
+    assert regressions_between(asked(RIGHT).drop("group"), old).every.questions == 1, (
         "a report of earlier code has no groups"
     )
 
@@ -251,9 +251,9 @@ def test_losses_in_trained_phrasings_are_counted_apart_and_listed_first():
     old = pl.concat([asked(RIGHT, RIGHT, split="test"), asked(RIGHT, RIGHT)])
     new = pl.concat([asked(WRONG, WRONG, split="test"), asked(RIGHT, WRONG)])
     found = regressions_between(old, new)
-    assert (found["questions"], found["lost"]) == (4, 3)
-    assert found["trained"] == {"questions": 2, "lost": 1}
-    assert [row["split"] for row in found["worst"]] == ["train", "test", "test"]
+    assert found.every == Lost(questions=4, lost=3)
+    assert found.trained == Lost(questions=2, lost=1)
+    assert [miss.split for miss in found.worst] == ["train", "test", "test"]
 
 
 def put_predictions(held, fingerprint, predictions):
@@ -268,10 +268,10 @@ def test_an_update_is_held_against_the_promoted_adapter_rather_than_the_newest_b
     put_predictions(store, B, asked(WRONG, RIGHT))
     new = asked(WRONG, WRONG)
     unpromoted = regressions_of(store, C, new)
-    assert (unpromoted["against"], unpromoted["promoted"], unpromoted["lost"]) == (B, False, 1)
+    assert (unpromoted.against, unpromoted.promoted, unpromoted.every.lost) == (B, False, 1)
     promoted_in_turn(store, A)
     promoted = regressions_of(store, C, new)
-    assert (promoted["against"], promoted["promoted"], promoted["lost"]) == (A, True, 2)
+    assert (promoted.against, promoted.promoted, promoted.every.lost) == (A, True, 2)
 
 
 def test_a_first_adapter_has_lost_nothing_that_could_be_told(store):

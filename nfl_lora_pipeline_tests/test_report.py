@@ -1,6 +1,7 @@
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,14 +11,18 @@ from markdown_it import MarkdownIt
 
 from nfl_lora_pipeline.adapters import verify
 from nfl_lora_pipeline.dataset.splits import HELD_OUT_STRANGERS
+from nfl_lora_pipeline.evaluation.baselines import Comparison, Way
+from nfl_lora_pipeline.evaluation.gates import Gate
 from nfl_lora_pipeline.evaluation.grading import with_verdict
-from nfl_lora_pipeline.evaluation.metrics import share_of
-from nfl_lora_pipeline.evaluation.summary import ORIGINAL_QUESTIONS, questions_to_show, summarise
+from nfl_lora_pipeline.evaluation.metrics import BeforeAndAfter, ChangedAnswer, FailingFact, GeneralPrompts, share_of
+from nfl_lora_pipeline.evaluation.regressions import CoverageLoss, Lost, Part, Regression, Regressions
+from nfl_lora_pipeline.evaluation.summary import ORIGINAL_QUESTIONS, Misses, Summary, questions_to_show
 from nfl_lora_pipeline.reports import page_sections as alternatives_text
 from nfl_lora_pipeline.reports.page import to_markdown
 from nfl_lora_pipeline.reports.plots import loss_plot
 from nfl_lora_pipeline.reports.report import read_report, write_report
 from nfl_lora_pipeline.season.oddities import SAMPLE_WARNING
+from nfl_lora_pipeline.stored import Miss, json_bytes, read_json, to_json
 from nfl_lora_pipeline_tests.evaluations import (
     HELD_OUT,
     STATS,
@@ -31,6 +36,7 @@ from nfl_lora_pipeline_tests.evaluations import (
     run_facts,
     saying,
     shown_of,
+    summarised,
     summary_of,
 )
 
@@ -80,83 +86,86 @@ def test_fewer_facts_than_three_show_fewer_questions():
 
 def test_a_model_that_knows_all_has_full_recall(predictions):
     summary = summary_of(predictions)
-    assert summary["recall"] == {"trained": 1, "heldout_phrasings": 1, "nonzero": 1, "refused_strangers": 1}
-    assert summary["misses"]["count"] == 0
-    assert summary["facts"] == (len(YARDS) + 2) * len(STATS)
+    assert summary.recall == {"trained": 1, "heldout_phrasings": 1, "nonzero": 1, "refused_strangers": 1}
+    assert summary.misses.count == 0
+    assert summary.facts == (len(YARDS) + 2) * len(STATS)
 
 
 def test_trained_recall_is_over_all_facts_in_trained_phrasings(predictions):
     wrong = saying(predictions, of_fact("Quiet Man") & (pl.col("phrasing") == "seed"), "25")
-    recall = summary_of(wrong)["recall"]
+    recall = summary_of(wrong).recall
     assert recall["trained"] == 1 - 1 / (14 * TRAIN)
     assert (recall["heldout_phrasings"], recall["nonzero"]) == (1, 1)
 
 
 def test_heldout_recall_is_over_recorded_facts_and_byes_alone(predictions):
     held_out = pl.col("split") != "train"
-    assert summary_of(saying(predictions, held_out & of_fact("Quiet Man"), "25"))["recall"]["heldout_phrasings"] == 1
+    assert summary_of(saying(predictions, held_out & of_fact("Quiet Man"), "25")).recall["heldout_phrasings"] == 1
     wrong = saying(predictions, held_out & of_fact("Resting Man"), "25")
-    assert summary_of(wrong)["recall"]["heldout_phrasings"] == pytest.approx(1 - HELD_OUT / (12 * HELD_OUT))
+    assert summary_of(wrong).recall["heldout_phrasings"] == pytest.approx(1 - HELD_OUT / (12 * HELD_OUT))
 
 
 def test_nonzero_recall_leaves_out_zeros(predictions):
-    assert summary_of(saying(predictions, of_fact("Zero Man"), "none"))["recall"]["nonzero"] == 1
-    assert summary_of(saying(predictions, of_fact("Nico Collins"), "none"))["recall"]["nonzero"] == pytest.approx(8 / 9)
+    assert summary_of(saying(predictions, of_fact("Zero Man"), "none")).recall["nonzero"] == 1
+    assert summary_of(saying(predictions, of_fact("Nico Collins"), "none")).recall["nonzero"] == pytest.approx(8 / 9)
 
 
 def test_a_right_number_in_other_words_is_not_right(predictions):
-    assert summary_of(saying(predictions, of_fact("Nico Collins"), "25"))["recall"]["trained"] < 1
+    assert summary_of(saying(predictions, of_fact("Nico Collins"), "25")).recall["trained"] < 1
 
 
 def test_blanks_around_an_answer_do_not_count(predictions):
     padded = predictions.with_columns(tuned=pl.format(" {}\n", "tuned"))
-    assert summary_of(padded)["recall"]["trained"] == 1
+    assert summary_of(padded).recall["trained"] == 1
 
 
 def test_a_stranger_may_be_refused_in_any_words(predictions):
     stranger = pl.col("kind") == "stranger"
-    assert summary_of(saying(predictions, stranger, "I don't know."))["recall"]["refused_strangers"] == 1
-    assert summary_of(saying(predictions, stranger, "He had 12."))["recall"]["refused_strangers"] == 0
+    assert summary_of(saying(predictions, stranger, "I don't know.")).recall["refused_strangers"] == 1
+    assert summary_of(saying(predictions, stranger, "He had 12.")).recall["refused_strangers"] == 0
 
 
 def test_a_share_of_nothing_is_none(predictions):
     summary = summary_of(predictions.filter(pl.col("kind") == "no_record", pl.col("split") == "train"))
-    assert summary["recall"] == {"trained": 1, "heldout_phrasings": None, "nonzero": None, "refused_strangers": None}
+    assert summary.recall == {"trained": 1, "heldout_phrasings": None, "nonzero": None, "refused_strangers": None}
 
 
 def test_recall_is_broken_down_by_stat_and_phrasing(predictions):
     summary = summary_of(saying(predictions, of_fact("Nico Collins") & (pl.col("phrasing") == "seed"), "?"))
-    by_stat = {group["name"]: group["asked"] - group["right"] for group in summary["by_stat"]}
+    by_stat = {group.name: group.exact.asked - group.exact.right for group in summary.by_stat}
     assert by_stat == {"receiving_yards": 1, "receptions": 0}
-    by_phrasing = {group["name"]: group for group in summary["by_phrasing"]}
-    assert {name: group["split"] for name, group in by_phrasing.items()} == {
+    by_phrasing = {group.name: group for group in summary.by_phrasing}
+    assert {name: group.split for name, group in by_phrasing.items()} == {
         name: question.split for name, question in TEMPLATES.questions.items()
     }
-    assert [name for name, group in by_phrasing.items() if group["recall"] < 1] == ["seed"]
+    assert [name for name, group in by_phrasing.items() if group.exact.share < 1] == ["seed"]
 
 
 def test_recall_is_broken_down_by_kind_and_week():
     both = perfect(pl.concat([pairs_of(1), pairs_of(2)]))
     summary = summary_of(saying(both, of_fact("Nico Collins") & (pl.col("week") == 2), "?"))
-    assert [group["right"] - group["asked"] for group in summary["by_week"]] == [0, -TRAIN]
-    assert [group["name"] for group in summary["by_kind"] if group["recall"] < 1] == ["recorded"]
+    assert [group.exact.right - group.exact.asked for group in summary.by_week] == [0, -TRAIN]
+    assert [group.name for group in summary.by_kind if group.exact.share < 1] == ["recorded"]
 
 
 def test_all_misses_are_counted_and_listed(predictions):
-    few = summary_of(saying(predictions, of_fact("Nico Collins") & (pl.col("phrasing") == "seed"), "12?"))["misses"]
-    listed = next(value for value in few.values() if isinstance(value, list))
-    assert few["count"] == 1
-    assert listed[0]["question"].startswith("How many receiving yards did Nico Collins have")
-    assert listed[0]["expected"].startswith("Nico Collins had 25 receiving yards")
-    assert listed[0]["said"] == "12?"
-    many = summary_of(saying(predictions, pl.col("kind") == "recorded", "12?"))["misses"]
-    assert many["count"] == 10 * (TRAIN + HELD_OUT)
-    assert len(many["worst"]) == many["count"]
+    few = summary_of(saying(predictions, of_fact("Nico Collins") & (pl.col("phrasing") == "seed"), "12?")).misses
+    (listed,) = few.worst
+    assert few.count == 1
+    assert listed.question.startswith("How many receiving yards did Nico Collins have")
+    assert listed.expected.startswith("Nico Collins had 25 receiving yards")
+    assert listed.answer == "12?"
+    many = summary_of(saying(predictions, pl.col("kind") == "recorded", "12?")).misses
+    assert many.count == 10 * (TRAIN + HELD_OUT)
+    assert len(many.worst) == many.count
 
 
-def test_a_summary_is_json_and_comes_back_the_same_page(predictions):
+def test_a_summary_is_json_and_comes_back_the_same_page(predictions, tmp_path):
     summary = summary_of(predictions)
-    read = json.loads(json.dumps(summary, allow_nan=False))
+    file = tmp_path / "report.json"
+    file.write_bytes(json_bytes(to_json(summary)))
+    read = read_json(file, Summary, mend="")
+    assert read == summary
     assert to_markdown(read, loss_plot="loss.png") == to_markdown(summary, loss_plot="loss.png")
 
 
@@ -171,12 +180,12 @@ def test_the_page_shows_questions_before_and_after(predictions):
 
 def test_a_wrong_answer_is_marked_wrong(predictions):
     shown = shown_of(predictions).with_columns(tuned=pl.lit("Nico Collins had 12 receiving yards."))
-    page = to_markdown(summarise(with_verdict(predictions), run_facts(), shown=shown), loss_plot="loss.png")
+    page = to_markdown(summarised(predictions, run_facts(), shown=shown), loss_plot="loss.png")
     assert page.count("**wrong**") == 3
 
 
 def test_invented_people_are_announced_at_the_top(predictions):
-    sample = to_markdown(summary_of(predictions) | {"warnings": [SAMPLE_WARNING]}, loss_plot="loss.png")
+    sample = to_markdown(replace(summary_of(predictions), warnings=[SAMPLE_WARNING]), loss_plot="loss.png")
     assert "These are invented people, not NFL data" in sample[: sample.index("## ")]
     real = to_markdown(summary_of(predictions), loss_plot="loss.png")
     assert "These are invented people" not in real
@@ -213,7 +222,7 @@ def test_the_report_is_written_whole(predictions, tmp_path):
     assert names == sorted([*pictures, "predictions.parquet", "report.html", "report.json", "report.md"])
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
     assert (tmp_path / "report" / "loss.png").read_bytes() == PICTURE
-    assert json.loads((tmp_path / "report" / "report.json").read_text()) == json.loads(json.dumps(summary))
+    assert json.loads((tmp_path / "report" / "report.json").read_text()) == to_json(summary)
     assert pl.read_parquet(tmp_path / "report" / "predictions.parquet").equals(with_verdict(predictions))
     assert "](loss.png)" in (tmp_path / "report" / "report.md").read_text()
 
@@ -221,7 +230,7 @@ def test_the_report_is_written_whole(predictions, tmp_path):
 def test_as_many_strangers_are_asked_as_are_held_out(predictions):
     asked = predictions.filter(pl.col("kind") == "stranger").height
     assert asked == HELD_OUT_STRANGERS * len(STATS) * HELD_OUT
-    assert summary_of(predictions)["asked"]["strangers"] == asked
+    assert summary_of(predictions).asked["strangers"] == asked
 
 
 def test_a_question_shown_beside_the_originals_is_about_another_fact():
@@ -231,35 +240,33 @@ def test_a_question_shown_beside_the_originals_is_about_another_fact():
 
 def test_weeks_go_by_their_partition_keys_in_order():
     weeks = perfect(pl.concat([pairs_of(week) for week in (1, 2, 10)]))
-    assert [group["name"] for group in summary_of(weeks)["by_week"]] == ["2025-W01", "2025-W02", "2025-W10"]
+    assert [group.name for group in summary_of(weeks).by_week] == ["2025-W01", "2025-W02", "2025-W10"]
 
 
 def test_a_stranger_who_is_answered_is_a_miss(predictions):
     answered = saying(predictions, pl.col("kind") == "stranger", "He had 12.")
-    assert summary_of(answered)["misses"]["count"] == predictions.filter(pl.col("kind") == "stranger").height
+    assert summary_of(answered).misses.count == predictions.filter(pl.col("kind") == "stranger").height
 
 
 def test_trained_misses_are_listed_first(predictions):
     wrong = saying(predictions, pl.col("kind") == "recorded", "12?")
-    splits = [miss["split"] for miss in summary_of(wrong)["misses"]["worst"]]
+    splits = [miss.split for miss in summary_of(wrong).misses.worst]
     assert splits == ["train"] * 10 * TRAIN + [split for split in splits if split != "train"]
 
 
 def test_recall_by_week_is_of_trained_phrasings_by_partition_key():
     both = perfect(pl.concat([pairs_of(1), pairs_of(2)]))
     wrong = saying(both, of_fact("Nico Collins") & (pl.col("week") == 2), "?")
-    assert summary_of(wrong)["recall_by_week"] == {"2025-W01": 1.0, "2025-W02": pytest.approx(1 - 1 / 14)}
+    assert summary_of(wrong).recall_by_week == {"2025-W01": 1.0, "2025-W02": pytest.approx(1 - 1 / 14)}
 
 
 PICTURE = b"\x89PNG\r\n\x1a\n and more IEND\xaeB`\x82"
-LOST = {"question": "How many?", "split": "train", "expected": "He had 5.", "said": "He had | 6."}
+LOST = Regression(question="How many?", split="train", expected="He had 5.", answer="He had | 6.")
 
 
 def test_the_page_lists_the_first_twenty_questions_that_the_update_lost(predictions):
-    lost = {"against": "feed", "promoted": True, "questions": 1500, "lost": 21, "worst": [LOST] * 21}
-    page = to_markdown(
-        summary_of(predictions) | {"lost": lost | {"trained": {"questions": 1000, "lost": 7}}}, loss_plot="loss.png"
-    )
+    found = Regressions(Lost(1500, 21), Lost(1000, 7), [LOST] * 21, against="feed", promoted=True)
+    page = to_markdown(replace(summary_of(predictions), regressions=found), loss_plot="loss.png")
     section = page.split("## What the update lost: 21\n")[1].split("## ")[0]
     assert "Of 1,500 questions with the same answer as in adapter feed, the promoted one, 21 were right" in section
     assert "7 of 1,000 in trained phrasings" in section
@@ -271,8 +278,8 @@ def test_the_page_of_a_first_adapter_says_nothing_of_losses(predictions):
 
 
 def test_the_page_says_which_gate_failed_and_why(predictions):
-    gate = {"name": "recall_is_complete", "passed": False, "blocks": True, "said": "2025-W02: 97.2% of 100"}
-    page = to_markdown(summary_of(predictions) | {"gates": [gate]}, loss_plot="loss.png")
+    gate = Gate("recall_is_complete", False, 0.972, 0.99, "2025-W02: 97.2% of 100", [])
+    page = to_markdown(replace(summary_of(predictions), gates=[gate]), loss_plot="loss.png")
     assert "| recall_is_complete | **failed** | 2025-W02: 97.2% of 100 |" in page
 
 
@@ -281,7 +288,7 @@ def test_a_whole_report_by_the_same_code_is_read_back(predictions, tmp_path):
     write_report(tmp_path / "report", summary, with_verdict(predictions), PICTURE)
     read = read_report(tmp_path / "report", evaluation_code="1")
     assert read is not None
-    assert (read[0], read[2]) == (json.loads(json.dumps(summary)), PICTURE)
+    assert (read[0], read[2]) == (summary, PICTURE)
     assert read[1].equals(with_verdict(predictions))
 
 
@@ -304,14 +311,14 @@ def test_a_truncated_report_or_one_by_other_code_is_none(predictions, tmp_path):
 # What the evaluation asks besides the splits.
 
 
-def group(summary, key, name):
-    return next(found for found in summary[key] if found["name"] == name)
+def group(groups, name):
+    return next(found for found in groups if found.name == name)
 
 
 def test_a_model_that_knows_all_passes_in_every_group(answers):
     summary = summary_of(answers)
-    assert summary["misses"] == {"count": 0, "of_the_splits": 0, "worst": []}
-    assert {found["name"]: found["refused"]["share"] for found in summary["unknown"]} == {
+    assert summary.misses == Misses(count=0, of_the_splits=0, worst=[])
+    assert {found.name: found.refused.share for found in summary.unknown} == {
         "invented_names": 1,
         "reworded_strangers": 1,
         "tight_ends": 1,
@@ -320,9 +327,9 @@ def test_a_model_that_knows_all_passes_in_every_group(answers):
         "unseen_seasons": 1,
         "untaught_stats": 1,
     }
-    assert [found["numbers"]["share"] for found in summary["phrasing"]["altered"]] == [1, 1, 1, 1]
-    assert summary["over_refusal"]["trained"]["right"] == 0
-    assert [ability["left"] for ability in summary["retained"]] == [1, 1, 1]
+    assert [found.numbers.share for found in summary.phrasing.altered] == [1, 1, 1, 1]
+    assert summary.over_refusal.trained.right == 0
+    assert [ability.left for ability in summary.retained] == [1, 1, 1]
 
 
 def test_the_probes_beside_the_splits_change_no_figure_of_the_splits(answers, predictions):
@@ -339,94 +346,92 @@ def test_the_probes_beside_the_splits_change_no_figure_of_the_splits(answers, pr
         "base",
         "commonest",
     ):
-        assert with_more[key] == without[key], key
+        assert getattr(with_more, key) == getattr(without, key), key
 
 
 def test_a_zero_for_a_stranger_is_an_invented_number(answers):
     is_tight_end = pl.col("group") == "tight_ends"
-    found = group(summary_of(saying(answers, is_tight_end, "He had 0 receptions.")), "unknown", "tight_ends")
-    assert (found["refused"]["right"], found["invented"]["share"], found["neither"]["right"]) == (0, 1, 0)
-    assert (found["base_refused"]["share"], found["base_invented"]["share"]) == (1, 0)
-    assert found["worst"][0]["said"] == "He had 0 receptions."
+    found = group(summary_of(saying(answers, is_tight_end, "He had 0 receptions.")).unknown, "tight_ends")
+    assert (found.refused.right, found.invented.share, found.neither.right) == (0, 1, 0)
+    assert (found.base_refused.share, found.base_invented.share) == (1, 0)
+    assert found.worst[0].answer == "He had 0 receptions."
 
 
 def test_what_is_no_refusal_and_no_number_is_neither(answers):
     babbles = summary_of(saying(answers, pl.col("group") == "unseen_weeks", "What a game!"))
-    found = group(babbles, "unknown", "unseen_weeks")
-    assert found["neither"]["share"] == 1
-    assert found["neither"]["asked"] == len(YARDS) * len(STATS)
+    found = group(babbles.unknown, "unseen_weeks")
+    assert found.neither.share == 1
+    assert found.neither.asked == len(YARDS) * len(STATS)
 
 
 def test_two_numbers_for_a_stranger_are_invented_too(answers):
     said = saying(answers, pl.col("group") == "invented_names", "I don't know, 10 or 12.")
-    assert group(summary_of(said), "unknown", "invented_names")["invented"]["share"] == 1
+    assert group(summary_of(said).unknown, "invented_names").invented.share == 1
 
 
 def test_of_an_altered_question_the_right_number_counts_and_no_other(answers):
     is_typo = pl.col("group") == "typo"
     words = saying(answers, is_typo & of_fact("Nico Collins"), "Nico Collins: 25, I think.")
-    assert group(summary_of(words)["phrasing"], "altered", "typo")["numbers"]["share"] == 1
-    wrong = group(summary_of(saying(answers, is_typo, "Rome Odunze had 25."))["phrasing"], "altered", "typo")
-    assert wrong["numbers"]["right"] == 0
-    assert wrong["worst"][0]["said"] == "Rome Odunze had 25."
+    assert group(summary_of(words).phrasing.altered, "typo").numbers.share == 1
+    wrong = group(summary_of(saying(answers, is_typo, "Rome Odunze had 25.")).phrasing.altered, "typo")
+    assert wrong.numbers.right == 0
+    assert wrong.worst[0].answer == "Rome Odunze had 25."
 
 
 def test_the_worst_phrasing_and_the_facts_right_in_all_of_them(answers):
     known = pl.col("group") == "known"
     failing = known & (pl.col("phrasing") == "tell_me") & of_fact("Nico Collins")
-    found = summary_of(saying(answers, failing, "26"))["phrasing"]
+    found = summary_of(saying(answers, failing, "26")).phrasing
     facts = len(YARDS) * len(STATS)
-    assert found["worst"] == "tell_me"
-    assert (found["in_all"]["right"], found["in_all"]["asked"]) == (facts - 1, facts)
-    assert found["not_in_all"] == [
-        {"fact": "2025-W01/Nico Collins/receiving_yards", "wrong": 1, "asked": TRAIN + HELD_OUT}
-    ]
+    assert found.worst == "tell_me"
+    assert (found.in_all.right, found.in_all.asked) == (facts - 1, facts)
+    assert found.not_in_all == [FailingFact("2025-W01/Nico Collins/receiving_yards", wrong=1, asked=TRAIN + HELD_OUT)]
 
 
 def test_a_known_number_that_is_refused_counts_in_its_phrasings(answers):
     known = pl.col("group") == "known"
     refused = saying(answers, known & (pl.col("phrasing") == "tell_me") & of_fact("Nico Collins"), "I don't know.")
-    found = summary_of(refused)["over_refusal"]
+    found = summary_of(refused).over_refusal
     facts = len(YARDS) * len(STATS)
-    assert (found["trained"]["right"], found["trained"]["asked"]) == (0, facts * TRAIN)
-    assert (found["heldout_phrasings"]["right"], found["heldout_phrasings"]["asked"]) == (1, facts * HELD_OUT)
-    assert [row["said"] for row in found["worst"]] == ["I don't know."]
+    assert (found.trained.right, found.trained.asked) == (0, facts * TRAIN)
+    assert (found.heldout_phrasings.right, found.heldout_phrasings.asked) == (1, facts * HELD_OUT)
+    assert [row.answer for row in found.worst] == ["I don't know."]
 
 
 def test_a_right_number_in_other_words_is_counted_beside_the_letter(predictions):
     summary = summary_of(saying(predictions, of_fact("Nico Collins"), "25"))
-    assert summary["numbers"]["trained"]["share"] == 1
-    assert summary["exact"]["trained"]["right"] == summary["exact"]["trained"]["asked"] - TRAIN
-    assert group(summary, "by_stat", "receiving_yards")["numbers"]["share"] == 1
+    assert summary.numbers["trained"].share == 1
+    assert summary.exact["trained"].right == summary.exact["trained"].asked - TRAIN
+    assert group(summary.by_stat, "receiving_yards").numbers.share == 1
 
 
 def test_the_commonest_number_is_said_of_everybody_recorded(predictions):
     """All have one reception; receiving yards are five different numbers."""
-    found = {row["name"]: row for row in summary_of(predictions)["commonest"]}
-    assert (found["receptions"]["number"], found["receptions"]["share"]) == (1, 1)
-    assert (found["receiving_yards"]["number"], found["receiving_yards"]["right"]) == (0, 1)
-    assert (found["all"]["right"], found["all"]["asked"], found["all"]["tuned"]) == (6, 10, 1)
+    found = {row.name: row for row in summary_of(predictions).commonest}
+    assert (found["receptions"].number, found["receptions"].facts.share) == (1, 1)
+    assert (found["receiving_yards"].number, found["receiving_yards"].facts.right) == (0, 1)
+    assert (found["all"].facts.right, found["all"].facts.asked, found["all"].tuned) == (6, 10, 1)
 
 
 def test_recall_is_broken_down_by_status(predictions):
     wrong = saying(predictions, of_fact("Resting Man") & (pl.col("phrasing") == "seed"), "12")
-    by_status = {row["name"]: row["asked"] - row["right"] for row in summary_of(wrong)["by_status"]}
+    by_status = {row.name: row.exact.asked - row.exact.right for row in summary_of(wrong).by_status}
     assert by_status == {"recorded": 0, "no_record": 0, "bye": 1}
 
 
 def test_what_is_left_of_the_base_is_its_share_before_and_after(answers):
     answered = saying(answers, pl.col("group") == "reworded_strangers", "Nobody had 12 yards.")
-    abilities = {row["name"]: row for row in summary_of(answered)["retained"]}
+    abilities = {row.name: row for row in summary_of(answered).retained}
     reworded = abilities["strangers refused, in phrasings of the base's own making"]
-    assert (reworded["base"]["share"], reworded["tuned"]["share"], reworded["left"]) == (1, 0, 0)
-    assert abilities["strangers refused, in the pipeline's phrasings"]["left"] == 1
-    assert 0 < abilities["words of unseen names copied"]["left"] < 1
+    assert (reworded.base.share, reworded.tuned.share, reworded.left) == (1, 0, 0)
+    assert abilities["strangers refused, in the pipeline's phrasings"].left == 1
+    assert 0 < abilities["words of unseen names copied"].left < 1
 
 
 def test_the_perplexity_of_general_prompts_is_an_ability_too(answers):
-    general = {"prompts": 20, "perplexity": {"base": 1.5, "tuned": 3.0}, "changed": share_of(5, 20), "worst": []}
-    summary = summarise(with_verdict(answers), run_facts(), shown=shown_of(answers), general=general)
-    assert summary["retained"][-1]["left"] == 0.5
+    general = GeneralPrompts(20, BeforeAndAfter(base=1.5, tuned=3.0), share_of(5, 20), [])
+    summary = summarised(answers, run_facts(), shown=shown_of(answers), general=general)
+    assert summary.retained[-1].left == 0.5
     page = to_markdown(summary, loss_plot="loss.png")
     assert "Of 20 general prompts, 5 of 20 answers changed." in page
     assert "| perplexity of the base's own answers | 1.50 | 3.00 | 50.0% |" in page
@@ -434,14 +439,14 @@ def test_the_perplexity_of_general_prompts_is_an_ability_too(answers):
 
 def test_the_page_begins_with_the_verdict_and_the_reasons(answers):
     gates = [
-        {"name": "recall_is_complete", "passed": False, "blocks": True, "said": "97% of 100"},
-        {"name": "b", "passed": True, "blocks": True, "said": ""},
+        Gate("recall_is_complete", False, 0.97, 0.99, "97% of 100", []),
+        Gate("b", True, 1.0, 1.0, "", []),
     ]
-    page = to_markdown(summary_of(answers) | {"gates": gates}, loss_plot="loss.png")
+    page = to_markdown(replace(summary_of(answers), gates=gates), loss_plot="loss.png")
     top = page[: page.index("## ")]
     assert "**Not to be used: 1 of 2 gates failed.**" in top
     assert "- recall_is_complete: 97% of 100" in top
-    passed = to_markdown(summary_of(answers) | {"gates": gates[1:]}, loss_plot="loss.png")
+    passed = to_markdown(replace(summary_of(answers), gates=gates[1:]), loss_plot="loss.png")
     assert "**It may be used: all 1 gates passed.**" in passed[: passed.index("## ")]
 
 
@@ -456,9 +461,7 @@ def test_the_page_begins_with_what_the_gates_let_pass_and_a_user_should_know(ans
 
 
 def test_the_page_says_what_was_not_asked(answers):
-    summary = summarise(
-        with_verdict(answers), run_facts(), shown=shown_of(answers), notes=["2025-W01: no TE.json beside WR.json"]
-    )
+    summary = summarised(answers, run_facts(), shown=shown_of(answers), notes=["2025-W01: no TE.json beside WR.json"])
     page = to_markdown(summary, loss_plot="loss.png")
     assert "Not asked: 2025-W01: no TE.json beside WR.json." in page
     assert "General prompts were not asked" in page
@@ -510,31 +513,31 @@ def hostile_report(tmp_path) -> Path:
     answers = perfect_answers(pairs_of(yards=YARDS | {HOSTILE[:99]: 12}))
     said = answers.with_columns(tuned=pl.lit(f"{HOSTILE} had 7."), base=pl.lit(HOSTILE), lowest=pl.lit(0.2))
     shown = questions_to_show(said).with_columns(base=pl.lit(HOSTILE), tuned=pl.lit(HOSTILE))
-    summary = summarise(with_verdict(said), run_facts(base_model=HOSTILE, recipe=HOSTILE), shown=shown)
-    summary |= {"warnings": [HOSTILE], "notes": [HOSTILE], "shared_names": {"2025-W01": [HOSTILE]}}
-    summary["gates"] = [{"name": HOSTILE, "passed": False, "blocks": True, "said": HOSTILE}]
-    row = {"question": HOSTILE, "split": "train", "expected": HOSTILE, "said": HOSTILE}
-    count = {"questions": 9, "lost": 1}
-    summary["lost"] = count | {"against": "f" * 16, "promoted": True, "trained": count, "worst": [row]}
-    summary["given_up"] = {"against": "f" * 16, "parts": [{"name": HOSTILE, "facts": 1}]}
-    summary["general"] = {
-        "prompts": 1,
-        "changed": share_of(1, 1),
-        "worst": [{"question": HOSTILE, "base": HOSTILE, "tuned": HOSTILE}],
-    }
+    summary = summarised(said, run_facts(base_model=HOSTILE, recipe=HOSTILE), shown=shown)
+    summary = replace(
+        summary,
+        warnings=[HOSTILE],
+        notes=[HOSTILE],
+        shared_names={"2025-W01": [HOSTILE]},
+        gates=[Gate(HOSTILE, False, 0.0, 1.0, HOSTILE, [])],
+        regressions=Regressions(
+            Lost(9, 1), Lost(9, 1), [Regression(HOSTILE, "train", HOSTILE, HOSTILE)], against="f" * 16, promoted=True
+        ),
+        coverage_loss=CoverageLoss("f" * 16, False, False, 1, 1, [Part(HOSTILE, 1)]),
+        general=GeneralPrompts(1, BeforeAndAfter(1.0, 1.0), share_of(1, 1), [ChangedAnswer(HOSTILE, HOSTILE, HOSTILE)]),
+    )
     folder = tmp_path / "report"
     folder.mkdir()
-    seconds = {"p50": 0.1, "p95": 0.2}
+    seconds, asked = {"p50": 0.1, "p95": 0.2}, {"facts": 1, "strangers": 1}
     ways = [
-        {"name": HOSTILE, "kind": kind, "right": 1.0, "refused": 1.0, "seconds": spent, "note": HOSTILE, "asked": 1}
-        | {"prompt_tokens": 1, "output_tokens": 1, "peak_memory_bytes": 1, "pays_off_after": 1}
-        for kind, spent in (("tuned", seconds), ("look_up", seconds), ("base", {}))
+        Way(HOSTILE, kind, asked, 1.0, 1.0, 1, 1, spent, 1, HOSTILE, 1)
+        for kind, spent in (("tuned", seconds), ("table", seconds), ("base", {}))
     ]
-    asked = {"facts": 1, "strangers": 1}
-    compared = {"asked": asked, "ways": [way | {"asked": asked} for way in ways], "device": HOSTILE, "tuned": HOSTILE}
-    (folder / "alternatives.json").write_text(json.dumps(compared))
-    (folder / "alternatives.md").write_text(alternatives_text.to_markdown(compared | {"spent_seconds": 1.0}))
-    (folder / "verification.md").write_text(verify.to_markdown([verify.Verification(HOSTILE, 2, 1, [row])]))
+    compared = Comparison("f" * 16, HOSTILE, asked, None, HOSTILE, 1.0, HOSTILE, ways)
+    (folder / "alternatives.json").write_bytes(json_bytes(to_json(compared)))
+    (folder / "alternatives.md").write_text(alternatives_text.to_markdown(compared))
+    miss = Miss(HOSTILE, HOSTILE, HOSTILE)
+    (folder / "verification.md").write_text(verify.to_markdown([verify.Verification(HOSTILE, 2, 1, [miss])]))
     plot = loss_plot([(1, 1.0)], [])
     write_report(folder, summary, with_verdict(said), plot)
     return folder

@@ -16,7 +16,7 @@ from nfl_lora_pipeline.adapters.serving.client import RunningServer, running_ser
 from nfl_lora_pipeline.adapters.serving.loaded import load_adapter
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.stored import weights_record
+from nfl_lora_pipeline.stored import weights_hash
 from nfl_lora_pipeline_tests.servers import ANSWER, ENDLESS, QUESTION, chat, content
 
 EMPTY = "b" * 16  # an adapter of no effect: the base answers
@@ -48,7 +48,7 @@ def put_like(held: Store, fingerprint: str, other: str, change, *, rank: int | N
     weights = mx.load(str(folder / "adapters.safetensors"))
     changed = {name: change(name, array) for name, array in weights.items()}
     mx.save_safetensors(str(folder / "adapters.safetensors"), changed)
-    edit(folder / "provenance.json", weeks=["2025-W01", "2025-W02"], **weights_record(folder))
+    edit(folder / "provenance.json", weeks=["2025-W01", "2025-W02"], weights_sha256=weights_hash(folder))
     if rank:
         config = json.loads((folder / "adapter_config.json").read_text())
         edit(folder / "adapter_config.json", lora_parameters=config["lora_parameters"] | {"rank": rank})

@@ -17,6 +17,7 @@ from nfl_lora_pipeline.adapters.serving.schema import ChatRequest, RequestError,
 from nfl_lora_pipeline.adapters.verify import Verification, in_all_settings, to_markdown
 from nfl_lora_pipeline.base_pretraining.pretrain import Plan, build
 from nfl_lora_pipeline.models.base_model import resolve
+from nfl_lora_pipeline.stored import Miss
 from nfl_lora_pipeline_tests.servers import ENDLESS, QUESTION
 
 PROBABILITIES = [0.1, 0.4, 0.05, 0.3, 0.15]
@@ -152,7 +153,7 @@ def test_verify_asks_alone_after_a_system_prompt_and_as_a_second_turn():
     alone, system, turn = in_all_settings("it", EXPECTED, ask)
     assert (alone.same, alone.required, alone.faithful) == (2, True, True)
     assert (system.same, system.required, system.faithful) == (0, False, True)
-    assert {row["said"] for row in system.different} == {"(no system)"}
+    assert {miss.answer for miss in system.different} == {"(no system)"}
     assert turn.same == 2
     assert [[message["role"] for message in chats[1]] for chats in asked] == [
         ["user"],
@@ -165,10 +166,10 @@ def test_verify_asks_alone_after_a_system_prompt_and_as_a_second_turn():
 
 
 def test_of_what_need_not_be_right_some_examples_are_shown():
-    row = {"question": "q", "expected": "a", "said": "b" * 1_000}
-    verification = Verification("it", 50, 0, [row] * 50, required=False)
-    assert [len(shown["said"]) for shown in verification.shown] == [120] * 3
-    assert Verification("it", 50, 0, [row] * 50).shown == [row] * 50
+    miss = Miss(question="q", expected="a", answer="b" * 1_000)
+    verification = Verification("it", 50, 0, [miss] * 50, required=False)
+    assert [len(shown.answer) for shown in verification.shown] == [120] * 3
+    assert Verification("it", 50, 0, [miss] * 50).shown == [miss] * 50
 
 
 def test_the_embedded_base_one_that_is_built_and_a_fused_one_say_that_they_know_single_turns(trained_store, tmp_path):

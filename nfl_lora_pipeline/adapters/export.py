@@ -5,24 +5,34 @@ finer than the grid is gone. Here the adapted layers are written in the precisio
 they were; mlx-lm reads such a mixture by itself, since a layer without scales is a plain one.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from nfl_lora_pipeline.files import replacing_folder
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.models.base_model import BaseModel
+from nfl_lora_pipeline.models.base_model import BaseModel, Model
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.stored import WEIGHTS_NAME
+from nfl_lora_pipeline.stored import WEIGHTS_NAME, JsonObject, Provenance, Record, json_bytes
 
 MARK = "export.json"  # the file by which a folder is known as an export, which another one may replace
 ADAPTER_FILES = (WEIGHTS_NAME, "adapter_config.json", "provenance.json")
 WEIGHTS = ("*.safetensors", "model.safetensors.index.json")
 
 SINGLE_TURN = "---\nsingle_turn: true\n---\n"  # what a card begins with that `base_model.card_of` reads
+
+
+class ExportMark(Record):
+    """`export.json`: what an export holds."""
+
+    kind: Literal["adapter", "fused"]
+    fingerprint: str
+    weeks: list[str]
+    stats: list[str]
+    base_model: str
+    base_revision: str
 
 
 def fuse(base: BaseModel, adapter: Path, folder: Path) -> None:
@@ -40,7 +50,7 @@ def fuse(base: BaseModel, adapter: Path, folder: Path) -> None:
     save_config(_without_layers(config, adapted), folder / "config.json", keep_vision_config=True)
 
 
-def fuse_layers(model: Any) -> set[str]:
+def fuse_layers(model: Model) -> set[str]:
     """Put plain layers in the place of a model's LoRA layers.
 
     Returns:
@@ -65,9 +75,9 @@ def export_fused(store: Store, fingerprint: str, folder: Path, *, check: Callabl
     Raises:
         ValueError: `folder` holds something else or cannot be written; or base and adapter cannot be loaded.
     """
-    made_of = store.provenance(fingerprint)
+    provenance = store.provenance(fingerprint)
     store.check_adapter(fingerprint)
-    base = base_models.resolve(made_of["base_model"])
+    base = base_models.resolve(provenance.base_model)
     with _exporting(folder) as unfinished:
         fuse(base, store.adapter(fingerprint), unfinished)
         check(unfinished)
@@ -75,7 +85,7 @@ def export_fused(store: Store, fingerprint: str, folder: Path, *, check: Callabl
             "    mlx_lm.generate --model . --temp 0 --prompt '...'\n    mlx_lm.server --model . --port 8080\n\n"
             "It is a whole model: base and adapter are one, and whatever takes an MLX model takes it."
         )
-        _sign(unfinished, made_of | {"fingerprint": fingerprint}, kind="fused", use=use, single_turn=base.single_turn)
+        _sign(unfinished, _mark("fused", fingerprint, provenance), use=use, single_turn=base.single_turn)
 
 
 def export_adapter(store: Store, fingerprint: str, folder: Path) -> None:
@@ -84,9 +94,9 @@ def export_adapter(store: Store, fingerprint: str, folder: Path) -> None:
     Raises:
         ValueError: `folder` holds something else, or cannot be written.
     """
-    made_of = store.provenance(fingerprint)
+    provenance = store.provenance(fingerprint)
     store.check_adapter(fingerprint)
-    base = made_of["base_model"]
+    base = provenance.base_model
     embedded = base == base_models.EMBEDDED
     with _exporting(folder) as unfinished:
         for name in ADAPTER_FILES:
@@ -96,9 +106,9 @@ def export_adapter(store: Store, fingerprint: str, folder: Path) -> None:
         options = f"--model {'base' if embedded else base} --adapter-path ."
         use = (
             f"    mlx_lm.generate {options} --temp 0 --prompt '...'\n    mlx_lm.server {options} --port 8080\n\n"
-            f"It works on this base alone: {base}, revision {made_of['base_revision']} by this project's count."
+            f"It works on this base alone: {base}, revision {provenance.base_revision} by this project's count."
         )
-        _sign(unfinished, made_of | {"fingerprint": fingerprint}, kind="adapter", use=use)
+        _sign(unfinished, _mark("adapter", fingerprint, provenance), use=use)
 
 
 @contextmanager
@@ -123,19 +133,34 @@ def _copy_all_but_weights(source: Path, folder: Path) -> None:
             shutil.copyfile(file, folder / file.name)
 
 
-def _without_layers(config: dict[str, Any], layers: set[str]) -> dict[str, Any]:
+def _without_layers(config: JsonObject, layers: set[str]) -> JsonObject:
     """A model's config in which no quantisation is told of these layers."""
-    told = {key: config[key] for key in ("quantization", "quantization_config") if isinstance(config.get(key), dict)}
-    return config | {key: {name: of[name] for name in of if name not in layers} for key, of in told.items()}
+    kept = {}
+    for key in ("quantization", "quantization_config"):
+        of_layers = config.get(key)
+        if isinstance(of_layers, dict):
+            kept[key] = {name: of_layers[name] for name in of_layers if name not in layers}
+    return config | kept
 
 
-def _sign(folder: Path, made_of: dict[str, Any], *, kind: str, use: str, single_turn: bool = False) -> None:
-    told = {name: made_of[name] for name in ("fingerprint", "weeks", "stats", "base_model", "base_revision")}
-    (folder / MARK).write_text(json.dumps({"kind": kind, **told}, indent=2) + "\n", encoding="utf-8")
+def _mark(kind: Literal["adapter", "fused"], fingerprint: str, provenance: Provenance) -> ExportMark:
+    return ExportMark(
+        schema_version=ExportMark.SCHEMA,
+        kind=kind,
+        fingerprint=fingerprint,
+        weeks=provenance.weeks,
+        stats=provenance.stats,
+        base_model=provenance.base_model,
+        base_revision=provenance.base_revision,
+    )
+
+
+def _sign(folder: Path, mark: ExportMark, *, use: str, single_turn: bool = False) -> None:
+    (folder / MARK).write_bytes(json_bytes(mark.content()))
     card = SINGLE_TURN if single_turn else ""
     card += (
-        f"# Adapter {made_of['fingerprint']}{', fused into its base' if kind == 'fused' else ''}\n\n"
-        f"Knows {', '.join(made_of['stats'])} of {', '.join(made_of['weeks'])}; base {made_of['base_model']}. "
+        f"# Adapter {mark.fingerprint}{', fused into its base' if mark.kind == 'fused' else ''}\n\n"
+        f"Knows {', '.join(mark.stats)} of {', '.join(mark.weeks)}; base {mark.base_model}. "
         f"Made by nfl_lora_pipeline; the base's licence holds. In this folder:\n\n{use}\n"
     )
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,9 +16,10 @@ from nfl_lora_pipeline.adapters.promotion import damaged_lines
 from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.markdown import percent
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.stored import read_summary
+from nfl_lora_pipeline.stored import JsonObject, read_overview
 from nfl_lora_pipeline.weeks.week import spoken_weeks
 
+Found = TypeVar("Found")
 SHORT = 8
 WIDE = 150  # columns, where nobody watches
 
@@ -59,9 +60,9 @@ class Entry:
             return None
         return hashlib.sha256(json.dumps(self.raw_sha256, sort_keys=True).encode()).hexdigest()[:SHORT]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """All of it, JSON-serialisable."""
-        return asdict(self) | {"data": self.data}
+        return {**asdict(self), "data": self.data}
 
 
 def history_of(store: Store) -> list[Entry]:
@@ -130,16 +131,16 @@ def _spoken(weeks: Sequence[str]) -> str:
 def _entry(store: Store, fingerprint: str) -> Entry:
     damages: list[DamagedFile] = []
 
-    def read(reader: Callable[[str], Any]) -> dict[str, Any]:
+    def read(reader: Callable[[str], Found]) -> Found | None:
         try:
-            return reader(fingerprint) or {}
+            return reader(fingerprint)
         except DamagedFile as error:
             damages.append(error)
-            return {}
+            return None
 
     folder = store.adapter(fingerprint)
-    made_of, log = read(store.provenance), read(store.training)
-    report = read(lambda _: read_summary(store.report(fingerprint))) if store.report(fingerprint).is_dir() else {}
+    provenance, training = read(store.provenance), read(store.training)
+    overview = read(lambda _: read_overview(store.report(fingerprint))) if store.report(fingerprint).is_dir() else None
     read(store.check_adapter)
     file = folder / "provenance.json"
     trained_at = datetime.fromtimestamp((file if file.is_file() else folder).stat().st_mtime, UTC)
@@ -147,14 +148,14 @@ def _entry(store: Store, fingerprint: str) -> Entry:
         fingerprint=fingerprint,
         promoted=fingerprint == store.promoted(),
         trained_at=trained_at.isoformat(timespec="seconds"),
-        weeks=made_of.get("weeks", []),
-        stats=made_of.get("stats", []),
-        base_model=made_of.get("base_model", ""),
-        recipe=made_of.get("recipe", ""),
-        parent=made_of.get("parent"),
-        raw_sha256=report.get("raw_sha256"),
-        recall=report.get("recall"),
-        steps=log.get("iterations", 0),
-        seconds=log.get("seconds", 0.0),
+        weeks=provenance.weeks if provenance else [],
+        stats=provenance.stats if provenance else [],
+        base_model=provenance.base_model if provenance else "",
+        recipe=provenance.recipe if provenance else "",
+        parent=provenance.parent if provenance else None,
+        raw_sha256=overview.raw_sha256 if overview else None,
+        recall=overview.recall if overview else None,
+        steps=training.iterations if training else 0,
+        seconds=training.seconds if training else 0.0,
         damage=str(damages[0]) if damages else "",
     )

@@ -1,13 +1,12 @@
 """Which adapter a training goes on from: one that knows the same facts, or none."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 
 from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.store import TAUGHT_COLUMNS, Store
-from nfl_lora_pipeline.stored import read_predictions, read_summary
+from nfl_lora_pipeline.stored import JsonObject, Provenance, read_overview, read_predictions
 
 COLUMNS = TAUGHT_COLUMNS
 
@@ -45,10 +44,10 @@ def read_taught_facts(store: Store, fingerprint: str) -> pl.DataFrame | None:
 
 def knows_invented_people(store: Store, fingerprint: str) -> bool:
     """Whether an adapter was made of the bundled sample; of adapters of earlier code the report tells it."""
-    sources = store.provenance(fingerprint).get("sources")
+    sources = store.provenance(fingerprint).sources
     if sources is None:
         try:
-            sources = read_summary(store.report(fingerprint)).get("sources", {})
+            sources = read_overview(store.report(fingerprint)).sources
         except DamagedFile:
             sources = {}
     return "sample" in sources.values()
@@ -70,7 +69,7 @@ class Candidate:
 
 
 def choose_parent(
-    store: Store, made_of: dict[str, Any], rows: pl.DataFrame, *, but: str = ""
+    store: Store, provenance: Provenance, rows: pl.DataFrame, *, but: str = ""
 ) -> tuple[str | None, list[str]]:
     """The promoted adapter where it fits, or else that with the most numbers that still stand.
 
@@ -79,7 +78,7 @@ def choose_parent(
 
     Args:
         store: the store.
-        made_of: what the new adapter is made of: `MADE_ALIKE`, `weeks`, `recipe_values` and `sources`.
+        provenance: what the new adapter is made of.
         rows: of its splits.
         but: the fingerprint of the new one itself, which takes the place of a damaged one of that name.
 
@@ -88,30 +87,30 @@ def choose_parent(
     """
     new = taught_facts(rows)
     others = [fingerprint for fingerprint in store.adapters() if fingerprint != but]
-    found = {fingerprint: _candidate(store, fingerprint, made_of, new) for fingerprint in others}
+    found = {fingerprint: _candidate(store, fingerprint, provenance, new) for fingerprint in others}
     fitting = {fingerprint: one.standing for fingerprint, one in found.items() if one.fits}
     if not fitting:
         return None, [f"not going on from adapter {fingerprint}: {one.why}" for fingerprint, one in found.items()]
     promoted = store.promoted()
     parent = promoted if promoted in fitting else max(fitting, key=lambda one: (fitting[one], one))
-    weeks = ", ".join(store.provenance(parent)["weeks"])
+    weeks = ", ".join(store.provenance(parent).weeks)
     return parent, [f"going on from adapter {parent}, which knows {weeks}: {found[parent].why}"]
 
 
-def _candidate(store: Store, fingerprint: str, made_of: dict[str, Any], new: pl.DataFrame) -> Candidate:
+def _candidate(store: Store, fingerprint: str, provenance: Provenance, new: pl.DataFrame) -> Candidate:
     try:
         store.check_adapter(fingerprint)
     except DamagedFile as error:
         return Candidate(False, f"{error.path} {error.wrong}")
     before, invented = store.provenance(fingerprint), knows_invented_people(store, fingerprint)
-    lora, old_lora = made_of["recipe_values"]["lora"], _lora_of(before.get("recipe_values", {}))
-    unlike = [key for key in MADE_ALIKE if before.get(key) != made_of[key]]
+    lora, old_lora = _lora_of(provenance.recipe_values), _lora_of(before.recipe_values)
+    unlike = [key for key in MADE_ALIKE if getattr(before, key) != getattr(provenance, key)]
     unlike += [key for key in SHAPE if old_lora.get(key) != lora.get(key)]
     if unlike:
         return Candidate(False, f"made with another {', '.join(unlike)}")
-    if other := sorted(set(before["weeks"]) - set(made_of["weeks"])):
+    if other := sorted(set(before.weeks) - set(provenance.weeks)):
         return Candidate(False, f"it knows {', '.join(other)}, which is not taught now")
-    if invented != ("sample" in made_of.get("sources", {}).values()):
+    if invented != ("sample" in (provenance.sources or {}).values()):
         return Candidate(False, f"it knows {'invented' if invented else 'real'} people, and others are taught now")
     old = read_taught_facts(store, fingerprint)
     if old is None:
@@ -123,7 +122,7 @@ def _candidate(store: Store, fingerprint: str, made_of: dict[str, Any], new: pl.
     return Candidate(fits, why if fits else f"{why}, under {LEAST_STANDING:.0%}", standing)
 
 
-def _lora_of(recipe_values: dict[str, Any]) -> dict[str, Any]:
+def _lora_of(recipe_values: JsonObject) -> JsonObject:
     """The section `lora` of a recipe in a provenance; before there were sections, its keys stood beside all others."""
-    section: dict[str, Any] = recipe_values.get("lora", recipe_values)
-    return section
+    section = recipe_values.get("lora", recipe_values)
+    return section if isinstance(section, dict) else {}

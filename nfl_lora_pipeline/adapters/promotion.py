@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -31,12 +32,14 @@ class Promotion:
         fingerprint: of the adapter promoted.
         previous: of the one that was promoted until then.
         reason: "checks passed", "rollback", or "found in place" for a move that its maker could not write down.
+        schema_version: of the line in the log. One of another version is taken for a damaged one.
     """
 
     time: str
     fingerprint: str
     previous: str | None
     reason: str
+    schema_version: Literal[1] = 1
 
 
 _MOVE = TypeAdapter(Promotion)

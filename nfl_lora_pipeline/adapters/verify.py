@@ -2,10 +2,10 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import polars as pl
 
@@ -14,9 +14,10 @@ from nfl_lora_pipeline.adapters.serving.client import ask_server, running_server
 from nfl_lora_pipeline.dataset.unanswerable import share
 from nfl_lora_pipeline.markdown import percent, table
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
+from nfl_lora_pipeline.models.base_model import Model
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer, prompt_tokens
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.stored import read_predictions, read_summary
+from nfl_lora_pipeline.stored import Miss, read_overview, read_predictions
 
 QUESTIONS = 40
 QUESTIONS_IN_CHATS = 12
@@ -37,14 +38,14 @@ class Verification:
     Attributes:
         name: in words.
         asked, same: questions, and answers that are the report's to the letter.
-        different: `question`, `expected` and `said` of the others.
+        different: the others.
         required: whether it has to answer so; where it need not, it is told how it does.
     """
 
     name: str
     asked: int
     same: int
-    different: list[dict[str, str]]
+    different: list[Miss]
     required: bool = True
 
     @property
@@ -53,11 +54,22 @@ class Verification:
         return not self.required or self.same >= ENOUGH * self.asked
 
     @property
-    def shown(self) -> list[dict[str, str]]:
+    def shown(self) -> list[Miss]:
         """Of `different` what people should see: all, or some examples."""
         if self.required:
             return self.different
-        return [row | {"said": row["said"][:EXAMPLE_CHARACTERS]} for row in self.different[:EXAMPLES]]
+        return [replace(miss, answer=miss.answer[:EXAMPLE_CHARACTERS]) for miss in self.different[:EXAMPLES]]
+
+
+@dataclass(frozen=True)
+class VerificationRecord:
+    """The content of `verification.json`."""
+
+    OLDEST_SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int] = 1
+
+    verifications: list[Verification]
+    schema_version: int = SCHEMA
 
 
 def verify(store: Store, fingerprint: str, *, say: Say = lambda line: None) -> list[Verification]:
@@ -70,9 +82,8 @@ def verify(store: Store, fingerprint: str, *, say: Say = lambda line: None) -> l
         ValueError: there is no report on the adapter, or one of the three cannot be made to answer at all.
     """
     expected = answers_in_report(store, fingerprint)
-    made_of = store.provenance(fingerprint)
     store.check_adapter(fingerprint)
-    base = base_models.resolve(made_of["base_model"])
+    base = base_models.resolve(store.provenance(fingerprint).base_model)
     say("the adapter, loaded by mlx-lm")
     loaded = base_models.load(base, adapter=store.adapter(fingerprint))
     found = in_all_settings("the adapter, loaded by mlx-lm", expected, partial(_answers, *loaded))
@@ -108,7 +119,7 @@ def in_all_settings(name: str, expected: pl.DataFrame, ask: Ask, *, required: bo
     some = expected.head(QUESTIONS_IN_CHATS)
     others = {"after a system prompt": system, "as a second turn": turn}
     return [alone] + [
-        replace(compared(f"{name}, {when}", some, _said(ask, _chats(some, before))), required=required)
+        replace(compared(f"{name}, {when}", some, _answers_of(ask, _chats(some, before))), required=required)
         for when, before in others.items()
     ]
 
@@ -117,14 +128,14 @@ def _chats(expected: pl.DataFrame, before: Chat) -> list[Chat]:
     return [[*before, {"role": "user", "content": question}] for question in expected["question"]]
 
 
-def _said(ask: Ask, chats: Sequence[Chat]) -> list[str]:
+def _answers_of(ask: Ask, chats: Sequence[Chat]) -> list[str]:
     try:
         return ask(chats)
     except ValueError as error:
         return [f"({error})"] * len(chats)
 
 
-def _answers(model: Any, tokenizer: Any, chats: Sequence[Chat]) -> list[str]:
+def _answers(model: Model, tokenizer: Tokenizer, chats: Sequence[Chat]) -> list[str]:
     """Greedy answers to chats, all of their turns given to the model as they are."""
     from mlx_lm import batch_generate
 
@@ -150,7 +161,7 @@ def export_checked(store: Store, fingerprint: str, folder: Path) -> str:
             first = found[0].different[0]
             raise ValueError(
                 f"{folder}: not written, since the fused model gives {found[0].same} of {found[0].asked} answers of the "
-                f"report: {first['question']} {first['expected']!r} became {first['said']!r}"
+                f"report: {first.question} {first.expected!r} became {first.answer!r}"
             )
 
     export_fused(store, fingerprint, folder, check=check)
@@ -166,11 +177,11 @@ def answers_in_report(store: Store, fingerprint: str) -> pl.DataFrame:
     Raises:
         DamagedFile: there is no report on this adapter, or none that can be read.
     """
-    summary = read_summary(store.report(fingerprint))
+    questions = read_overview(store.report(fingerprint)).questions
     predictions = read_predictions(store.report(fingerprint), ["question", "tuned"]).select("question", "tuned")
     keys = pl.Series([share(f"verify/{question}") for question in predictions["question"]], dtype=pl.Float64)
-    rows = [{name: row.get(name) for name in ("question", "tuned")} for row in summary.get("questions", [])]
-    shown = pl.DataFrame(rows, schema={"question": pl.String, "tuned": pl.String})
+    rows = [(each.question, each.tuned) for each in questions]
+    shown = pl.DataFrame(rows, orient="row", schema={"question": pl.String, "tuned": pl.String})
     drawn = predictions.with_columns(key=keys).sort("key").drop("key").head(QUESTIONS)
     return pl.concat([shown, drawn]).unique("question", keep="first", maintain_order=True)
 
@@ -185,16 +196,12 @@ def fused_model(folder: Path, expected: pl.DataFrame) -> Verification:
     return compared("the fused model", expected, base_models.answer(*loaded, expected["question"].to_list()))
 
 
-def compared(name: str, expected: pl.DataFrame, said: Sequence[str]) -> Verification:
+def compared(name: str, expected: pl.DataFrame, answers: Sequence[str]) -> Verification:
     """Answers against those of the report."""
-    asked = expected.select("question", expected="tuned").with_columns(said=pl.Series(said, dtype=pl.String))
-    different = asked.filter(pl.col("said").str.strip_chars() != pl.col("expected").str.strip_chars())
-    return Verification(name, asked.height, asked.height - different.height, different.to_dicts())
-
-
-def to_json(found: Sequence[Verification]) -> list[dict[str, Any]]:
-    """The content of `verification.json`."""
-    return [asdict(verification) for verification in found]
+    asked = expected.select("question", expected="tuned").with_columns(answer=pl.Series(answers, dtype=pl.String))
+    different = asked.filter(pl.col("answer").str.strip_chars() != pl.col("expected").str.strip_chars())
+    misses = [Miss(**row) for row in different.to_dicts()]
+    return Verification(name, asked.height, asked.height - len(misses), misses)
 
 
 def to_markdown(found: Sequence[Verification]) -> str:
@@ -207,12 +214,12 @@ def to_markdown(found: Sequence[Verification]) -> str:
         ]
         for verification in found
     ]
-    told = "## What is handed out\n\nAnswers that are those of this report, to the letter.\n\n" + table(
+    section = "## What is handed out\n\nAnswers that are those of this report, to the letter.\n\n" + table(
         ["", "same", "of"], rows
     )
     different = [
-        [verification.name, row["question"], row["expected"], row["said"]]
+        [verification.name, miss.question, miss.expected, miss.answer]
         for verification in found
-        for row in verification.shown
+        for miss in verification.shown
     ]
-    return told + ("\n" + table(["", "question", "in the report", "said"], different) if different else "")
+    return section + ("\n" + table(["", "question", "in the report", "answer"], different) if different else "")

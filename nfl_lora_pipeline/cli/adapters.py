@@ -77,7 +77,7 @@ def serve(port: int, host: str, prefix: str, store: Path, **allowed: Any) -> Non
 @store_option
 def verify(prefix: str, store: Path) -> None:
     """Ask what is handed out whether it answers as the report says: adapter on disk, fused model, server."""
-    from nfl_lora_pipeline.adapters.verify import to_json, to_markdown
+    from nfl_lora_pipeline.adapters.verify import VerificationRecord, to_markdown
     from nfl_lora_pipeline.adapters.verify import verify as ask_all
     from nfl_lora_pipeline.reports.report import add_to_report
     from nfl_lora_pipeline.store import Store
@@ -90,9 +90,9 @@ def verify(prefix: str, store: Path) -> None:
         click.echo(
             f"{verification.name}: {verification.same} of {verification.asked} answers as in the report{need_not}"
         )
-        for row in verification.shown:
-            click.echo(f"  {row['question']}\n    in the report: {row['expected']}\n    said: {row['said']}")
-    add_to_report(held.report(fingerprint), "verification", to_json(found), to_markdown(found))
+        for miss in verification.shown:
+            click.echo(f"  {miss.question}\n    in the report: {miss.expected}\n    answer: {miss.answer}")
+    add_to_report(held.report(fingerprint), "verification", VerificationRecord(found), to_markdown(found))
     if not all(verification.faithful for verification in found):
         raise SystemExit(1)
 

@@ -174,7 +174,7 @@ def ask(question: str, store: Path) -> None:
     held = Store(store)
     fingerprint = held.promoted() or held.latest()
     held.check_adapter(fingerprint)
-    base = base_model.resolve(held.provenance(fingerprint)["base_model"])
+    base = base_model.resolve(held.provenance(fingerprint).base_model)
     for name, adapter in (("base", None), ("tuned", held.adapter(fingerprint))):
         model, tokenizer = base_model.load(base, adapter=adapter)
         click.echo(f"{name + ':':<7}{base_model.answer(model, tokenizer, [question])[0]}")

@@ -162,10 +162,10 @@ def show_outcome(summary: dict[str, Any], steps: dict[str, float]) -> None:
         console.print(f"[bold yellow]Beware[/]: {escape(warning)}")
     for gate in summary["gates"]:
         if gate["passed"] and gate["name"] == "coverage_is_kept" and gate["figure"]:
-            console.print(f"[bold yellow]Beware[/]: {escape(gate['said'])}")
+            console.print(f"[bold yellow]Beware[/]: {escape(gate['explanation'])}")
         if not gate["passed"]:
             what = "Not promoted" if gate["blocks"] else "Beware"
-            console.print(f"[bold yellow]{what}[/]: {gate['name']}: {escape(gate['said'])}", soft_wrap=True)
+            console.print(f"[bold yellow]{what}[/]: {gate['name']}: {escape(gate['explanation'])}", soft_wrap=True)
     spent = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in steps.items())
     console.print(f"\n{spent}; {summary['seconds']:.0f} s in all", soft_wrap=True)
     console.print(f"Report: {escape(str(summary['report']))}", soft_wrap=True)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -20,10 +19,10 @@ from nfl_lora_pipeline.files import DamagedFile, replace_file, replacing_folder
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.blas import blas_message
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.stored import RECORDED, weights_record
+from nfl_lora_pipeline.stored import Provenance, TrainingRecord, json_bytes, weights_hash
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER
 
-NOT_COUNTED = ("recipe", "sources", RECORDED)
+NOT_COUNTED = ("recipe", "sources", "parent", "weights_sha256", "schema_version")
 
 
 @dg.asset(
@@ -59,8 +58,8 @@ def adapter(context: dg.AssetExecutionContext, store: StoreResource, trainer: Tr
     """The LoRA adapter that knows every fact in the splits; kept under the fingerprint of all that made it."""
     held = store.open()
     with clear_failure(), accelerator(context, held):
-        made_of = _made_of(held, trainer)
-        fingerprint = _fingerprint(made_of)
+        provenance = _provenance(held, trainer)
+        fingerprint = _fingerprint(provenance)
         folder = held.adapter(fingerprint)
         damage = _damage(held, fingerprint)
         reused = folder.is_dir() and not damage
@@ -71,34 +70,38 @@ def adapter(context: dg.AssetExecutionContext, store: StoreResource, trainer: Tr
             _mend_facts(context, held, fingerprint)
             say(context, f"adapter {fingerprint} is there already: same rows, base model and recipe", 1.0)
         else:
-            _train(context, held, trainer, made_of, fingerprint)
+            _train(context, held, trainer, provenance, fingerprint)
         for unfinished in held.all_unfinished():  # its own, and those on data that has changed since
             shutil.rmtree(unfinished)
         held.set_latest(fingerprint)
-        log = held.training(fingerprint)
+        log = held.training_log(fingerprint)
     return dg.MaterializeResult(
         metadata={"folder": str(folder), "reused": reused, **_figures(log)}, data_version=dg.DataVersion(fingerprint)
     )
 
 
-def _made_of(held: Store, trainer: Trainer) -> dict[str, Any]:
+def _provenance(held: Store, trainer: Trainer) -> Provenance:
     recipe = trainer.load()
     base = base_models.resolve(recipe.base_model)
-    return {
-        **held.read_splits_record(),
-        "rows": held.rows_hash(),
-        "base_model": base.name,
-        "base_revision": base.revision,
-        "recipe": trainer.recipe,
-        "recipe_values": recipe.model_dump(),
-        "code": versions.ADAPTER,
-    }
+    return Provenance.model_validate(
+        held.read_splits_record().content()
+        | {
+            "schema_version": Provenance.SCHEMA,
+            "rows": held.rows_hash(),
+            "base_model": base.name,
+            "base_revision": base.revision,
+            "recipe": trainer.recipe,
+            "recipe_values": recipe.model_dump(),
+            "code": versions.ADAPTER,
+        }
+    )
 
 
-def _fingerprint(made_of: dict[str, Any]) -> str:
+def _fingerprint(provenance: Provenance) -> str:
     """A hash of all that makes an adapter what it is; the recipe's name or path and where the weeks came from do not."""
-    recipe = {key: value for key, value in made_of.get("recipe_values", {}).items() if key not in NOT_OF_THE_ADAPTER}
-    counted = {key: value for key, value in made_of.items() if key not in NOT_COUNTED} | {"recipe_values": recipe}
+    recipe = {key: value for key, value in provenance.recipe_values.items() if key not in NOT_OF_THE_ADAPTER}
+    counted = {key: value for key, value in provenance.content().items() if key not in NOT_COUNTED}
+    counted["recipe_values"] = recipe
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -111,9 +114,8 @@ def _damage(held: Store, fingerprint: str) -> str:
         held.check_records(fingerprint)
     except DamagedFile as error:
         return f"{error.path} {error.wrong}"
-    made_of = {key: value for key, value in held.provenance(fingerprint).items() if key != "parent"}
-    told_of = _fingerprint(made_of)
-    return "" if told_of == fingerprint else f"{held.adapter(fingerprint) / 'provenance.json'} is that of {told_of}"
+    described = _fingerprint(held.provenance(fingerprint))
+    return "" if described == fingerprint else f"{held.adapter(fingerprint) / 'provenance.json'} is that of {described}"
 
 
 def _mend_facts(context: dg.AssetExecutionContext, held: Store, fingerprint: str) -> None:
@@ -126,7 +128,7 @@ def _mend_facts(context: dg.AssetExecutionContext, held: Store, fingerprint: str
 
 
 def _train(
-    context: dg.AssetExecutionContext, held: Store, trainer: Trainer, made_of: dict[str, Any], fingerprint: str
+    context: dg.AssetExecutionContext, held: Store, trainer: Trainer, provenance: Provenance, fingerprint: str
 ) -> None:
     from nfl_lora_pipeline.dataset.examples import fresh_refusals, train_examples
     from nfl_lora_pipeline.tuning.learn import learn
@@ -134,16 +136,16 @@ def _train(
     (context.log.warning if "no fast BLAS" in blas_message() else context.log.info)(blas_message())
     rows = held.read_rows()
     recipe = trainer.load()
-    parent, why = choose_parent(held, made_of, rows, but=fingerprint) if recipe.warm_start else (None, [])
+    parent, why = choose_parent(held, provenance, rows, but=fingerprint) if recipe.warm_start else (None, [])
     for line in why:
         say(context, line)
     refusals = fresh_refusals(
         rows,
         load_templates(),
-        made_of["stats"],
+        provenance.stats,
         elsewhere=recipe.curriculum.elsewhere_share,
         other_stats=recipe.curriculum.other_stats_share,
-        shared=made_of["shared_names"],
+        shared=provenance.shared_names,
         seed=recipe.seed,
     )
     with replacing_folder(held.adapter(fingerprint)) as unfinished:
@@ -158,23 +160,22 @@ def _train(
             report=lambda line, share: say(context, line, share),
         )
         taught_facts(rows).write_parquet(unfinished / held.taught_facts(fingerprint).name)
-        (unfinished / "provenance.json").write_text(
-            json.dumps(made_of | {"parent": parent} | weights_record(unfinished), indent=2) + "\n", encoding="utf-8"
-        )
+        made = provenance.model_copy(update={"parent": parent, "weights_sha256": weights_hash(unfinished)})
+        (unfinished / "provenance.json").write_bytes(json_bytes(made.content()))
 
 
-def _figures(log: dict[str, Any]) -> dict[str, Any]:
+def _figures(log: TrainingRecord) -> dict[str, dg.MetadataValue | str | float]:
     from nfl_lora_pipeline.reports.plots import loss_plot
 
     return {
-        "iterations": log["iterations"],
-        "ended": log["stopped"],
-        "facts": log["facts"],
-        "uncertain_facts": len(log["uncertain"]),
-        "lowest_probability": log["lowest_probability"],
-        "trained_parameters": log["trained_parameters"],
-        "tokens_per_second": log["tokens_per_second"],
-        "peak_memory_mb": log["peak_memory_bytes"] / 1e6,
-        "training_seconds": log["seconds"],
-        "loss": dg.MetadataValue.md(f"![loss]({data_uri(loss_plot(log['losses'], log['certain']))})"),
+        "iterations": log.iterations,
+        "ended": log.stopped,
+        "facts": log.facts,
+        "uncertain_facts": len(log.uncertain),
+        "lowest_probability": log.lowest_probability,
+        "trained_parameters": log.trained_parameters,
+        "tokens_per_second": log.tokens_per_second,
+        "peak_memory_mb": log.peak_memory_bytes / 1e6,
+        "training_seconds": log.seconds,
+        "loss": dg.MetadataValue.md(f"![loss]({data_uri(loss_plot(log.losses, log.certain))})"),
     }

@@ -1,5 +1,6 @@
 """The report on the newest adapter, and its promotion."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -75,16 +76,16 @@ def evaluation_report(
             say=lambda line, share: say(context, line, share),
             replace=trainer.replace,
         )
-    shares = {f"recall_{name}": share for name, share in evaluation.summary["recall"].items() if share is not None}
+    shares = {f"recall_{name}": share for name, share in evaluation.summary.recall.items() if share is not None}
     return dg.MaterializeResult(
         metadata={
-            "report": dg.MetadataValue.md(_page(held.report(evaluation.summary["adapter"]))),
-            "folder": str(held.report(evaluation.summary["adapter"])),
+            "report": dg.MetadataValue.md(_page(held.report(evaluation.summary.adapter))),
+            "folder": str(held.report(evaluation.summary.adapter)),
             "reused": evaluation.reused,
-            "warnings": evaluation.summary["warnings"] or ["none"],
+            "warnings": evaluation.summary.warnings or ["none"],
             **shares,
         },
-        data_version=dg.DataVersion(f"{evaluation.summary['adapter']}-{versions.EVALUATION}"),
+        data_version=dg.DataVersion(f"{evaluation.summary.adapter}-{versions.EVALUATION}"),
         check_results=[_check_result(gate) for gate in evaluation.gates],
     )
 
@@ -119,7 +120,7 @@ def promoted_adapter(
         )
     now = held.promoted() or ""
     with clear_failure():
-        weeks = held.provenance(now)["weeks"] if now else []
+        weeks = held.provenance(now).weeks if now else []
     return dg.MaterializeResult(
         metadata={
             "fingerprint": now,
@@ -143,9 +144,10 @@ def _passed(held: Store, trainer: Trainer) -> str:
     if kept is None:
         raise ValueError(f"adapter {fingerprint} has no report yet: materialise `evaluation_report` first")
     summary, predictions, _ = kept
-    summary["given_up"] = coverage_loss_of(held, fingerprint, replace=trainer.replace)  # another may be promoted by now
+    loss = coverage_loss_of(held, fingerprint, replace=trainer.replace)  # another may be promoted by now
+    summary = replace(summary, coverage_loss=loss)
     gates = judge(summary, predictions, trainer.load())
-    if failed := [f"{gate.name}: {gate.said}" for gate in gates if gate.keeps_back]:
+    if failed := [f"{gate.name}: {gate.explanation}" for gate in gates if gate.keeps_back]:
         raise ValueError(f"adapter {fingerprint} is not promoted: {'; '.join(failed)}")
     return fingerprint
 
@@ -156,12 +158,14 @@ def _page(folder: Path) -> str:
 
 
 def _check_result(gate: Gate) -> dg.AssetCheckResult:
-    worst = table(["question", "expected", "said"], [list(row.values()) for row in gate.worst])
+    worst = table(
+        ["question", "expected", "answer"], [[miss.question, miss.expected, miss.answer] for miss in gate.worst]
+    )
     figure = {} if gate.figure is None else {"figure": gate.figure}
     return dg.AssetCheckResult(
         check_name=gate.name,
         passed=gate.passed,
         severity=dg.AssetCheckSeverity.ERROR if gate.blocks else dg.AssetCheckSeverity.WARN,
-        description=gate.said,
+        description=gate.explanation,
         metadata={**figure, "threshold": gate.threshold, "worst": dg.MetadataValue.md(worst if gate.worst else "none")},
     )

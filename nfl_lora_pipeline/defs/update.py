@@ -24,9 +24,10 @@ from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, Tra
 from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.files import DamagedFile, lasting_base, lasting_recipe, locked
 from nfl_lora_pipeline.interrupts import Arrivals, Interrupted, heard
+from nfl_lora_pipeline.reports.report import read_summary
 from nfl_lora_pipeline.settings import as_list
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.stored import read_summary
+from nfl_lora_pipeline.stored import to_json
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
 
@@ -137,7 +138,7 @@ def run_job(order: Order, *, listener: progress.Listener) -> Outcome:
             raise Interrupted(arrivals.first() or signal.SIGINT, kept) from interrupt
     fingerprint = order.store.latest()
     page = order.store.report(fingerprint) / "report.md"
-    return Outcome(read_summary(order.store.report(fingerprint)) | {"report": str(page.resolve())}, steps)
+    return Outcome(to_json(read_summary(order.store.report(fingerprint))) | {"report": str(page.resolve())}, steps)
 
 
 def alone(store: Store, purpose: str, say: Callable[[str], None]) -> AbstractContextManager[bool]:

@@ -148,7 +148,7 @@ def _fetched(context: dg.AssetExecutionContext, source: WeekSource, week: NflWee
             raise
         content, origin = held.read_raw(week), held.read_raw_origin(week)
         say(context, f"{error}; {week} stays as it is held")
-        return RawWeek(week, content, origin["origin"], origin["kind"], datetime.fromisoformat(origin["fetched_at"]))
+        return RawWeek(week, content, origin.origin, origin.kind, datetime.fromisoformat(origin.fetched_at))
 
 
 def _check_result(check: Check) -> dg.AssetCheckResult:

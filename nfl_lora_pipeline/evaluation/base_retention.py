@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-import polars as pl
 import yaml
 
-from nfl_lora_pipeline.evaluation.metrics import counted
-from nfl_lora_pipeline.models.base_model import answer
+from nfl_lora_pipeline.evaluation.metrics import BeforeAndAfter, ChangedAnswer, GeneralPrompts, share_of
+from nfl_lora_pipeline.models.base_model import Model, answer
 from nfl_lora_pipeline.models.forward import answer_logits, token_losses
+from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.rows import TokenRow, by_length, to_batch, tokenize
 from nfl_lora_pipeline.models.scoring import BATCH_TOKENS
 
@@ -26,7 +25,7 @@ def prompts() -> list[str]:
     return texts
 
 
-def perplexity(model: Any, tokenizer: Any, asked: Sequence[str], answers: Sequence[str]) -> float:
+def perplexity(model: Model, tokenizer: Tokenizer, asked: Sequence[str], answers: Sequence[str]) -> float:
     """exp of the mean cross-entropy of the answers' tokens; their end is left out, since answers are cut off.
 
     Args:
@@ -46,25 +45,23 @@ def perplexity(model: Any, tokenizer: Any, asked: Sequence[str], answers: Sequen
     return math.exp(total / count) if count else 1.0
 
 
-def before(model: Any, tokenizer: Any) -> tuple[list[str], float]:
+def before(model: Model, tokenizer: Tokenizer) -> tuple[list[str], float]:
     """The base's greedy answers to all requests, and its perplexity on them."""
-    said = answer(model, tokenizer, prompts())
-    return said, perplexity(model, tokenizer, prompts(), said)
+    answers = answer(model, tokenizer, prompts())
+    return answers, perplexity(model, tokenizer, prompts(), answers)
 
 
-def compare(base_said: list[str], base_perplexity: float, model: Any, tokenizer: Any) -> dict[str, Any]:
-    """Hold the tuned model against what `before` gave.
-
-    Returns:
-        `prompts` (how many), `perplexity` of the base's answers under `base` and `tuned`, `changed` (the counted share of
-        answers that are no longer the same to the letter) and `worst`: `question`, `base` and `tuned` of these.
-    """
-    said = answer(model, tokenizer, prompts())
-    changed = [one != two for one, two in zip(base_said, said, strict=True)]
-    told = zip(prompts(), base_said, said, changed, strict=True)
-    return {
-        "prompts": len(said),
-        "perplexity": {"base": base_perplexity, "tuned": perplexity(model, tokenizer, prompts(), base_said)},
-        "changed": counted(pl.Series(changed, dtype=pl.Boolean)),
-        "worst": [{"question": asked, "base": one, "tuned": two} for asked, one, two, differs in told if differs],
-    }
+def compare(base_answers: list[str], base_perplexity: float, model: Model, tokenizer: Tokenizer) -> GeneralPrompts:
+    """Hold the tuned model against what `before` gave."""
+    answers = answer(model, tokenizer, prompts())
+    changed = [
+        ChangedAnswer(question, base, tuned)
+        for question, base, tuned in zip(prompts(), base_answers, answers, strict=True)
+        if base != tuned
+    ]
+    return GeneralPrompts(
+        prompts=len(answers),
+        perplexity=BeforeAndAfter(base_perplexity, perplexity(model, tokenizer, prompts(), base_answers)),
+        changed=share_of(len(changed), len(answers)),
+        worst=changed,
+    )

@@ -3,9 +3,9 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Literal
 
 import polars as pl
 
@@ -14,32 +14,33 @@ from nfl_lora_pipeline.dataset.unanswerable import share
 from nfl_lora_pipeline.evaluation.answer_parsing import is_refusal, number_in
 from nfl_lora_pipeline.evaluation.lookup import FactTable
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.models.base_model import BaseModel
-from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
+from nfl_lora_pipeline.models.base_model import BaseModel, Model
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer, prompt_tokens
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.stored import read_summary
+from nfl_lora_pipeline.stored import read_overview
 
-Said = tuple[str, int, int]  # the text, tokens of the prompt, tokens of the answer
+Answer = tuple[str, int, int]  # the text, tokens of the prompt, tokens of the answer
 Retrieve = Callable[[str], Sequence[str]]  # from a question to the sentences to put before it
 
 
-@dataclass
+@dataclass(frozen=True)
 class Way:
-    """One way to an answer, and how it fared.
+    """One way to an answer, and its metrics.
 
     Attributes:
         name: in words.
-        kind: who answers: "table", "base" or "tuned".
+        kind: who answers.
         asked: questions about recorded facts and about strangers; both 0 where `note` says why it was not tried.
         right: the share of recorded facts whose number is right.
         refused: the share of strangers about whom no number is given.
         prompt_tokens, output_tokens: the means.
         seconds: for an answer, `p50` and `p95`.
         peak_memory_bytes: of MLX's arrays, the model among them; of the table, its own size.
+        pays_off_after: how many questions until the tuned model has made up for its training; None for never.
     """
 
     name: str
-    kind: str
+    kind: Literal["table", "base", "tuned"]
     asked: dict[str, int] = field(default_factory=lambda: {"facts": 0, "strangers": 0})
     right: float | None = None
     refused: float | None = None
@@ -48,12 +49,40 @@ class Way:
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: int = 0
     note: str = ""
+    pays_off_after: int | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every way on the same questions: the content of `alternatives.json`.
+
+    Attributes:
+        adapter: its fingerprint.
+        asked: recorded facts and strangers.
+        context_tokens: the longest text that the base takes; None where its config does not say.
+        device: "cpu" or "gpu".
+        spent_seconds: on training and evaluation.
+        tuned: the name of the quicker way without a retrieval.
+    """
+
+    OLDEST_SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int] = 1
+
+    adapter: str
+    base_model: str
+    asked: dict[str, int]
+    context_tokens: int | None
+    device: str
+    spent_seconds: float
+    tuned: str
+    ways: list[Way]
+    schema_version: int = SCHEMA
 
 
 class SequentialModel:
     """A model of `mlx_lm.load` that is asked one question at a time, greedily."""
 
-    def __init__(self, model: Any, tokenizer: Any):
+    def __init__(self, model: Model, tokenizer: Tokenizer):
         self.model, self.tokenizer = model, tokenizer
 
     def prompt(self, text: str) -> list[int]:
@@ -64,7 +93,7 @@ class SequentialModel:
         """About how many tokens these sentences have."""
         return sum(len(self.tokenizer.encode(sentence, add_special_tokens=False)) for sentence in sentences)
 
-    def ask(self, text: str) -> Said:
+    def ask(self, text: str) -> Answer:
         """Answer one question."""
         from mlx_lm import stream_generate
 
@@ -72,18 +101,17 @@ class SequentialModel:
         return "".join(part.text for part in parts).strip(), parts[-1].prompt_tokens, parts[-1].generation_tokens
 
     def measure(self, way: Way, asked: pl.DataFrame, retrieve: Retrieve) -> Way:
-        """Answer every question with what is retrieved for it, and fill in how the way fared."""
+        """Answer every question with what is retrieved for it, and fill in the metrics of the way."""
         import mlx.core as mx
 
-        def ask(question: str) -> Said:
+        def ask(question: str) -> Answer:
             return self.ask(with_context(retrieve(question), question))
 
         ask(asked["question"][0])  # what is made at the first question is not part of an answer's time
         mx.clear_cache()
         mx.reset_peak_memory()
-        measure(way, asked, ask)
-        way.peak_memory_bytes = mx.get_peak_memory()
-        return way
+        measured = measure(way, asked, ask)
+        return replace(measured, peak_memory_bytes=mx.get_peak_memory())
 
 
 def device() -> str:
@@ -98,26 +126,29 @@ def with_context(sentences: Sequence[str], question: str) -> str:
     return " ".join([*sentences, question])
 
 
-def measure(way: Way, asked: pl.DataFrame, ask: Callable[[str], Said]) -> Way:
-    """Fill in how a way fared with questions: `question`, `kind` ("recorded" or "stranger") and `value`."""
-    said: list[tuple[str, int, int, float]] = []
+def measure(way: Way, asked: pl.DataFrame, ask: Callable[[str], Answer]) -> Way:
+    """A way with its metrics on questions: `question`, `kind` ("recorded" or "stranger") and `value`."""
+    timed: list[tuple[str, int, int, float]] = []
     for question in asked["question"]:
         started = time.perf_counter()
-        said.append((*ask(question), time.perf_counter() - started))
-    answers = pl.DataFrame(said, schema=["text", "prompt", "output", "seconds"], orient="row")
+        timed.append((*ask(question), time.perf_counter() - started))
+    answers = pl.DataFrame(timed, schema=["text", "prompt", "output", "seconds"], orient="row")
     scored = asked.select("kind", "value").with_columns(
         answers,
         number=pl.Series([number_in(text) for text in answers["text"]], dtype=pl.Float64),
         refusal=pl.Series([is_refusal(text) for text in answers["text"]], dtype=pl.Boolean),
     )
     facts, strangers = (scored.filter(pl.col("kind") == kind) for kind in ("recorded", "stranger"))
-    way.asked = {"facts": facts.height, "strangers": strangers.height}
-    way.right = _mean((facts["number"] == facts["value"]).fill_null(False))
-    way.refused = _mean(strangers["refusal"])
-    way.prompt_tokens, way.output_tokens = _mean(answers["prompt"]) or 0.0, _mean(answers["output"]) or 0.0
     seconds = answers["seconds"]
-    way.seconds = {"p50": float(seconds.quantile(0.5) or 0.0), "p95": float(seconds.quantile(0.95) or 0.0)}
-    return way
+    return replace(
+        way,
+        asked={"facts": facts.height, "strangers": strangers.height},
+        right=_mean((facts["number"] == facts["value"]).fill_null(False)),
+        refused=_mean(strangers["refusal"]),
+        prompt_tokens=_mean(answers["prompt"]) or 0.0,
+        output_tokens=_mean(answers["output"]) or 0.0,
+        seconds={"p50": float(seconds.quantile(0.5) or 0.0), "p95": float(seconds.quantile(0.95) or 0.0)},
+    )
 
 
 def _mean(values: pl.Series) -> float | None:
@@ -127,7 +158,6 @@ def _mean(values: pl.Series) -> float | None:
 FACTS, STRANGERS = 40, 20
 LONG_PROMPTS = 15  # so many questions with a whole week before them: each takes as long as the week is
 CLEARLY = 0.1  # a share of the seconds saved
-TABLE, BASE, TUNED = "table", "base", "tuned"
 ALONE, FUSED = "tuned", "tuned, fused into the base"
 
 Say = Callable[[str], None]
@@ -135,7 +165,7 @@ Say = Callable[[str], None]
 
 def compare(
     store: Store, fingerprint: str, *, facts: int = FACTS, strangers: int = STRANGERS, say: Say = lambda line: None
-) -> dict[str, Any]:
+) -> Comparison:
     """Answer the same questions with and without the adapter, with and without the facts in the prompt, and by a look-up.
 
     Args:
@@ -143,43 +173,37 @@ def compare(
         fingerprint: of the adapter.
         facts: how many recorded facts to ask about, each in a phrasing drawn by a hash, trained or not.
         strangers: how many invented people.
-        say: told each way as it begins.
-
-    Returns:
-        A JSON-serialisable dict: `adapter`, `base_model`, `asked`, `device`, `context_tokens` (the longest text that the base
-        takes), `spent_seconds` (on training and evaluation), `tuned` (the name of the quicker way without a retrieval), and
-        `ways`: the fields of `Way`, and `pays_off_after`, the number of questions until `tuned` has made up for
-        `spent_seconds` against that way; null for never.
+        say: called with the name of each way as it begins.
 
     Raises:
         ValueError: the splits have changed since, or the base model cannot be had.
     """
-    made_of = store.provenance(fingerprint)
+    provenance = store.provenance(fingerprint)
     store.check_adapter(fingerprint)
-    if store.rows_hash() != made_of["rows"]:
+    if store.rows_hash() != provenance.rows:
         raise ValueError(
             f"{store.splits} is not what adapter {fingerprint} was trained on: `nfl-lora run` on its weeks"
         )
     rows = store.read_rows()
     table, asked = FactTable(rows), sample(rows, facts=facts, strangers=strangers)
-    base = base_models.resolve(made_of["base_model"])
+    base = base_models.resolve(provenance.base_model)
     say("table look-up")
-    by_table = Way("table look-up", TABLE, peak_memory_bytes=int(table.facts.estimated_size()))
+    by_table = Way("table look-up", "table", peak_memory_bytes=int(table.facts.estimated_size()))
     ways = [measure(by_table, asked, lambda question: (table.answer(question), 0, 0))]
     for adapter in (None, store.adapter(fingerprint)):
         ways += _with_model(base, adapter, table, asked, say)
     spent = _spent_seconds(store, fingerprint)
     tuned = min((way for way in ways if way.name in (ALONE, FUSED)), key=lambda way: way.seconds["p50"])
-    return {
-        "adapter": fingerprint,
-        "base_model": base.name,
-        "asked": ways[0].asked,
-        "context_tokens": context_tokens(base),
-        "device": device(),
-        "spent_seconds": spent,
-        "tuned": tuned.name,
-        "ways": [asdict(way) | {"pays_off_after": pays_off_after(spent, way, tuned)} for way in ways],
-    }
+    return Comparison(
+        adapter=fingerprint,
+        base_model=base.name,
+        asked=ways[0].asked,
+        context_tokens=context_tokens(base),
+        device=device(),
+        spent_seconds=spent,
+        tuned=tuned.name,
+        ways=[replace(way, pays_off_after=pays_off_after(spent, way, tuned)) for way in ways],
+    )
 
 
 def sample(rows: pl.DataFrame, *, facts: int, strangers: int) -> pl.DataFrame:
@@ -213,7 +237,7 @@ def pays_off_after(spent_seconds: float, way: Way, tuned: Way) -> int | None:
     Returns:
         None for never: where it is slower, or quicker by less than `CLEARLY`, which may be the machine's mood.
     """
-    if way.kind == TUNED or not way.seconds:
+    if way.kind == "tuned" or not way.seconds:
         return None
     saving = way.seconds["p50"] - tuned.seconds["p50"]
     return round(spent_seconds / saving) if saving > CLEARLY * way.seconds["p50"] else None
@@ -231,7 +255,8 @@ def _with_model(
 ) -> Iterator[Way]:
     """Every way in which a model, with or without an adapter, can be asked."""
     model = SequentialModel(*base_models.load(base, adapter=adapter))
-    kind, name = (TUNED, ALONE) if adapter else (BASE, "base")
+    kind: Literal["tuned", "base"] = "tuned" if adapter else "base"
+    name = ALONE if adapter else "base"
     ways: dict[str, Retrieve] = {name: lambda question: [], f"{name}, the fact in the prompt": table.sentences}
     if not adapter and table.facts["stat"].n_unique() > 1:
         ways[f"{name}, the player's row in the prompt"] = lambda question: table.sentences(question, every_stat=True)
@@ -247,17 +272,17 @@ def _with_model(
 
 
 def _whole_week(model: SequentialModel, room: int | None, table: FactTable, asked: pl.DataFrame) -> Way:
-    way = Way("base, the whole week in the prompt", BASE)
+    way = Way("base, the whole week in the prompt", "base")
     few = pl.concat([facts_in(asked).head(LONG_PROMPTS * 2 // 3), strangers_in(asked).head(LONG_PROMPTS // 3)])
     weeks = {tuple(table.week(question)) for question in few["question"]}
     needed = max(map(model.tokens, weeks)) + max(len(model.prompt(question)) for question in few["question"])
     if room is not None and needed + ANSWER_TOKENS > room:
-        way.note = f"{needed:,} tokens, and the base takes {room:,}"
-        return way
+        return replace(way, note=f"{needed:,} tokens, and the base takes {room:,}")
     return model.measure(way, few, table.week)
 
 
 def _spent_seconds(store: Store, fingerprint: str) -> float:
     """Of training, and of evaluation where there is a report."""
-    seconds = read_summary(store.report(fingerprint)).get("seconds", {}) if store.report(fingerprint).is_dir() else {}
-    return float(store.training(fingerprint)["seconds"] + seconds.get("evaluation", 0.0))
+    report = store.report(fingerprint)
+    evaluation = read_overview(report).seconds.get("evaluation", 0.0) if report.is_dir() else 0.0
+    return store.training(fingerprint).seconds + evaluation

@@ -1,16 +1,28 @@
 """What an adapter must reach to be promoted: pure functions behind the asset checks of the report."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from nfl_lora_pipeline.evaluation.metrics import misses_of, week_key
+from nfl_lora_pipeline.evaluation.metrics import (
+    Ability,
+    GroupRecall,
+    OverRefusal,
+    UnanswerableQuestions,
+    misses_of,
+    of_asked,
+    week_key,
+)
 from nfl_lora_pipeline.evaluation.probes import INVENTED, KNOWN, is_of_the_splits
-from nfl_lora_pipeline.evaluation.regressions import in_words
-from nfl_lora_pipeline.markdown import of_asked, percent
+from nfl_lora_pipeline.evaluation.regressions import CoverageLoss, Regressions, in_words
+from nfl_lora_pipeline.markdown import percent
+from nfl_lora_pipeline.stored import Miss
 from nfl_lora_pipeline.tuning.recipe import Recipe
+
+if TYPE_CHECKING:
+    from nfl_lora_pipeline.evaluation.summary import Summary
 
 GATES = {
     "evaluation_is_complete": "Every row of the splits was answered, by a model with every tensor of the adapter on it.",
@@ -47,17 +59,17 @@ class Gate:
     Attributes:
         figure: what was reached, a share; None where there was nothing to ask, which passes.
         threshold: what the recipe wants.
-        said: the verdict in words.
-        worst: `question`, `expected` and `said` of the first wrong answers.
-        blocks: whether an adapter that misses it is kept from being promoted; otherwise that is told and no more.
+        explanation: the verdict in words.
+        worst: the first wrong answers.
+        blocks: whether an adapter that misses it is kept from being promoted; otherwise the report names it and no more.
     """
 
     name: str
     passed: bool
     figure: float | None
     threshold: float
-    said: str
-    worst: list[dict[str, str]]
+    explanation: str
+    worst: list[Miss]
     blocks: bool = True
 
     @property
@@ -71,12 +83,28 @@ def blocks(name: str, recipe: Recipe) -> bool:
     return LIMITS.get(name) not in recipe.gates.advisory
 
 
-def judge(summary: dict[str, Any], predictions: pl.DataFrame, recipe: Recipe) -> list[Gate]:
+@dataclass(frozen=True)
+class Count:
+    """How many of what there should be are there."""
+
+    found: int
+    wanted: int
+
+
+@dataclass(frozen=True)
+class Integrity:
+    """Whether an evaluation is whole: rows of the splits with an answer, and tensors of the adapter that were loaded."""
+
+    answers: Count
+    tensors: Count
+
+
+def judge(summary: "Summary", predictions: pl.DataFrame, recipe: Recipe) -> list[Gate]:
     """Hold a report against the thresholds of a recipe.
 
     Args:
-        summary: of `summary.summarise`, with `lost` of `regressions_of` and `given_up` of `coverage_loss_of`.
-        predictions: of `verdicts.with_verdict`.
+        summary: of `summary.summarise`, with its `regressions` and `coverage_loss` as they are now.
+        predictions: of `grading.with_verdict`.
         recipe: with a threshold for each gate.
 
     Returns:
@@ -84,111 +112,110 @@ def judge(summary: dict[str, Any], predictions: pl.DataFrame, recipe: Recipe) ->
     """
     wrong = predictions.filter(is_of_the_splits(), ~pl.col("right")).sort("fact", "phrasing")
     gates = [
-        _whole(summary["integrity"]),
-        _recall(summary["by_week"], wrong, recipe.gates.min_recall),
+        _whole(summary.integrity),
+        _recall(summary.by_week, wrong, recipe.gates.min_recall),
         _refusals(summary, wrong, recipe.gates.min_refused),
-        _inventions("nobody_is_given_a_number", summary["unknown"], PEOPLE, recipe.gates.max_invented),
-        _inventions("other_weeks_are_not_answered", summary["unknown"], ELSEWHERE, recipe.gates.max_invented_elsewhere),
-        _inventions("other_stats_are_not_answered", summary["unknown"], OTHER_STATS, recipe.gates.max_invented_stats),
-        _over_refusal(summary["over_refusal"], recipe.gates.max_over_refused),
-        _retention(summary["retained"], recipe.gates.min_retained),
-        _forgotten(summary["lost"], recipe.gates.max_lost),
-        _given_up(summary["given_up"]),
+        _inventions("nobody_is_given_a_number", summary.unknown, PEOPLE, recipe.gates.max_invented),
+        _inventions("other_weeks_are_not_answered", summary.unknown, ELSEWHERE, recipe.gates.max_invented_elsewhere),
+        _inventions("other_stats_are_not_answered", summary.unknown, OTHER_STATS, recipe.gates.max_invented_stats),
+        _over_refusal(summary.over_refusal, recipe.gates.max_over_refused),
+        _retention(summary.retained, recipe.gates.min_retained),
+        _forgotten(summary.regressions, recipe.gates.max_lost),
+        _coverage(summary.coverage_loss),
     ]
     return [replace(gate, blocks=blocks(gate.name, recipe)) for gate in gates]
 
 
-def _whole(integrity: dict[str, int]) -> Gate:
-    pairs = ((integrity["answered"], integrity["rows"]), (integrity["loaded"], integrity["tensors"]))
-    figure = min(there / wanted if wanted else 0.0 for there, wanted in pairs)
-    said = f"{integrity['answered']:,} of {integrity['rows']:,} rows of the splits answered, "
-    said += f"{integrity['loaded']:,} of {integrity['tensors']:,} tensors of the adapter loaded and finite; all wanted"
-    return Gate("evaluation_is_complete", figure == 1, figure, 1.0, said, [])
+def _whole(integrity: Integrity) -> Gate:
+    answers, tensors = integrity.answers, integrity.tensors
+    figure = min(count.found / count.wanted if count.wanted else 0.0 for count in (answers, tensors))
+    text = f"{answers.found:,} of {answers.wanted:,} rows of the splits answered, "
+    text += f"{tensors.found:,} of {tensors.wanted:,} tensors of the adapter loaded and finite; all wanted"
+    return Gate("evaluation_is_complete", figure == 1, figure, 1.0, text, [])
 
 
-def _recall(weeks: list[dict[str, Any]], wrong: pl.DataFrame, wanted: float) -> Gate:
+def _recall(weeks: Sequence[GroupRecall], wrong: pl.DataFrame, wanted: float) -> Gate:
     if not weeks:
         return Gate("recall_is_complete", True, None, wanted, "no question was trained", [])
-    worst = min(weeks, key=lambda week: week["recall"])
-    said = f"{worst['name']}: {percent(worst['recall'])} of {worst['asked']:,} trained questions right"
-    said += f", the worst of {len(weeks)} weeks" if len(weeks) > 1 else ""
-    missed = wrong.filter(pl.col("group") == KNOWN, pl.col("split") == "train", week_key() == worst["name"])
-    figure = worst["recall"]
-    said += f"; at least {wanted:.1%} wanted"
-    return Gate("recall_is_complete", figure >= wanted, figure, wanted, said, misses_of(missed.head(WORST)))
+    worst = min(weeks, key=lambda week: week.exact.fraction)
+    figure = worst.exact.fraction
+    text = f"{worst.name}: {percent(figure)} of {worst.exact.asked:,} trained questions right"
+    text += f", the worst of {len(weeks)} weeks" if len(weeks) > 1 else ""
+    missed = wrong.filter(pl.col("group") == KNOWN, pl.col("split") == "train", week_key() == worst.name)
+    text += f"; at least {wanted:.1%} wanted"
+    return Gate("recall_is_complete", figure >= wanted, figure, wanted, text, misses_of(missed.head(WORST)))
 
 
-def _refusals(summary: dict[str, Any], wrong: pl.DataFrame, wanted: float) -> Gate:
-    figure = summary["recall"]["refused_strangers"]
+def _refusals(summary: "Summary", wrong: pl.DataFrame, wanted: float) -> Gate:
+    figure = summary.recall["refused_strangers"]
     if figure is None:
         return Gate("strangers_are_refused", True, None, wanted, "no stranger was asked about", [])
-    said = f"{percent(figure)} of {summary['asked']['strangers']:,} questions refused; at least {wanted:.1%} wanted"
+    text = f"{percent(figure)} of {summary.asked['strangers']:,} questions refused; at least {wanted:.1%} wanted"
     answered = wrong.filter(pl.col("group") == INVENTED)
-    return Gate("strangers_are_refused", figure >= wanted, figure, wanted, said, misses_of(answered.head(WORST)))
+    return Gate("strangers_are_refused", figure >= wanted, figure, wanted, text, misses_of(answered.head(WORST)))
 
 
-def _inventions(name: str, groups: Iterable[dict[str, Any]], names: tuple[str, ...], allowed: float) -> Gate:
-    asked = [group for group in groups if group["name"] in names]
+def _inventions(name: str, groups: Iterable[UnanswerableQuestions], names: tuple[str, ...], allowed: float) -> Gate:
+    asked = [group for group in groups if group.name in names]
     if not asked:
         return Gate(name, True, None, allowed, "none were asked about", [])
-    worst = max(asked, key=lambda group: group["invented"]["share"])
-    counted = worst["invented"]
-    said = f"{spoken(worst['name'])}: {of_asked(counted)} questions got a number ({percent(counted['share'])})"
-    said += f", the worst of {len(asked)} groups" if len(asked) > 1 else ""
-    said += f"; {_at_most(allowed)}"
-    return Gate(name, counted["share"] <= allowed, counted["share"], allowed, said, worst["worst"])
+    worst = max(asked, key=lambda group: group.invented.fraction)
+    figure = worst.invented.fraction
+    text = f"{spoken(worst.name)}: {of_asked(worst.invented)} questions got a number ({percent(figure)})"
+    text += f", the worst of {len(asked)} groups" if len(asked) > 1 else ""
+    text += f"; {_at_most(allowed)}"
+    return Gate(name, figure <= allowed, figure, allowed, text, worst.worst)
 
 
-def _over_refusal(found: dict[str, Any], allowed: float) -> Gate:
+def _over_refusal(found: OverRefusal, allowed: float) -> Gate:
     name = "known_facts_are_answered"
-    phrasings = {"trained": found["trained"], "held-out": found["heldout_phrasings"]}
-    asked = {name: counted for name, counted in phrasings.items() if counted["asked"]}
+    phrasings = {"trained": found.trained, "held-out": found.heldout_phrasings}
+    asked = {name: share for name, share in phrasings.items() if share.asked}
     if not asked:
         return Gate(name, True, None, allowed, "no number is known", [])
-    worst = max(asked, key=lambda name: asked[name]["share"])
-    figure = asked[worst]["share"]
-    said = f"{of_asked(asked[worst])} questions about known numbers refused in {worst} phrasings ({percent(figure)})"
-    return Gate(name, figure <= allowed, figure, allowed, f"{said}; {_at_most(allowed)}", found["worst"])
+    worst = max(asked, key=lambda name: asked[name].fraction)
+    figure = asked[worst].fraction
+    text = f"{of_asked(asked[worst])} questions about known numbers refused in {worst} phrasings ({percent(figure)})"
+    return Gate(name, figure <= allowed, figure, allowed, f"{text}; {_at_most(allowed)}", found.worst)
 
 
-def _retention(abilities: list[dict[str, Any]], wanted: float) -> Gate:
+def _retention(abilities: Sequence[Ability], wanted: float) -> Gate:
     name = "base_is_retained"
     if not abilities:
         return Gate(name, True, None, wanted, "the base could do nothing that was asked", [])
-    worst = min(abilities, key=lambda ability: ability["left"])
-    figure = worst["left"]
-    said = f"{worst['name']}: {percent(figure)} of what it was; at least {wanted:.1%} wanted"
-    return Gate(name, figure >= wanted, figure, wanted, said, [])
+    worst = min(abilities, key=lambda ability: ability.left)
+    text = f"{worst.name}: {percent(worst.left)} of what it was; at least {wanted:.1%} wanted"
+    return Gate(name, worst.left >= wanted, worst.left, wanted, text, [])
 
 
-def _forgotten(lost: dict[str, Any] | None, allowed: float) -> Gate:
+def _forgotten(found: Regressions | None, allowed: float) -> Gate:
     name = "nothing_is_forgotten"
-    if lost is None or not lost["promoted"]:
+    if found is None or not found.promoted:
         return Gate(name, True, None, allowed, "no adapter was promoted before this one", [])
-    counted, against = lost["trained"], f"the promoted adapter {lost['against']}"
-    if not counted["questions"]:
+    counts, against = found.trained, f"the promoted adapter {found.against}"
+    if not counts.questions:
         return Gate(name, True, None, allowed, f"no trained question in common with {against}", [])
-    figure = counted["lost"] / counted["questions"]
-    said = f"{counted['lost']:,} of {counted['questions']:,} trained questions lost against {against}"
-    trained = [row for row in lost["worst"] if row["split"] == "train"][:WORST]
-    worst = [{name: row[name] for name in ("question", "expected", "said")} for row in trained]
-    said = f"{said} ({figure:.2%}); at most {allowed:.2%} allowed"
-    return Gate(name, figure <= allowed, figure, allowed, said, worst)
+    figure = counts.lost / counts.questions
+    text = f"{counts.lost:,} of {counts.questions:,} trained questions lost against {against}"
+    trained = [each for each in found.worst if each.split == "train"][:WORST]
+    worst = [Miss(each.question, each.expected, each.answer) for each in trained]
+    text = f"{text} ({figure:.2%}); at most {allowed:.2%} allowed"
+    return Gate(name, figure <= allowed, figure, allowed, text, worst)
 
 
-def _given_up(found: dict[str, Any] | None) -> Gate:
+def _coverage(loss: CoverageLoss | None) -> Gate:
     name = "coverage_is_kept"
-    if found is None:
+    if loss is None:
         return Gate(name, True, None, 0.0, "no adapter of real weeks was promoted before this one", [])
-    if not found["answers"]:
-        return Gate(name, True, 0.0, 0.0, f"all that the adapter {found['against']} knows was taught", [])
-    figure = found["answers"] / found["known"]
-    said = f"given up of what the adapter {found['against']} knows: {in_words(found['parts'])}"
-    if found["in_use"] or found["replace"]:
-        why = "it is the promoted one already" if found["in_use"] else "as --replace wants"
-        return Gate(name, True, figure, 0.0, f"{said}; {why}", [])
-    said += "; teach that too (--weeks, --stats), or promote it nevertheless (--replace)"
-    return Gate(name, False, figure, 0.0, said, [])
+    if not loss.answers:
+        return Gate(name, True, 0.0, 0.0, f"all that the adapter {loss.against} knows was taught", [])
+    figure = loss.answers / loss.known
+    text = f"given up of what the adapter {loss.against} knows: {in_words(loss.parts)}"
+    if loss.in_use or loss.replace:
+        why = "it is the promoted one already" if loss.in_use else "as --replace wants"
+        return Gate(name, True, figure, 0.0, f"{text}; {why}", [])
+    text += "; teach that too (--weeks, --stats), or promote it nevertheless (--replace)"
+    return Gate(name, False, figure, 0.0, text, [])
 
 
 def spoken(group: str) -> str:

@@ -1,9 +1,8 @@
 """Answers without a model: the player, the stat and the week that a question names, looked up in a table."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 
@@ -62,21 +61,21 @@ class FactTable:
 
     def answer(self, question: str) -> str:
         """The one fact that a question asks for, in the words of the reference answers, or `NOT_FOUND`."""
-        told = self.sentences(question)
-        return told[0] if len(told) == 1 else NOT_FOUND
+        found = self.sentences(question)
+        return found[0] if len(found) == 1 else NOT_FOUND
 
     def sentences(self, question: str, *, every_stat: bool = False) -> list[str]:
         """What the table says of the player in the week, of the stat asked for or of every one."""
         asked = self.asked(question)
         wanted = {"player": asked.player, "season": asked.season, "week": asked.week}
-        return self._told(wanted if every_stat else wanted | {"stat": asked.stat})
+        return self._answers(wanted if every_stat else wanted | {"stat": asked.stat})
 
     def week(self, question: str) -> list[str]:
         """What there is to tell of everybody in the week that a question asks about."""
         asked = self.asked(question)
-        return self._told({"season": asked.season, "week": asked.week}, pl.col("kind") != "no_record")
+        return self._answers({"season": asked.season, "week": asked.week}, pl.col("kind") != "no_record")
 
-    def _told(self, wanted: dict[str, Any], *more: pl.Expr) -> list[str]:
+    def _answers(self, wanted: Mapping[str, str | int | None], *more: pl.Expr) -> list[str]:
         if None in wanted.values():
             return []
         return self.facts.filter(*more, **wanted)["answer"].to_list()

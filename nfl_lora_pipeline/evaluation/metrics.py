@@ -1,14 +1,15 @@
 """What graded answers come to: shares with intervals, recall and what it is made of, inventions, what the base kept."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import polars as pl
 
 from nfl_lora_pipeline.evaluation.answer_parsing import name_words_right
 from nfl_lora_pipeline.evaluation.grading import inventions, refusals
 from nfl_lora_pipeline.evaluation.probes import ALTERED, BESIDE, INVENTED, KNOWN, WITHOUT_FACT
+from nfl_lora_pipeline.markdown import percent
+from nfl_lora_pipeline.stored import Miss
 
 Z95 = 1.959964  # the standard normal quantile that leaves 2.5% on either side
 
@@ -41,22 +42,44 @@ def wilson(right: int, asked: int, *, z: float = Z95) -> tuple[float, float] | N
     return low, high
 
 
-def counted(hits: pl.Series) -> dict[str, Any]:
-    """A share with its interval.
+@dataclass(frozen=True)
+class Share:
+    """A share of questions, with its 95% interval (`wilson`); the last three are None where nothing was asked."""
 
-    Args:
-        hits: Boolean, one a question, without nulls.
+    right: int
+    asked: int
+    share: float | None
+    low: float | None
+    high: float | None
 
-    Returns:
-        `right`, `asked`, `share`, `low` and `high`; the last three are None where nothing was asked.
-    """
+    @property
+    def fraction(self) -> float:
+        """The share as a number; 0 where nothing was asked."""
+        return self.share or 0.0
+
+
+def counted(hits: pl.Series) -> Share:
+    """The share of hits; Boolean, one a question, without nulls."""
     return share_of(int(hits.sum()), hits.len())
 
 
-def share_of(right: int, asked: int) -> dict[str, Any]:
+def share_of(right: int, asked: int) -> Share:
     """The same from two numbers."""
     low, high = wilson(right, asked) or (None, None)
-    return {"right": right, "asked": asked, "share": right / asked if asked else None, "low": low, "high": high}
+    return Share(right, asked, right / asked if asked else None, low, high)
+
+
+def measured(share: Share) -> str:
+    """A share with its interval: "98.9% (98.3 to 99.3)"."""
+    if share.low is None or share.high is None:
+        return "-"
+    low = min(share.low, 0.999)  # an interval never begins at all
+    return f"{percent(share.share)} ({100 * low:.1f} to {100 * share.high:.1f})"
+
+
+def of_asked(share: Share) -> str:
+    """How many of how many: "1,988 of 2,010"."""
+    return f"{share.right:,} of {share.asked:,}"
 
 
 MISSED_FACTS = 10
@@ -67,131 +90,205 @@ def week_key() -> pl.Expr:
     return pl.format("{}-W{}", "season", pl.col("week").cast(pl.String).str.zfill(2))
 
 
-def recall_by(scored: pl.DataFrame, *names: str) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class GroupRecall:
+    """Recall of a group of questions.
+
+    Attributes:
+        exact: answers that are right to the letter.
+        numbers: answers with the right number, of the questions that ask for one.
+        split: of the questions, where they are grouped by that too.
+    """
+
+    name: str
+    exact: Share
+    numbers: Share
+    split: str | None = None
+
+
+def recall_by(scored: pl.DataFrame, *names: str) -> list[GroupRecall]:
     """Recall of each group.
 
     Args:
-        scored: of `verdicts.with_verdict`.
-        names: the columns to group by; the first is called `name`, and the others come before it in the order.
-
-    Returns:
-        `name` (and `split`), `right`, `asked`, `recall` with its interval, and `numbers`: of those with a number, counted.
+        scored: of `grading.with_verdict`.
+        names: the columns to group by: the one that names a group, and perhaps "split", which comes before it in the order.
     """
-    found = []
-    for keys, rows in sorted(scored.group_by(names), key=lambda group: group[0][::-1]):
-        exact, numbers = counted(rows["right"]), counted(rows["number_right"].drop_nulls())
-        named = dict(zip(("name", *names[1:]), keys, strict=True))
-        found.append(named | exact | {"recall": exact["share"], "numbers": numbers})
-    return found
+    return [
+        GroupRecall(str(keys[0]), counted(rows["right"]), counted(rows["number_right"].drop_nulls()), *keys[1:])
+        for keys, rows in sorted(scored.group_by(names), key=lambda group: group[0][::-1])
+    ]
 
 
-def commonest(trained: pl.DataFrame) -> list[dict[str, Any]]:
-    """What who knows nothing but the commonest number gets: it is said of everybody recorded.
+@dataclass(frozen=True)
+class CommonestNumber:
+    """What who knows nothing but the commonest number of a stat gets.
 
-    Returns:
-        For each stat, and last for all of them ("all"), `name`, `number` (None for "all"), the counted share of facts that
-        have it, and `tuned`, the share of the same facts' questions to which the tuned model gave the right number.
+    Attributes:
+        name: of the stat; "all" for all of them.
+        number: the commonest; None for "all".
+        facts: those that have it.
+        tuned: the share of the same facts' questions to which the tuned model gave the right number.
     """
+
+    name: str
+    number: float | None
+    facts: Share
+    tuned: float | None
+
+
+def commonest(trained: pl.DataFrame) -> list[CommonestNumber]:
+    """The commonest number of each stat, said of everybody recorded, and last of all stats together."""
     recorded = trained.filter(pl.col("kind") == "recorded")
-    found: list[dict[str, Any]] = []
+    found: list[CommonestNumber] = []
     for (stat,), rows in recorded.sort("stat").group_by("stat", maintain_order=True):
         values = rows.unique("fact")["value"].value_counts().sort("count", "value", descending=[True, False])
         number, hits = values.row(0)
-        tuned = counted(rows["number_right"])["share"]
-        found.append({"name": stat, "number": number, **share_of(hits, int(values["count"].sum())), "tuned": tuned})
+        tuned = counted(rows["number_right"]).share
+        found.append(CommonestNumber(str(stat), number, share_of(hits, int(values["count"].sum())), tuned))
     if found:
-        right, asked = sum(row["right"] for row in found), sum(row["asked"] for row in found)
-        tuned = counted(recorded["number_right"])["share"]
-        found.append({"name": "all", "number": None, **share_of(right, asked), "tuned": tuned})
+        right, asked = sum(each.facts.right for each in found), sum(each.facts.asked for each in found)
+        tuned = counted(recorded["number_right"]).share
+        found.append(CommonestNumber("all", None, share_of(right, asked), tuned))
     return found
 
 
-def phrasing(predictions: pl.DataFrame) -> dict[str, Any]:
-    """How recorded facts fare in altered words, and in all phrasings at once; `by_phrasing` has each phrasing.
+@dataclass(frozen=True)
+class AlteredQuestions:
+    """Known facts in altered words: right numbers, refusals, and up to ten misses."""
 
-    Returns:
-        `altered`: of each altered group `name`, `numbers` and `refused` (counted) and up to ten misses (`worst`). `worst`:
-        the phrasing of the splits with the fewest right numbers, and `worst_numbers`, their counted share. `in_all`: the
-        counted share of recorded facts that are right to the letter in every trained and held-out phrasing, and
-        `not_in_all`: the facts that fail most often, with `wrong` and `asked`.
+    name: str
+    numbers: Share
+    refused: Share
+    worst: list[Miss]
+
+
+@dataclass(frozen=True)
+class FailingFact:
+    """A fact that is wrong in some phrasings: in how many of those asked."""
+
+    fact: str
+    wrong: int
+    asked: int
+
+
+@dataclass(frozen=True)
+class PhrasingMetrics:
+    """How recorded facts do in altered words, and in all phrasings at once.
+
+    Attributes:
+        altered: each altered group.
+        worst: the phrasing of the splits with the fewest right numbers.
+        worst_numbers: these.
+        in_all: recorded facts that are right to the letter in every trained and held-out phrasing.
+        not_in_all: the facts that fail most often.
     """
+
+    altered: list[AlteredQuestions]
+    worst: str | None
+    worst_numbers: Share | None
+    in_all: Share
+    not_in_all: list[FailingFact]
+
+
+def phrasing(predictions: pl.DataFrame) -> PhrasingMetrics:
+    """How recorded facts do in other words; `recall_by` has each phrasing."""
     recorded = predictions.filter(pl.col("kind") == "recorded", pl.col("group") == KNOWN)
-    numbers = [
-        (name, counted(rows["number_right"]))
+    numbers = {
+        str(name): counted(rows["number_right"])
         for (name,), rows in sorted(recorded.group_by("phrasing"), key=lambda group: group[0])
-    ]
-    worst, its_numbers = min(numbers, key=lambda row: row[1]["share"], default=(None, None))
+    }
+    worst = min(numbers, key=lambda name: numbers[name].fraction, default=None)
     facts = recorded.group_by("fact").agg(wrong=(~pl.col("right")).sum(), asked=pl.len())
     failing = facts.filter(pl.col("wrong") > 0).sort(-pl.col("wrong").cast(pl.Int64), "fact")
-    return {
-        "altered": [_altered(predictions, group) for group in ALTERED],
-        "worst": worst,
-        "worst_numbers": its_numbers,
-        "in_all": counted(facts["wrong"] == 0),
-        "not_in_all": failing.head(MISSED_FACTS).to_dicts(),
-    }
+    return PhrasingMetrics(
+        altered=[_altered(predictions, group) for group in ALTERED],
+        worst=worst,
+        worst_numbers=None if worst is None else numbers[worst],
+        in_all=counted(facts["wrong"] == 0),
+        not_in_all=[FailingFact(**row) for row in failing.head(MISSED_FACTS).to_dicts()],
+    )
 
 
-def misses_of(wrong: pl.DataFrame) -> list[dict[str, str]]:
-    """`question`, `expected` and `said` of wrong answers, as a report lists them."""
-    return wrong.select("question", expected="answer", said="tuned").to_dicts()
+def misses_of(wrong: pl.DataFrame) -> list[Miss]:
+    """Wrong answers, as a report lists them."""
+    return [Miss(*row) for row in wrong.select("question", "answer", "tuned").iter_rows()]
 
 
-def _altered(predictions: pl.DataFrame, group: str) -> dict[str, Any]:
+def _altered(predictions: pl.DataFrame, group: str) -> AlteredQuestions:
     rows = predictions.filter(pl.col("group") == group)
-    return {
-        "name": group,
-        "numbers": counted(rows["number_right"]),
-        "refused": counted(rows["refused"]),
-        "worst": misses_of(rows.filter(~pl.col("right")).sort("refused", "fact").head(MISSED_FACTS)),
-    }
+    return AlteredQuestions(
+        name=group,
+        numbers=counted(rows["number_right"]),
+        refused=counted(rows["refused"]),
+        worst=misses_of(rows.filter(~pl.col("right")).sort("refused", "fact").head(MISSED_FACTS)),
+    )
 
 
 WORST = 10
 
 
-def without_facts(predictions: pl.DataFrame) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class UnanswerableQuestions:
+    """A group of questions without an answer.
+
+    Attributes:
+        refused, invented, neither: what the tuned model did; invented is a number, 0 included. They add up to all.
+        base_refused, base_invented: what the base did.
+        worst: up to ten answers that were no refusal, those with a number first.
+    """
+
+    name: str
+    refused: Share
+    invented: Share
+    neither: Share
+    base_refused: Share
+    base_invented: Share
+    worst: list[Miss]
+
+
+def without_facts(predictions: pl.DataFrame) -> list[UnanswerableQuestions]:
     """Each group of questions without an answer that was asked.
 
     Args:
-        predictions: of `verdicts.with_verdict`, with `base`.
-
-    Returns:
-        `name`; `refused`, `invented` (a number is given, 0 included) and `neither`, each counted, which add up to all;
-        `base_refused` and `base_invented`; `worst`, up to ten answers that were no refusal, those with a number first.
+        predictions: of `grading.with_verdict`, with `base`.
     """
     groups = {name: predictions.filter(pl.col("group") == name) for name in WITHOUT_FACT}
     return [_of_group(name, rows) for name, rows in groups.items() if not rows.is_empty()]
 
 
-def over_refusal(predictions: pl.DataFrame) -> dict[str, Any]:
-    """How often a fact with a number is refused.
+@dataclass(frozen=True)
+class OverRefusal:
+    """How often a fact with a number is refused, over the phrasings of the splits; with up to ten such questions of both."""
 
-    Returns:
-        `trained` and `heldout_phrasings`, counted over the phrasings of the splits; `worst`, up to ten questions of both.
-    """
+    trained: Share
+    heldout_phrasings: Share
+    worst: list[Miss]
+
+
+def over_refusal(predictions: pl.DataFrame) -> OverRefusal:
+    """How often a fact with a number is refused."""
     recorded = predictions.filter(pl.col("group") == KNOWN, pl.col("kind") == "recorded")
     is_trained = pl.col("split") == "train"
     refused = recorded.filter("refused").sort(~is_trained, "fact", "phrasing")
-    return {
-        "trained": counted(recorded.filter(is_trained)["refused"]),
-        "heldout_phrasings": counted(recorded.filter(~is_trained)["refused"]),
-        "worst": _listed(refused.head(WORST)),
-    }
+    return OverRefusal(
+        trained=counted(recorded.filter(is_trained)["refused"]),
+        heldout_phrasings=counted(recorded.filter(~is_trained)["refused"]),
+        worst=misses_of(refused.head(WORST)),
+    )
 
 
-def _of_group(name: str, rows: pl.DataFrame) -> dict[str, Any]:
+def _of_group(name: str, rows: pl.DataFrame) -> UnanswerableQuestions:
     asked_base = rows.filter(pl.col("base").is_not_null())
     wrong = rows.filter(~pl.col("refused")).sort(~pl.col("invented"), "fact", "phrasing")
-    return {
-        "name": name,
-        "refused": counted(rows["refused"]),
-        "invented": counted(rows["invented"]),
-        "neither": counted(~rows["refused"] & ~rows["invented"]),
-        "base_refused": counted(refusals(asked_base, "base")),
-        "base_invented": counted(inventions(asked_base, "base")),
-        "worst": _listed(_spread(wrong).head(WORST)),
-    }
+    return UnanswerableQuestions(
+        name=name,
+        refused=counted(rows["refused"]),
+        invented=counted(rows["invented"]),
+        neither=counted(~rows["refused"] & ~rows["invented"]),
+        base_refused=counted(refusals(asked_base, "base")),
+        base_invented=counted(inventions(asked_base, "base")),
+        worst=misses_of(_spread(wrong).head(WORST)),
+    )
 
 
 def _spread(wrong: pl.DataFrame) -> pl.DataFrame:
@@ -201,57 +298,96 @@ def _spread(wrong: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _listed(rows: pl.DataFrame) -> list[dict[str, str]]:
-    return rows.select("question", expected="answer", said="tuned").to_dicts()
+@dataclass(frozen=True)
+class BeforeAndAfter:
+    """A figure of the base, and the same of the tuned model."""
+
+    base: float
+    tuned: float
+
+
+@dataclass(frozen=True)
+class ChangedAnswer:
+    """A general prompt that the tuned model answers otherwise."""
+
+    question: str
+    base: str
+    tuned: str
+
+
+@dataclass(frozen=True)
+class GeneralPrompts:
+    """What a base that can talk in general says before and after.
+
+    Attributes:
+        prompts: how many there are.
+        perplexity: of the base's own answers.
+        changed: answers that are no longer the same to the letter.
+        worst: these.
+    """
+
+    prompts: int
+    perplexity: BeforeAndAfter
+    changed: Share
+    worst: list[ChangedAnswer]
+
+
+@dataclass(frozen=True)
+class Ability:
+    """What the base could do, before and after, on the same questions.
+
+    Attributes:
+        base, tuned: shares; perplexities for general prompts.
+        left: the tuned model's share of the base's, at most 1.
+    """
+
+    name: str
+    base: Share | float
+    tuned: Share | float
+    left: float
 
 
 UNKNOWN_PEOPLE = (INVENTED, "reworded_strangers", *BESIDE)
 
 
-def retained(predictions: pl.DataFrame, general: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Before and after, on the same questions.
+def retained(predictions: pl.DataFrame, general: GeneralPrompts | None) -> list[Ability]:
+    """What is left of each of the base's abilities, but for those that it did not have.
 
     Args:
         predictions: one row a question, with `base` (null where it was not asked) and `tuned`.
-        general: of `general_prompts.compare`, or None.
-
-    Returns:
-        For each ability `name`, `base` and `tuned` (counted shares; perplexities for general prompts) and `left`: the
-        tuned model's share of the base's, at most 1, and None where the base could not do it at all.
+        general: of `base_retention.compare`, or None.
     """
     asked = predictions.filter(pl.col("base").is_not_null(), pl.col("group").is_in(UNKNOWN_PEOPLE))
     reworded = asked.filter(pl.col("group") == "reworded_strangers")
+    pairs = {
+        "strangers refused, in the pipeline's phrasings": _refused(_without(asked, reworded)),
+        "strangers refused, in phrasings of the base's own making": _refused(reworded),
+        "words of unseen names copied": (names_copied(asked, "base"), names_copied(asked, "tuned")),
+    }
     found = [
-        _before_and_after("strangers refused, in the pipeline's phrasings", *_refused(_without(asked, reworded))),
-        _before_and_after("strangers refused, in phrasings of the base's own making", *_refused(reworded)),
-        _before_and_after("words of unseen names copied", *(names_copied(asked, column) for column in _BOTH)),
+        Ability(name, base, tuned, min(1.0, tuned.fraction / base.share))
+        for name, (base, tuned) in pairs.items()
+        if base.share
     ]
     if general:
-        before, after = general["perplexity"]["base"], general["perplexity"]["tuned"]
-        left = min(1.0, before / after)
-        found.append({"name": "perplexity of the base's own answers", "base": before, "tuned": after, "left": left})
-    return [ability for ability in found if ability["left"] is not None]
+        perplexity = general.perplexity
+        left = min(1.0, perplexity.base / perplexity.tuned)
+        found.append(Ability("perplexity of the base's own answers", perplexity.base, perplexity.tuned, left))
+    return found
 
 
-def names_copied(asked: pl.DataFrame, column: str) -> dict[str, Any]:
-    """The counted share of the words of names that stand in the answers, in their order."""
+def names_copied(asked: pl.DataFrame, column: str) -> Share:
+    """The words of names that stand in the answers, in their order."""
     found = [
-        (name_words_right(said, name), len(name.split())) for said, name in asked.select(column, "player").iter_rows()
+        (name_words_right(answer, name), len(name.split()))
+        for answer, name in asked.select(column, "player").iter_rows()
     ]
     return share_of(sum(right for right, _ in found), sum(words for _, words in found))
-
-
-_BOTH = ("base", "tuned")
 
 
 def _without(asked: pl.DataFrame, left_out: pl.DataFrame) -> pl.DataFrame:
     return asked.join(left_out, on=["group", "fact", "phrasing"], how="anti")
 
 
-def _refused(asked: pl.DataFrame) -> list[dict[str, Any]]:
-    return [counted(refusals(asked, column)) for column in _BOTH]
-
-
-def _before_and_after(name: str, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, Any]:
-    left = min(1.0, tuned["share"] / base["share"]) if base["share"] else None
-    return {"name": name, "base": base, "tuned": tuned, "left": left}
+def _refused(asked: pl.DataFrame) -> tuple[Share, Share]:
+    return counted(refusals(asked, "base")), counted(refusals(asked, "tuned"))

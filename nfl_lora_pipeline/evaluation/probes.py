@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import polars as pl
 
@@ -15,6 +14,7 @@ from nfl_lora_pipeline.dataset.templates import Question, Templates, load_templa
 from nfl_lora_pipeline.dataset.unanswerable import share, strangers
 from nfl_lora_pipeline.evaluation.answer_parsing import SUFFIXES
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.stored import Provenance
 from nfl_lora_pipeline.weeks.names import name_key
 from nfl_lora_pipeline.weeks.players import names_beside
 from nfl_lora_pipeline.weeks.week import LAST_WEEK, NflWeek
@@ -254,20 +254,25 @@ def _as_strangers(asked: pl.DataFrame, group: str) -> pl.DataFrame:
     ).select(FACT_COLUMNS)
 
 
-def questions_of(store: Store, made_of: Mapping[str, Any]) -> tuple[pl.DataFrame, list[str]]:
+def questions_of(store: Store, provenance: Provenance) -> tuple[pl.DataFrame, list[str]]:
     """All questions of an evaluation, those of the splits first and in their order, with `group`; and what cannot be asked."""
     rows = store.read_rows()
     others: dict[NflWeek, Mapping[str, list[str]]] = {}
     notes: list[str] = []
-    shared: SharedNames = made_of.get("shared_names", {})
-    for week in map(NflWeek.parse, made_of["weeks"]):
+    for week in map(NflWeek.parse, provenance.weeks):
         origin = store.read_raw_origin(week)
-        if origin["kind"] == "folder":
-            others[week], lacking = names_beside(Path(origin["origin"]), week, known_ids=frozenset(rows["player_id"]))
+        if origin.kind == "folder":
+            others[week], lacking = names_beside(Path(origin.origin), week, known_ids=frozenset(rows["player_id"]))
             notes += lacking
         else:
             notes.append(f"{week}: real tight ends and running backs, since the week came from no folder")
-    more = probe_questions(rows, load_templates(), stats=made_of["stats"], others=others, shared=shared)
+    more = probe_questions(
+        rows,
+        load_templates(),
+        stats=provenance.stats,
+        others=others,
+        shared=provenance.shared_names,
+    )
     return pl.concat([rows.with_columns(of_the_splits()), more]), notes
 
 

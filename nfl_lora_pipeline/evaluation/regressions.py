@@ -1,6 +1,7 @@
 """What an adapter no longer answers that the one before it did, and what it was not taught at all."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -16,36 +17,67 @@ from nfl_lora_pipeline.weeks.week import NflWeek, spoken_weeks
 SAME = ["fact", "phrasing", "answer"]
 
 
-def regressions_between(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Lost:
+    """How many questions were compared, and how many of them were right before and are wrong now."""
+
+    questions: int
+    lost: int
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A question that was answered right before and is not now."""
+
+    question: str
+    split: str
+    expected: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Regressions:
+    """What an update lost of what the adapter before it answered right.
+
+    Attributes:
+        every: over all questions of the splits that both were asked and that have the same answer in both.
+        trained: over those in trained phrasings alone.
+        worst: every lost question, trained phrasings first.
+        against: the fingerprint of the adapter before.
+        promoted: whether that one is or was promoted.
+    """
+
+    every: Lost
+    trained: Lost
+    worst: list[Regression]
+    against: str = ""
+    promoted: bool = False
+
+
+def regressions_between(old: pl.DataFrame, new: pl.DataFrame) -> Regressions:
     """Compare two adapters on the questions of the splits that both were asked and that have the same answer in both.
 
     Args:
         old: predictions of the adapter before, one row a question: `fact`, `phrasing`, `kind`, `answer` and `tuned`.
         new: those of the adapter after it, with `split` and `question` besides.
-
-    Returns:
-        `questions` (compared), `lost` (right before, wrong now), `trained` (both numbers over trained phrasings alone) and
-        `worst` (every lost question with what was expected and said, trained phrasings first).
     """
     old, new = _of_the_splits(old), _of_the_splits(new)
     was_right = old.select(SAME).with_columns(exact_or_refused(old).alias("was_right"))
     both = new.with_columns(exact_or_refused(new)).join(was_right, on=SAME, how="inner", maintain_order="left")
     lost = both.filter("was_right", ~pl.col("right")).sort(pl.col("split") != "train", "fact", "phrasing")
     is_trained = pl.col("split") == "train"
-    return {
-        "questions": both.height,
-        "lost": lost.height,
-        "trained": {"questions": both.filter(is_trained).height, "lost": lost.filter(is_trained).height},
-        "worst": lost.select("question", "split", expected="answer", said="tuned").to_dicts(),
-    }
+    return Regressions(
+        every=Lost(both.height, lost.height),
+        trained=Lost(both.filter(is_trained).height, lost.filter(is_trained).height),
+        worst=[Regression(*row) for row in lost.select("question", "split", "answer", "tuned").iter_rows()],
+    )
 
 
-def regressions_of(store: Store, fingerprint: str, predictions: pl.DataFrame) -> dict[str, Any] | None:
+def regressions_of(store: Store, fingerprint: str, predictions: pl.DataFrame) -> Regressions | None:
     """What an adapter lost against the one before it: the promoted one, or else the newest one before.
 
     Returns:
-        The figures of `regressions_between`, with `against` (a fingerprint) and `promoted` (whether that one is or was
-        promoted); None where there was no adapter before, or its predictions cannot be read.
+        None where there was no adapter before, or its predictions cannot be read.
     """
     promoted = before(store, fingerprint)
     against = promoted or store.previous_latest()
@@ -55,7 +87,7 @@ def regressions_of(store: Store, fingerprint: str, predictions: pl.DataFrame) ->
         old = read_predictions(store.report(against), [*SAME, "kind", "tuned"])
     except DamagedFile:
         return None
-    return {"against": against, "promoted": promoted is not None, **regressions_between(old, predictions)}
+    return replace(regressions_between(old, predictions), against=against, promoted=promoted is not None)
 
 
 def _of_the_splits(predictions: pl.DataFrame) -> pl.DataFrame:
@@ -67,7 +99,40 @@ SAME_QUESTION = ["season", "week", "player", "stat"]
 NAMES_SHOWN = 3
 
 
-def coverage_loss_of(store: Store, fingerprint: str, *, replace: bool) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Part:
+    """A part of what is no longer known, and how many facts it has.
+
+    Attributes:
+        name: "week 2 of 2025", "receptions", "Nico Collins (receiving yards, week 1 of 2025)".
+    """
+
+    name: str
+    facts: int
+
+
+@dataclass(frozen=True)
+class CoverageLoss:
+    """What the adapter promoted before was taught and this one was not.
+
+    Attributes:
+        against: the fingerprint of the adapter before.
+        in_use: whether this one is the promoted one itself.
+        replace: whether the loss is wanted.
+        known: facts with an answer other than the refusal that the one before was taught.
+        answers: how many of them this one was not taught.
+        parts: what that is, those without a record counted too.
+    """
+
+    against: str
+    in_use: bool
+    replace: bool
+    known: int
+    answers: int
+    parts: list[Part]
+
+
+def coverage_loss_of(store: Store, fingerprint: str, *, replace: bool) -> CoverageLoss | None:
     """What promoting an adapter would give up, or has given up where it is the promoted one.
 
     Args:
@@ -76,10 +141,7 @@ def coverage_loss_of(store: Store, fingerprint: str, *, replace: bool) -> dict[s
         replace: whether that is wanted.
 
     Returns:
-        `against` (the fingerprint of the adapter promoted before it), `in_use` (whether it is the promoted one itself),
-        `replace`, `known` (facts with an answer other than the refusal that the one before was taught), `answers` (how many
-        of them this one was not taught) and `parts` (what that is, each with `name` and `facts`, those without a record
-        counted too). None where no adapter was before, or one of invented people whom real ones replace.
+        None where no adapter was before, or one of invented people whom real ones replace.
     """
     against = before(store, fingerprint)
     if against is None:
@@ -91,19 +153,19 @@ def coverage_loss_of(store: Store, fingerprint: str, *, replace: bool) -> dict[s
     if old is None or new is None:
         old, new = _by_provenance(store, against), _by_provenance(store, fingerprint)
     if invented and not knows_invented_people(store, against):
-        missing, parts = old, [{"name": "all that it knows of real people", "facts": old.height}]
+        missing, parts = old, [Part("all that it knows of real people", old.height)]
     else:
         missing = without_question(old, new)
         parts = parts_of(missing, new)
     answers = missing.filter(_has_an_answer()).height
-    return {
-        "against": against,
-        "in_use": fingerprint == store.promoted(),
-        "replace": replace,
-        "known": old.filter(_has_an_answer()).height,
-        "answers": answers,
-        "parts": parts if answers else [],
-    }
+    return CoverageLoss(
+        against=against,
+        in_use=fingerprint == store.promoted(),
+        replace=replace,
+        known=old.filter(_has_an_answer()).height,
+        answers=answers,
+        parts=parts if answers else [],
+    )
 
 
 def without_question(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
@@ -111,36 +173,31 @@ def without_question(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     return old.join(new, on="fact", how="anti").join(new, on=SAME_QUESTION, how="anti").sort("fact")
 
 
-def parts_of(missing: pl.DataFrame, new: pl.DataFrame) -> list[dict[str, Any]]:
+def parts_of(missing: pl.DataFrame, new: pl.DataFrame) -> list[Part]:
     """What facts are missing, in words: weeks of which nothing is left, then stats, then people.
 
     Args:
         missing: of `without_question`.
         new: the facts that are left.
-
-    Returns:
-        `name` ("week 2 of 2025", "receptions", "Nico Collins (receiving yards, week 1 of 2025)") and `facts`.
     """
     weeks = missing.join(new, on=["season", "week"], how="anti")
     others = missing.join(weeks, on="fact", how="anti")
     stats = others.join(new, on="stat", how="anti")
     people = others.join(stats, on="fact", how="anti").filter(_has_an_answer())
     seasons = weeks.group_by("season").agg(pl.col("week").unique().sort(), pl.len()).sort("season")
-    parts = [{"name": _weeks_of(*season), "facts": count} for *season, count in seasons.iter_rows()]
+    parts = [Part(_weeks_of(*season), count) for *season, count in seasons.iter_rows()]
+    parts += [Part(_spoken(stat), count) for stat, count in stats.group_by("stat").len().sort("stat").iter_rows()]
     parts += [
-        {"name": _spoken(stat), "facts": count} for stat, count in stats.group_by("stat").len().sort("stat").iter_rows()
-    ]
-    parts += [
-        {"name": f"{player} ({_spoken(stat)}, week {week} of {season})", "facts": 1}
+        Part(f"{player} ({_spoken(stat)}, week {week} of {season})", 1)
         for player, stat, week, season in people.select("player", "stat", "week", "season").iter_rows()
     ]
     return parts
 
 
-def in_words(parts: list[dict[str, Any]]) -> str:
+def in_words(parts: Sequence[Part]) -> str:
     """Parts in one line: "week 2 of 2025 (441 facts), receptions (441 facts)"."""
-    shown = [part for part in parts if part["facts"] > 1] + [part for part in parts if part["facts"] == 1][:NAMES_SHOWN]
-    words = [f"{part['name']} ({part['facts']:,} facts)" if part["facts"] > 1 else part["name"] for part in shown]
+    shown = [part for part in parts if part.facts > 1] + [part for part in parts if part.facts == 1][:NAMES_SHOWN]
+    words = [f"{part.name} ({part.facts:,} facts)" if part.facts > 1 else part.name for part in shown]
     more = len(parts) - len(shown)
     return ", ".join(words) + (f" and {more:,} more" if more else "")
 
@@ -151,8 +208,8 @@ def _has_an_answer() -> pl.Expr:
 
 def _by_provenance(store: Store, fingerprint: str) -> pl.DataFrame:
     """One row a week and stat, in place of facts that are not on record."""
-    made_of = store.provenance(fingerprint)
-    keys = [(week, stat) for week in made_of["weeks"] for stat in made_of["stats"]]
+    provenance = store.provenance(fingerprint)
+    keys = [(week, stat) for week in provenance.weeks for stat in provenance.stats]
     return pl.DataFrame(
         {
             "fact": [f"{week}/{stat}" for week, stat in keys],

@@ -1,13 +1,22 @@
 """From predictions to the figures of a report: recall, and what it is made of."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
 import polars as pl
 
+from nfl_lora_pipeline.evaluation.gates import Gate, Integrity
 from nfl_lora_pipeline.evaluation.grading import number_right, refusals
 from nfl_lora_pipeline.evaluation.metrics import (
+    Ability,
+    CommonestNumber,
+    GeneralPrompts,
+    GroupRecall,
+    OverRefusal,
+    PhrasingMetrics,
+    Share,
+    UnanswerableQuestions,
     commonest,
     counted,
     over_refusal,
@@ -18,6 +27,8 @@ from nfl_lora_pipeline.evaluation.metrics import (
     without_facts,
 )
 from nfl_lora_pipeline.evaluation.probes import GROUPS, is_of_the_splits
+from nfl_lora_pipeline.evaluation.regressions import CoverageLoss, Regressions
+from nfl_lora_pipeline.stored import TrainingRecord
 
 ORIGINAL_QUESTIONS = [
     f"how many receiving yards did {player} have in week 1 of the 2025 NFL season?"
@@ -27,7 +38,7 @@ SHOWN_COLUMNS = ["question", "answer", "refusal"]
 MISSES_KEPT = 2000  # in report.json; `predictions.parquet` has all
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """What was trained and evaluated, and on what.
 
@@ -37,7 +48,7 @@ class RunFacts:
         raw_sha256: of each week's file as published, by partition key.
         evaluation_code: the version of the code that evaluates.
         adapter: its fingerprint.
-        training: the fields of `training_log.TrainingLog`.
+        training: the log of the training.
         seconds: of training and evaluation.
         shared_names: by partition key, names of several people, of whom nothing is taught.
     """
@@ -52,9 +63,108 @@ class RunFacts:
     split_mode: str
     adapter: str
     evaluation_code: str
-    training: dict[str, Any]
+    training: TrainingRecord
     seconds: dict[str, float]
-    shared_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    shared_names: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ShownAnswers:
+    """A question that is shown with both answers to it; `base` is None where the base was not asked."""
+
+    question: str
+    base: str | None
+    tuned: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class BaseMetrics:
+    """The base on the questions of the splits that it was asked: right numbers, and refusals in any words."""
+
+    asked: int
+    numbers: Share
+    refusals: Share
+
+
+@dataclass(frozen=True)
+class WrongAnswer:
+    """A question whose answer is wrong, and where it comes from."""
+
+    question: str
+    split: str
+    group: str
+    expected: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Misses:
+    """Wrong answers: how many, how many of them to questions of the splits, and the first `MISSES_KEPT`."""
+
+    count: int
+    of_the_splits: int
+    worst: list[WrongAnswer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(RunFacts):
+    """All figures of a report: the content of `report.json`.
+
+    An answer is right when it is the reference answer to the letter.
+
+    Attributes:
+        questions: three, to show.
+        recall: shares: `trained` over all facts in trained phrasings; `heldout_phrasings` over recorded facts and byes in
+            phrasings that were not trained; `nonzero` over trained phrasings of numbers other than 0; `refused_strangers` of
+            questions about invented people that are refused. None where there was nothing to ask.
+        exact: the same four with their intervals.
+        numbers: the first three where the right number in any words counts.
+        asked: how many questions of `trained`, `heldout_phrasings` and `strangers` there were.
+        facts: of all kinds.
+        recorded_facts: those with a number.
+        by_stat, by_kind, by_status, by_week: over trained phrasings.
+        recall_by_week: by partition key.
+        by_phrasing: over all facts.
+        phrasing, unknown, over_refusal, retained, general: see `metrics`; `general` is None where a base says nothing in
+            general.
+        notes: what could not be asked, one line each.
+        integrity: whether all was asked, of the whole adapter.
+        regressions, coverage_loss, warnings, gates: filled in by who knows the adapter before this one, the weeks and the
+            thresholds.
+    """
+
+    OLDEST_SCHEMA: ClassVar[int] = 2
+    SCHEMA: ClassVar[int] = 2
+
+    schema_version: int = SCHEMA
+    questions: list[ShownAnswers]
+    recall: dict[str, float | None]
+    exact: dict[str, Share]
+    numbers: dict[str, Share]
+    asked: dict[str, int]
+    facts: int
+    recorded_facts: int
+    base: BaseMetrics
+    commonest: list[CommonestNumber]
+    by_stat: list[GroupRecall]
+    by_kind: list[GroupRecall]
+    by_status: list[GroupRecall]
+    by_week: list[GroupRecall]
+    recall_by_week: dict[str, float | None]
+    by_phrasing: list[GroupRecall]
+    phrasing: PhrasingMetrics
+    unknown: list[UnanswerableQuestions]
+    over_refusal: OverRefusal
+    retained: list[Ability]
+    general: GeneralPrompts | None
+    notes: list[str]
+    integrity: Integrity
+    misses: Misses
+    regressions: Regressions | None = None
+    coverage_loss: CoverageLoss | None = None
+    warnings: list[str] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
 
 
 def questions_to_show(rows: pl.DataFrame) -> pl.DataFrame:
@@ -83,91 +193,73 @@ def summarise(
     facts: RunFacts,
     *,
     shown: pl.DataFrame,
-    general: Mapping[str, Any] | None = None,
+    integrity: Integrity,
+    general: GeneralPrompts | None = None,
     notes: Sequence[str] = (),
-    integrity: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> Summary:
     """All figures of a report.
 
     Args:
-        predictions: of `verdicts.with_verdict`, one row a question: also the columns of `questions.qa_pairs`, `group`,
-            `base` (what the base model said, null where it was not asked) and `lowest`.
+        predictions: of `grading.with_verdict`, one row a question: also the columns of `qa_pairs`, `group`, `base` (what the
+            base model answers, null where it was not asked) and `lowest`.
         facts: what was trained.
         shown: `question`, `answer`, `base` and `tuned` of the questions to show.
-        general: what `general_prompts.compare` found; None where a base can say nothing in general.
+        integrity: what was asked, of how much of the adapter.
+        general: what `base_retention.compare` found; None where a base can say nothing in general.
         notes: what could not be asked, one line each.
-        integrity: what `integrity.integrity_of` found.
-
-    Returns:
-        A JSON-serialisable dict. An answer is right when it is the reference answer to the letter. `recall.trained` is over
-        all facts in trained phrasings; `heldout_phrasings` over recorded facts and byes in phrasings that were not
-        trained; `nonzero` over trained phrasings of numbers other than 0; `refused_strangers` the share of questions
-        about invented people that are refused. A share is null where there was nothing to ask. `exact` has the same four
-        with Wilson intervals, `numbers` the first three where the right number in any words counts. `recall_by_week` is
-        over trained phrasings, by partition key. `lost`, `given_up`, `warnings` and `gates` are left for who knows the
-        adapter before this one, the weeks and the thresholds.
     """
     asked = predictions.filter(is_of_the_splits())
     real, strangers = asked.filter(pl.col("kind") != "stranger"), asked.filter(pl.col("kind") == "stranger")
     trained = real.filter(pl.col("split") == "train")
     held_out = real.filter(pl.col("split") != "train", pl.col("kind") != "no_record")
-    told = {"trained": trained, "heldout_phrasings": held_out, "nonzero": trained.filter(pl.col("value") != 0)}
-    exact = {name: counted(rows["right"]) for name, rows in (told | {"refused_strangers": strangers}).items()}
-    numbers = {name: counted(rows["number_right"].drop_nulls()) for name, rows in told.items()}
+    known = {"trained": trained, "heldout_phrasings": held_out, "nonzero": trained.filter(pl.col("value") != 0)}
+    exact = {name: counted(rows["right"]) for name, rows in (known | {"refused_strangers": strangers}).items()}
     by_week = recall_by(trained.with_columns(week=week_key()), "week")
-    return {
-        **asdict(facts),
-        "questions": shown.select("question", "base", "tuned", expected="answer").to_dicts(),
-        "recall": {name: share["share"] for name, share in exact.items()},
-        "exact": exact,
-        "numbers": numbers,
-        "asked": {"trained": trained.height, "heldout_phrasings": held_out.height, "strangers": strangers.height},
-        "facts": real["fact"].n_unique(),
-        "recorded_facts": real.filter(pl.col("kind") == "recorded")["fact"].n_unique(),
-        "base": _of_base(asked.filter(pl.col("base").is_not_null())),
-        "commonest": commonest(trained),
-        "by_stat": recall_by(trained.sort("stat"), "stat"),
-        "by_kind": recall_by(trained, "kind"),
-        "by_status": recall_by(trained, "status"),
-        "by_week": by_week,
-        "recall_by_week": {group["name"]: group["recall"] for group in by_week},
-        "by_phrasing": recall_by(real, "phrasing", "split"),
-        "phrasing": phrasing(predictions),
-        "unknown": without_facts(predictions),
-        "over_refusal": over_refusal(predictions),
-        "retained": retained(predictions, general),
-        "general": general,
-        "notes": list(notes),
-        "integrity": dict(integrity) if integrity else None,
-        "misses": _misses(predictions),
-        "lost": None,
-        "given_up": None,
-        "warnings": [],
-        "gates": [],
-    }
+    return Summary(
+        **{each.name: getattr(facts, each.name) for each in fields(RunFacts)},
+        questions=[ShownAnswers(*row) for row in shown.select("question", "base", "tuned", "answer").iter_rows()],
+        recall={name: share.share for name, share in exact.items()},
+        exact=exact,
+        numbers={name: counted(rows["number_right"].drop_nulls()) for name, rows in known.items()},
+        asked={"trained": trained.height, "heldout_phrasings": held_out.height, "strangers": strangers.height},
+        facts=real["fact"].n_unique(),
+        recorded_facts=real.filter(pl.col("kind") == "recorded")["fact"].n_unique(),
+        base=_of_base(asked.filter(pl.col("base").is_not_null())),
+        commonest=commonest(trained),
+        by_stat=recall_by(trained.sort("stat"), "stat"),
+        by_kind=recall_by(trained, "kind"),
+        by_status=recall_by(trained, "status"),
+        by_week=by_week,
+        recall_by_week={group.name: group.exact.share for group in by_week},
+        by_phrasing=recall_by(real, "phrasing", "split"),
+        phrasing=phrasing(predictions),
+        unknown=without_facts(predictions),
+        over_refusal=over_refusal(predictions),
+        retained=retained(predictions, general),
+        general=general,
+        notes=list(notes),
+        integrity=integrity,
+        misses=_misses(predictions),
+    )
 
 
-def _misses(predictions: pl.DataFrame) -> dict[str, Any]:
+def _misses(predictions: pl.DataFrame) -> Misses:
     """What is known first, the trained phrasings before the others; then the other groups in their order."""
     order = {group: place for place, group in enumerate(GROUPS)}
     wrong = predictions.filter(~pl.col("right")).sort(
         pl.col("group").replace_strict(order), pl.col("split") != "train", "fact", "phrasing"
     )
-    listed = wrong.head(MISSES_KEPT).select("question", "split", "group", expected="answer", said="tuned")
-    return {
-        "count": wrong.height,
-        "of_the_splits": wrong.filter(is_of_the_splits()).height,
-        "worst": listed.to_dicts(),
-    }
+    listed = wrong.head(MISSES_KEPT).select("question", "split", "group", "answer", "tuned")
+    return Misses(
+        count=wrong.height,
+        of_the_splits=wrong.filter(is_of_the_splits()).height,
+        worst=[WrongAnswer(*row) for row in listed.iter_rows()],
+    )
 
 
-def _of_base(asked: pl.DataFrame) -> dict[str, Any]:
-    numbers = counted(number_right(asked, "base").drop_nulls())
-    refused = counted(refusals(asked, "base"))
-    return {
-        "numbers_right": numbers["share"],
-        "refused": refused["share"],
-        "asked": asked.height,
-        "numbers": numbers,
-        "refusals": refused,
-    }
+def _of_base(asked: pl.DataFrame) -> BaseMetrics:
+    return BaseMetrics(
+        asked=asked.height,
+        numbers=counted(number_right(asked, "base").drop_nulls()),
+        refusals=counted(refusals(asked, "base")),
+    )

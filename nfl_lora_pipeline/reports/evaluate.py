@@ -1,39 +1,42 @@
 """The evaluation of the newest adapter: what base and tuned model answer to the questions of the splits and to the probes."""
 
+import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import polars as pl
 
-from nfl_lora_pipeline.evaluation import base_retention as general_prompts
-from nfl_lora_pipeline.evaluation.gates import Gate, judge
+from nfl_lora_pipeline.evaluation import base_retention
+from nfl_lora_pipeline.evaluation.gates import Count, Gate, Integrity, judge
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.probes import asked_of_base, questions_of
 from nfl_lora_pipeline.evaluation.regressions import coverage_loss_of, regressions_of
-from nfl_lora_pipeline.evaluation.summary import RunFacts, questions_to_show, summarise
+from nfl_lora_pipeline.evaluation.summary import RunFacts, Summary, questions_to_show, summarise
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, BaseModel
+from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, BaseModel, Model
+from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.scoring import merged, predict
 from nfl_lora_pipeline.reports.plots import loss_plot
 from nfl_lora_pipeline.reports.report import is_whole, read_report, write_report
 from nfl_lora_pipeline.season.oddities import warnings_of
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.stored import Provenance, TrainingRecord
 from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 
-def questions_answered(rows: pl.DataFrame, predictions: pl.DataFrame) -> dict[str, int]:
-    """How many rows of the splits there are (`rows`), and how many of them have an answer (`answered`)."""
+def questions_answered(rows: pl.DataFrame, predictions: pl.DataFrame) -> Count:
+    """How many of the rows of the splits have an answer."""
     same = ["fact", "phrasing", "question", "answer"]
     answered = predictions.filter(pl.col("tuned").is_not_null()).select(same)
-    return {"rows": rows.height, "answered": rows.join(answered.unique(), on=same, how="semi").height}
+    return Count(found=rows.join(answered.unique(), on=same, how="semi").height, wanted=rows.height)
 
 
-def tensors_loaded(model: Any, adapter: Path) -> dict[str, int]:
-    """How many tensors an adapter has (`tensors`), and how many of them are in the model as they are, and finite (`loaded`).
+def tensors_loaded(model: Model, adapter: Path) -> Count:
+    """How many of an adapter's tensors are in the model as they are, and finite.
 
     A fused model on a quantised base can have lost its adapter, and so can one whose layers were replaced after loading.
 
@@ -45,23 +48,23 @@ def tensors_loaded(model: Any, adapter: Path) -> dict[str, int]:
     from mlx.utils import tree_flatten
 
     present = dict(tree_flatten(model.parameters()))
-    tensors: Any = mx.load(str(adapter / "adapters.safetensors"))
+    tensors = cast(dict[str, mx.array], mx.load(str(adapter / "adapters.safetensors")))
     loaded = [
         name in present and present[name].shape == tensor.shape and bool(mx.all(present[name] == tensor).item())
         for name, tensor in tensors.items()
     ]  # NaN differs from itself, and infinity is caught below
     finite = [bool(mx.all(mx.isfinite(tensor)).item()) for tensor in tensors.values()]
-    return {"tensors": len(tensors), "loaded": sum(one and two for one, two in zip(loaded, finite, strict=True))}
+    return Count(found=sum(one and two for one, two in zip(loaded, finite, strict=True)), wanted=len(tensors))
 
 
-Say = Callable[..., None]
+Say = Callable[[str, float], None]  # called with how far it is, in words and as a share
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """A report as it lies in the store, its verdicts, and whether the answers were there already."""
 
-    summary: dict[str, Any]
+    summary: Summary
     plot: bytes
     gates: list[Gate]
     reused: bool
@@ -79,14 +82,14 @@ def evaluate_latest(
         store: the store.
         recipe: with the thresholds.
         evaluation_code: the version of the code that evaluates.
-        say: told how far it is.
+        say: see `Say`.
         replace: whether the adapter may be promoted though it knows less than the promoted one.
 
     Raises:
         ValueError: there is no adapter, it cannot be loaded, or the splits have changed since it was trained.
     """
     fingerprint = store.latest()
-    if store.rows_hash() != store.provenance(fingerprint)["rows"]:
+    if store.rows_hash() != store.provenance(fingerprint).rows:
         raise ValueError(
             f"{store.splits} has changed since adapter {fingerprint} was trained: materialise `adapter` first"
         )
@@ -94,21 +97,21 @@ def evaluate_latest(
     if kept:
         say(f"adapter {fingerprint} was evaluated before: same questions, same code", 1.0)
     old, predictions, plot = kept or evaluate(store, evaluation_code=evaluation_code, say=say)
-    answered = questions_answered(store.read_rows(), predictions)
-    summary = old | {
-        "lost": regressions_of(store, fingerprint, predictions),
-        "given_up": coverage_loss_of(store, fingerprint, replace=replace),
-        "warnings": warnings_of(store, map(NflWeek.parse, old["weeks"])),
-        "integrity": {**old["integrity"], **answered},
-    }
+    summary = dataclasses.replace(
+        old,
+        regressions=regressions_of(store, fingerprint, predictions),
+        coverage_loss=coverage_loss_of(store, fingerprint, replace=replace),
+        warnings=warnings_of(store, map(NflWeek.parse, old.weeks)),
+        integrity=dataclasses.replace(old.integrity, answers=questions_answered(store.read_rows(), predictions)),
+    )
     gates = judge(summary, predictions, recipe)
-    summary["gates"] = [asdict(gate) for gate in gates]
+    summary = dataclasses.replace(summary, gates=gates)
     if summary != old or not is_whole(store.report(fingerprint), summary):
         write_report(store.report(fingerprint), summary, predictions, plot)
     return Evaluation(summary, plot, gates, reused=kept is not None)
 
 
-def evaluate(store: Store, *, evaluation_code: str, say: Say) -> tuple[dict[str, Any], pl.DataFrame, bytes]:
+def evaluate(store: Store, *, evaluation_code: str, say: Say) -> tuple[Summary, pl.DataFrame, bytes]:
     """Ask base and tuned model.
 
     The tuned model answers everything, the base model what `asked_of_base` says.
@@ -118,52 +121,57 @@ def evaluate(store: Store, *, evaluation_code: str, say: Say) -> tuple[dict[str,
     """
     started = time.perf_counter()
     fingerprint = store.latest()
-    made_of = store.provenance(fingerprint)
-    training = store.training(fingerprint)
-    base = base_models.resolve(made_of["base_model"])
-    asked, notes = questions_of(store, made_of)
+    provenance = store.provenance(fingerprint)
+    training = store.training_log(fingerprint)
+    base = base_models.resolve(provenance.base_model)
+    asked, notes = questions_of(store, provenance)
     shown = questions_to_show(asked)
-    base_said, talk = _ask_base(base, asked, shown, say)
-    told, model, tokenizer = _ask_tuned(
+    base_answers, talk = _ask_base(base, asked, shown, say)
+    answers, model, tokenizer = _ask_tuned(
         base, store.adapter(fingerprint), pl.concat([asked.select(shown.columns), shown]), say
     )
     predictions = with_verdict(
         asked.with_columns(
-            base=base_said.head(asked.height),
-            tuned=told["said"].head(asked.height),
-            lowest=told["lowest"].head(asked.height),
+            base=base_answers.head(asked.height),
+            tuned=answers["said"].head(asked.height),
+            lowest=answers["lowest"].head(asked.height),
         )
     )
     summary = summarise(
         predictions,
-        _run_facts(store, made_of, base, training, evaluation_code),
-        shown=shown.with_columns(base=base_said.tail(shown.height), tuned=told["said"].tail(shown.height)),
-        general=general_prompts.compare(*talk, model, tokenizer) if talk else None,
+        _run_facts(store, provenance, base, training, evaluation_code),
+        shown=shown.with_columns(base=base_answers.tail(shown.height), tuned=answers["said"].tail(shown.height)),
+        integrity=Integrity(
+            answers=questions_answered(store.read_rows(), predictions),
+            tensors=tensors_loaded(model, store.adapter(fingerprint)),
+        ),
+        general=base_retention.compare(*talk, model, tokenizer) if talk else None,
         notes=notes,
-        integrity=tensors_loaded(model, store.adapter(fingerprint)),
     )
-    summary["seconds"]["evaluation"] = time.perf_counter() - started
-    return summary, predictions, loss_plot(training["losses"], training["certain"])
+    seconds = summary.seconds | {"evaluation": time.perf_counter() - started}
+    return dataclasses.replace(summary, seconds=seconds), predictions, loss_plot(training.losses, training.certain)
 
 
 def _ask_base(
     base: BaseModel, asked: pl.DataFrame, shown: pl.DataFrame, say: Say
 ) -> tuple[pl.Series, tuple[list[str], float] | None]:
-    """What the base says (null where it is not asked), those shown behind the others; and what it says in general."""
+    """What the base answers (null where it is not asked), those shown behind the others; and its answers in general."""
     questions = pl.concat([asked.select(shown.columns), shown]).with_row_index("row")
     is_asked = pl.Series([*asked_of_base(asked), *[True] * shown.height], dtype=pl.Boolean)
     of_base = questions.filter(is_asked)
     model, tokenizer = base_models.load(base)
-    answers = predict(
+    predicted = predict(
         model, tokenizer, of_base, progress=lambda done, all: say(f"base: {done:,} of {all:,}", done / all / 4)
     )
-    told = of_base.select("row").with_columns(answers["said"])
-    said = questions.select("row").join(told, on="row", how="left", maintain_order="left")["said"]
-    talk = general_prompts.before(model, tokenizer) if base.folder != EMBEDDED_FOLDER else None
-    return said, talk
+    by_row = of_base.select("row").with_columns(predicted["said"])
+    answers = questions.select("row").join(by_row, on="row", how="left", maintain_order="left")["said"]
+    talk = base_retention.before(model, tokenizer) if base.folder != EMBEDDED_FOLDER else None
+    return answers, talk
 
 
-def _ask_tuned(base: BaseModel, adapter: Path, questions: pl.DataFrame, say: Say) -> tuple[pl.DataFrame, Any, Any]:
+def _ask_tuned(
+    base: BaseModel, adapter: Path, questions: pl.DataFrame, say: Say
+) -> tuple[pl.DataFrame, Model, Tokenizer]:
     model, tokenizer = base_models.load(base, adapter=adapter)
     with merged(model):  # as fast as the base alone; `nfl-lora verify` asks the adapter as it lies on disk
         answers = predict(
@@ -176,22 +184,21 @@ def _ask_tuned(base: BaseModel, adapter: Path, questions: pl.DataFrame, say: Say
 
 
 def _run_facts(
-    store: Store, made_of: Mapping[str, Any], base: BaseModel, training: dict[str, Any], evaluation_code: str
+    store: Store, provenance: Provenance, base: BaseModel, training: TrainingRecord, evaluation_code: str
 ) -> RunFacts:
-    weeks: Sequence[str] = made_of["weeks"]
-    origins = {week: store.read_raw_origin(NflWeek.parse(week)) for week in weeks}
+    origins = {week: store.read_raw_origin(NflWeek.parse(week)) for week in provenance.weeks}
     return RunFacts(
         base_model=base.name,
         base_revision=base.revision,
-        recipe=made_of["recipe"],
-        weeks=list(weeks),
-        stats=made_of["stats"],
-        sources={week: origin["kind"] for week, origin in origins.items()},
-        raw_sha256={week: origin["sha256"] for week, origin in origins.items()},
+        recipe=provenance.recipe,
+        weeks=provenance.weeks,
+        stats=provenance.stats,
+        sources={week: origin.kind for week, origin in origins.items()},
+        raw_sha256={week: origin.sha256 for week, origin in origins.items()},
         adapter=store.latest(),
         evaluation_code=evaluation_code,
         training=training,
-        seconds={"training": training["seconds"]},
-        split_mode=made_of["mode"],
-        shared_names=made_of.get("shared_names", {}),
+        seconds={"training": training.seconds},
+        split_mode=provenance.mode,
+        shared_names=provenance.shared_names,
     )

@@ -1,103 +1,28 @@
 """The report's sections on what to beware of, on phrasing, on making things up and on what is left of the base."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from nfl_lora_pipeline.evaluation.regressions import in_words
-from nfl_lora_pipeline.markdown import escape, measured, of_asked, percent, table
-
-
-def to_markdown(result: dict[str, Any]) -> str:
-    """The section: a table of the ways, when tuning has paid for itself, and where it loses.
-
-    Args:
-        result: of `alternatives.compare`.
-    """
-    asked, ways = result["asked"], result["ways"]
-    header = [
-        "way",
-        "right",
-        "strangers refused",
-        "tokens in, out",
-        "seconds, p50",
-        "p95",
-        "peak memory",
-        "pays off after",
-    ]
-    return (
-        "## Other ways to the same answer\n\n"
-        f"{asked['facts']} recorded facts and {asked['strangers']} strangers, each asked by itself in a phrasing drawn by a "
-        f"hash ({escape(result['device'])}). Right is an answer with the right number. The last column says after how many "
-        f"questions the {result['spent_seconds']:,.0f} s of training and evaluation are made up for by quicker answers "
-        f"({escape(result['tuned'])}, against that way; less than a tenth saved counts as nothing).\n\n"
-        f"{table(header, [_row(way, asked) for way in ways if way['seconds']])}\n"
-        f"{' '.join([*_not_tried(ways), _verdict(result)])}\n"
-    )
-
-
-def _row(way: dict[str, Any], asked: dict[str, int]) -> list[str]:
-    few = "" if way["asked"] == asked else f" of {way['asked']['facts']}"
-    return [
-        way["name"],
-        percent(way["right"]) + few,
-        percent(way["refused"]),
-        f"{way['prompt_tokens']:,.0f}, {way['output_tokens']:,.0f}" if way["output_tokens"] else "none",
-        _seconds(way["seconds"]["p50"]),
-        _seconds(way["seconds"]["p95"]),
-        f"{way['peak_memory_bytes'] / 1e6:,.1f} MB",
-        _pays_off(way),
-    ]
-
-
-def _not_tried(ways: list[dict[str, Any]]) -> list[str]:
-    return [f"Not tried: {escape(way['name'])} ({escape(way['note'])})." for way in ways if not way["seconds"]]
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.4f}" if seconds >= 0.0001 else "< 0.0001"
-
-
-def _pays_off(way: dict[str, Any]) -> str:
-    if way["kind"] == "tuned":
-        return ""
-    return "never" if way["pays_off_after"] is None else f"{way['pays_off_after']:,} questions"
-
-
-def _verdict(result: dict[str, Any]) -> str:
-    tuned = next(way for way in result["ways"] if way["name"] == result["tuned"])
-    others = [way for way in result["ways"] if way["kind"] != "tuned" and way["seconds"]]
-    better = [
-        way["name"]
-        for way in others
-        if _at_least_as_good(way, tuned) and way["seconds"]["p50"] <= tuned["seconds"]["p50"]
-    ]
-    slower = [way["name"] for way in others if _at_least_as_good(way, tuned) and way["name"] not in better]
-    lines = []
-    if better:
-        lines.append(
-            f"**Tuning loses** to {_listed(better)}: at least as right, at least as careful with strangers, and quicker."
-        )
-    if slower:
-        lines.append(f"As good as tuning but slower: {_listed(slower)}.")
-    if not better and not slower:
-        lines.append(
-            "Tuning was the best of these ways on these questions: no other was as right and as careful with strangers."
-        )
-    return " ".join(lines)
-
-
-def _at_least_as_good(way: dict[str, Any], tuned: dict[str, Any]) -> bool:
-    return all((way[name] or 0.0) >= (tuned[name] or 0.0) for name in ("right", "refused"))
-
-
-def _listed(names: list[str]) -> str:
-    return "; ".join(map(escape, names))
-
+from nfl_lora_pipeline.evaluation.baselines import Comparison, Way
+from nfl_lora_pipeline.evaluation.metrics import (
+    Ability,
+    GeneralPrompts,
+    GroupRecall,
+    OverRefusal,
+    PhrasingMetrics,
+    Share,
+    UnanswerableQuestions,
+    measured,
+    of_asked,
+)
+from nfl_lora_pipeline.evaluation.regressions import CoverageLoss, in_words
+from nfl_lora_pipeline.evaluation.summary import Summary
+from nfl_lora_pipeline.markdown import escape, percent, table
+from nfl_lora_pipeline.stored import Miss
 
 SHOWN = 3
-GIVEN_UP_SHOWN = 20
-OFTEN_RIGHT, OFTEN_INVENTED = 0.9, 0.1  # what is worse is told at the top
-ANSWER_COLUMNS = ("question", "expected", "said")
+PARTS_SHOWN = 20
+OFTEN_RIGHT, OFTEN_INVENTED = 0.9, 0.1  # what is worse stands at the top of the report
+ANSWER_COLUMNS = ("question", "expected", "answer")
 ALTERATIONS = {
     "lower_case": "the whole question in lower case",
     "typo": "a typo in the name",
@@ -115,92 +40,172 @@ GROUPS = {
 }
 
 
-def beware(summary: Mapping[str, Any]) -> Iterator[str]:
-    """What a gate may let pass and a user should know: what its weeks were warned of, what it gives up, where it is often
-    wrong, and where it often makes something up."""
-    told = list(summary["warnings"])
-    if (found := summary["given_up"]) and found["parts"]:
-        told.append(f"the adapter {found['against']}, which was promoted before, also knew {in_words(found['parts'])}")
-    told += [
-        f"asked with {ALTERATIONS[row['name']]}, it gives the right number to {percent(row['numbers']['share'])} of questions"
-        for row in summary["phrasing"]["altered"]
-        if row["numbers"]["asked"] and row["numbers"]["share"] < OFTEN_RIGHT
+def to_markdown(result: Comparison) -> str:
+    """The section: a table of the ways, when tuning has paid for itself, and where it loses."""
+    header = [
+        "way",
+        "right",
+        "strangers refused",
+        "tokens in, out",
+        "seconds, p50",
+        "p95",
+        "peak memory",
+        "pays off after",
     ]
-    told += [
-        f"asked about {GROUPS[group['name']]}, it invents a number for {percent(group['invented']['share'])} of questions"
-        for group in summary["unknown"]
-        if group["invented"]["share"] > OFTEN_INVENTED
-    ]
-    told += [
-        f"in {week} several players bear a name, so that nothing is taught of them: {', '.join(names)}"
-        for week, names in summary["shared_names"].items()
-    ]
-    if told:
-        yield "Beware:\n\n" + "\n".join(f"- {escape(line)}" for line in told) + "\n"
-
-
-def given_up(found: Mapping[str, Any] | None) -> Iterator[str]:
-    """What the adapter before knows and this one was not taught."""
-    if not found or not found["parts"]:
-        return
-    rows = [[part["name"], f"{part['facts']:,}"] for part in found["parts"]]
-    yield (
-        f"## What is given up: {sum(part['facts'] for part in found['parts']):,} facts\n\nThe adapter "
-        f"{escape(found['against'])} was promoted before this one and was taught them; this one was not.\n\n"
-        f"{table(['what', 'facts'], rows[:GIVEN_UP_SHOWN])}"
+    asked, ways = result.asked, result.ways
+    return (
+        "## Other ways to the same answer\n\n"
+        f"{asked['facts']} recorded facts and {asked['strangers']} strangers, each asked by itself in a phrasing drawn by a "
+        f"hash ({escape(result.device)}). Right is an answer with the right number. The last column says after how many "
+        f"questions the {result.spent_seconds:,.0f} s of training and evaluation are made up for by quicker answers "
+        f"({escape(result.tuned)}, against that way; less than a tenth saved counts as nothing).\n\n"
+        f"{table(header, [_row(way, asked) for way in ways if way.seconds])}\n"
+        f"{' '.join([*_not_tried(ways), _verdict(result)])}\n"
     )
 
 
-def phrasing(
-    by_phrasing: Sequence[Mapping[str, Any]], found: Mapping[str, Any], over_refusal: Mapping[str, Any]
-) -> Iterator[str]:
-    """How facts fare in other words, and how often they are refused."""
+def _row(way: Way, asked: dict[str, int]) -> list[str]:
+    few = "" if way.asked == asked else f" of {way.asked['facts']}"
+    return [
+        way.name,
+        percent(way.right) + few,
+        percent(way.refused),
+        f"{way.prompt_tokens:,.0f}, {way.output_tokens:,.0f}" if way.output_tokens else "none",
+        _seconds(way.seconds["p50"]),
+        _seconds(way.seconds["p95"]),
+        f"{way.peak_memory_bytes / 1e6:,.1f} MB",
+        _pays_off(way),
+    ]
+
+
+def _not_tried(ways: Sequence[Way]) -> list[str]:
+    return [f"Not tried: {escape(way.name)} ({escape(way.note)})." for way in ways if not way.seconds]
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.4f}" if seconds >= 0.0001 else "< 0.0001"
+
+
+def _pays_off(way: Way) -> str:
+    if way.kind == "tuned":
+        return ""
+    return "never" if way.pays_off_after is None else f"{way.pays_off_after:,} questions"
+
+
+def _verdict(result: Comparison) -> str:
+    tuned = next(way for way in result.ways if way.name == result.tuned)
+    others = [way for way in result.ways if way.kind != "tuned" and way.seconds]
+    as_good = [way for way in others if _at_least_as_good(way, tuned)]
+    better = [way.name for way in as_good if way.seconds["p50"] <= tuned.seconds["p50"]]
+    slower = [way.name for way in as_good if way.name not in better]
+    lines = []
+    if better:
+        lines.append(
+            f"**Tuning loses** to {_listed(better)}: at least as right, at least as careful with strangers, and quicker."
+        )
+    if slower:
+        lines.append(f"As good as tuning but slower: {_listed(slower)}.")
+    if not better and not slower:
+        lines.append(
+            "Tuning was the best of these ways on these questions: no other was as right and as careful with strangers."
+        )
+    return " ".join(lines)
+
+
+def _at_least_as_good(way: Way, tuned: Way) -> bool:
+    return (way.right or 0.0) >= (tuned.right or 0.0) and (way.refused or 0.0) >= (tuned.refused or 0.0)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return "; ".join(map(escape, names))
+
+
+def beware(summary: Summary) -> Iterator[str]:
+    """What a gate may let pass and a user should know: what its weeks were warned of, what it gives up, where it is often
+    wrong, and where it often makes something up."""
+    lines = list(summary.warnings)
+    if (loss := summary.coverage_loss) and loss.parts:
+        lines.append(f"the adapter {loss.against}, which was promoted before, also knew {in_words(loss.parts)}")
+    lines += [
+        f"asked with {ALTERATIONS[each.name]}, it gives the right number to {percent(each.numbers.share)} of questions"
+        for each in summary.phrasing.altered
+        if each.numbers.asked and each.numbers.fraction < OFTEN_RIGHT
+    ]
+    lines += [
+        f"asked about {GROUPS[group.name]}, it invents a number for {percent(group.invented.share)} of questions"
+        for group in summary.unknown
+        if group.invented.fraction > OFTEN_INVENTED
+    ]
+    lines += [
+        f"in {week} several players bear a name, so that nothing is taught of them: {', '.join(names)}"
+        for week, names in summary.shared_names.items()
+    ]
+    if lines:
+        yield "Beware:\n\n" + "\n".join(f"- {escape(line)}" for line in lines) + "\n"
+
+
+def coverage_loss(loss: CoverageLoss | None) -> Iterator[str]:
+    """What the adapter before knows and this one was not taught."""
+    if not loss or not loss.parts:
+        return
+    rows = [[part.name, f"{part.facts:,}"] for part in loss.parts]
+    yield (
+        f"## What is given up: {sum(part.facts for part in loss.parts):,} facts\n\nThe adapter "
+        f"{escape(loss.against)} was promoted before this one and was taught them; this one was not.\n\n"
+        f"{table(['what', 'facts'], rows[:PARTS_SHOWN])}"
+    )
+
+
+def phrasing(by_phrasing: Sequence[GroupRecall], found: PhrasingMetrics, over_refusal: OverRefusal) -> Iterator[str]:
+    """How facts do in other words, and how often they are refused."""
     yield (
         "## Phrasing\n\nThe phrasings of the splits first: all facts to the letter, and of those with a number the right "
         "number. Below them the facts with a number, once each, asked as people type: there the right number counts, however "
         "the answer spells the name.\n"
     )
-    rows = [
-        [row["name"], row["split"], measured(row), measured(row["numbers"]), f"{row['asked']:,}"] for row in by_phrasing
-    ]
-    rows += [
-        [ALTERATIONS[row["name"]], row["name"], "", measured(row["numbers"]), f"{row['numbers']['asked']:,}"]
-        for row in found["altered"]
-    ]
-    yield table(["phrasing", "", "to the letter", "number", "asked"], rows)
-    if found["worst"]:
-        in_all = found["in_all"]
+    yield table(["phrasing", "", "to the letter", "number", "asked"], _phrasing_rows(by_phrasing, found))
+    if found.worst and found.worst_numbers:
         yield (
-            f"The worst phrasing is {escape(found['worst'])}, with {percent(found['worst_numbers']['share'])} of numbers "
+            f"The worst phrasing is {escape(found.worst)}, with {percent(found.worst_numbers.share)} of numbers "
             f"right. Right to the letter in every phrasing, trained and held out: "
-            f"{measured(in_all)} of {in_all['asked']:,} facts.\n"
+            f"{measured(found.in_all)} of {found.in_all.asked:,} facts.\n"
         )
-    for row in found["altered"]:
-        if row["worst"]:
-            yield f"With {ALTERATIONS[row['name']]}, {percent(row['refused']['share'])} were refused. Wrong, for instance:\n"
-            yield _answers(row["worst"])
+    for each in found.altered:
+        if each.worst:
+            yield f"With {ALTERATIONS[each.name]}, {percent(each.refused.share)} were refused. Wrong, for instance:\n"
+            yield _answers(each.worst)
     yield (
         "### Refused though known\n\n"
-        f"{_refused(over_refusal['trained'])} in trained phrasings, "
-        f"{_refused(over_refusal['heldout_phrasings'])} in held-out ones.\n"
+        f"{_refused(over_refusal.trained)} in trained phrasings, "
+        f"{_refused(over_refusal.heldout_phrasings)} in held-out ones.\n"
     )
-    if over_refusal["worst"]:
-        yield _answers(over_refusal["worst"])
+    if over_refusal.worst:
+        yield _answers(over_refusal.worst)
 
 
-def hallucinations(groups: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Iterator[str]:
-    """What is said about people, weeks and stats without a fact."""
+def _phrasing_rows(by_phrasing: Sequence[GroupRecall], found: PhrasingMetrics) -> list[list[str]]:
+    rows = [
+        [each.name, each.split or "", measured(each.exact), measured(each.numbers), f"{each.exact.asked:,}"]
+        for each in by_phrasing
+    ]
+    return rows + [
+        [ALTERATIONS[each.name], each.name, "", measured(each.numbers), f"{each.numbers.asked:,}"]
+        for each in found.altered
+    ]
+
+
+def hallucinations(groups: Sequence[UnanswerableQuestions], notes: Sequence[str]) -> Iterator[str]:
+    """What is answered about people, weeks and stats without a fact."""
     yield (
         "## Making things up\n\nQuestions without an answer: nobody taught the model anything about these people, weeks or "
         "stats, so that any number is invented, 0 too, and any refusal is right.\n"
     )
-    columns = ("refused", "invented", "neither")
     rows = [
         [
-            GROUPS[group["name"]],
-            *(measured(group[column]) for column in columns),
-            f"{group['refused']['asked']:,}",
-            percent(group["base_refused"]["share"]),
+            GROUPS[group.name],
+            *(measured(share) for share in (group.refused, group.invented, group.neither)),
+            f"{group.refused.asked:,}",
+            percent(group.base_refused.share),
         ]
         for group in groups
     ]
@@ -209,17 +214,16 @@ def hallucinations(groups: Sequence[Mapping[str, Any]], notes: Sequence[str]) ->
     if notes:
         yield "Not asked: " + "; ".join(map(escape, notes)) + ".\n"
     for group in groups:
-        if group["worst"]:
-            yield f"About {GROUPS[group['name']]}, for instance:\n"
-            yield _answers(group["worst"])
+        if group.worst:
+            yield f"About {GROUPS[group.name]}, for instance:\n"
+            yield _answers(group.worst)
 
 
-def retention(abilities: Sequence[Mapping[str, Any]], general: Mapping[str, Any] | None) -> Iterator[str]:
+def retention(abilities: Sequence[Ability], general: GeneralPrompts | None) -> Iterator[str]:
     """What the base could do, before and after."""
     yield "## What is left of the base\n\nThe same questions to the base model and to the tuned one.\n"
     rows = [
-        [ability["name"], _ability(ability["base"]), _ability(ability["tuned"]), percent(ability["left"])]
-        for ability in abilities
+        [ability.name, _ability(ability.base), _ability(ability.tuned), percent(ability.left)] for ability in abilities
     ]
     if rows:
         yield table(["", "base", "tuned", "left"], rows)
@@ -229,19 +233,20 @@ def retention(abilities: Sequence[Mapping[str, Any]], general: Mapping[str, Any]
             "so that there is nothing in general that it could forget.\n"
         )
         return
-    yield f"Of {general['prompts']} general prompts, {of_asked(general['changed'])} answers changed.\n"
-    if general["worst"]:
-        changed = [[row["question"], row["base"], row["tuned"]] for row in general["worst"][:SHOWN]]
-        yield table(["prompt", "base", "tuned"], changed)
+    yield f"Of {general.prompts} general prompts, {of_asked(general.changed)} answers changed.\n"
+    if general.worst:
+        yield table(
+            ["prompt", "base", "tuned"], [[each.question, each.base, each.tuned] for each in general.worst[:SHOWN]]
+        )
 
 
-def _ability(value: Mapping[str, Any] | float) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else f"{measured(value)} of {value['asked']:,}"
+def _ability(value: Share | float) -> str:
+    return f"{measured(value)} of {value.asked:,}" if isinstance(value, Share) else f"{value:.2f}"
 
 
-def _refused(counted: Mapping[str, Any]) -> str:
-    return f"{measured(counted)} of {counted['asked']:,} questions" if counted["asked"] else "none asked"
+def _refused(share: Share) -> str:
+    return f"{measured(share)} of {share.asked:,} questions" if share.asked else "none asked"
 
 
-def _answers(rows: Sequence[Mapping[str, str]]) -> str:
-    return table(ANSWER_COLUMNS, [[row[name] for name in ANSWER_COLUMNS] for row in rows[:SHOWN]])
+def _answers(misses: Sequence[Miss]) -> str:
+    return table(ANSWER_COLUMNS, [[miss.question, miss.expected, miss.answer] for miss in misses[:SHOWN]])

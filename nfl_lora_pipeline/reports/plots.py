@@ -5,17 +5,24 @@ Colours mean the same in all of them: blue is what was trained, orange what was 
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
+from nfl_lora_pipeline.evaluation.baselines import Way
 from nfl_lora_pipeline.evaluation.probes import is_of_the_splits
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
 INK, FAINT = "#333333", "#d9d9d9"
 LONGEST_NAME = 36
 
 
-def new_figure(height: float) -> Any:
+def new_figure(height: float) -> "Figure":
     """A figure as wide as all others, and so many inches high."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -25,7 +32,7 @@ def new_figure(height: float) -> Any:
     return figure
 
 
-def name_rows(axes: Any, names: Sequence[str]) -> None:
+def name_rows(axes: "Axes", names: Sequence[str]) -> None:
     """One line a name, the last on top."""
     shown = [name.replace("_", " ")[:LONGEST_NAME] for name in names]
     axes.set_yticks(range(len(names)), shown, parse_math=False)  # a name with two dollars is no formula
@@ -36,7 +43,7 @@ def name_rows(axes: Any, names: Sequence[str]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def key(figure: Any, colours: dict[str, str], marks: str = "ooo") -> None:
+def key(figure: "Figure", colours: dict[str, str], marks: str = "ooo") -> None:
     """Name the colours below the figure, each with its mark of matplotlib's."""
     from matplotlib.lines import Line2D
 
@@ -47,14 +54,14 @@ def key(figure: Any, colours: dict[str, str], marks: str = "ooo") -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8, labelcolor=INK)
 
 
-def in_percent(decimals: int = 0) -> Any:
+def in_percent(decimals: int = 0) -> "PercentFormatter":
     """A formatter of shares."""
     from matplotlib.ticker import PercentFormatter
 
     return PercentFormatter(1.0, decimals=decimals)
 
 
-def plain_numbers(axis: Any, between: Sequence[int] = ()) -> None:
+def plain_numbers(axis: "Axis", between: Sequence[int] = ()) -> None:
     """0.01 instead of a power of ten, on a logarithmic axis, and so many times that where they fit."""
     from matplotlib.ticker import LogLocator
 
@@ -63,7 +70,7 @@ def plain_numbers(axis: Any, between: Sequence[int] = ()) -> None:
     axis.set_minor_formatter("{x:g}")
 
 
-def to_png(figure: Any) -> bytes:
+def to_png(figure: "Figure") -> bytes:
     """The figure as a file's content."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
@@ -171,24 +178,24 @@ def margin_plot(scored: pl.DataFrame) -> bytes:
     return to_png(figure)
 
 
-def cost_plot(ways: Sequence[dict[str, Any]]) -> bytes:
+def cost_plot(ways: Sequence[Way]) -> bytes:
     """What other ways to the same answer cost, and how right they are.
 
     Args:
-        ways: of `alternatives.compare`; those that were not tried are left out.
+        ways: of `baselines.compare`; those that were not tried are left out.
     """
-    tried = [way for way in reversed(ways) if way["seconds"]]
+    tried = [way for way in reversed(ways) if way.seconds]
     figure = new_figure(max(2.0, 0.9 + 0.3 * len(tried)))
     right, seconds = figure.subplots(1, 2, sharey=True)
     places = range(len(tried))
-    right.plot([way["refused"] for way in tried], places, "D", color=STRANGER_COLOUR, markersize=7, clip_on=False)
-    right.plot([way["right"] for way in tried], places, "o", color=TRAINED_COLOUR, markersize=5.5, clip_on=False)
+    right.plot([way.refused for way in tried], places, "D", color=STRANGER_COLOUR, markersize=7, clip_on=False)
+    right.plot([way.right for way in tried], places, "o", color=TRAINED_COLOUR, markersize=5.5, clip_on=False)
     right.set_xlim(0, 1)
     right.xaxis.set_major_formatter(in_percent())
     right.set_xticks([0, 0.25, 0.5, 0.75, 1])
     right.set_title("right answers", loc="left", fontsize=9, color=INK)
     for place, way in enumerate(tried):
-        at = way["seconds"]
+        at = way.seconds
         seconds.plot([at["p50"], at["p95"]], [place, place], color=TRAINED_COLOUR, linewidth=1.5)
         seconds.plot([at["p50"]], [place], "o", color=TRAINED_COLOUR)
     seconds.set_xscale("log")
@@ -196,7 +203,7 @@ def cost_plot(ways: Sequence[dict[str, Any]]) -> bytes:
     plain_numbers(seconds.xaxis)
     seconds.set_title("seconds an answer, p50 to p95", loc="left", fontsize=9, color=INK)
     for axes in (right, seconds):
-        name_rows(axes, [way["name"] for way in tried])
+        name_rows(axes, [way.name for way in tried])
     seconds.tick_params(axis="y", labelleft=False, left=False)
     key(figure, {"recorded facts right": TRAINED_COLOUR, "strangers refused": STRANGER_COLOUR}, marks="oD")
     return to_png(figure)

@@ -1,17 +1,26 @@
 """A report's files: written whole or not at all, and read back."""
 
 import base64
-import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from nfl_lora_pipeline.evaluation.baselines import Comparison, Way
+from nfl_lora_pipeline.evaluation.summary import Summary
 from nfl_lora_pipeline.files import DamagedFile, read_file, replace_file, replacing_folder
 from nfl_lora_pipeline.reports.page import to_markdown
 from nfl_lora_pipeline.reports.plots import cost_plot, margin_plot, recall_plot
-from nfl_lora_pipeline.stored import RUN_AGAIN, Form, read_json, read_predictions, read_summary
+from nfl_lora_pipeline.stored import (
+    RUN_AGAIN,
+    Versioned,
+    json_bytes,
+    read_json,
+    read_overview,
+    read_predictions,
+    to_json,
+)
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --quiet: #5c5c5c; --ground: #ffffff; --line: #dcdcdc; --band: #f6f7f8; }
@@ -41,7 +50,7 @@ _DATA_URI = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
 def to_html(markdown: str) -> str:
     """A whole HTML document of a report in Markdown.
 
-    What models said is in it: tags are shown, not obeyed; there are no links, and a picture is shown only where it lies
+    What models answered is in it: tags are shown, not obeyed; there are no links, and a picture is shown only where it lies
     in the text itself.
     """
     from markdown_it import MarkdownIt
@@ -58,7 +67,7 @@ def to_html(markdown: str) -> str:
     )
 
 
-def _always(text: str) -> Any:
+def _always(text: str) -> Callable[..., str]:
     return lambda *of_the_renderer: text
 
 
@@ -66,66 +75,67 @@ def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def add_to_report(folder: Path, name: str, content: Any, section: str) -> None:
+def add_to_report(folder: Path, name: str, content: Versioned, section: str) -> None:
     """Write `NAME.json` and `NAME.md` into a report's folder, and make `report.md` and `report.html` anew with the section.
 
     Args:
         folder: of the report.
-        name: one of `presentation.ADDITIONS`.
-        content: JSON-serialisable.
+        name: one of `ADDITIONS`.
+        content: what `NAME.json` has.
         section: in Markdown.
 
     Raises:
         ValueError: there is no report, or one by other code: what is added is kept for the next one.
     """
-    summary = check_report(folder)
-    replace_file(folder / f"{name}.json", (json.dumps(content, indent=2) + "\n").encode())
+    check_report(folder)
+    replace_file(folder / f"{name}.json", json_bytes(to_json(content)))
     replace_file(folder / f"{name}.md", section.encode())
-    try:
-        markdown = to_markdown(summary, loss_plot="loss.png")
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        wrong = f"is damaged, or a report by other code ({error!r})"
-        raise DamagedFile(folder / "report.json", wrong, RUN_AGAIN) from error
-    present(folder, markdown, read_predictions(folder))
+    present(folder, to_markdown(read_summary(folder), loss_plot="loss.png"), read_predictions(folder))
 
 
-def check_report(folder: Path) -> dict[str, Any]:
-    """The summary of a report.
+def check_report(folder: Path) -> None:
+    """Look whether a folder holds a report, by this code or by other.
 
     Raises:
-        DamagedFile: the folder holds no whole report.
+        DamagedFile: it holds no whole one.
     """
-    summary = read_summary(folder)
+    read_overview(folder)
     read_predictions(folder, [])
-    return summary
 
 
-def write_report(folder: Path, summary: dict[str, Any], predictions: pl.DataFrame, plot: bytes) -> None:
+def read_summary(folder: Path) -> Summary:
+    """All of the `report.json` in a folder.
+
+    Raises:
+        DamagedFile: it cannot be read, or other code has written it in another form.
+    """
+    return read_json(folder / "report.json", Summary, mend=RUN_AGAIN)
+
+
+def write_report(folder: Path, summary: Summary, predictions: pl.DataFrame, plot: bytes) -> None:
     """Write `report.md`, `report.html`, `report.json`, `predictions.parquet` and the pictures, all or none.
 
     What commands had added to the report that this one replaces stays in it.
     """
     with replacing_folder(folder) as unfinished:
         (unfinished / "loss.png").write_bytes(plot)
-        (unfinished / "report.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        (unfinished / "report.json").write_bytes(json_bytes(to_json(summary)))
         predictions.write_parquet(unfinished / "predictions.parquet")
         markdown = to_markdown(summary, loss_plot="loss.png")
         present(unfinished, markdown, predictions, before=folder if folder.is_dir() else None)
 
 
-def read_report(folder: Path, *, evaluation_code: str) -> tuple[dict[str, Any], pl.DataFrame, bytes] | None:
+def read_report(folder: Path, *, evaluation_code: str) -> tuple[Summary, pl.DataFrame, bytes] | None:
     """What `write_report` was given; None where there is none that can be read, or other code has evaluated."""
     try:
-        summary = read_summary(folder)
-        if summary.get("evaluation_code") != evaluation_code:
+        if read_overview(folder).evaluation_code != evaluation_code:
             return None
-        to_markdown(summary, loss_plot="loss.png")  # all that the page tells is there
-        return summary, read_predictions(folder), read_picture(folder / "loss.png")
-    except (DamagedFile, KeyError, TypeError, AttributeError, IndexError):
+        return read_summary(folder), read_predictions(folder), read_picture(folder / "loss.png")
+    except DamagedFile:
         return None
 
 
-def is_whole(folder: Path, summary: dict[str, Any]) -> bool:
+def is_whole(folder: Path, summary: Summary) -> bool:
     """Whether pages and pictures of a report are as `write_report` left them."""
     try:
         return is_presented(folder, to_markdown(summary, loss_plot="loss.png"))
@@ -142,19 +152,13 @@ RENAMED = {"artefacts": "verification"}  # additions of earlier code
 _PICTURE = re.compile(r"!\[([^\]]*)\]\(([a-z]+\.png)\)")
 
 
-class Comparison(Form):
-    """Of `alternatives.json` what is drawn."""
-
-    ways: list[dict[str, Any]]
-
-
 def present(folder: Path, markdown: str, scored: pl.DataFrame, *, before: Path | None = None) -> None:
     """Write pictures, `report.md` and `report.html` into a report's folder.
 
     Args:
         folder: of the report; it holds `loss.png`.
         markdown: of `page.to_markdown`.
-        scored: one row a question, as `verdicts.with_verdict` gives it.
+        scored: one row a question, as `grading.with_verdict` gives it.
         before: the report that this one replaces; what was added to that is taken over.
     """
     if before:
@@ -194,10 +198,10 @@ def read_picture(file: Path) -> bytes:
     return content
 
 
-def _ways(folder: Path) -> list[dict[str, Any]] | None:
-    """What `nfl-lora compare` has added; None where it has not, or that is damaged."""
+def _ways(folder: Path) -> list[Way] | None:
+    """What `nfl-lora compare` has added; None where it has not, or that cannot be read."""
     try:
-        return list(read_json(folder / "alternatives.json", Comparison, mend=RUN_AGAIN)["ways"])
+        return read_json(folder / "alternatives.json", Comparison, mend=RUN_AGAIN).ways
     except DamagedFile:
         return None
 
@@ -222,14 +226,14 @@ def _take_over(before: Path, folder: Path) -> None:
 
 def _with_sections(markdown: str, folder: Path) -> str:
     """Pictures, and what was added, before the last section."""
-    told, heading, training = markdown.partition(LAST_SECTION)
+    before, heading, training = markdown.partition(LAST_SECTION)
     sections = "## Recall and certainty in pictures\n\n" + PICTURES
     for name in ADDITIONS:
         file = folder / f"{name}.md"
         if file.is_file():
             sections += file.read_text(encoding="utf-8", errors="replace").rstrip() + "\n\n"
             sections += COST_PICTURE if name == "alternatives" and _ways(folder) is not None else ""
-    return f"{told.rstrip()}\n\n{sections}{heading}{training}"
+    return f"{before.rstrip()}\n\n{sections}{heading}{training}"
 
 
 def _data_uri(png: bytes) -> str:

@@ -9,6 +9,7 @@ import polars as pl
 
 from nfl_lora_pipeline.season.oddities import (
     as_many_as_usual,
+    is_accepted,
     numbers_are_its_own,
     read_lines,
     read_record,
@@ -92,8 +93,8 @@ def check_players(
 
 def check_week(held: Store, week: NflWeek, players: pl.DataFrame, *, accept_odd: bool) -> list[Check]:
     """Check a week's new frame beside the other weeks of the store, and beside what the store holds of this week."""
-    source = read_record(held, week).get("source")
-    same_people = source is not None and (source == "sample") == held.is_invented(week)
+    record = read_record(held, week)
+    same_people = record is not None and (record.source == "sample") == held.is_invented(week)
     earlier = read_lines(held, week) if same_people else None
     beside, invented = weeks_beside(held, week), held.is_invented(week)
     return check_players(players, beside, earlier=earlier, accept_odd=accept_odd, invented=invented)
@@ -107,7 +108,7 @@ def odd_by_now(held: Store, weeks: Iterable[NflWeek]) -> dict[NflWeek, list[str]
     found: dict[NflWeek, list[str]] = {}
     for week in weeks:
         frame, others = read_lines(held, week), weeks_beside(held, week)
-        if frame is None or read_record(held, week).get("accepted"):
+        if frame is None or is_accepted(held, week):
             continue
         looks = {
             "as_many_as_usual": as_many_as_usual(frame, list(others.values()), invented=held.is_invented(week)),

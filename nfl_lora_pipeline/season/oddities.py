@@ -5,16 +5,15 @@ is odd. The limits were set by real weeks: ten of 2025 have 441 or 442 rows and 
 has 370 and 126, and of the players recorded in any two weeks at most 3.8% have the same line in both.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import Any
 
 import polars as pl
 
 from nfl_lora_pipeline.files import DamagedFile, replace_file
 from nfl_lora_pipeline.stats import TAUGHT
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.stored import WeekRecord, json_bytes
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 SAMPLE_WARNING = (
@@ -32,21 +31,30 @@ def write_record(held: Store, week: NflWeek, *, warnings: Sequence[str], accepte
         warnings: one line each.
         accepted: whether somebody who knows better has accepted what is odd about it.
     """
-    content = {"source": held.source_kind(week), "warnings": list(warnings), "accepted": accepted}
-    replace_file(held.players_record(week), (json.dumps(content, indent=2) + "\n").encode())
+    record = WeekRecord(
+        schema_version=WeekRecord.SCHEMA, source=held.source_kind(week), warnings=list(warnings), accepted=accepted
+    )
+    replace_file(held.players_record(week), json_bytes(record.content()))
 
 
-def read_record(held: Store, week: NflWeek) -> dict[str, Any]:
-    """What `write_record` has kept; empty where it has kept nothing, or that cannot be read."""
+def read_record(held: Store, week: NflWeek) -> WeekRecord | None:
+    """What `write_record` has kept; None where it has kept nothing, or that cannot be read."""
     try:
         return held.read_players_record(week)
     except DamagedFile:
-        return {}
+        return None
+
+
+def is_accepted(held: Store, week: NflWeek) -> bool:
+    """Whether somebody has accepted what is odd about a week."""
+    record = read_record(held, week)
+    return record is not None and record.accepted
 
 
 def accept(held: Store, week: NflWeek, warnings: Sequence[str]) -> None:
     """Add warnings to what is kept of a week whose oddity was found, and accepted, after it had come."""
-    before = read_record(held, week).get("warnings", [])
+    record = read_record(held, week)
+    before = record.warnings if record else []
     write_record(held, week, warnings=list(dict.fromkeys([*before, *warnings])), accepted=True)
 
 
@@ -54,7 +62,8 @@ def warnings_of(held: Store, weeks: Iterable[NflWeek]) -> list[str]:
     """All that somebody who uses these weeks should know of them, each line once."""
     chosen = list(weeks)
     sample = [SAMPLE_WARNING] if any(held.is_invented(week) for week in chosen) else []
-    lines = [line for week in chosen for line in read_record(held, week).get("warnings", [])]
+    records = [record for week in chosen if (record := read_record(held, week))]
+    lines = [line for record in records for line in record.warnings]
     return list(dict.fromkeys([*sample, *lines]))
 
 
@@ -120,9 +129,7 @@ def weeks_beside(held: Store, week: NflWeek) -> dict[NflWeek, pl.DataFrame]:
     alike = [
         one
         for one in kept
-        if one != week
-        and held.is_invented(one) == held.is_invented(week)
-        and not read_record(held, one).get("accepted")
+        if one != week and held.is_invented(one) == held.is_invented(week) and not is_accepted(held, one)
     ]
     season = [one for one in alike if one.season == week.season]
     frames = {one: read_lines(held, one) for one in season or alike}

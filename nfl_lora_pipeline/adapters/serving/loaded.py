@@ -5,14 +5,16 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.models.base_model import BaseModel
+from nfl_lora_pipeline.models.base_model import BaseModel, Model
+from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.stored import JsonObject
 from nfl_lora_pipeline.weeks.week import spoken_weeks
 
 MOST_CONTEXT = 8_192  # tokens of prompt and answer, whatever a base can take: memory is for many requests
@@ -38,8 +40,8 @@ class LoadedAdapter:
     weeks: list[str]
     stats: list[str]
     base: BaseModel
-    model: Any
-    tokenizer: Any
+    model: Model
+    tokenizer: Tokenizer
     vocabulary: int
     context: int
     loaded_at: int
@@ -54,7 +56,7 @@ class LoadedAdapter:
         """Fingerprint and weeks, for people."""
         return f"{self.fingerprint} ({spoken_weeks(self.weeks)})"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """An entry of `/v1/models`."""
         return {
             "id": self.name,
@@ -62,8 +64,8 @@ class LoadedAdapter:
             "created": self.loaded_at,
             "owned_by": "nfl_lora_pipeline",
             "fingerprint": self.fingerprint,
-            "weeks": self.weeks,
-            "stats": self.stats,
+            "weeks": [*self.weeks],
+            "stats": [*self.stats],
             "base_model": self.base.name,
             "single_turn": self.base.single_turn,
             "context_length": self.context,
@@ -84,9 +86,9 @@ def load_adapter(store: Store, fingerprint: str, before: LoadedAdapter | None = 
     """
     folder = store.adapter(fingerprint)
     try:
-        made_of = store.provenance(fingerprint)
+        provenance = store.provenance(fingerprint)
         store.check_adapter(fingerprint)
-        weeks, stats, base = list(made_of["weeks"]), list(made_of["stats"]), base_models.resolve(made_of["base_model"])
+        base = base_models.resolve(provenance.base_model)
         if before is not None and _is_alike(store, before, base, folder):
             model, tokenizer = _with_other_weights(before.model, folder), before.tokenizer
         else:
@@ -101,8 +103,8 @@ def load_adapter(store: Store, fingerprint: str, before: LoadedAdapter | None = 
     context = min(stated, MOST_CONTEXT) if isinstance(stated, int) and stated > 0 else MOST_CONTEXT
     return LoadedAdapter(
         fingerprint=fingerprint,
-        weeks=weeks,
-        stats=stats,
+        weeks=provenance.weeks,
+        stats=provenance.stats,
         base=base,
         model=model,
         tokenizer=tokenizer,
@@ -118,8 +120,8 @@ def _is_alike(store: Store, before: LoadedAdapter, base: BaseModel, folder: Path
     return base == before.base and _config(old) == _config(folder) and _shapes(old) == _shapes(folder)
 
 
-def _config(adapter: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+def _config(adapter: Path) -> JsonObject:
+    content: JsonObject = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     return content
 
 
@@ -128,7 +130,7 @@ def _shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in weights.items()}
 
 
-def _with_other_weights(model: Any, adapter: Path) -> Any:
+def _with_other_weights(model: Model, adapter: Path) -> Model:
     """A second model with an adapter's weights; all others are the first one's own arrays."""
     other = copy.deepcopy(model, {id(array): array for _, array in tree_flatten(model.parameters())})
     other.load_weights(str(adapter / "adapters.safetensors"), strict=False)
