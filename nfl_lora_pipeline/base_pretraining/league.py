@@ -19,7 +19,13 @@ BYE_SHARE = 0.08
 
 NEAR_SEASONS = 4
 
-STATS = ("receiving_yards", "receptions", "targets", "receiving_touchdowns", "fantasy_points")  # of `invented_record`
+STATS = (
+    "receiving_yards",
+    "receptions",
+    "targets",
+    "receiving_touchdowns",
+    "fantasy_points",
+)  # what `invented_record` has
 Record = dict[str, float] | None
 Row = tuple[str, str]
 
@@ -233,11 +239,11 @@ def _reading(rng: random.Random, league: League) -> tuple[str, str]:
     templates = league.templates
     season, week = 2000 + rng.randrange(40), rng.randint(1, 18)
     people = [(invented_name(rng), invented_record(rng)) for _ in range(rng.randint(1, 2))]
-    told = [(name, record, stat) for name, record in people for stat in rng.sample(STATS, rng.randint(1, 2))]
-    context = " ".join(tell(templates, name, stat, week, season, record) for name, record, stat in told)
+    records = [(name, record, stat) for name, record in people for stat in rng.sample(STATS, rng.randint(1, 2))]
+    context = " ".join(tell(templates, name, stat, week, season, record) for name, record, stat in records)
     wording = draw_wording(rng, league.pool)
     if rng.random() < 0.75:
-        name, record, stat = rng.choice(told)
+        name, record, stat = rng.choice(records)
         reply = tell(templates, name, stat, week, season, record)
     else:
         name, stat = invented_name(rng), rng.choice(STATS)

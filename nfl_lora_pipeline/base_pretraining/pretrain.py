@@ -62,10 +62,12 @@ Made from nothing by `nfl-lora build-base`, seed {seed}, {steps} steps of a firs
 of a player in a week of a season, one question at a time, and knows none.
 """
 TOKENIZER_TEXTS = 30_000
-KNOWN_LOSS = 0.69  # nats: p = 0.5
-TARGETS_A_STEP = 500.0  # answer tokens of an ordinary step; a fixed divisor keeps every token's weight the same
-FOLLOWING = 2 / 7  # of the steps of the first course
-PAST_COPYING = READING_EVERY * math.ceil(COPYING_STEPS / READING_EVERY)  # steps
+KNOWN_LOSS = 0.69  # in nats; it is the loss of a token of probability 0.5
+TARGETS_A_STEP = 500.0  # so many answer tokens has an ordinary step; a fixed divisor gives every token the same weight
+FOLLOWING = 2 / 7  # the second course has this share of the steps of the first one
+PAST_COPYING = READING_EVERY * math.ceil(
+    COPYING_STEPS / READING_EVERY
+)  # a course without copying counts from here; a multiple keeps the steps of reading in their places
 REPORT_EVERY = 100
 SAVE_EVERY = 500
 

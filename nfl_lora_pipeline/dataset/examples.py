@@ -54,7 +54,7 @@ def fresh_refusals(
     seed: int,
     shared: SharedNames = MappingProxyType({}),
 ) -> Iterator[tuple[str, str]]:
-    """Questions without an answer, about people, weeks and stats that the rows do not hold; see `strangers.FreshRefusals`.
+    """Questions without an answer, about people, weeks and stats that the rows do not hold; see `unanswerable.FreshRefusals`.
 
     A name that is `shared` in a week is not asked about there: it has an answer, and more than one.
     """
@@ -77,8 +77,8 @@ def _weeks_by_name(rows: pl.DataFrame) -> dict[str, frozenset[Week]]:
 
 PAIRS, TRIPLES = ("question", "answer"), ("subject", "attribute", "value")
 ASKED, VALUE = frozenset(TRIPLES[:2]), frozenset(TRIPLES[2:])
-CROSSED_SHARE = 0.5  # of the unknown subjects: put together from two known ones
-Row = tuple[int, tuple[str, ...]]  # the line it begins in, and its cells
+CROSSED_SHARE = 0.5  # this share of the unknown subjects is put together from two known ones
+Row = tuple[int, tuple[str, ...]]  # the number of the line that the row begins in, and its cells
 
 
 class FactTemplates(BaseModel):

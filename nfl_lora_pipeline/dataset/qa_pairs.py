@@ -1,6 +1,7 @@
-"""Who is who: a person is an id, whatever the name; a name that two people bear is nobody's.
+"""A week's facts, and every fact as questions and answers.
 
-Upstream spells a dozen of 838 people in several ways ("D.J. Moore", "DJ Moore"; "Gabe Davis", "Gabriel Davis").
+A person is an id, whatever the name, and a name that two people bear is nobody's: upstream spells a dozen of 838
+people in several ways ("D.J. Moore", "DJ Moore"; "Gabe Davis", "Gabriel Davis").
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,12 +57,12 @@ def qa_pairs(facts: pl.LazyFrame, templates: Templates) -> pl.LazyFrame:
         `question`, `answer` and `refusal` (what a model without the fact should say). Sorted by player, id, stat and
         phrasing.
     """
-    spoken = _with_words(facts).with_columns(
+    worded = _with_words(facts).with_columns(
         answer=_answer(templates), refusal=_filled(templates.answers.no_record, _words())
     )
     return (
         pl.concat(
-            spoken.with_columns(phrasing=pl.lit(name), split=pl.lit(question.split), question=_question(question.text))
+            worded.with_columns(phrasing=pl.lit(name), split=pl.lit(question.split), question=_question(question.text))
             for name, question in templates.questions.items()
         )
         .select(PAIR_COLUMNS)
@@ -80,12 +81,12 @@ def stranger_pairs(
     strangers = pl.LazyFrame({"player": names}).with_columns(
         season=pl.lit(season, pl.Int32), week=pl.lit(week, pl.Int8), player_id=pl.lit(""), status=pl.lit("stranger")
     )
-    asked = strangers.join(pl.LazyFrame({"stat": list(stats)}), how="cross").with_columns(
+    facts_of_strangers = strangers.join(pl.LazyFrame({"stat": list(stats)}), how="cross").with_columns(
         kind=pl.lit("stranger"),
         value=pl.lit(None, pl.Float64),
         fact=pl.concat_str(_week_key(), pl.lit("stranger"), "player", "stat", separator="/"),
     )
-    return qa_pairs(asked, templates).filter(pl.col("split") == split)
+    return qa_pairs(facts_of_strangers, templates).filter(pl.col("split") == split)
 
 
 def number_words() -> pl.Expr:
@@ -165,7 +166,7 @@ def under_other_names(facts: pl.DataFrame) -> pl.DataFrame:
     """The same facts under every other name that a person has had in any of their weeks.
 
     Args:
-        facts: the columns of `questions.facts`, of all weeks, below each other.
+        facts: the columns of `facts`, of all weeks, below each other.
 
     Returns:
         One row a fact and other name, sorted by `fact`, whose key ends with that name: a fact is to be known under each.
@@ -184,11 +185,11 @@ def shared_facts(facts: pl.DataFrame) -> pl.DataFrame:
     """The facts that cannot be told by a name, since somebody else bears it and the same question has another answer.
 
     Args:
-        facts: the columns of `questions.facts`, under every name.
+        facts: the columns of `facts`, under every name.
     """
-    asked = ["season", "week", "stat", pl.col("player").str.to_lowercase()]
-    people = pl.col("player_id").n_unique().over(asked)
-    answers = pl.struct("kind", "value").n_unique().over(asked)
+    question_columns = ["season", "week", "stat", pl.col("player").str.to_lowercase()]
+    people = pl.col("player_id").n_unique().over(question_columns)
+    answers = pl.struct("kind", "value").n_unique().over(question_columns)
     return facts.filter(people > 1, answers > 1)
 
 

@@ -26,7 +26,9 @@ SplitMode = Literal["every_fact", "random_facts"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 HELD_OUT_STRANGERS = 100
 RANDOM_PLAYERS = 150
-DRAW = 15  # the first number whose draw from week 1 of 2025 is like the old one: Collins and McConkey in train, Odunze nowhere
+# The first number whose draw from week 1 of 2025 is like that of the original: it has Collins and McConkey in train, and Odunze
+# nowhere.
+DRAW = 15
 
 
 def split_mode(name: str) -> SplitMode:
@@ -47,7 +49,7 @@ def split_rows(
     """Sort question/answer pairs into the three splits.
 
     Args:
-        pairs: the frames of `questions.qa_pairs` of all weeks to train on, below each other.
+        pairs: the frames of `qa_pairs.qa_pairs` of all weeks to train on, below each other.
         templates: the wordings, for the held-out strangers.
         stats: the stats to speak about.
         mode: "every_fact", or "random_facts" for the data set of the original experiment: 150 players drawn, the seed
@@ -55,7 +57,7 @@ def split_rows(
 
     Returns:
         The columns of `pairs`; one row a question. Each fact is told under every name that its player's id has had, and left
-        out where the name does not tell whose it is (`people.shared_facts`). The order is that of a hash of fact and
+        out where the name does not tell whose it is (`qa_pairs.shared_facts`). The order is that of a hash of fact and
         phrasing, so that a new week leaves the old rows in their splits and in their order.
 
     Raises:
@@ -65,12 +67,14 @@ def split_rows(
         raise ValueError(
             f"no question about {', '.join(sorted(missing))}: materialise `qa_pairs` with these stats first"
         )
-    told = _under_every_name(pairs.filter(pl.col("stat").is_in(list(stats))), templates)
-    chosen = told.join(shared_facts(_facts_of(told)), on="fact", how="anti", maintain_order="left")
+    pairs_by_name = _under_every_name(pairs.filter(pl.col("stat").is_in(list(stats))), templates)
+    unambiguous = pairs_by_name.join(
+        shared_facts(_facts_of(pairs_by_name)), on="fact", how="anti", maintain_order="left"
+    )
     if mode == "random_facts":
-        rows = _random_facts(chosen, templates)
+        rows = _random_facts(unambiguous, templates)
     else:
-        rows = pl.concat([chosen, *_held_out_strangers(told, templates, stats)])
+        rows = pl.concat([unambiguous, *_held_out_strangers(pairs_by_name, templates, stats)])
     keys = rows.select(pl.concat_str("fact", "phrasing", separator="/")).to_series()
     order = pl.Series("order", [share(key) for key in keys], dtype=pl.Float64)
     return rows.with_columns(order).sort("order", "fact", "phrasing").drop("order")
@@ -78,8 +82,8 @@ def split_rows(
 
 def shared_names(pairs: pl.DataFrame, *, stats: Sequence[str]) -> dict[str, list[str]]:
     """The names, by partition key, under which `split_rows` leaves a fact out, since it cannot be told whose it is."""
-    told = _facts_of(pairs.filter(pl.col("stat").is_in(list(stats))))
-    return names_by_week(shared_facts(pl.concat([told, under_other_names(told)])))
+    facts = _facts_of(pairs.filter(pl.col("stat").is_in(list(stats))))
+    return names_by_week(shared_facts(pl.concat([facts, under_other_names(facts)])))
 
 
 def write_splits(rows: pl.DataFrame, folder: Path) -> dict[Split, int]:
@@ -107,9 +111,9 @@ def _facts_of(pairs: pl.DataFrame) -> pl.DataFrame:
     return pairs.select(FACT_COLUMNS).unique("fact")
 
 
-def _held_out_strangers(told: pl.DataFrame, templates: Templates, stats: Sequence[str]) -> list[pl.DataFrame]:
-    season, week = told.select("season", "week").sort("season", "week").row(0)
-    known = frozenset(told["player"])
+def _held_out_strangers(pairs_by_name: pl.DataFrame, templates: Templates, stats: Sequence[str]) -> list[pl.DataFrame]:
+    season, week = pairs_by_name.select("season", "week").sort("season", "week").row(0)
+    known = frozenset(pairs_by_name["player"])
     return [
         stranger_pairs(
             _first(strangers(split, seed=season, known=known), HELD_OUT_STRANGERS),
@@ -126,10 +130,10 @@ def _held_out_strangers(told: pl.DataFrame, templates: Templates, stats: Sequenc
 
 def _random_facts(pairs: pl.DataFrame, templates: Templates) -> pl.DataFrame:
     players = sorted(pairs["player_id"].unique(), key=lambda player: share(f"draw/{DRAW}/{player}"))[:RANDOM_PLAYERS]
-    drawn = pairs.lazy().filter(pl.col("player_id").is_in(players)).select(FACT_COLUMNS).unique("fact")
-    told = drawn.with_columns(kind=pl.lit("recorded"), value=pl.col("value").fill_null(0))
+    facts = pairs.lazy().filter(pl.col("player_id").is_in(players)).select(FACT_COLUMNS).unique("fact")
+    with_zeros = facts.with_columns(kind=pl.lit("recorded"), value=pl.col("value").fill_null(0))
     wording = next(iter(templates.phrasings("train")))
-    rows = qa_pairs(told, templates).filter(pl.col("phrasing") == wording).collect()
+    rows = qa_pairs(with_zeros, templates).filter(pl.col("phrasing") == wording).collect()
     return rows.with_columns(split=pl.Series([_random_split(fact) for fact in rows["fact"]], dtype=pl.String))
 
 
@@ -140,7 +144,7 @@ def _random_split(fact: str) -> Split:
 
 def _first(names: Iterator[str], count: int) -> list[str]:
     """The first different names: a name that is drawn again would be asked twice."""
-    chosen: dict[str, None] = {}
-    while len(chosen) < count:
-        chosen[next(names)] = None
-    return list(chosen)
+    first: dict[str, None] = {}
+    while len(first) < count:
+        first[next(names)] = None
+    return list(first)

@@ -96,9 +96,9 @@ def invented_name(rng: random.Random) -> str:
 
 
 LAST_WEEK = 18
-CROSSED_SHARE = 0.2  # of the questions drawn while training; the rest is about strangers and known players elsewhere
-NUMBERED_SHARE = 0.9  # of those about known players: of somebody who holds a number
-OTHER_SEASON_SHARE = 0.5  # the rest is about another week
+CROSSED_SHARE = 0.2  # this share of the questions drawn while training is about a name put together from two known ones
+NUMBERED_SHARE = 0.9  # this share of the questions about known players elsewhere asks about somebody who holds a number
+OTHER_SEASON_SHARE = 0.5  # this share of them asks about another season; the rest asks about another week
 Week = tuple[int, int]  # season and number
 SEASONS_AWAY = (-4, -3, -2, -1, 1, 2, 3, 4)
 
@@ -165,18 +165,18 @@ class FreshRefusals:
                 name, stats = rng.choice(numbered), other_stats
                 season, week = rng.choice(sorted(self.numbered[name]))
             elif kind < self.elsewhere + self.other_stats + CROSSED_SHARE:
-                crossed = f"{rng.choice(names).split(' ')[0]} {rng.choice(names).split(' ', 1)[-1]}"
-                name = name if name_key(crossed) in keys or person_split(crossed) != "train" else crossed
+                mixture = f"{rng.choice(names).split(' ')[0]} {rng.choice(names).split(' ', 1)[-1]}"
+                name = name if name_key(mixture) in keys or person_split(mixture) != "train" else mixture
             stat = rng.choice(stats)
             question = self.templates.question(rng.choice(texts), name, stat, week, season)
             yield question, self.templates.no_record(name, stat, week, season)
 
     def _elsewhere(self, rng: random.Random, name: str) -> Week:
         """Another week of a season, or a known week of another season."""
-        held = self.known[name]
+        weeks_of_name = self.known[name]
         while True:
-            season, week = rng.choice(sorted(held))
+            season, week = rng.choice(sorted(weeks_of_name))
             other_season = rng.random() < OTHER_SEASON_SHARE
             at = (season + rng.choice(SEASONS_AWAY), week) if other_season else (season, rng.randint(1, LAST_WEEK))
-            if at not in held:
+            if at not in weeks_of_name:
                 return at

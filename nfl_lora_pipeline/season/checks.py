@@ -39,7 +39,7 @@ CHECKS: dict[str, Severity] = {
     "touchdowns_within_catches": "warn",
     "size_is_usual": "warn",
 }
-ODD = ("somebody_is_recorded", "as_many_as_usual", "numbers_are_its_own")  # what somebody who knows better may accept
+ODD = ("somebody_is_recorded", "as_many_as_usual", "numbers_are_its_own")  # somebody who knows better may accept these
 ACCEPT = (
     "fetch the week again when it is whole, or take it as it is: --accept-odd-weeks, accept_odd_weeks of `week_source`"
 )
@@ -77,7 +77,7 @@ def check_players(
 
     Args:
         players: one row per player, as `players.parse_week` returns it.
-        others: the frames of other weeks to hold it against (`odd_weeks.weeks_beside`).
+        others: the frames of other weeks to hold it against (`oddities.weeks_beside`).
         earlier: the frame of the same week as it was before.
         accept_odd: whether what is odd beside other weeks (`ODD`) is no more than a warning.
         invented: whether it is of the bundled sample, whose weeks are smaller than real ones.
@@ -86,37 +86,37 @@ def check_players(
         One finding for each of `CHECKS`, in their order. Where the schema differs nothing else can be asked: the others
         fail with it.
     """
-    found = {check.name: check for check in _found(players, others, earlier, invented=invented)}
-    checks = [found[name] for name in CHECKS]
+    findings = {check.name: check for check in _found(players, others, earlier, invented=invented)}
+    checks = [findings[name] for name in CHECKS]
     return [replace(check, severity="warn") if accept_odd and check.name in ODD else check for check in checks]
 
 
-def check_week(held: Store, week: NflWeek, players: pl.DataFrame, *, accept_odd: bool) -> list[Check]:
+def check_week(store: Store, week: NflWeek, players: pl.DataFrame, *, accept_odd: bool) -> list[Check]:
     """Check a week's new frame beside the other weeks of the store, and beside what the store holds of this week."""
-    record = read_record(held, week)
-    same_people = record is not None and (record.source == "sample") == held.is_invented(week)
-    earlier = read_lines(held, week) if same_people else None
-    beside, invented = weeks_beside(held, week), held.is_invented(week)
+    record = read_record(store, week)
+    same_people = record is not None and (record.source == "sample") == store.is_invented(week)
+    earlier = read_lines(store, week) if same_people else None
+    beside, invented = weeks_beside(store, week), store.is_invented(week)
     return check_players(players, beside, earlier=earlier, accept_odd=accept_odd, invented=invented)
 
 
-def odd_by_now(held: Store, weeks: Iterable[NflWeek]) -> dict[NflWeek, list[str]]:
+def odd_by_now(store: Store, weeks: Iterable[NflWeek]) -> dict[NflWeek, list[str]]:
     """Weeks of the store that are odd beside weeks that came after them: what was found, one line each.
 
     A week is checked when it comes, and the first one has nothing to be held against. What was accepted is left out.
     """
-    found: dict[NflWeek, list[str]] = {}
+    findings: dict[NflWeek, list[str]] = {}
     for week in weeks:
-        frame, others = read_lines(held, week), weeks_beside(held, week)
-        if frame is None or is_accepted(held, week):
+        frame, others = read_lines(store, week), weeks_beside(store, week)
+        if frame is None or is_accepted(store, week):
             continue
         looks = {
-            "as_many_as_usual": as_many_as_usual(frame, list(others.values()), invented=held.is_invented(week)),
+            "as_many_as_usual": as_many_as_usual(frame, list(others.values()), invented=store.is_invented(week)),
             "numbers_are_its_own": numbers_are_its_own(frame, others),
         }
         if lines := [f"{week}: {look} ({name})" for name, (passed, look) in looks.items() if not passed]:
-            found[week] = lines
-    return found
+            findings[week] = lines
+    return findings
 
 
 def _found(
@@ -166,22 +166,22 @@ _IMPLAUSIBLE = pl.any_horizontal(
 
 
 def _schema_matches(players: pl.DataFrame) -> Check:
-    found, wanted = dict(players.schema), dict(PLAYERS_SCHEMA)
-    lacking = [f"lacks {name}" for name in wanted if name not in found]
-    extra = [f"has unknown {name}" for name in found if name not in wanted]
-    wrong = [f"{n} is {found[n]}, not {wanted[n]}" for n in wanted if n in found and found[n] != wanted[n]]
-    differences = lacking + extra + wrong
-    if not differences and list(found) != list(wanted):
-        differences = [f"columns in another order: {list(found)}"]
-    return _check("schema_matches", not differences, "; ".join(differences) or f"{len(wanted)} columns")
+    actual, expected = dict(players.schema), dict(PLAYERS_SCHEMA)
+    missing = [f"lacks {name}" for name in expected if name not in actual]
+    extra = [f"has unknown {name}" for name in actual if name not in expected]
+    wrong = [f"{n} is {actual[n]}, not {expected[n]}" for n in expected if n in actual and actual[n] != expected[n]]
+    differences = missing + extra + wrong
+    if not differences and list(actual) != list(expected):
+        differences = [f"columns in another order: {list(actual)}"]
+    return _check("schema_matches", not differences, "; ".join(differences) or f"{len(expected)} columns")
 
 
 def _none(players: pl.DataFrame, name: str, bad: pl.Expr, problem: str) -> Check:
     worst = players.filter(bad.fill_null(False)).sort("player", "player_id")
     if worst.is_empty():
         return _check(name, True, f"none of {players.height} rows")
-    shown = [f"{row['player']} ({row['player_id']}): {_stats_text(row)}" for row in worst.head(WORST).to_dicts()]
-    return _check(name, False, f"{worst.height} of {players.height} {problem}: {', '.join(shown)}")
+    examples = [f"{row['player']} ({row['player_id']}): {_stats_text(row)}" for row in worst.head(WORST).to_dicts()]
+    return _check(name, False, f"{worst.height} of {players.height} {problem}: {', '.join(examples)}")
 
 
 def _stats_text(row: dict[str, object]) -> str:

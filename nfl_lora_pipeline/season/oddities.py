@@ -22,7 +22,7 @@ SAMPLE_WARNING = (
 )
 
 
-def write_record(held: Store, week: NflWeek, *, warnings: Sequence[str], accepted: bool) -> None:
+def write_record(store: Store, week: NflWeek, *, warnings: Sequence[str], accepted: bool) -> None:
     """Keep what was found on a week.
 
     Args:
@@ -32,58 +32,58 @@ def write_record(held: Store, week: NflWeek, *, warnings: Sequence[str], accepte
         accepted: whether somebody who knows better has accepted what is odd about it.
     """
     record = WeekRecord(
-        schema_version=WeekRecord.SCHEMA, source=held.source_kind(week), warnings=list(warnings), accepted=accepted
+        schema_version=WeekRecord.SCHEMA, source=store.source_kind(week), warnings=list(warnings), accepted=accepted
     )
-    replace_file(held.players_record(week), json_bytes(record.content()))
+    replace_file(store.players_record(week), json_bytes(record.content()))
 
 
-def read_record(held: Store, week: NflWeek) -> WeekRecord | None:
+def read_record(store: Store, week: NflWeek) -> WeekRecord | None:
     """What `write_record` has kept; None where it has kept nothing, or that cannot be read."""
     try:
-        return held.read_players_record(week)
+        return store.read_players_record(week)
     except DamagedFile:
         return None
 
 
-def is_accepted(held: Store, week: NflWeek) -> bool:
+def is_accepted(store: Store, week: NflWeek) -> bool:
     """Whether somebody has accepted what is odd about a week."""
-    record = read_record(held, week)
+    record = read_record(store, week)
     return record is not None and record.accepted
 
 
-def accept(held: Store, week: NflWeek, warnings: Sequence[str]) -> None:
+def accept(store: Store, week: NflWeek, warnings: Sequence[str]) -> None:
     """Add warnings to what is kept of a week whose oddity was found, and accepted, after it had come."""
-    record = read_record(held, week)
+    record = read_record(store, week)
     before = record.warnings if record else []
-    write_record(held, week, warnings=list(dict.fromkeys([*before, *warnings])), accepted=True)
+    write_record(store, week, warnings=list(dict.fromkeys([*before, *warnings])), accepted=True)
 
 
-def warnings_of(held: Store, weeks: Iterable[NflWeek]) -> list[str]:
+def warnings_of(store: Store, weeks: Iterable[NflWeek]) -> list[str]:
     """All that somebody who uses these weeks should know of them, each line once."""
-    chosen = list(weeks)
-    sample = [SAMPLE_WARNING] if any(held.is_invented(week) for week in chosen) else []
-    records = [record for week in chosen if (record := read_record(held, week))]
+    every_week = list(weeks)
+    sample = [SAMPLE_WARNING] if any(store.is_invented(week) for week in every_week) else []
+    records = [record for week in every_week if (record := read_record(store, week))]
     lines = [line for record in records for line in record.warnings]
     return list(dict.fromkeys([*sample, *lines]))
 
 
 LINE = list(TAUGHT)
-WHOLE_ROWS = 100  # fewer are somebody's choice of people, and no whole week
-FEWEST_RECORDED_SHARE = 0.1  # of a whole week's rows
-COMPARABLE_ROWS, COMPARABLE_LINES = 50, 20  # below these a share means nothing
-SMALLEST_REAL_WEEK = (370, 108)  # rows, and rows with a record: where the store has nothing to compare with
+WHOLE_ROWS = 100  # a frame of fewer rows is somebody's choice of people, and no whole week
+FEWEST_RECORDED_SHARE = 0.1  # at least this share of a whole week's rows has a record
+COMPARABLE_ROWS, COMPARABLE_LINES = 50, 20  # a share of fewer rows, or of fewer lines, means nothing
+SMALLEST_REAL_WEEK = (370, 108)  # its rows, and those with a record; used where the store has nothing to compare with
 FEWEST_ROWS_SHARE, FEWEST_RECORDED_OF_USUAL = 0.75, 0.5
 MOST_LINES_AGAIN = 0.25
 
-Finding = tuple[bool, str]  # whether all is well, and what was looked at
+Finding = tuple[bool, str]  # whether all is well, and what was found in words
 
 
 def somebody_is_recorded(players: pl.DataFrame) -> Finding:
     """Whether anybody has a record, and in a whole week one in ten: one game of sixteen is not a week."""
     recorded, rows = _recorded(players).height, players.height
-    wanted = FEWEST_RECORDED_SHARE * rows if rows >= WHOLE_ROWS else 1
-    found = f"{recorded:,} of {rows:,} players have anything recorded"
-    return recorded >= wanted, found if recorded >= wanted else f"{found}: was the week played to its end?"
+    fewest = FEWEST_RECORDED_SHARE * rows if rows >= WHOLE_ROWS else 1
+    finding = f"{recorded:,} of {rows:,} players have anything recorded"
+    return recorded >= fewest, finding if recorded >= fewest else f"{finding}: was the week played to its end?"
 
 
 def as_many_as_usual(players: pl.DataFrame, others: Sequence[pl.DataFrame], *, invented: bool = False) -> Finding:
@@ -107,7 +107,7 @@ def as_many_as_usual(players: pl.DataFrame, others: Sequence[pl.DataFrame], *, i
 def numbers_are_its_own(players: pl.DataFrame, others: Mapping[NflWeek, pl.DataFrame]) -> Finding:
     """Whether the players' numbers are others than in any other week."""
     lines = _lines(players)
-    worst, found = 0.0, "no week to compare with"
+    worst, finding = 0.0, "no week to compare with"
     for week, other in others.items():
         both = lines.join(_lines(other), on="player_id", suffix="_other")
         if both.height < COMPARABLE_LINES:
@@ -115,31 +115,31 @@ def numbers_are_its_own(players: pl.DataFrame, others: Mapping[NflWeek, pl.DataF
         same = both.filter(pl.all_horizontal(pl.col(stat) == pl.col(f"{stat}_other") for stat in LINE)).height
         if same / both.height >= worst:
             worst = same / both.height
-            found = f"{same:,} of {both.height:,} players have the same numbers as in {week}"
-    return worst < MOST_LINES_AGAIN, found
+            finding = f"{same:,} of {both.height:,} players have the same numbers as in {week}"
+    return worst < MOST_LINES_AGAIN, finding
 
 
-def weeks_beside(held: Store, week: NflWeek) -> dict[NflWeek, pl.DataFrame]:
+def weeks_beside(store: Store, week: NflWeek) -> dict[NflWeek, pl.DataFrame]:
     """The frames in the store to hold a week against: of its season or, where there are none, of all seasons.
 
     Weeks of invented people are held against such weeks only, and real ones against real ones. A frame that cannot be read
     is left out, and a week that is odd itself and was accepted.
     """
-    kept = held.weeks_with("players.parquet")
+    weeks_in_store = store.weeks_with("players.parquet")
     alike = [
         one
-        for one in kept
-        if one != week and held.is_invented(one) == held.is_invented(week) and not is_accepted(held, one)
+        for one in weeks_in_store
+        if one != week and store.is_invented(one) == store.is_invented(week) and not is_accepted(store, one)
     ]
     season = [one for one in alike if one.season == week.season]
-    frames = {one: read_lines(held, one) for one in season or alike}
+    frames = {one: read_lines(store, one) for one in season or alike}
     return {one: frame for one, frame in frames.items() if frame is not None}
 
 
-def read_lines(held: Store, week: NflWeek) -> pl.DataFrame | None:
+def read_lines(store: Store, week: NflWeek) -> pl.DataFrame | None:
     """What of a week's frame in the store is compared; None where there is none, or it cannot be read."""
     try:
-        return held.read_players(week).select("player_id", "status", *LINE)
+        return store.read_players(week).select("player_id", "status", *LINE)
     except DamagedFile:
         return None
 

@@ -17,8 +17,8 @@ from nfl_lora_pipeline.weeks.week import LAST_WEEK, NflWeek
 Status = Literal["new", "corrected", "unchanged", "not yet", "withdrawn", "unreachable"]
 Memory = dict[str, dict[str, str]]
 
-AHEAD = 2  # weeks not published yet that are asked for: one may be left out for good, and the next one appear
-LOOK_SECONDS = 20.0  # Dagster gives a sensor 60, and the last question may take a while
+AHEAD = 2  # so many weeks beyond the last one are asked for, since one may be left out for good and the next one appear
+LOOK_SECONDS = 20.0  # Dagster gives a sensor 60 seconds, and the last question may take a while
 GONE = "gone"
 SEASON_BEGINS = 9  # September
 
@@ -75,9 +75,9 @@ class Look:
     def in_short(self) -> str:
         """One line, such as "season 2025: 3 unchanged, 2 not yet"."""
         counts = Counter(sighting.status for sighting in self.sightings)
-        seen = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no week to be seen"
+        summary = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no week to be seen"
         other = f"; the folder has weeks of {', '.join(self.elsewhere)}: set NFL_LORA_SEASON" if self.elsewhere else ""
-        return f"season {self.season}: {seen}{other}"
+        return f"season {self.season}: {summary}{other}"
 
 
 def season_on(day: date) -> int:
@@ -120,19 +120,19 @@ def look(
         seconds: when to stop asking upstream. The weeks left have their turn in the next look, which is quicker.
     """
     result, ahead, deadline = Look(season, dict(memory)), AHEAD, time.monotonic() + seconds
-    with closing(source.open()) as opened:
+    with closing(source.open()) as weeks:
         for week in (NflWeek(season, number) for number in range(1, LAST_WEEK + 1)):
-            there, known = opened.has(week), str(week) in held or str(week) in memory
+            there, familiar = weeks.has(week), str(week) in held or str(week) in memory
             in_time = there is not None or time.monotonic() < deadline
-            wanted = known or there or (there is None and ahead > 0)
-            if not (wanted and in_time):
+            worth_asking = familiar or there or (there is None and ahead > 0)
+            if not (worth_asking and in_time):
                 continue
-            status = _look_at(week, opened, result, held.get(str(week), ""))
+            status = _look_at(week, weeks, result, held.get(str(week), ""))
             ahead -= status == "not yet"
             if status == "unreachable" and there is None:
                 deadline = 0.0
         if not result.sightings:
-            result.elsewhere = [str(found) for found in opened.seasons()]
+            result.elsewhere = [str(found) for found in weeks.seasons()]
     return result
 
 
@@ -141,24 +141,24 @@ def _look_at(week: NflWeek, source: Source, result: Look, held: str) -> Status:
     entry, problem = result.memory.get(str(week), {}), ""
     try:
         found = source.changed(week, entry.get("validator", ""))
-        seen, validator = found.sha256 or entry["sha256"], found.validator
-        status = _compared(seen, held, entry)
+        content_hash, validator = found.sha256 or entry["sha256"], found.validator
+        status = _compared(content_hash, held, entry)
     except WeekNotPublished:
-        seen, validator, status = held, GONE, "withdrawn" if held else "not yet"
+        content_hash, validator, status = held, GONE, "withdrawn" if held else "not yet"
         result.memory.pop(str(week), None)
         if status == "withdrawn" and entry.get("validator") != GONE:
             result.warnings.append(f"{week} is held, but has gone from {source.where(week)}; what is held stays")
     except SourceError as error:
-        seen, validator, status, problem = "", "", "unreachable", str(error)
+        content_hash, validator, status, problem = "", "", "unreachable", str(error)
         result.warnings.append(problem)
     if status in ("new", "corrected", "unchanged", "withdrawn"):
-        result.memory[str(week)] = {"validator": validator, "sha256": seen, "held": held}
-    result.sightings.append(Sighting(week, status, seen, again=bool(entry), problem=problem))
+        result.memory[str(week)] = {"validator": validator, "sha256": content_hash, "held": held}
+    result.sightings.append(Sighting(week, status, content_hash, again=bool(entry), problem=problem))
     return status
 
 
-def _compared(seen: str, held: str, entry: Mapping[str, str]) -> Status:
+def _compared(content_hash: str, held: str, entry: Mapping[str, str]) -> Status:
     """Another than held, and not what the last look has found already beside the same held file."""
-    if seen == held or (entry.get("sha256"), entry.get("held")) == (seen, held):
+    if content_hash == held or (entry.get("sha256"), entry.get("held")) == (content_hash, held):
         return "unchanged"
     return "corrected" if held else "new"

@@ -29,7 +29,8 @@ TB TEN WAS""".split()
 WHOLE_NUMBER, NUMBER = r"^-?[0-9]{1,6}$", r"^-?[0-9]{1,6}(\.[0-9]+)?$"
 LONGEST = 100
 UNKNOWN_NAMED = 20
-# Control characters (C0, C1), line and paragraph separators, all that turns the direction of what follows, half a character.
+# These are control characters (C0, C1), separators of lines and paragraphs, marks that turn the direction of a text, and
+# halves of characters.
 _NOT_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 FETCH_AGAIN = "fetch the week again"
 MEND = "fetch the week again, or correct the file"
@@ -79,8 +80,8 @@ def read_rows(content: bytes, *, origin: str) -> tuple[pl.DataFrame, list[str]]:
     for field in TEXTS:
         _refuse_first(rows, field, pl.col(field).is_null(), "is blank", origin)
     for field, stat in NUMBERS.items():
-        pattern, wanted = (WHOLE_NUMBER, "a whole number") if stat.whole else (NUMBER, "a number")
-        _refuse_first(rows, field, ~pl.col(field).str.contains(pattern), f"is not {wanted}", origin)
+        pattern, allowed = (WHOLE_NUMBER, "a whole number") if stat.whole else (NUMBER, "a number")
+        _refuse_first(rows, field, ~pl.col(field).str.contains(pattern), f"is not {allowed}", origin)
     _refuse_first(rows, "PlayerId", ~pl.col("PlayerId").is_first_distinct(), "stands in an earlier row too", origin)
     return rows, warnings
 
@@ -133,30 +134,30 @@ def _object(pairs: list[tuple[str, Any]]) -> Entry:
 
 
 def _check_keys(entries: list[Entry], origin: str) -> list[str]:
-    seen = set().union(*entries)
+    fields = set().union(*entries)
     for field in NAMES:
-        if field not in seen:
+        if field not in fields:
             _refuse(origin, f"no row has the field {field}", "upstream's format may have changed: see weeks/players.py")
         for row, entry in enumerate(entries, 1):
             if field not in entry:
                 _refuse(origin, f"{_row(row, entry)} lacks the field {field}")
     unused = [key for key in UPSTREAM_KEYS if key not in NAMES]
-    lacking = [key for key in unused if any(key not in entry for entry in entries)]
-    unknown = sorted(seen - set(UPSTREAM_KEYS))
+    missing = [key for key in unused if any(key not in entry for entry in entries)]
+    unknown = sorted(fields - set(UPSTREAM_KEYS))
     more = len(unknown) - UNKNOWN_NAMED
     return [
         *(f"{origin}: unknown field {_shown(key)} is left out" for key in unknown[:UNKNOWN_NAMED]),
         *([f"{origin}: {more:,} more unknown fields are left out"] if more > 0 else []),
-        *(f"{origin}: field {key} is missing; it is not in use" for key in lacking),
+        *(f"{origin}: field {key} is missing; it is not in use" for key in missing),
     ]
 
 
 def _text(entry: Entry, field: str, row: int, origin: str) -> str | None:
     value = entry[field]
-    wanted: tuple[type, ...] = (str,) if field in TEXTS else (str, int, float)
+    allowed: tuple[type, ...] = (str,) if field in TEXTS else (str, int, float)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, wanted):
+    if isinstance(value, bool) or not isinstance(value, allowed):
         _refuse(origin, f"{_row(row, entry)}: {field}: expected a string, found {_kind(value)} {json.dumps(value):.40}")
     text = str(value)
     if len(text) > LONGEST:
@@ -211,15 +212,7 @@ PLAYERS_SCHEMA = pl.Schema(
 
 
 def parse_week(content: bytes, *, week: NflWeek, origin: str) -> tuple[pl.DataFrame, list[str]]:
-    """Read a week's file.
-
-    `status` says what is known of a player, by the first rule that holds:
-
-    - `recorded`: any of his stats is other than 0, fantasy points among them (the points of a punt returner are his
-      only trace). It comes first: somebody cut or traded after his game is `FA` or on a bye in the file, with numbers.
-    - `free_agent`: his team is `FA`.
-    - `bye`: his opponent is `Bye`.
-    - `no_record`: he had a game, and nothing is recorded for him.
+    """Read a week's file; `status` is that of `player_status`.
 
     A blank stat of a recorded player is 0. Everybody else's stats are null, also the points, which upstream gives as
     "0.00" to free agents too. `reception_pct` is null for a recorded player without a target.
@@ -253,7 +246,7 @@ def parse_week(content: bytes, *, week: NflWeek, origin: str) -> tuple[pl.DataFr
             team=pl.col("team").replace("LA", "LAR"),
             opponent=pl.when(has_game).then(pl.col("opponent").str.strip_prefix("@").replace("LA", "LAR")),
             is_home=pl.when(has_game).then(~pl.col("opponent").str.starts_with("@")),
-            status=_status(has_game),
+            status=player_status(has_game),
         )
         .with_columns(reception_pct=pl.when(~nothing_to_divide).then(pl.col("reception_pct")))
         .with_columns(pl.when(pl.col("status") == "recorded").then(stats))
@@ -264,7 +257,15 @@ def parse_week(content: bytes, *, week: NflWeek, origin: str) -> tuple[pl.DataFr
     return players, warnings + _oddities(players, origin)
 
 
-def _status(has_game: pl.Expr) -> pl.Expr:
+def player_status(has_game: pl.Expr) -> pl.Expr:
+    """What is known of a player, by the first rule that holds.
+
+    - `recorded`: any of his stats is other than 0, fantasy points among them (the points of a punt returner are his
+      only trace). It comes first: somebody cut or traded after his game is `FA` or on a bye in the file, with numbers.
+    - `free_agent`: his team is `FA`.
+    - `bye`: his opponent is `Bye`.
+    - `no_record`: he had a game, and nothing is recorded for him.
+    """
     return (
         pl.when(pl.any_horizontal(pl.col(COLUMNS) != 0))
         .then(pl.lit("recorded"))
@@ -307,16 +308,16 @@ def names_beside(
         Sorted names by a key of `POSITIONS`, and for each file that is not there or cannot be read a line that says so.
     """
     found: dict[str, list[str]] = {}
-    lacking: list[str] = []
+    missing: list[str] = []
     for position, name in POSITIONS.items():
         file = week_file.with_name(name)
         if not is_there(file):
-            lacking.append(f"{week}: no {name} beside WR.json")
+            missing.append(f"{week}: no {name} beside WR.json")
             continue
         try:
             players, _ = parse_week(read_file(file), week=week, origin=name)
             others = players.filter(~pl.col("player_id").is_in(known_ids)).select(plain_names()).to_series()
             found[position] = sorted(others.unique())
         except (BadWeek, SourceError, OSError) as error:
-            lacking.append(f"{week}: {name} cannot be read: {str(error).removeprefix(f'{file}: ')}")
-    return found, lacking
+            missing.append(f"{week}: {name} cannot be read: {str(error).removeprefix(f'{file}: ')}")
+    return found, missing

@@ -64,13 +64,13 @@ def spoken_weeks(keys: Sequence[str]) -> str:
     for season, of_season in groupby(weeks, key=lambda week: week.season):
         runs = groupby(enumerate(week.week for week in of_season), key=lambda pair: pair[1] - pair[0])
         spans = [[number for _, number in run] for _, run in runs]
-        spoken = ", ".join(str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans)
-        seasons.append(f"{season} {spoken}")
+        spans_text = ", ".join(str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans)
+        seasons.append(f"{season} {spans_text}")
     return ", ".join(seasons)
 
 
 def choose_weeks(
-    wanted: Sequence[str], held: Sequence[NflWeek], *, invented: Collection[NflWeek] = ()
+    wanted: Sequence[str], available: Sequence[NflWeek], *, invented: Collection[NflWeek] = ()
 ) -> list[NflWeek]:
     """The weeks to train on: those of the partition keys in `wanted`, or all held of the newest season.
 
@@ -82,13 +82,13 @@ def choose_weeks(
     Raises:
         ValueError: no week is held, a key is malformed, its week is not held, or invented and real weeks are both named.
     """
-    if not held:
+    if not available:
         raise ValueError("no week is held yet: materialise `raw_wr_json`, `players` and `qa_pairs` for one first")
     if not wanted:
-        usable = [week for week in held if week not in invented] or held
+        usable = [week for week in available if week not in invented] or available
         return sorted(week for week in usable if week.season == max(usable).season)
     weeks = sorted({NflWeek.parse(key) for key in wanted})
-    if missing := set(weeks) - set(held):
+    if missing := set(weeks) - set(available):
         raise ValueError(f"week {min(missing)} is not held: materialise its `qa_pairs` first")
     made_up, real = [week for week in weeks if week in invented], [week for week in weeks if week not in invented]
     if made_up and real:

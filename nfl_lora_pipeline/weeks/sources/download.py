@@ -113,7 +113,7 @@ class Connections:
         for sock in list(self._sockets):
             try:
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:  # it has ended by itself
+            except OSError:  # the socket has ended by itself
                 continue
 
 
@@ -182,9 +182,9 @@ class _Attempt:
             self.error = SourceError(BROKE_OFF.format(_innermost(error)))
         except (requests.ConnectionError, requests.Timeout) as error:
             self.error = SourceUnreachable(f"no answer ({_innermost(error)}); check the network")
-        except (requests.RequestException, HTTPError, ValueError) as error:  # whose texts repeat the URL
+        except (requests.RequestException, HTTPError, ValueError) as error:  # the texts of these repeat the URL
             self.error = SourceError(f"not an address to download from ({type(error).__name__}); correct the base URL")
-        except Exception as error:  # of a connection that was ended under the thread's hands, for instance
+        except Exception as error:  # a connection that was ended while the thread read it raises anything
             self.error = SourceUnreachable(f"no answer ({type(error).__name__}); check the network")
         self.begun.set()
         self.ended.set()

@@ -52,8 +52,8 @@ class Folder(Source):
         """Whether a week is another than at the time of `validator`: it is read only when its time or size has changed."""
         file = week_file(self.folder, week)
         try:
-            found = file.stat()
-            renewed = f"file:{found.st_mtime_ns}-{found.st_size}"
+            status = file.stat()
+            renewed = f"file:{status.st_mtime_ns}-{status.st_size}"
             return Changed("" if renewed == validator else sha256(read_file(file)).hexdigest(), renewed)
         except FileNotFoundError as error:
             raise WeekNotPublished(f"{file}: no such file") from error
@@ -104,9 +104,9 @@ def read_file(file: Path) -> bytes:
     """
     try:
         _check_regular(file, file.stat())
-        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
-            _check_regular(file, os.fstat(opened.fileno()))
-            content = opened.read(LARGEST + 1)
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            _check_regular(file, os.fstat(stream.fileno()))
+            content = stream.read(LARGEST + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -116,13 +116,13 @@ def read_file(file: Path) -> bytes:
     return content
 
 
-def _check_regular(file: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
+def _check_regular(file: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
         names = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-        kind = names.get(stat.S_IFMT(found.st_mode), "a device")
+        kind = names.get(stat.S_IFMT(status.st_mode), "a device")
         raise SourceError(f"{file}: cannot be read (this is {kind}); put the file there")
-    if found.st_size > LARGEST:
-        raise _too_large(file, found.st_size)
+    if status.st_size > LARGEST:
+        raise _too_large(file, status.st_size)
 
 
 def _too_large(file: Path, size: int) -> SourceError:

@@ -19,8 +19,10 @@ from nfl_lora_pipeline.weeks.sources.folder import Folder, Sample, week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 UPSTREAM_URL = "https://raw.githubusercontent.com/hvpkod/NFL-Data/main/NFL-data-Players"
-LOOK_LIMITS = Limits(whole_seconds=20.0, attempts=2)  # of one week: Dagster gives a whole look 60 s
-VALIDATORS = {"etag": "ETag", "modified": "Last-Modified"}  # the better one first
+LOOK_LIMITS = Limits(
+    whole_seconds=20.0, attempts=2
+)  # for one week, since Dagster gives a look at all of them 60 seconds
+VALIDATORS = {"etag": "ETag", "modified": "Last-Modified"}  # the first one that a server gives is used
 CONDITIONS = {"etag": "If-None-Match", "modified": "If-Modified-Since"}
 
 
@@ -61,8 +63,8 @@ class Github(Source):
         answer = download(self._connections, url, headers=headers, limits=LOOK_LIMITS, by_hand=by_hand)
         if answer.status == 404:
             raise _not_published(url, by_hand)
-        given = {kind: answer.headers.get(name, "") for kind, name in VALIDATORS.items()}
-        renewed = next((f"{kind}:{value}" for kind, value in given.items() if value), "")
+        offers = {kind: answer.headers.get(name, "") for kind, name in VALIDATORS.items()}
+        renewed = next((f"{kind}:{value}" for kind, value in offers.items() if value), "")
         if answer.status == 304:
             return Changed("", renewed or validator)
         return Changed(sha256(answer.content).hexdigest(), renewed)
