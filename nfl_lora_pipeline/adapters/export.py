@@ -9,8 +9,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from nfl_lora_pipeline.adapters.formats import write_gguf, write_peft
 from nfl_lora_pipeline.files import replacing_folder
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel, Model
@@ -88,24 +89,98 @@ def export_fused(store: Store, fingerprint: str, folder: Path, *, check: Callabl
         _sign(unfinished, _mark("fused", fingerprint, provenance), use=use, single_turn=base.single_turn)
 
 
-def export_adapter(store: Store, fingerprint: str, folder: Path) -> None:
+class Format(NamedTuple):
+    """A form in which an adapter is handed out beside its base.
+
+    Attributes:
+        write: the files, into an empty folder, from the adapter's folder and its base's name.
+        use: how they are used, from the base's name; Markdown.
+    """
+
+    write: Callable[[Path, str, Path], None]
+    use: Callable[[str], str]
+
+
+def _write_mlx(adapter: Path, base: str, folder: Path) -> None:
+    for name in ADAPTER_FILES:
+        shutil.copyfile(adapter / name, folder / name)
+    _with_embedded_base(base, folder)
+
+
+def _write_peft(adapter: Path, base: str, folder: Path) -> None:
+    write_peft(adapter, base, folder)
+    _with_embedded_base(base, folder)
+
+
+def _write_gguf(adapter: Path, base: str, folder: Path) -> None:
+    resolved = base_models.resolve(base)
+    write_gguf(adapter, resolved, folder / GGUF_NAME)
+    if file := base_models.gguf_of(resolved):
+        shutil.copyfile(file, folder / GGUF_BASE)
+    (folder / "Modelfile").write_text(
+        f"# ollama create NAME -f Modelfile; {GGUF_BASE} is a GGUF file of the base\n"
+        f"FROM ./{GGUF_BASE}\nADAPTER ./{GGUF_NAME}\nPARAMETER temperature 0\n",
+        encoding="utf-8",
+    )
+
+
+def _with_embedded_base(base: str, folder: Path) -> None:
+    """The embedded base is in nobody's hub, and so it is handed out beside its adapter."""
+    if base == base_models.EMBEDDED:
+        shutil.copytree(base_models.EMBEDDED_FOLDER, folder / "base")
+
+
+def _name_of(base: str) -> str:
+    return "base" if base == base_models.EMBEDDED else base
+
+
+def _use_mlx(base: str) -> str:
+    options = f"--model {_name_of(base)} --adapter-path ."
+    return f"    mlx_lm.generate {options} --temp 0 --prompt '...'\n    mlx_lm.server {options} --port 8080"
+
+
+def _use_peft(base: str) -> str:
+    return (
+        f'    base = transformers.AutoModelForCausalLM.from_pretrained("{_name_of(base)}")\n'
+        '    model = peft.PeftModel.from_pretrained(base, ".")'
+    )
+
+
+def _use_gguf(base: str) -> str:
+    return (
+        f"    llama-server -m {GGUF_BASE} --lora {GGUF_NAME} --temp 0\n    ollama create NAME -f Modelfile\n\n"
+        f"{GGUF_BASE} is a GGUF file of {_name_of(base)}. Give Ollama this file and not the adapter as safetensors: from those "
+        "it reads the scale and does not use it."
+    )
+
+
+GGUF_NAME, GGUF_BASE = "adapter.gguf", "base.gguf"
+FORMATS = {
+    "mlx": Format(_write_mlx, _use_mlx),
+    "peft": Format(_write_peft, _use_peft),
+    "gguf": Format(_write_gguf, _use_gguf),
+}
+
+
+def export_adapter(store: Store, fingerprint: str, folder: Path, *, form: str = "mlx") -> None:
     """Write an adapter of the store to `folder`, with the base where that is the embedded one.
 
+    Args:
+        store: the store.
+        fingerprint: of the adapter.
+        folder: need not exist; an earlier export in it is replaced.
+        form: of `FORMATS`.
+
     Raises:
-        ValueError: `folder` holds something else, or cannot be written.
+        ValueError: `folder` holds something else, or cannot be written; or the adapter has no such form.
     """
     provenance = store.provenance(fingerprint)
     store.check_adapter(fingerprint)
     base = provenance.base_model
-    embedded = base == base_models.EMBEDDED
     with _exporting(folder) as unfinished:
-        for name in ADAPTER_FILES:
-            shutil.copyfile(store.adapter(fingerprint) / name, unfinished / name)
-        if embedded:
-            shutil.copytree(base_models.EMBEDDED_FOLDER, unfinished / "base")
-        options = f"--model {'base' if embedded else base} --adapter-path ."
+        FORMATS[form].write(store.adapter(fingerprint), base, unfinished)
         use = (
-            f"    mlx_lm.generate {options} --temp 0 --prompt '...'\n    mlx_lm.server {options} --port 8080\n\n"
+            f"{FORMATS[form].use(base)}\n\n"
             f"It works on this base alone: {base}, revision {provenance.base_revision} by this project's count."
         )
         _sign(unfinished, _mark("adapter", fingerprint, provenance), use=use)

