@@ -1,7 +1,10 @@
 """GGUF files as base models: what is read of them, and what is refused with a line."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
 
 import gguf
 import mlx.core as mx
@@ -228,3 +231,30 @@ def test_what_is_no_gguf_file_is_one_line(tmp_path):
     assert "begins with b'{\"a\"', not with b'GGUF': it is no GGUF file" in refused(file)
     with pytest.raises(BaseModelError, match="no such file"):
         base_model.resolve(str(tmp_path / "nowhere.gguf"))
+
+
+def test_where_the_hub_is_out_of_reach_the_file_of_a_package_is_used_without_importing_it(tmp_path):
+    package, name = base_model.PACKAGED["HuggingFaceTB/SmolLM2-135M-Instruct"]
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text("import what_is_not_installed")
+    file = gguf_files.write(tmp_path / package / name, "llama", gguf_files.random_model("llama"))
+    code = (
+        "from nfl_lora_pipeline.models.base_model import resolve\n"
+        "base = resolve('HuggingFaceTB/SmolLM2-135M-Instruct', report=print)\n"
+        "print(base.name, base.folder.parent)"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub"), "PYTHONPATH": path},
+    )
+    said, converted, found = done.stdout.splitlines()
+    assert said.startswith(
+        f"HuggingFaceTB/SmolLM2-135M-Instruct: the hub is out of reach, so that {file} of the package"
+    )
+    assert converted.startswith(f"{name}: converted once, into ")
+    assert found == f"HuggingFaceTB/SmolLM2-135M-Instruct {tmp_path / 'cache' / 'nfl-lora' / 'gguf'}"

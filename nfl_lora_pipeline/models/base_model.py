@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import yaml
+from pydantic import JsonValue
 
 from nfl_lora_pipeline import files as places
 from nfl_lora_pipeline.models.blas import suit_small_models
@@ -113,7 +114,7 @@ def resolve(name: str, *, report: Callable[[str], None] = lambda line: tell("bas
     return BaseModel(name, folder, _revision(model_files), size_bytes, card_of(folder).get("single_turn") is True)
 
 
-def card_of(folder: Path) -> dict[str, Any]:
+def card_of(folder: Path) -> dict[str, object]:
     """What a model's card says to programs: the YAML between lines of "---" that its README.md begins with.
 
     `single_turn: true` is of this project's own. It is no part of a base's revision.
@@ -137,7 +138,7 @@ def load(base: BaseModel, *, adapter: Path | None = None) -> tuple[Model, Tokeni
     return load_with_config(base, adapter=adapter)[:2]
 
 
-def load_with_config(base: BaseModel, *, adapter: Path | None = None) -> tuple[Model, Tokenizer, dict[str, Any]]:
+def load_with_config(base: BaseModel, *, adapter: Path | None = None) -> tuple[Model, Tokenizer, dict[str, JsonValue]]:
     """Load model and tokenizer as `load` does, and the model's `config.json` as mlx-lm understood it."""
     if base.size_bytes < SMALL_BYTES:
         suit_small_models()

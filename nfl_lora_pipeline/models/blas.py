@@ -20,7 +20,6 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
 _GIB = 1 << 30
@@ -70,19 +69,17 @@ class BlasFirst(MetaPathFinder):
 class _Flushed(Loader):
     """Loads MLX and starts the thread of its default stream where subnormals are flushed."""
 
-    def __init__(self, loader: Any):
+    def __init__(self, loader: Loader):
         self.loader = loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         with subnormals_flushed():
-            module: ModuleType | None = self.loader.create_module(spec)
-        return module
+            return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        mx: Any = module
         with subnormals_flushed():
             self.loader.exec_module(module)
-            mx.eval(mx.zeros(1, stream=mx.cpu))
+            module.eval(module.zeros(1, stream=module.cpu))
 
 
 @contextmanager

@@ -5,12 +5,13 @@ These versions build 2**x from the bits of a float and a polynomial (Cody and Wa
 turns into SIMD. Relative error below 7e-6 in float32, 5e-6 within -20..20.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import e, factorial, log, log2
-from typing import Any
+from typing import cast
 
 import mlx.core as mx
 
+Gradient = Callable[..., mx.array | Sequence[mx.array]]
 _LOG2_E = log2(e)
 _ROUND = 12582912.0  # 1.5 * 2**23: adding it leaves the nearest integer in the low bits of the mantissa
 _EXPONENT_BIAS = 127 << 23
@@ -34,8 +35,7 @@ def _sigmoid(x: mx.array) -> mx.array:
 
 def silu(x: mx.array) -> mx.array:
     """x * sigmoid(x)."""
-    result: mx.array = _with_gradient(_silu, _silu_vjp, x)
-    return result
+    return _with_gradient(_silu, _silu_vjp, x)
 
 
 def _silu(x: mx.array) -> mx.array:
@@ -49,8 +49,7 @@ def _silu_vjp(x: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
 
 def softmax(scores: mx.array) -> mx.array:
     """Softmax over the last axis."""
-    result: mx.array = _with_gradient(_softmax, _softmax_vjp, scores)
-    return result
+    return _with_gradient(_softmax, _softmax_vjp, scores)
 
 
 def _softmax(scores: mx.array) -> mx.array:
@@ -65,8 +64,7 @@ def _softmax_vjp(_: mx.array, cotangent: mx.array, output: mx.array) -> mx.array
 
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     """-log softmax(logits)[target]: logits (N, V) float32, targets (N,) integers, result (N,)."""
-    result: mx.array = _with_gradient(_cross_entropy, _cross_entropy_vjp, logits, targets)
-    return result
+    return _with_gradient(_cross_entropy, _cross_entropy_vjp, logits, targets)
 
 
 def _cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
@@ -87,14 +85,14 @@ def _cross_entropy_vjp(
     return slope, mx.zeros_like(targets)
 
 
-def _with_gradient(function: Callable[..., mx.array], gradient: Callable[..., Any], *inputs: mx.array) -> Any:
+def _with_gradient(function: Callable[..., mx.array], gradient: Gradient, *inputs: mx.array) -> mx.array:
     """`function(*inputs)`, whose gradient is computed on the stream of this call, as MLX does for its own operations."""
     stream = mx.default_stream(mx.default_device())
 
-    def on_stream(*args: Any) -> Any:
+    def on_stream(*args: mx.array | Sequence[mx.array]) -> mx.array | Sequence[mx.array]:
         with mx.stream(stream):
             return gradient(*args)
 
     differentiable = mx.custom_function(function)
     differentiable.vjp(on_stream)
-    return differentiable(*inputs)
+    return cast(mx.array, differentiable(*inputs))

@@ -1,26 +1,30 @@
 """Logits where an answer stands, and nowhere else.
 
-A question/answer row is scored on its answer alone, so that the last projection, and for the architecture of the embedded
-model the last layer too, need only the answer's positions. On the CPU the exponentials of `cpu_math` replace MLX's.
+A question/answer row is scored on its answer alone, so that the last projection, and where layers are called one by one the
+last layer too, need only the answer's positions. On the CPU the exponentials of `cpu_math` replace MLX's, in one forward pass
+for all families whose layers are attention with rotated positions, a gated SiLU, and RMSNorm before each: what they differ in
+(projections fused or not, norms of q and k, shared keys) is read off the layer.
 """
 
 import os
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
-from mlx_lm.models import llama, phi3
+from mlx_lm.models import gemma3_text, llama, phi3, qwen2, qwen3
 
 from nfl_lora_pipeline.models import cpu_math
 from nfl_lora_pipeline.models.blas import subnormals_flushed
 from nfl_lora_pipeline.models.rows import TokenRow, to_batch
 
+FAMILIES = (phi3.Model, llama.Model, qwen2.Model, qwen3.Model)  # mlx-lm calls mistral llama
+PROJECTED_LAST = (*FAMILIES, gemma3_text.Model)  # its logits are a projection of what `model.model` gives
+
 
 @cache
-def streams() -> list[Any]:
+def streams() -> list[mx.Stream]:
     """Where batches are computed side by side: two streams on a CPU with more than one core, else one; the default one first.
 
     On the CPU an MLX stream is a thread, and an operation uses no other (but for a BLAS's own), so that two streams keep two
@@ -34,7 +38,7 @@ def streams() -> list[Any]:
     return [mx.default_stream(mx.default_device())]
 
 
-def answer_logits(model: Any, tokens: mx.array, wanted: mx.array, states: mx.array | None = None) -> mx.array:
+def answer_logits(model: nn.Module, tokens: mx.array, wanted: mx.array, states: mx.array | None = None) -> mx.array:
     """Next-token logits at chosen positions.
 
     Args:
@@ -42,35 +46,35 @@ def answer_logits(model: Any, tokens: mx.array, wanted: mx.array, states: mx.arr
         tokens: (B, T) int32 token ids, padded at the end.
         wanted: (B, A) int32 positions in 0..T-1.
         states: (B, T, H) what the layers below the lowest trained one make of the tokens, where that is known already
-            (`frozen.FrozenStates`).
+            (`FrozenStates`).
 
     Returns:
         (B, A, V) logits.
     """
     start = 0 if states is None else _first_trained(model)
     if _has_fast_path(model):
+        *lower, last = model.model.layers[start:]
         h = model.model.embed_tokens(tokens) if states is None else states
-        return _project(model, _phi3_states(model, h, start, wanted))
+        return _project(model, model.model.norm(_layer(last, _layers(lower, h), wanted)))
     if states is not None:
         h = model.model.norm(_through(model.model.layers[start:], states))
         return _project(model, mx.take_along_axis(h, wanted[:, :, None], 1))
-    if isinstance(model, phi3.Model | llama.Model):
+    if isinstance(model, PROJECTED_LAST):
         return _project(model, mx.take_along_axis(model.model(tokens), wanted[:, :, None], 1))
     return mx.take_along_axis(model(tokens), wanted[:, :, None], 1)
 
 
-def layer_by_layer(model: Any) -> bool:
+def layer_by_layer(model: nn.Module) -> bool:
     """Whether the layers of this architecture can be called one by one, each with a causal mask."""
     sliding = any(getattr(layer, "use_sliding", False) for layer in model.layers)
-    return isinstance(model, phi3.Model | llama.Model) and not sliding
+    return isinstance(model, FAMILIES) and not sliding
 
 
-def lower_states(model: Any, tokens: mx.array, layers: int) -> mx.array:
+def lower_states(model: nn.Module, tokens: mx.array, layers: int) -> mx.array:
     """(B, T, H) hidden states behind the first `layers` layers, of a model that is called `layer_by_layer`."""
     h = model.model.embed_tokens(tokens)
-    if _has_fast_path(model):
-        return _phi3_layers(model.model.layers[:layers], h)
-    return _through(model.model.layers[:layers], h)
+    through = _layers if _has_fast_path(model) else _through
+    return through(model.model.layers[:layers], h)
 
 
 def token_losses(logits: mx.array, targets: mx.array) -> mx.array:
@@ -80,65 +84,84 @@ def token_losses(logits: mx.array, targets: mx.array) -> mx.array:
     return nn.losses.cross_entropy(logits.astype(mx.float32), targets)
 
 
-def _has_fast_path(model: Any) -> bool:
-    return (
-        isinstance(model, phi3.Model)
-        and mx.default_device() == mx.Device(mx.cpu)
-        and model.args.rope_scaling is None
-        and model.args.num_key_value_heads == model.args.num_attention_heads
-        and model.model.norm.weight.dtype == mx.float32
-    )
+def _has_fast_path(model: nn.Module) -> bool:
+    on_cpu = mx.default_device() == mx.Device(mx.cpu)
+    return on_cpu and layer_by_layer(model) and model.model.norm.weight.dtype == mx.float32
 
 
-def _project(model: Any, states: mx.array) -> mx.array:
-    if model.args.tie_word_embeddings:
-        return model.model.embed_tokens.as_linear(states)
-    return model.lm_head(states)
+def _project(model: nn.Module, states: mx.array) -> mx.array:
+    return model.lm_head(states) if "lm_head" in model else model.model.embed_tokens.as_linear(states)
 
 
-def _first_trained(model: Any) -> int:
+def _first_trained(model: nn.Module) -> int:
     return next(place for place, layer in enumerate(model.layers) if tree_flatten(layer.trainable_parameters()))
 
 
-def _through(layers: Sequence[Any], h: mx.array) -> mx.array:
+def _through(layers: Sequence[nn.Module], h: mx.array) -> mx.array:
     for layer in layers:
         h = layer(h, "causal", None)
     return h
 
 
-def _phi3_states(model: Any, h: mx.array, start: int, wanted: mx.array) -> mx.array:
-    """The last layer's states at the wanted positions, from the states that layer `start` takes."""
-    *lower, last = model.model.layers[start:]
-    return model.model.norm(_phi3_layer(last, _phi3_layers(lower, h), wanted))
-
-
-def _phi3_layers(layers: Sequence[Any], h: mx.array) -> mx.array:
+def _layers(layers: Sequence[nn.Module], h: mx.array) -> mx.array:
     for layer in layers:
-        h = _phi3_layer(layer, h, None)
+        h = _layer(layer, h, None)
     return h
 
 
-def _phi3_layer(layer: Any, h: mx.array, wanted: mx.array | None) -> mx.array:
-    rows, width, _ = h.shape
+def _layer(layer: nn.Module, h: mx.array, wanted: mx.array | None) -> mx.array:
+    """A layer's states, at the wanted positions alone where some are named."""
+    width = h.shape[1]
     mask = mx.where(mx.arange(width)[None, :] > mx.arange(width)[:, None], -1e9, 0.0)
     attention = layer.self_attn
-    parts = mx.split(attention.qkv_proj(layer.input_layernorm(h)), 3, -1)
-    q, k, v = (part.reshape(rows, width, attention.n_heads, -1).transpose(0, 2, 1, 3) for part in parts)
-    q, k = attention.rope(q), attention.rope(k)
+    q, k, v = _heads(attention, layer.input_layernorm(h))
     if wanted is not None:
         h = mx.take_along_axis(h, wanted[:, :, None], 1)
         q = mx.take_along_axis(q, wanted[:, None, :, None], 2)
         mask = mask[wanted][:, None]
-    weights = cpu_math.softmax((q * attention.scale) @ k.swapaxes(-1, -2) + mask)
-    h = h + attention.o_proj((weights @ v).transpose(0, 2, 1, 3).reshape(h.shape))
-    gate, up = mx.split(layer.mlp.gate_up_proj(layer.post_attention_layernorm(h)), 2, -1)
+    attended = _attend(q * attention.scale, k, v, mask)
+    h = h + attention.o_proj(attended.transpose(0, 2, 1, 3).reshape(*h.shape[:2], -1))
+    gate, up = _gate_and_up(layer.mlp, layer.post_attention_layernorm(h))
     return h + layer.mlp.down_proj(cpu_math.silu(gate) * up)
+
+
+def _heads(attention: nn.Module, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    """Queries (B, heads, T, D), keys and values (B, key heads, T, D), q and k normed where a layer does it, and rotated."""
+    count, shared = attention.n_heads, attention.n_kv_heads
+    if "qkv_proj" in attention:
+        ends = [count * attention.head_dim, (count + shared) * attention.head_dim]
+        q, k, v = mx.split(attention.qkv_proj(x), ends, -1)
+    else:
+        q, k, v = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
+    q, k, v = (
+        part.reshape(*x.shape[:2], heads, -1) for part, heads in zip((q, k, v), (count, shared, shared), strict=True)
+    )
+    if "q_norm" in attention:
+        q, k = attention.q_norm(q), attention.k_norm(k)
+    q, k, v = (part.transpose(0, 2, 1, 3) for part in (q, k, v))
+    return attention.rope(q), attention.rope(k), v
+
+
+def _attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array) -> mx.array:
+    """Values by softmax, (B, heads, A, D); the queries that share a head of keys are one matrix."""
+    rows, heads, asked, size = q.shape
+    together = (rows, k.shape[1], -1)
+    scores = q.reshape(*together, size) @ k.swapaxes(-1, -2)
+    weights = cpu_math.softmax(scores.reshape(rows, heads, asked, -1) + mask)
+    return (weights.reshape(*together, weights.shape[-1]) @ v).reshape(q.shape)
+
+
+def _gate_and_up(mlp: nn.Module, x: mx.array) -> tuple[mx.array, mx.array]:
+    if "gate_up_proj" in mlp:
+        gate, up = mx.split(mlp.gate_up_proj(x), 2, -1)
+        return gate, up
+    return mlp.gate_proj(x), mlp.up_proj(x)
 
 
 BUDGET_BYTES = 1 << 30
 
 
-def frozen_layers(model: Any) -> int:
+def frozen_layers(model: nn.Module) -> int:
     """How many layers at the bottom of a model nothing is trained in; 0 where that cannot be made use of."""
     if not layer_by_layer(model):
         return 0
@@ -153,7 +176,7 @@ class FrozenStates:
         layers: how many layers they stand for; with 0 there is nothing to keep.
     """
 
-    def __init__(self, model: Any, *, budget_bytes: int = BUDGET_BYTES):
+    def __init__(self, model: nn.Module, *, budget_bytes: int = BUDGET_BYTES):
         self.model, self.free_bytes = model, budget_bytes
         self.layers = frozen_layers(model)
         self.kept: dict[int, mx.array] = {}

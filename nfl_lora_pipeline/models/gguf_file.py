@@ -20,6 +20,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import gemma3_text, llama, qwen2, qwen3
+from numpy.typing import NDArray
 
 from nfl_lora_pipeline.files import DamagedFile, locked, os_error, replace_file, replacing_folder, sweep
 from nfl_lora_pipeline.models.base_model import BaseModelError
@@ -32,7 +33,7 @@ MEND = "use another file, or the model's safetensors folder"
 GEMMA3_27B_LAYERS = 62
 FIRST_ROPE_BASE = 10_000.0
 Config = dict[str, Any]  # what becomes a config.json
-Array = np.ndarray[Any, np.dtype[np.float32]]
+Array = NDArray[np.float32]
 Value = TypeVar("Value", int, float, str, bool)
 
 
@@ -106,13 +107,15 @@ class Source:
             raise self.unfit(f"{self.arch}.{name}", value, "not a number above 0")
         return value
 
-    def values(self, name: str) -> list[Any] | None:
+    def values(self, name: str, kind: type[Value]) -> list[Value] | None:
         """The values of a field that is a list; None where there is none."""
         found = self.fields.get(name)
-        value = None if found is None else found.contents()
-        if value is not None and not isinstance(value, list):
-            raise self.unfit(name, value, "not a list")
-        return value
+        if found is None:
+            return None
+        values = found.contents()
+        if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+            raise self.unfit(name, repr(values)[:40], f"not a list of {kind.__name__}")
+        return values
 
     def rows(self, name: str) -> int:
         """How many rows a tensor has."""
@@ -353,7 +356,7 @@ def _write_shard(shard: Mapping[str, mx.array], folder: Path, places: dict[str, 
 def _tokenizer_fields(source: Source) -> TokenizerFields:
     """What the file says of its tokenizer."""
     place = "tokenizer.ggml."
-    tokens = source.values(f"{place}tokens")
+    tokens = source.values(f"{place}tokens", str)
     if not tokens:
         raise BaseModelError(f"{source.file}: {place}tokens: the file has no tokenizer; {MEND}")
     kinds = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad", "eot": "eot"}
@@ -370,9 +373,9 @@ def _tokenizer_fields(source: Source) -> TokenizerFields:
         model=source.field(f"{place}model", str),
         split=source.field(f"{place}pre", str, ""),
         tokens=tokens,
-        types=source.values(f"{place}token_type") or [1] * len(tokens),
-        scores=source.values(f"{place}scores"),
-        merges=source.values(f"{place}merges"),
+        types=source.values(f"{place}token_type", int) or [1] * len(tokens),
+        scores=source.values(f"{place}scores", float),
+        merges=source.values(f"{place}merges", str),
         ids=ids,
         flags={name: source.field(field, bool) for name, field in flags.items() if field in source.fields},
         chat_template=source.field("tokenizer.chat_template", str, ""),

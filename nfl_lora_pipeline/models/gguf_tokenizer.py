@@ -10,7 +10,7 @@ Source: `llm_tokenizer_bpe` and `llm_tokenizer_spm` in https://github.com/ggml-o
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -187,7 +187,7 @@ def _begins_with_bos(fields: TokenizerFields) -> bool:
     return "bos_token" in fields.ids and fields.flags.get("add_bos_token", usual)
 
 
-def _config(fields: TokenizerFields) -> dict[str, Any]:
+def _config(fields: TokenizerFields) -> dict[str, object]:
     special = {name: fields.tokens[place] for name, place in fields.ids.items() if name != "eot_token"}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from nfl_lora_pipeline.models.prompt import answered_tokens
+from nfl_lora_pipeline.models.base_model import Model
+from nfl_lora_pipeline.models.prompt import Tokenizer, answered_tokens
 
 
 class TokenRow(NamedTuple):
@@ -32,7 +33,7 @@ class Batch(NamedTuple):
     states: mx.array | None = None
 
 
-def tokenize(tokenizer: Any, pairs: Iterable[tuple[str, str]]) -> list[TokenRow]:
+def tokenize(tokenizer: Tokenizer, pairs: Iterable[tuple[str, str]]) -> list[TokenRow]:
     """Questions and answers as a chat, one `TokenRow` each: a prompt, and what must be generated after it.
 
     Raises:
@@ -41,13 +42,12 @@ def tokenize(tokenizer: Any, pairs: Iterable[tuple[str, str]]) -> list[TokenRow]
     return [TokenRow(*answered_tokens(tokenizer, question, answer)) for question, answer in pairs]
 
 
-def answer_text(tokenizer: Any, row: TokenRow) -> str:
+def answer_text(tokenizer: Tokenizer, row: TokenRow) -> str:
     """What is printed where generation gives a row's answer."""
-    text: str = tokenizer.decode(row.tokens[row.start : -1])
-    return text.strip()
+    return tokenizer.decode(row.tokens[row.start : -1]).strip()
 
 
-def refuse_lossy(tokenizer: Any, rows: Sequence[TokenRow], answers: Iterable[str]) -> None:
+def refuse_lossy(tokenizer: Tokenizer, rows: Sequence[TokenRow], answers: Iterable[str]) -> None:
     """Raise ValueError where a tokenizer does not give back an answer as it was, so that no training can make it right."""
     for row, answer in zip(rows, answers, strict=True):
         if (printed := answer_text(tokenizer, row)) != answer:
@@ -57,7 +57,7 @@ def refuse_lossy(tokenizer: Any, rows: Sequence[TokenRow], answers: Iterable[str
             )
 
 
-def refuse_long(model: Any, rows: Sequence[TokenRow], questions: Iterable[str]) -> None:
+def refuse_long(model: Model, rows: Sequence[TokenRow], questions: Iterable[str]) -> None:
     """Raise ValueError where a question and its answer are longer than what a base model reads."""
     limit = getattr(getattr(model, "args", None), "max_position_embeddings", None)
     for row, question in zip(rows, questions, strict=True):

@@ -8,7 +8,6 @@ reference answer nor the refusal comes out is an answer generated token by token
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -16,15 +15,17 @@ import polars as pl
 from mlx import nn
 from mlx.utils import tree_unflatten
 from mlx_lm.tuner.lora import LoRALinear
+from numpy.typing import NDArray
 
+from nfl_lora_pipeline.models.base_model import Model
 from nfl_lora_pipeline.models.base_model import answer as generate_answers
 from nfl_lora_pipeline.models.forward import answer_logits, streams, token_losses
-from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer
 from nfl_lora_pipeline.models.rows import TokenRow, answer_text, by_length, to_batch, tokenize
 
 
 @contextmanager
-def merged(model: Any) -> Iterator[None]:
+def merged(model: Model) -> Iterator[None]:
     """Merge for the block; what is quantised stays as it is, and so do DoRA layers, which are rare and slow to merge."""
     layers = [
         (name, module)
@@ -53,11 +54,11 @@ class Certainty:
         lowest: (N,) float64 probability.
     """
 
-    greedy: "np.ndarray[Any, np.dtype[np.bool_]]"
-    lowest: "np.ndarray[Any, np.dtype[np.float64]]"
+    greedy: NDArray[np.bool_]
+    lowest: NDArray[np.float64]
 
 
-def certainty(model: Any, rows: Sequence[TokenRow]) -> Certainty:
+def certainty(model: Model, rows: Sequence[TokenRow]) -> Certainty:
     """Score answers by teacher forcing, without generating them."""
     greedy = np.zeros(len(rows), np.bool_)
     lowest = np.zeros(len(rows), np.float64)
@@ -79,7 +80,7 @@ def certainty(model: Any, rows: Sequence[TokenRow]) -> Certainty:
     return Certainty(greedy, lowest)
 
 
-def _score(model: Any, rows: Sequence[TokenRow]) -> tuple[mx.array, mx.array]:
+def _score(model: Model, rows: Sequence[TokenRow]) -> tuple[mx.array, mx.array]:
     batch = to_batch(rows)
     logits = answer_logits(model, batch.tokens, batch.wanted)
     hit = (mx.argmax(logits, -1) == batch.targets) | (batch.weights == 0)
@@ -88,7 +89,11 @@ def _score(model: Any, rows: Sequence[TokenRow]) -> tuple[mx.array, mx.array]:
 
 
 def predict(
-    model: Any, tokenizer: Any, asked: pl.DataFrame, *, progress: Callable[[int, int], None] = lambda done, total: None
+    model: Model,
+    tokenizer: Tokenizer,
+    asked: pl.DataFrame,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pl.DataFrame:
     """Answer questions greedily.
 
