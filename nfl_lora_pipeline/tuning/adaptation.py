@@ -16,6 +16,8 @@ from mlx_lm.cli_ui import make_console
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from nfl_lora_pipeline.dataset.examples import Example
+from nfl_lora_pipeline.models.prompt import Tokenizer
+from nfl_lora_pipeline.models.rows import TokenRow, refuse_long, refuse_lossy, tokenize
 from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.tuning.records import AdapterConfig, TrainingLog
 
@@ -124,6 +126,18 @@ def begin(
     log = TrainingLog(rows=len(examples), facts=len({example.fact for example in examples}))
     log.trained_parameters = sum(array.size for _, array in tree_flatten(model.trainable_parameters()))
     return config, log
+
+
+def token_rows(model: nn.Module, tokenizer: Tokenizer, examples: Sequence[Example]) -> list[TokenRow]:
+    """The examples as token ids, in their order.
+
+    Raises:
+        ValueError: one is longer than the model reads, or has an answer that the tokenizer does not give back as it was.
+    """
+    rows = tokenize(tokenizer, ((example.question, example.answer) for example in examples))
+    refuse_long(model, rows, (example.question for example in examples))
+    refuse_lossy(tokenizer, rows, (example.answer for example in examples))
+    return rows
 
 
 def optimizer_of(recipe: Recipe, *, betas: Sequence[float]) -> optim.Adam:

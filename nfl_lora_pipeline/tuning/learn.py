@@ -3,6 +3,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -64,7 +65,7 @@ def learn(
         held_out: pairs whose loss is reported by the method `mlx_lm`.
         start: the folder of an adapter to go on from, made with the same recipe on the same base; None to begin anew.
         checkpoint: a file, `*.safetensors`, from which the next call with the same arguments goes on where this one was broken
-            off; see `training.train_adapter`. Not with the method `mlx_lm`.
+            off; see `recall_trainer.train_adapter`. Not with the method `mlx_lm`.
         report: told a line for a log and how far it is (0 to 1).
 
     Raises:
@@ -80,23 +81,12 @@ def learn(
     base = base or base_models.resolve(recipe.base_model)
     report(_check_memory(base, recipe, rows), 0.0)
     model, tokenizer = base_models.load(base)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     if recipe.method == "mlx_lm":
-        log = train_plainly(model, tokenizer, rows, recipe, folder, held_out=held_out, start=start, report=report)
+        train: Callable[..., TrainingLog] = partial(train_plainly, held_out=held_out)
     else:
-        log = train_adapter(
-            model,
-            tokenizer,
-            rows,
-            recipe,
-            folder,
-            refusals=refusals or iter(()),
-            start=start,
-            checkpoint=checkpoint,
-            report=report,
-        )
-    return Taught(model, tokenizer, log)
+        train = partial(train_adapter, refusals=refusals or iter(()), checkpoint=checkpoint)
+    return Taught(model, tokenizer, train(model, tokenizer, rows, recipe, Path(folder), start=start, report=report))
 
 
 def _check_memory(base: base_models.BaseModel, recipe: Recipe, examples: Sequence[Example]) -> str:

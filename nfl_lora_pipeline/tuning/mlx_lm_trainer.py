@@ -19,9 +19,8 @@ from mlx_lm.tuner.trainer import TrainingArgs, iterate_batches, train
 
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.models.prompt import Tokenizer
-from nfl_lora_pipeline.models.rows import refuse_long, refuse_lossy, tokenize
 from nfl_lora_pipeline.models.scoring import certainty
-from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, quiet, uncompiled_on_cpu
+from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, quiet, token_rows, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.recipe import Recipe, learning_rate
 from nfl_lora_pipeline.tuning.records import TrainingLog, write_records
 
@@ -56,33 +55,25 @@ def train_plainly(
         ValueError: the recipe does not fit the model, or there are fewer rows than a batch has.
     """
     started = time.perf_counter()
-    batch_rows = recipe.curriculum.batch_rows
-    if len(examples) < batch_rows:
-        raise ValueError(
-            f"curriculum.batch_rows: {batch_rows}, but there are {len(examples)} rows; use {len(examples) or 1}"
-        )
+    steps = _steps(recipe, len(examples))
     recipe = recipe.changed(num_layers=min(recipe.lora.num_layers, len(model.layers)))
     np.random.seed(recipe.seed)
     config, log = begin(model, examples, recipe, start)
-    steps = min(recipe.curriculum.max_steps, recipe.curriculum.max_epochs * (len(examples) // batch_rows))
+    rows = token_rows(model, tokenizer, examples)
     optimizer = optimizer_of(recipe, betas=BETAS)
-    pairs = [(example.question, example.answer) for example in examples]
-    rows = tokenize(tokenizer, pairs)
-    refuse_long(model, rows, (question for question, _ in pairs))
-    refuse_lossy(tokenizer, rows, (answer for _, answer in pairs))
-    args = TrainingArgs(
-        batch_size=batch_rows,
-        iters=steps,
-        steps_per_save=sys.maxsize,
-        adapter_file=str(folder / "adapters.safetensors"),
-    )
+    batch_rows = recipe.curriculum.batch_rows
     with quiet(), uncompiled_on_cpu():
         train(
             model,
             optimizer,
-            train_dataset=_dataset(tokenizer, pairs),
+            train_dataset=_dataset(tokenizer, [(example.question, example.answer) for example in examples]),
             val_dataset=_dataset(tokenizer, held_out) if len(held_out) >= batch_rows else None,
-            args=args,
+            args=TrainingArgs(
+                batch_size=batch_rows,
+                iters=steps,
+                steps_per_save=sys.maxsize,
+                adapter_file=str(folder / "adapters.safetensors"),
+            ),
             iterate_batches=_Scheduled(recipe, optimizer, steps),
             training_callback=_Recorder(log, steps, report),
         )
@@ -93,6 +84,14 @@ def train_plainly(
     certificate = write_records(folder, config, log, examples, lowest.tolist(), above=recipe.curriculum.certain_above)
     report(certificate.in_short(), 1.0)
     return log
+
+
+def _steps(recipe: Recipe, rows: int) -> int:
+    """How many steps the recipe has for so many rows, of which each step needs a whole batch."""
+    batch_rows = recipe.curriculum.batch_rows
+    if rows < batch_rows:
+        raise ValueError(f"curriculum.batch_rows: {batch_rows}, but there are {rows} rows; use {rows or 1}")
+    return min(recipe.curriculum.max_steps, recipe.curriculum.max_epochs * (rows // batch_rows))
 
 
 def _dataset(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> CacheDataset:

@@ -35,14 +35,11 @@ from nfl_lora_pipeline.models.rows import (
     Batch,
     TokenRow,
     by_lanes,
-    refuse_long,
-    refuse_lossy,
     shared_tail,
     to_batch,
-    tokenize,
 )
 from nfl_lora_pipeline.models.scoring import certainty, merged
-from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, uncompiled_on_cpu
+from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, token_rows, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe, learning_rate
 from nfl_lora_pipeline.tuning.records import (
     Checkpoint,
@@ -148,9 +145,7 @@ class Training:
     ):
         self.model, self.recipe, self.log, self.report, self.warm = model, recipe, log, report, warm
         self.curriculum = curriculum = recipe.curriculum
-        self.rows = tokenize(tokenizer, ((example.question, example.answer) for example in examples))
-        refuse_long(model, self.rows, (example.question for example in examples))
-        refuse_lossy(tokenizer, self.rows, (example.answer for example in examples))
+        self.rows = token_rows(model, tokenizer, examples)
         self.tail = shared_tail(self.rows)
         self.rng = random.Random(recipe.seed)
         teaches = [example.teaches for example in examples]
