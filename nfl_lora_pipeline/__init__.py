@@ -3,16 +3,21 @@
 MLX has to be loaded behind a fast BLAS, whoever imports it after this package.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nfl_lora_pipeline.models.blas import BlasFirst
+
+if TYPE_CHECKING:
+    from nfl_lora_pipeline.dataset.examples import read_examples
+    from nfl_lora_pipeline.tuning.learn import learn
+    from nfl_lora_pipeline.tuning.recipe import load_recipe
 
 BlasFirst.install()
 
 __all__ = ["learn", "load_recipe", "read_examples"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """The library: imported when it is asked for, since the command line is to answer at once."""
     match name:
         case "learn":

@@ -11,15 +11,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
 
 ENDS = (signal.SIGINT, signal.SIGTERM)
 AGAIN_SECONDS = 0.05
 _AGAIN: list[threading.Timer] = []  # what is still to be sent again
 BY_SHELL = 128  # a shell's exit code of what a signal ended is this and the signal's number
+
+Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
 
 class Interrupted(KeyboardInterrupt):
@@ -134,7 +135,7 @@ class Deferral:
     def __init__(self) -> None:
         self.pending = False
         self._came: int = signal.SIGINT
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Handler] = {}
 
     def __enter__(self) -> "Deferral":
         self._begin()

@@ -8,10 +8,10 @@ clock nor a restart can repeat; elsewhere the second that `ps` prints.
 import os
 import socket
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -36,18 +36,20 @@ class Process:
         return cls(socket.gethostname(), os.getpid(), _began(os.getpid()) or "")
 
     @classmethod
-    def from_json(cls, content: Any) -> "Process":
+    def from_json(cls, content: object) -> "Process":
         """Read what `to_json` gave.
 
         Raises:
             ValueError: it is something else.
         """
+        if not isinstance(content, Mapping):
+            raise ValueError(f"{content!r} names no process")
         try:
             return cls(str(content["host"]), int(content["pid"]), str(content["began"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{content!r} names no process") from error
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, str | int]:
         """JSON-able."""
         return asdict(self)
 

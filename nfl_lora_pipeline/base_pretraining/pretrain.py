@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
+import numpy.typing as npt
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.phi3 import Model, ModelArgs
@@ -35,7 +36,7 @@ from nfl_lora_pipeline.models.blas import suit_small_models
 from nfl_lora_pipeline.models.forward import answer_logits, streams, token_losses
 from nfl_lora_pipeline.models.rows import Batch, by_lanes, to_batch
 
-CONFIG: dict[str, Any] = {
+CONFIG: dict[str, object] = {
     "model_type": "phi3",
     "architectures": ["Phi3ForCausalLM"],
     "hidden_size": 128,
@@ -215,7 +216,7 @@ class _Making:
         replace_file(folder / "resume.pkl", pickle.dumps(state))
         mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
 
-    def _grade(self, rows: list[Practice], right: "np.ndarray[Any, np.dtype[np.bool_]]", *, replace: bool) -> None:
+    def _grade(self, rows: list[Practice], right: "npt.NDArray[np.bool_]", *, replace: bool) -> None:
         for practice, known in zip(rows, right.tolist(), strict=True):
             self.tally.setdefault(practice.kind, []).append(known)
             if practice.person is not None:
@@ -247,5 +248,4 @@ def _loss(model: Model, *batches: Batch) -> tuple[mx.array, list[mx.array]]:
             losses = token_losses(answer_logits(model, batch.tokens, batch.wanted), batch.targets) * batch.weights
             sums.append(losses.sum())
             worst.append(losses.max(-1))
-    total: Any = sum(sums)
-    return total / TARGETS_A_STEP, worst
+    return cast(mx.array, sum(sums)) / TARGETS_A_STEP, worst

@@ -200,8 +200,7 @@ def summarise(
     """All figures of a report.
 
     Args:
-        predictions: of `grading.with_verdict`, one row a question: also the columns of `qa_pairs`, `group`, `base` (what the
-            base model answers, null where it was not asked) and `lowest`.
+        predictions: of `grading.with_verdict`, one row a question, with `base` (null where the base was not asked).
         facts: what was trained.
         shown: `question`, `answer`, `base` and `tuned` of the questions to show.
         integrity: what was asked, of how much of the adapter.
@@ -210,18 +209,16 @@ def summarise(
     """
     asked = predictions.filter(is_of_the_splits())
     real, strangers = asked.filter(pl.col("kind") != "stranger"), asked.filter(pl.col("kind") == "stranger")
-    trained = real.filter(pl.col("split") == "train")
-    held_out = real.filter(pl.col("split") != "train", pl.col("kind") != "no_record")
-    known = {"trained": trained, "heldout_phrasings": held_out, "nonzero": trained.filter(pl.col("value") != 0)}
+    known = _known(real)
+    trained, by_week = known["trained"], recall_by(known["trained"].with_columns(week=week_key()), "week")
     exact = {name: counted(rows["right"]) for name, rows in (known | {"refused_strangers": strangers}).items()}
-    by_week = recall_by(trained.with_columns(week=week_key()), "week")
     return Summary(
         **{each.name: getattr(facts, each.name) for each in fields(RunFacts)},
         questions=[ShownAnswers(*row) for row in shown.select("question", "base", "tuned", "answer").iter_rows()],
         recall={name: share.share for name, share in exact.items()},
         exact=exact,
         numbers={name: counted(rows["number_right"].drop_nulls()) for name, rows in known.items()},
-        asked={"trained": trained.height, "heldout_phrasings": held_out.height, "strangers": strangers.height},
+        asked={name: known[name].height for name in ("trained", "heldout_phrasings")} | {"strangers": strangers.height},
         facts=real["fact"].n_unique(),
         recorded_facts=real.filter(pl.col("kind") == "recorded")["fact"].n_unique(),
         base=_of_base(asked.filter(pl.col("base").is_not_null())),
@@ -241,6 +238,13 @@ def summarise(
         integrity=integrity,
         misses=_misses(predictions),
     )
+
+
+def _known(real: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """The questions of the splits about real people that recall is counted over; see `Summary`."""
+    trained = real.filter(pl.col("split") == "train")
+    held_out = real.filter(pl.col("split") != "train", pl.col("kind") != "no_record")
+    return {"trained": trained, "heldout_phrasings": held_out, "nonzero": trained.filter(pl.col("value") != 0)}
 
 
 def _misses(predictions: pl.DataFrame) -> Misses:

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import polars as pl
 
@@ -35,7 +35,7 @@ _NOT_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u20
 FETCH_AGAIN = "fetch the week again"
 MEND = "fetch the week again, or correct the file"
 
-Entry = dict[str, Any]
+Entry = dict[str, object]
 
 
 class _Twice(Entry):
@@ -123,7 +123,7 @@ def _entries(content: bytes, origin: str) -> list[Entry]:
     return entries
 
 
-def _object(pairs: list[tuple[str, Any]]) -> Entry:
+def _object(pairs: list[tuple[str, object]]) -> Entry:
     entry = dict(pairs)
     if len(entry) == len(pairs):
         return entry

@@ -5,7 +5,7 @@ import hmac
 import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -96,6 +96,7 @@ MAX_BODY_BYTES = 256 * 1024
 READ_ANYWAY_BYTES = 16 * MAX_BODY_BYTES  # and thrown away, so that who sends too much can read the answer to that
 BODY_SECONDS = 10
 
+T = TypeVar("T")
 Parse = Callable[[bytes], ChatRequest | CompletionRequest]
 
 
@@ -109,8 +110,10 @@ def answering(engine: Engine, parse: Parse) -> Callable[[Request], Awaitable[Res
         job = Job(request, lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
         engine.submit(job)
         begun = await _while_connected(http, job, events.get())
-        if not isinstance(begun, Begun):
+        if isinstance(begun, RequestError):
             raise begun
+        if not isinstance(begun, Begun):
+            raise TypeError(f"{begun!r} before the answer has begun")
         headers = {"x-dropped-messages": str(begun.dropped)} if begun.dropped else {}
         reply = Reply(request, begun.loaded)
         if request.stream:
@@ -121,7 +124,7 @@ def answering(engine: Engine, parse: Parse) -> Callable[[Request], Awaitable[Res
     return endpoint
 
 
-async def _while_connected(http: Request, job: Job, answer: Any) -> Any:
+async def _while_connected(http: Request, job: Job, answer: Awaitable[T]) -> T:
     """What comes of `answer`, unless the client leaves before: then the job is cancelled."""
     task = asyncio.ensure_future(answer)
     leaving = asyncio.ensure_future(_left(http))

@@ -4,7 +4,7 @@ import math
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator, generate_step
@@ -12,6 +12,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import greedy_sampler, make_logits_processors
 
 from nfl_lora_pipeline.adapters.serving.schema import GenerationRequest, RequestError
+from nfl_lora_pipeline.models.base_model import Model
 
 COLDEST = 1e-3  # below it 1/temperature leaves what float32 can hold; the likeliest token is chosen
 
@@ -71,7 +72,7 @@ def make_processors(request: GenerationRequest, vocabulary: int) -> list[Process
             f"logit_bias: token {unknown[0]} is beyond the vocabulary of {vocabulary:,}; leave it out",
             param="logit_bias",
         )
-    named: dict[str, Any] = {
+    named = {
         "repetition_penalty": request.repetition_penalty,
         "repetition_context_size": request.repetition_context_size,
         "presence_penalty": request.presence_penalty,
@@ -129,7 +130,7 @@ class Generator(Protocol):
 class BatchedGenerator:
     """Every prompt goes on by a token at each step (mlx-lm's `BatchGenerator`). An error is everybody's."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Model):
         self._generator = BatchGenerator(model, completion_batch_size=TOGETHER, prefill_step_size=PREFILL_TOKENS)
 
     def add(self, prompt: Prompt) -> int:
@@ -152,9 +153,9 @@ class BatchedGenerator:
 class SequentialGenerator:
     """One prompt goes on until its end, then the next. An error is that prompt's."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Model):
         self._model = model
-        self._running: dict[int, Iterator[tuple[Any, mx.array]]] = {}
+        self._running: dict[int, Iterator[tuple[int, mx.array]]] = {}
         self._count = 0
 
     def add(self, prompt: Prompt) -> int:
@@ -188,7 +189,7 @@ class SequentialGenerator:
         return [Token(number, int(token), logprobs)]
 
 
-def suitable_generator(model: Any) -> Generator:
+def suitable_generator(model: Model) -> Generator:
     """`BatchedGenerator` where all of the model's caches can be merged, else `SequentialGenerator`."""
     mergeable = all(hasattr(cache, "merge") for cache in make_prompt_cache(model))
     return BatchedGenerator(model) if mergeable else SequentialGenerator(model)

@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import cast
 
 import mlx.core as mx
 
@@ -199,7 +199,7 @@ class Job:
             self.is_cancelled = True
 
 
-def last_question(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def last_question(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """The last message of the user, alone: all that a base which knows single turns can be asked."""
     return [message for message in messages if message["role"] == "user" and message["content"].strip()][-1:]
 
@@ -227,7 +227,7 @@ class Reply:
         }
         self._offset = 0
 
-    def whole(self, pieces: Sequence[Piece], end: Finished) -> dict[str, Any]:
+    def whole(self, pieces: Sequence[Piece], end: Finished) -> dict[str, object]:
         """The object of a request without `stream`."""
         text = "".join(piece.text for piece in pieces)
         content = {"message": {"role": "assistant", "content": text}} if self._is_chat else {"text": text}
@@ -247,20 +247,20 @@ class Reply:
 
     def last(self, end: Finished) -> str:
         """The events that a stream ends with."""
-        content: dict[str, Any] = {"delta": {}} if self._is_chat else {"text": ""}
+        content: dict[str, object] = {"delta": {}} if self._is_chat else {"text": ""}
         usage = ""
         if self._request.reports_usage:
             usage = _sent({**self._chunk(), "choices": [], "usage": _usage(end)})
         return self._event(content, end.reason) + usage + DONE
 
-    def _event(self, content: dict[str, Any], reason: str | None = None) -> str:
+    def _event(self, content: dict[str, object], reason: str | None = None) -> str:
         choice = {"index": 0, **content, "finish_reason": reason}
         return _sent({**self._chunk(), "choices": [choice]})
 
-    def _chunk(self) -> dict[str, Any]:
+    def _chunk(self) -> dict[str, object]:
         return {"object": "chat.completion.chunk" if self._is_chat else "text_completion", **self._common}
 
-    def _logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    def _logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, object] | None:
         if self._request.top_logprobs_wanted is None:
             return None
         if self._is_chat:
@@ -282,7 +282,7 @@ class Reply:
         }
 
 
-def error_content(error: RequestError) -> dict[str, Any]:
+def error_content(error: RequestError) -> dict[str, object]:
     """The object that says what is wrong with a request, or with its answer."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
@@ -293,7 +293,7 @@ def error_event(error: RequestError) -> str:
     return _sent(error_content(error)) + DONE
 
 
-def _sent(content: dict[str, Any]) -> str:
+def _sent(content: dict[str, object]) -> str:
     return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
 
 
@@ -305,5 +305,5 @@ def _usage(end: Finished) -> dict[str, int]:
     }
 
 
-def _entry(text: str, logprob: float) -> dict[str, Any]:
+def _entry(text: str, logprob: float) -> dict[str, object]:
     return {"token": text, "logprob": logprob, "bytes": list(text.encode())}

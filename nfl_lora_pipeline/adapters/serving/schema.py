@@ -9,9 +9,10 @@ penalty are named as in mlx-lm's server.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 MAX_TOKENS, DEFAULT_TOKENS = 4_096, 512
 MAX_CHARACTERS = 32_768  # of all texts of a request together
@@ -31,13 +32,13 @@ class RequestError(ValueError):
         self.param, self.status, self.code = param, status, code
 
 
-def _not_on_offer(value: Any) -> Any:
+def _not_on_offer(value: object) -> object:
     if value not in (None, False, [], {}, ""):
         raise ValueError("this server does not do that; leave the field out")
     return value
 
 
-NotOnOffer = Annotated[Any, AfterValidator(_not_on_offer)]
+NotOnOffer = Annotated[object, AfterValidator(_not_on_offer)]
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
@@ -238,7 +239,7 @@ def _parse(kind: type[Request], body: bytes) -> Request:
         raise _in_words(error.errors(include_url=False, include_context=False)) from None
 
 
-def _in_words(errors: Sequence[Any]) -> RequestError:
+def _in_words(errors: Sequence[ErrorDetails]) -> RequestError:
     """One sentence on the first field that is wrong. What several types are possible for has an error for each of them."""
     if not errors[0]["loc"]:
         problem = errors[0]["msg"].removeprefix("Invalid JSON: ")
@@ -274,6 +275,6 @@ def _or(mends: Iterable[str]) -> str:
     return " or ".join([first, *(other.removeprefix("input should be ") for other in others)])
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."

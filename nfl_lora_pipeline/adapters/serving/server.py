@@ -8,11 +8,12 @@ import signal
 import socket
 import sys
 from types import FrameType
-from typing import Any
+from typing import cast
 
 import click
 import h11
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from nfl_lora_pipeline.adapters.serving.app import Access, make_app
@@ -64,9 +65,9 @@ class ImpatientProtocol(H11Protocol):
 
     _waiting: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, transport))
         self._wait()
 
     def data_received(self, data: bytes) -> None:
@@ -143,7 +144,7 @@ def serve(store: Store, fingerprint: str, *, follows: bool, host: str, port: int
             os._exit(interrupt.exit_code)  # at once: MLX's threads may abort an interpreter that tidies up
 
 
-def _config(app: Any) -> uvicorn.Config:
+def _config(app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="asyncio",

@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 from urllib.parse import SplitResult, urljoin, urlsplit
 from weakref import WeakSet
 
 if TYPE_CHECKING:
-    from requests import Response, Session
+    from requests import PreparedRequest, Response, Session
+    from urllib3.connection import HTTPConnection
+    from urllib3.connectionpool import HTTPConnectionPool
 
 LARGEST = 20_000_000
 CHUNK = 65_536
@@ -89,9 +91,16 @@ class Connections:
         sockets = self._sockets = WeakSet[socket.socket]()
 
         class Adapter(HTTPAdapter):
-            def get_connection_with_tls_context(self, *of_requests: Any, **named: Any) -> Any:
-                pool: Any = super().get_connection_with_tls_context(*of_requests, **named)
-                pool.ConnectionCls = _registering(type(pool).ConnectionCls, sockets)
+            def get_connection_with_tls_context(
+                self,
+                request: "PreparedRequest",
+                verify: bool | str | None,
+                proxies: Mapping[str, str] | None = None,
+                cert: str | tuple[str, str] | None = None,
+            ) -> "HTTPConnectionPool":
+                made = super().get_connection_with_tls_context(request, verify, proxies, cert)
+                pool = cast("HTTPConnectionPool", made)
+                pool.ConnectionCls = _registering(cast("type[HTTPConnection]", type(pool).ConnectionCls), sockets)
                 return pool
 
         self.session: Session = requests.Session()
@@ -117,8 +126,8 @@ class Connections:
                 continue
 
 
-def _registering(connection: type[Any], sockets: "WeakSet[socket.socket]") -> type[Any]:
-    class Registering(connection):  # type: ignore[misc]
+def _registering(connection: "type[HTTPConnection]", sockets: "WeakSet[socket.socket]") -> "type[HTTPConnection]":
+    class Registering(connection):  # type: ignore[misc, valid-type]
         def connect(self) -> None:
             super().connect()
             sockets.add(self.sock)
