@@ -15,6 +15,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	DAGSTER_DISABLE_TELEMETRY=yes $(BIN)/dg check defs
 
 types: setup
 	$(BIN)/mypy

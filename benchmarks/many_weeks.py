@@ -19,13 +19,14 @@ import click
 import dagster as dg
 import requests
 
-from nfl_lora_pipeline.definitions import defs
+from nfl_lora_pipeline.definitions import build_definitions
 from nfl_lora_pipeline.defs.common import nfl_week
 from nfl_lora_pipeline.defs.instance import dagster_home
+from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.week import NflWeek
 
-LOAD = "import nfl_lora_pipeline.definitions"
+LOAD = "from nfl_lora_pipeline.definitions import defs; defs()"
 # What the page of a partitioned asset asks for.
 PARTITIONS = """{ assetNodes(assetKeys: [{path: ["qa_pairs"]}]) { partitionKeys staleStatus
     partitionStats { numPartitions numMaterialized } assetPartitionStatuses {
@@ -98,6 +99,7 @@ def main(count: int) -> None:
         with dg.DagsterInstance.from_config(str(home)) as instance:
             fill(instance, keys)
             cursor: list[Any] = [None]
+            defs = build_definitions(Settings.read())
 
             def tick() -> None:
                 found = dg.evaluate_automation_conditions(

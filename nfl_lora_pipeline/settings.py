@@ -1,79 +1,84 @@
-"""What a deployment is set to, by environment variables; `nfl-lora` writes them from its options for the UI and the daemon.
+"""What a deployment is set to, by environment variables; `nfl-lora ui` hands its options to Dagster's processes as such.
 
-Read once, when the definitions are loaded: the stats in use are part of an asset's code version.
+Nothing is read when this module is imported: whoever builds definitions, or runs a command, calls `Settings.read`.
 """
 
-import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from nfl_lora_pipeline.files import lasting_base, lasting_recipe
 from nfl_lora_pipeline.weeks.sources.github import UPSTREAM_URL
 
 PREFIX = "NFL_LORA_"
+EXPECTED = {"bool_parsing": "use 1 or 0", "int_parsing": "expected a number"}  # by pydantic's name of the mistake
 
 
-@dataclass(frozen=True)
-class Settings:
-    """One deployment. The variable of `store` is `NFL_LORA_STORE`, and so on; lists are separated by commas.
+def as_list(text: str) -> list[str]:
+    """The parts between commas, without blanks."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
-    Attributes:
-        store: the folder for all results.
-        season: the year that a season begins in; 0 for the one that is on, or was last.
-        weeks: partition keys to train on; empty for every week held of the newest season.
-        stats: which stats to teach, or "all".
-        mode: how the splits are made: "every_fact", or "random_facts" as in the original experiment.
-        source: where weeks come from: "auto", "folder", "github", "sample", or another of `weeks/sources`.
-        data_dir: a folder of raw weeks; empty for `raw` in the store.
-        base_url: what stands before `/{season}/{week}/WR.json` upstream.
-        recipe: a shipped recipe's name or the path of a YAML file.
-        base_model: "embedded", a folder or a Hugging Face id; empty for the recipe's own.
-        accept_odd_weeks: whether weeks that the checks take for cut, empty or copied are taught ("1").
-        replace: whether an adapter is promoted though the promoted one knows what it was not taught ("1").
-        watch: whether sensors and schedule are on from the start ("1").
-        watch_seconds: how long the sensor waits between two looks.
-    """
 
-    store: str = "data"
-    season: int = 0
-    weeks: str = ""
-    stats: str = "receiving_yards"
-    mode: str = "every_fact"
-    source: str = "auto"
-    data_dir: str = ""
-    base_url: str = UPSTREAM_URL
-    recipe: str = "embedded"
-    base_model: str = ""
-    accept_odd_weeks: bool = False
-    replace: bool = False
-    watch: bool = False
-    watch_seconds: int = 300
+def _parts(value: object) -> object:
+    return as_list(value) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)]
+
+
+class Settings(BaseSettings):
+    """One deployment. The variable of `store` is `NFL_LORA_STORE`, and so on; lists are separated by commas."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
+
+    store: str = Field("data", description="the folder for all results")
+    season: int = Field(0, ge=0, description="the year that a season begins in; 0 for the one that is on, or was last")
+    weeks: Names = Field((), description="partition keys to train on; empty for every week held of the newest season")
+    stats: Names = Field(("receiving_yards",), description='which stats to teach, or "all"')
+    mode: Literal["every_fact", "random_facts"] = Field(
+        "every_fact", description="how the splits are made; random_facts is that of the original experiment"
+    )
+    source: str = Field(
+        "auto", description="where weeks come from: auto, folder, github, sample or another of `weeks/sources`"
+    )
+    data_dir: str = Field("", description="a folder of raw weeks; empty for `raw` in the store")
+    base_url: str = Field(UPSTREAM_URL, description="what stands before `/{season}/{week}/WR.json` upstream")
+    recipe: str = Field("embedded", description="a shipped recipe's name or the path of a YAML file")
+    base_model: str = Field("", description="embedded, a folder or a Hugging Face id; empty for the recipe's own")
+    accept_odd_weeks: bool = Field(
+        False, description="whether weeks that the checks take for cut, empty or copied are taught (1)"
+    )
+    replace: bool = Field(
+        False, description="whether an adapter is promoted though the promoted one knows what it was not taught (1)"
+    )
+    watch: bool = Field(False, description="whether sensors and schedule are on from the start (1)")
+    watch_seconds: int = Field(300, ge=1, description="how long the sensor waits between two looks")
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
-        """Read the variables.
+    def read(cls, **given: Any) -> "Settings":
+        """The settings of the environment; what is given goes before it.
 
         Raises:
-            ValueError: a number is not one, or a switch is neither 0 nor 1.
+            ValueError: a value is not one that the setting can have; names the variable and what to write.
         """
-        values: dict[str, Any] = {
-            field.name: _read(field.name, type(field.default), environment[variable(field.name)])
-            for field in fields(cls)
-            if environment.get(variable(field.name))
-        }
-        return cls(**values)
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = variable(str(first["loc"][0]))
+            raise ValueError(f"{name}={first['input']!r}: {EXPECTED.get(first['type'], first['msg'])}") from error
 
     def to_environment(self) -> dict[str, str]:
-        """The variables that `from_environment` reads back; folders and files are made absolute."""
-        values = asdict(self) | {
+        """The variables that `read` reads back; folders and files are made absolute."""
+        values = self.model_dump() | {
             "store": str(Path(self.store).resolve()),
             "data_dir": str(self.folder.resolve()),
             "recipe": lasting_recipe(self.recipe),
             "base_model": lasting_base(self.base_model),
         }
-        return {variable(name): str(int(value) if isinstance(value, bool) else value) for name, value in values.items()}
+        return {variable(name): _as_text(value) for name, value in values.items()}
 
     @property
     def folder(self) -> Path:
@@ -86,14 +91,7 @@ def variable(name: str) -> str:
     return PREFIX + name.upper()
 
 
-def as_list(text: str) -> list[str]:
-    """The parts between commas, without blanks."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _read(name: str, kind: type, text: str) -> object:
-    if kind is bool and text not in ("0", "1"):
-        raise ValueError(f"{variable(name)}={text!r}: use 1 or 0")
-    if kind is not str and not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"{variable(name)}={text!r}: expected a number")
-    return bool(int(text)) if kind is bool else kind(text)
+def _as_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(int(value) if isinstance(value, bool) else value)

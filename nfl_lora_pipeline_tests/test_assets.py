@@ -17,12 +17,11 @@ from click.testing import CliRunner
 
 from nfl_lora_pipeline.adapters.promotion import promote, promotions, roll_back
 from nfl_lora_pipeline.cli.main import main
-from nfl_lora_pipeline.definitions import defs
-from nfl_lora_pipeline.defs import versions
+from nfl_lora_pipeline.definitions import build_definitions
 from nfl_lora_pipeline.defs.adapter import adapter, base_model
-from nfl_lora_pipeline.defs.common import nfl_week
+from nfl_lora_pipeline.defs.common import CODE, nfl_week
 from nfl_lora_pipeline.defs.dataset import dataset_splits
-from nfl_lora_pipeline.defs.report import evaluation_report, promoted_adapter
+from nfl_lora_pipeline.defs.report import evaluation_report_of, promoted_adapter
 from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.evaluation.gates import GATES
@@ -30,6 +29,7 @@ from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.season.checks import CHECKS
 from nfl_lora_pipeline.season.oddities import warnings_of
+from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
@@ -37,6 +37,7 @@ from nfl_lora_pipeline_tests import upstream
 from nfl_lora_pipeline_tests.fakes import put_adapter
 
 WEEK = NflWeek(2025, 1)
+evaluation_report = evaluation_report_of(load_recipe("embedded"))
 WEEK_ASSETS = [raw_wr_json, players, qa_pairs]
 SEASON_ASSETS = [dataset_splits, base_model, adapter, evaluation_report, promoted_adapter]
 
@@ -259,7 +260,7 @@ def test_everything_materialised_again_on_unchanged_input_trains_and_asks_nothin
 def test_the_report_has_the_hash_of_each_raw_week_and_the_code_that_evaluated(whole):
     summary = json.loads((whole.graph.store.report(whole.graph.store.latest()) / "report.json").read_text())
     assert summary["raw_sha256"] == {"2025-W01": whole.metadata("raw_wr_json")["sha256"]}
-    assert summary["evaluation_code"] == versions.EVALUATION
+    assert summary["evaluation_code"] == CODE["evaluation_report"]
     assert summary["recall_by_week"] == {"2025-W01": 1.0}
 
 
@@ -542,7 +543,7 @@ def test_splits_without_a_week_say_what_to_materialise_first(graph):
 
 
 def test_the_definitions_hold_these_assets_with_these_edges_groups_and_partitions():
-    graph = defs.resolve_asset_graph()
+    graph = build_definitions(Settings()).resolve_asset_graph()
     found = {
         node.key.to_user_string(): (
             sorted(parent.to_user_string() for parent in node.parent_keys),
@@ -564,7 +565,7 @@ def test_the_definitions_hold_these_assets_with_these_edges_groups_and_partition
 
 
 def test_every_asset_has_a_code_version_and_none_is_in_a_pool_whose_slots_outlive_their_process():
-    graph = defs.resolve_asset_graph()
+    graph = build_definitions(Settings()).resolve_asset_graph()
     assert [node.key for node in graph.asset_nodes if node.code_version is None] == []
     assert [node.key for node in graph.asset_nodes if node.pools] == []
 
@@ -572,7 +573,7 @@ def test_every_asset_has_a_code_version_and_none_is_in_a_pool_whose_slots_outliv
 def test_loading_the_definitions_imports_no_library_of_models_or_plots():
     heavy = "mlx mlx_lm transformers matplotlib torch"
     code = (
-        "import sys, nfl_lora_pipeline.definitions as d; d.defs.resolve_asset_graph(); "
+        "import sys, nfl_lora_pipeline.definitions as d; d.defs().resolve_asset_graph(); "
         f"print(sorted(set('{heavy}'.split()) & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

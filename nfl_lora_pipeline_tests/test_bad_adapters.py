@@ -12,7 +12,7 @@ import pytest
 
 from nfl_lora_pipeline.dataset.examples import fresh_refusals, train_examples
 from nfl_lora_pipeline.dataset.templates import load_templates
-from nfl_lora_pipeline.defs import versions
+from nfl_lora_pipeline.defs.common import CODE
 from nfl_lora_pipeline.defs.report import _passed
 from nfl_lora_pipeline.defs.resources import Trainer
 from nfl_lora_pipeline.evaluation.gates import Count
@@ -45,7 +45,7 @@ class Judged:
 
 def judged(store: Store, tiny_recipe: str) -> Judged:
     evaluation = evaluate_latest(
-        store, load_recipe(tiny_recipe), evaluation_code=versions.EVALUATION, say=lambda line, share: None
+        store, load_recipe(tiny_recipe), evaluation_code=CODE["evaluation_report"], say=lambda line, share: None
     )
     return Judged(store, evaluation)
 

@@ -3,6 +3,7 @@
 Only the training itself is shortened, to a folder that says how often it was asked for: what is taught is tested elsewhere.
 """
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,12 +15,13 @@ import polars as pl
 import pytest
 
 from nfl_lora_pipeline.defs import adapter as model
-from nfl_lora_pipeline.defs import dataset, report
-from nfl_lora_pipeline.defs import weeks as week
+from nfl_lora_pipeline.defs import report
 from nfl_lora_pipeline.defs.common import nfl_week
-from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, Trainer, WeekSource
+from nfl_lora_pipeline.defs.resources import Resources
+from nfl_lora_pipeline.defs.update import assets_of
 from nfl_lora_pipeline.evaluation.gates import GATES, Gate
 from nfl_lora_pipeline.reports.evaluate import Evaluation
+from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.sources.folder import week_file
@@ -29,7 +31,7 @@ from nfl_lora_pipeline_tests.evaluations import pairs_of, perfect, summary_of
 from nfl_lora_pipeline_tests.fakes import put_adapter
 
 W1, W2, W3 = (NflWeek(2025, number) for number in (1, 2, 3))
-ASSETS = dg.load_assets_from_modules([week, dataset, model, report])
+ASSETS = list(assets_of(Resources.of(Settings())).values())
 SEASON = ["dataset_splits", "adapter", "evaluation_report", "promoted_adapter"]
 
 
@@ -50,12 +52,8 @@ class Daemon:
 
     @property
     def resources(self) -> dict[str, Any]:
-        return {
-            "store": StoreResource(root=str(self.store.root)),
-            "week_source": WeekSource(kind="folder", folder=str(self.folder / "raw")),
-            "dataset": DatasetResource(),
-            "trainer": Trainer(),
-        }
+        settings = Settings(store=str(self.store.root), source="folder", data_dir=str(self.folder / "raw"))
+        return Resources.of(settings).by_name()
 
     def publish(self, at: NflWeek, content: bytes) -> None:
         file = week_file(self.folder / "raw", at)
@@ -114,12 +112,12 @@ def daemon(tmp_path, monkeypatch):
     with dg.DagsterInstance.ephemeral() as instance:
         made = Daemon(tmp_path, instance)
 
-        def train(context, held, trainer, provenance, fingerprint):
+        def train(held, recipe, provenance, fingerprint, tell):
             made.trainings.append(provenance.weeks)
             put_adapter(held, fingerprint, **provenance.content())
 
         def evaluate(held, recipe, *, evaluation_code, say, replace):
-            summary = replace(
+            summary = dataclasses.replace(
                 summary_of(perfect(pairs_of())), adapter=held.latest(), recall={"trained": 1.0}, warnings=[]
             )
             gates = [Gate(name, True, 1.0, 0.99, "passed", []) for name in GATES]

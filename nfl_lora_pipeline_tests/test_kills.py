@@ -206,9 +206,10 @@ def test_control_c_in_a_terminal_gives_the_prompt_back_and_says_one_line(scene, 
 
 def test_no_function_of_the_product_is_left_with_a_retry_policy():
     """A retry policy of Dagster's takes an interrupt for a failure: what may pass is tried again where it is known to."""
-    from nfl_lora_pipeline.definitions import defs
+    from nfl_lora_pipeline.definitions import build_definitions
+    from nfl_lora_pipeline.settings import Settings
 
-    repository = defs.get_repository_def()
+    repository = build_definitions(Settings()).get_repository_def()
     with_policy = [
         node.name
         for job in repository.get_all_jobs()

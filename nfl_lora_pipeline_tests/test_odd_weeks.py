@@ -13,7 +13,7 @@ import pytest
 
 from nfl_lora_pipeline.defs.common import nfl_week
 from nfl_lora_pipeline.defs.dataset import dataset_splits
-from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, WeekSource, resources_of
+from nfl_lora_pipeline.defs.resources import DatasetResource, Resources, StoreResource, WeekSource
 from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.season.checks import ODD, check_players
 from nfl_lora_pipeline.season.oddities import warnings_of
@@ -214,9 +214,10 @@ def test_the_command_refuses_an_odd_week_in_one_line_again_and_again_until_it_is
     assert Store(tmp_path / "data").weeks() == [W1, W2]
 
 
-def test_a_deployment_accepts_odd_weeks_and_replaces_by_its_settings():
-    settings = Settings.from_environment({"NFL_LORA_ACCEPT_ODD_WEEKS": "1", "NFL_LORA_REPLACE": "1"})
-    resources = resources_of(Settings.from_environment(settings.to_environment()))
-    assert (resources["week_source"].accept_odd_weeks, resources["trainer"].replace) == (True, True)
-    resources = resources_of(Settings.from_environment({}))
-    assert (resources["week_source"].accept_odd_weeks, resources["trainer"].replace) == (False, False)
+def test_a_deployment_accepts_odd_weeks_and_replaces_by_its_settings(monkeypatch):
+    resources = Resources.of(Settings.read())
+    assert (resources.week_source.accept_odd_weeks, resources.trainer.replace) == (False, False)
+    for name, value in Settings(accept_odd_weeks=True, replace=True).to_environment().items():
+        monkeypatch.setenv(name, value)
+    resources = Resources.of(Settings.read())
+    assert (resources.week_source.accept_odd_weeks, resources.trainer.replace) == (True, True)

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from nfl_lora_pipeline.dataset.templates import choose_stats, untaught, wordings_hash
-from nfl_lora_pipeline.defs import versions
+from nfl_lora_pipeline.defs.common import code_versions
+from nfl_lora_pipeline.defs.resources import DatasetResource, Trainer
 from nfl_lora_pipeline.stats import COLUMNS, STATS, TAUGHT, Stat
 from nfl_lora_pipeline.weeks.players import UPSTREAM_KEYS
 from nfl_lora_pipeline_tests.upstream import copy_of_package, python_with, row, week_bytes, write_week
@@ -27,12 +28,13 @@ import polars as pl
 from click.testing import CliRunner
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.dataset.templates import wordings_hash
-from nfl_lora_pipeline.defs import versions
-from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, WeekSource
+from nfl_lora_pipeline.defs.common import code_versions
+from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.evaluation.answer_parsing import numbers_in
 from nfl_lora_pipeline.weeks.week import NflWeek
 
+versions = code_versions(DatasetResource(), Trainer())
 store = StoreResource(root="store")
 instance = dg.DagsterInstance.ephemeral()
 instance.add_dynamic_partitions("nfl_week", ["2025-W01"])
@@ -55,7 +57,7 @@ print(json.dumps({
     "help": CliRunner().invoke(main, ["run", "--help"]).output,
     "taken": CliRunner().invoke(main, [*options, "STAT"]).output,
     "refused": CliRunner().invoke(main, [*options, "punts"]).output,
-    "versions": [wordings_hash(), versions.PLAYERS, versions.pairs_version()],
+    "versions": [wordings_hash(), versions["players"], versions["qa_pairs"]],
     "in_words": sorted(numbers_in("He had twelve PLURAL that day.")),
 }))
 """
@@ -133,7 +135,8 @@ def test_a_new_stat_is_one_row_of_the_table_and_nothing_else(tmp_path, stat):
     assert "base model 'nowhere'" in made["taken"]
     assert "stat 'punts': use receiving_yards" in made["refused"]
     assert stat in made["refused"]
-    assert set(made["versions"]).isdisjoint([wordings_hash(), versions.PLAYERS, versions.pairs_version()])
+    versions = code_versions(DatasetResource(), Trainer())
+    assert set(made["versions"]).isdisjoint([wordings_hash(), versions["players"], versions["qa_pairs"]])
     assert made["in_words"] == [12]
 
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -17,17 +17,18 @@ from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteInsti
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType, SensorInstigatorData
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
-from nfl_lora_pipeline.definitions import defs
+from nfl_lora_pipeline.definitions import build_definitions
 from nfl_lora_pipeline.defs import automation as unattended
 from nfl_lora_pipeline.defs.automation import (
     automation_runs,
-    new_weeks,
+    build_schedules,
+    build_sensors,
+    look_without_memory,
     update_config,
     update_season,
-    weekly_retraining,
 )
-from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, Trainer, WeekSource
-from nfl_lora_pipeline.defs.update import Order, update
+from nfl_lora_pipeline.defs.resources import Resources, WeekSource
+from nfl_lora_pipeline.defs.update import Order, StepFailed, _Work, update
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
@@ -50,20 +51,22 @@ class Deployment:
         return Store(self.root / "data")
 
     @property
-    def resources(self) -> dict[str, Any]:
-        return {
-            "store": StoreResource(root=str(self.store.root)),
-            "week_source": WeekSource(kind="folder", folder=str(self.root / "raw")),
-            "dataset": DatasetResource(),
-            "trainer": Trainer(recipe=self.recipe),
-        }
+    def settings(self) -> Settings:
+        folder = str(self.root / "raw")
+        return Settings(store=str(self.store.root), source="folder", data_dir=folder, season=2025, recipe=self.recipe)
+
+    @property
+    def resources(self) -> Resources:
+        return Resources.of(self.settings)
 
     def publish(self, number: int, content: bytes = TINY) -> None:
         replace_file(self.root / "raw" / "2025" / str(number) / "WR.json", content)
 
     def sense(self, cursor: str | None = None) -> dg.SensorResult:
         """What the sensor wants; the partitions asked for are added, as the daemon does."""
-        wanted = {name: self.resources[name] for name in ("store", "week_source")}
+        new_weeks, *_ = build_sensors(self.settings)
+        wanted = {name: self.resources.by_name()[name] for name in ("store", "week_source", "watch")}
+        defs = build_definitions(self.settings)
         with dg.build_sensor_context(self.instance, cursor=cursor, resources=wanted, definitions=defs) as context:
             result = new_weeks(context)
         assert isinstance(result, dg.SensorResult)
@@ -74,14 +77,14 @@ class Deployment:
     def update(self, *weeks: str, look: bool = False, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
         return update_season.execute_in_process(
             instance=self.instance,
-            resources=self.resources,
+            resources=self.resources.by_name(),
             run_config=update_config(weeks, look_too=look),
             raise_on_error=raise_on_error,
         )
 
     def made(self) -> dict[str, int]:
         """How often each asset was materialised."""
-        assets = [node.key for node in defs.resolve_asset_graph().asset_nodes]
+        assets = [node.key for node in build_definitions(self.settings).resolve_asset_graph().asset_nodes]
         counts = {
             key.to_user_string(): len(self.instance.fetch_materializations(key, limit=100).records) for key in assets
         }
@@ -99,8 +102,7 @@ class Deployment:
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Iterator[Deployment]:
     """Without a training: what comes after the weeks' assets is left out."""
-    monkeypatch.setattr(unattended, "SETTINGS", Settings(season=2025))
-    monkeypatch.setattr(unattended, "update", lambda order, instance, arrivals: {})
+    monkeypatch.setattr(_Work, "make_season", lambda self: None)
     with dg.DagsterInstance.ephemeral() as instance:
         yield Deployment(tmp_path, instance)
 
@@ -166,7 +168,7 @@ def test_nothing_new_is_skipped_with_what_was_seen(here):
 
 
 def test_a_failed_update_is_asked_for_again_after_an_hour_and_with_the_next_week_at_once(here, monkeypatch):
-    monkeypatch.setattr(unattended, "update", _fails)
+    monkeypatch.setattr(_Work, "make_season", _fails)
     here.publish(1)
     cursor = here.sense().cursor
     failed = _failed_run(here, "2025-W01")
@@ -176,7 +178,6 @@ def test_a_failed_update_is_asked_for_again_after_an_hour_and_with_the_next_week
     assert asked(result) == [("update_season", None, ["2025-W01"])]
     assert [request.run_key for request in result.run_requests or []] == [failed.run_id]
     monkeypatch.undo()
-    monkeypatch.setattr(unattended, "SETTINGS", Settings(season=2025))
     here.publish(2)
     assert asked(here.sense(cursor)) == [("update_season", None, ["2025-W01", "2025-W02"])]
 
@@ -186,25 +187,29 @@ def test_a_failed_update_that_was_made_up_for_is_left_alone(here, monkeypatch):
     here.publish(1)
     cursor = here.sense().cursor
     with monkeypatch.context() as once:
-        once.setattr(unattended, "update", _fails)
+        once.setattr(_Work, "make_season", _fails)
         _failed_run(here, "2025-W01")
     here.update("2025-W01")
     assert asked(here.sense(cursor)) == []
 
 
-def _fails(order: Order, instance: dg.DagsterInstance, arrivals: object) -> dict[str, float]:
-    raise ValueError("the training went up in smoke")
+def _fails(work: _Work) -> None:
+    work.outcome.failures.append(StepFailed("the training went up in smoke"))
 
 
 def _failed_run(here: Deployment, *weeks: str) -> dg.DagsterRun:
     """An update that ends in a failure."""
     return update_season.execute_in_process(
-        instance=here.instance, resources=here.resources, run_config=update_config(weeks), raise_on_error=False
+        instance=here.instance,
+        resources=here.resources.by_name(),
+        run_config=update_config(weeks),
+        raise_on_error=False,
     ).dagster_run
 
 
 def test_the_schedule_asks_for_an_update_that_looks_for_itself(here):
     time = datetime(2025, 9, 10, 9, tzinfo=ZoneInfo("America/New_York"))
+    (weekly_retraining,) = build_schedules(here.settings)
     request = weekly_retraining(dg.build_schedule_context(here.instance, scheduled_execution_time=time))
     assert isinstance(request, dg.RunRequest)
     assert request.run_config == update_config([], look_too=True)
@@ -215,6 +220,7 @@ def test_the_schedule_is_for_wednesday_mornings_in_new_york_from_september_to_fe
     from dagster._utils.schedules import schedule_execution_time_iterator
 
     zone = ZoneInfo("America/New_York")
+    (weekly_retraining,) = build_schedules(Settings())
     start = datetime(2025, 7, 1, tzinfo=zone).timestamp()
     ticks = schedule_execution_time_iterator(start, weekly_retraining.cron_schedule, "America/New_York", ascending=True)
     first, *others = [next(ticks) for _ in range(30)]
@@ -250,15 +256,17 @@ def test_an_update_makes_up_for_a_week_that_was_only_fetched(switchable):
 
 def test_an_upstream_that_gives_no_answer_is_worth_asking_again(here):
     source = WeekSource(kind="github", folder=str(here.root), base_url="http://127.0.0.1:9")
-    order = Order(weeks=[], dataset=DatasetResource(), store=here.store, source=source, trainer=Trainer())
-    work = unattended.Update(order, here.instance, dg.build_op_context().log)
-    assert work.changed() == []
-    assert len(work.problems) == 1
-    assert work.worth_retrying
+    resources = replace(here.resources, week_source=source)
+    found = look_without_memory(resources, dg.build_op_context().log)
+    assert found.changed == []
+    assert [bool(sighting.problem) for sighting in found.sightings] == [True]
+    order = Order(resources, [NflWeek(2025, 1)], patient=True)
+    (failure,) = update(order, here.instance).failures
+    assert failure.worth_retrying
 
 
 def test_an_update_before_the_first_week_of_a_season_does_nothing(here, monkeypatch):
-    monkeypatch.setattr(unattended, "update", _fails)
+    monkeypatch.setattr(_Work, "make_season", _fails)
     assert here.update(look=True).success
     assert here.made() == {}
 
@@ -266,24 +274,13 @@ def test_an_update_before_the_first_week_of_a_season_does_nothing(here, monkeypa
 def test_the_rest_of_an_update_does_not_wait_for_a_week_that_cannot_be_had(here):
     here.publish(1, b"[")
     here.publish(2)
-    work = unattended.Update(
-        Order(
-            weeks=[],
-            dataset=DatasetResource(),
-            store=here.store,
-            source=here.resources["week_source"],
-            trainer=Trainer(),
-        ),
-        here.instance,
-        dg.build_op_context().log,
-    )
-    work.fetch(["2025-W01", "2025-W02", "2025-W03"])
-    work.make()
+    order = Order(here.resources, [NflWeek(2025, number) for number in (1, 2, 3)], patient=True)
+    failures = update(order, here.instance).failures
     assert here.made() == {"raw_wr_json": 1, "players": 1, "qa_pairs": 1}
-    bad, absent = work.problems
+    bad, absent = map(str, failures)
     assert bad.startswith("2025-W01: ")
     assert absent.startswith("2025-W03: ")
-    assert not work.worth_retrying
+    assert not any(failure.worth_retrying for failure in failures)
     assert "no such file" in absent
 
 
@@ -311,7 +308,7 @@ def test_an_instance_that_keeps_no_switches_goes_by_the_code(here):
 @pytest.mark.parametrize(("watch", "status"), [("", "STOPPED"), ("0", "STOPPED"), ("1", "RUNNING")])
 def test_everything_is_off_unless_watch_is_set(watch, status):
     code = (
-        "from nfl_lora_pipeline.definitions import defs; r = defs.get_repository_def(); "
+        "from nfl_lora_pipeline.definitions import defs; r = defs().get_repository_def(); "
         "print(*(f'{d.name} {d.default_status.value}' for d in [*r.sensor_defs, *r.schedule_defs]), sep='\\n')"
     )
     environment = os.environ | {"NFL_LORA_WATCH": watch}
@@ -322,12 +319,11 @@ def test_everything_is_off_unless_watch_is_set(watch, status):
 
 
 def test_loading_the_definitions_imports_nothing_to_ask_upstream_with():
-    code = "import sys, nfl_lora_pipeline.definitions; sys.exit('requests' in sys.modules)"
+    code = "import sys; from nfl_lora_pipeline.definitions import defs; defs(); sys.exit('requests' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_an_update_leaves_the_same_as_the_command_lines_job(tmp_path, tiny_recipe, monkeypatch):
-    monkeypatch.setattr(unattended, "SETTINGS", Settings(season=2025))
+def test_an_update_leaves_the_same_as_the_command_lines_job(tmp_path, tiny_recipe):
     stores = []
     with dg.DagsterInstance.ephemeral() as instance:
         alone = Deployment(tmp_path / "alone", instance, tiny_recipe)
@@ -342,14 +338,7 @@ def test_an_update_leaves_the_same_as_the_command_lines_job(tmp_path, tiny_recip
     with dg.DagsterInstance.ephemeral() as instance:
         other = Deployment(tmp_path / "other", instance, tiny_recipe)
         other.publish(1)
-        order = Order(
-            weeks=[NflWeek(2025, 1)],
-            dataset=DatasetResource(),
-            store=other.store,
-            source=other.resources["week_source"],
-            trainer=Trainer(recipe=tiny_recipe),
-        )
-        update(order, instance)
+        update(Order(other.resources, [NflWeek(2025, 1)]), instance)
         assert other.made() == made
         stores.append(other.store)
     one, two = ({str(file.relative_to(store.root)) for file in store.root.rglob("*")} for store in stores)

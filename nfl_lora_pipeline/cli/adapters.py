@@ -6,14 +6,12 @@ from typing import Any
 
 import click
 
-from nfl_lora_pipeline.settings import variable
-
 store_option = click.option(
     "--store",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("data"),
     show_default=True,
-    envvar=variable("store"),
+    envvar="NFL_LORA_STORE",
     help="Folder for all results.",
 )
 adapter_option = click.option(
@@ -60,7 +58,7 @@ def export(folder: Path, form: str, fused: bool, prefix: str, store: Path) -> No
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets the whole network ask.")
 @click.option("--allow-host", "hosts", multiple=True, help="A name under which clients know this machine; repeatable.")
 @click.option("--allow-origin", "origins", multiple=True, help="A site whose pages may ask: https://host; repeatable.")
-@click.option("--api-key", "key", default="", envvar=variable("api_key"), show_envvar=True, help="Ask clients for it.")
+@click.option("--api-key", "key", default="", envvar="NFL_LORA_API_KEY", show_envvar=True, help="Ask clients for it.")
 @adapter_option
 @store_option
 def serve(port: int, host: str, prefix: str, store: Path, **allowed: Any) -> None:

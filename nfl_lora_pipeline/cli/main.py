@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,12 +15,11 @@ import click
 from nfl_lora_pipeline.cli import adapters, library
 from nfl_lora_pipeline.cli.adapters import store_option
 from nfl_lora_pipeline.cli.terminal import DEBUG, flush_output, in_one_line, print_anything
-from nfl_lora_pipeline.defs.instance import dagster_home, opened
 from nfl_lora_pipeline.files import lasting_base, lasting_recipe
 from nfl_lora_pipeline.interrupts import Interrupted, heard, take_default_handlers
-from nfl_lora_pipeline.settings import Settings, variable
 from nfl_lora_pipeline.stats import TAUGHT
 from nfl_lora_pipeline.weeks.sources import source_names
+from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
 
 stats_option = click.option(
     "--stats",
@@ -143,23 +143,56 @@ def main() -> None:
 @accept_odd_weeks_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on the last line.")
 @store_option
-def run(**options: Any) -> None:
+def run(season: int, weeks: str | None, as_json: bool, **options: Any) -> None:
     """The whole job: fetch weeks, train an adapter, evaluate it, answer three questions before and after."""
-    options |= {"recipe": lasting_recipe(options["recipe"]), "base_model": lasting_base(options["base_model"])}
-    names = ("stats", "mode", "recipe", "base_model")
-    os.environ.update({variable(name): options[name] for name in names})  # of the assets' code versions
-    from nfl_lora_pipeline.cli.terminal import Screen, in_short, show_outcome
-    from nfl_lora_pipeline.defs.update import Order, run_job
-
-    as_json = options.pop("as_json")
     started = time.perf_counter()
-    order = Order.from_options(**options)
+    check_choices(options)
+    numbers, data_dir = None if weeks is None else parse_weeks(weeks), options["data_dir"]
+    if data_dir is not None and not data_dir.is_dir():
+        raise ValueError(f"--data-dir {data_dir}: no such folder")
+    from nfl_lora_pipeline.cli.terminal import Screen, in_short, show_outcome
+    from nfl_lora_pipeline.defs.resources import Resources
+    from nfl_lora_pipeline.defs.update import Order, run_job, weeks_of_season
+    from nfl_lora_pipeline.settings import Settings
+    from nfl_lora_pipeline.store import Store
+
+    sample_fallback = options["source"] == "auto" and data_dir is None
+    settings = Settings.read(**as_settings(options), season=season, weeks=())
+    if numbers is None:
+        chosen = weeks_of_season(Store(options["store"]), season, sample=sample_fallback or settings.source == "sample")
+    else:
+        chosen = [NflWeek(season, number) for number in numbers]
+    order = Order(Resources.of(settings, weeks=chosen, sample_fallback=sample_fallback), chosen)
     with Screen() as screen:
-        outcome = run_job(order, listener=screen.told)
-    summary = outcome.summary | {"seconds": round(time.perf_counter() - started, 1)}
-    show_outcome(summary, outcome.steps)
+        report, seconds = run_job(order, listener=screen.told)
+    summary = report | {"seconds": round(time.perf_counter() - started, 1)}
+    show_outcome(summary, seconds)
     if as_json:
         click.echo(json.dumps(in_short(summary)))
+
+
+def check_choices(options: Mapping[str, Any]) -> None:
+    """Say what cannot be done at once, before anything heavy is imported.
+
+    Raises:
+        ValueError: there is no such recipe or stat.
+    """
+    from nfl_lora_pipeline.dataset.templates import choose_stats
+    from nfl_lora_pipeline.settings import as_list
+    from nfl_lora_pipeline.tuning.recipe import load_recipe
+
+    load_recipe(options["recipe"])
+    choose_stats(as_list(options["stats"]))
+
+
+def as_settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that `run` and `ui` share, as `Settings` takes them: paths are made absolute."""
+    return dict(options) | {
+        "store": str(options["store"]),
+        "data_dir": str((options["data_dir"] or options["store"] / "raw").resolve()),
+        "recipe": lasting_recipe(options["recipe"]),
+        "base_model": lasting_base(options["base_model"]),
+    }
 
 
 @main.command()
@@ -231,16 +264,21 @@ def rollback(fingerprint: str, store: Path) -> None:
 @replace_option
 @accept_odd_weeks_option
 @store_option
-def ui(port: int, host: str, store: Path, data_dir: Path | None, season: int | None, **options: Any) -> None:
+def ui(port: int, host: str, season: int | None, weeks: str, watch: bool, **options: Any) -> None:
     """Open the Dagster UI on the same storage."""
+    check_choices(options)
     from nfl_lora_pipeline.adapters.serving.server import check_port
+    from nfl_lora_pipeline.defs.instance import dagster_home, opened
+    from nfl_lora_pipeline.settings import Settings
     from nfl_lora_pipeline.store import Store
 
     check_port(host, port)
-    changed: dict[str, Any] = {"store": str(store), "data_dir": str(data_dir or ""), "season": season or 0} | options
-    settings = replace(Settings.from_environment(), **changed)
-    environment = os.environ | settings.to_environment() | {"DAGSTER_HOME": str(dagster_home(Store(store)))}
-    with opened(Store(store), lambda line: click.echo(line, err=True)):
+    settings, data = (
+        Settings.read(**as_settings(options), season=season or 0, weeks=weeks, watch=watch),
+        Store(options["store"]),
+    )
+    environment = os.environ | settings.to_environment() | {"DAGSTER_HOME": str(dagster_home(data))}
+    with opened(data, lambda line: click.echo(line, err=True)):
         pass  # what dead processes left is put in order before anybody looks
     take_default_handlers()
     where = ["-p", str(port), "-h", host]

@@ -13,9 +13,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from nfl_lora_pipeline.files import os_error
-from nfl_lora_pipeline.settings import variable
 
-DEBUG = variable("debug")
+DEBUG = "NFL_LORA_DEBUG"
 LINE_CHARACTERS = 2_000
 Say = Callable[[Any], str]
 

@@ -2,16 +2,17 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
+from collections.abc import Callable
 
 import dagster as dg
 import polars as pl
 
 from nfl_lora_pipeline.adapters.lineage import choose_parent, taught_facts
 from nfl_lora_pipeline.dataset.templates import load_templates
-from nfl_lora_pipeline.defs import versions
-from nfl_lora_pipeline.defs.common import accelerator, clear_failure, data_uri, on_change, say
+from nfl_lora_pipeline.defs.common import CODE, OWNERS, accelerator, clear_failure, data_uri, on_change, say
 from nfl_lora_pipeline.defs.dataset import dataset_splits
 from nfl_lora_pipeline.defs.resources import StoreResource, Trainer
 from nfl_lora_pipeline.defs.weeks import parquet
@@ -20,19 +21,22 @@ from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.blas import blas_message
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import Provenance, TrainingRecord, json_bytes, weights_hash
-from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER
+from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe
 
 NOT_COUNTED = ("recipe", "sources", "parent", "weights_sha256", "schema_version")
+Tell = Callable[[str, float | None], None]
 
 
 @dg.asset(
     group_name="season",
     kinds={"huggingface"},
-    code_version=versions.base_model_version(),
+    owners=OWNERS,
+    tags={"stage": "training"},
+    code_version=CODE["base_model"],
     automation_condition=on_change(),
 )
 def base_model(context: dg.AssetExecutionContext, trainer: Trainer) -> dg.MaterializeResult[None]:
-    """The model that is taught: found on this machine, or downloaded once."""
+    """The language model that is taught: found on this machine, or downloaded once."""
     with clear_failure():
         base = base_models.resolve(trainer.load().base_model)
     say(context, f"{base.name}, {base.size_bytes / 1e6:,.1f} MB, revision {base.revision}")
@@ -50,49 +54,62 @@ def base_model(context: dg.AssetExecutionContext, trainer: Trainer) -> dg.Materi
 @dg.asset(
     deps=[dataset_splits, base_model],
     group_name="season",
-    kinds={"mlx"},
-    code_version=versions.adapter_version(),
+    kinds={"mlx", "safetensors"},
+    owners=OWNERS,
+    tags={"stage": "training"},
+    code_version=CODE["adapter"],
     automation_condition=on_change(),
 )
 def adapter(context: dg.AssetExecutionContext, store: StoreResource, trainer: Trainer) -> dg.MaterializeResult[None]:
     """The LoRA adapter that knows every fact in the splits; kept under the fingerprint of all that made it."""
-    held = store.open()
-    with clear_failure(), accelerator(context, held):
-        provenance = _provenance(held, trainer)
-        fingerprint = _fingerprint(provenance)
-        folder = held.adapter(fingerprint)
-        damage = _damage(held, fingerprint)
-        reused = folder.is_dir() and not damage
-        if damage:
-            promoted = ", the promoted one" if fingerprint == held.promoted() else ""
-            say(context, f"adapter {fingerprint}{promoted}, is trained anew in its place, since {damage}")
-        if reused:
-            _mend_facts(context, held, fingerprint)
-            say(context, f"adapter {fingerprint} is there already: same rows, base model and recipe", 1.0)
-        else:
-            _train(context, held, trainer, provenance, fingerprint)
-        for unfinished in held.all_unfinished():  # its own, and those on data that has changed since
-            shutil.rmtree(unfinished)
-        held.set_latest(fingerprint)
-        log = held.training_log(fingerprint)
+    data = store.open()
+    with clear_failure(), accelerator(context, data):
+        fingerprint, reused = build_adapter(data, trainer, lambda line, share: say(context, line, share), context.log)
+        log = data.training_log(fingerprint)
     return dg.MaterializeResult(
-        metadata={"folder": str(folder), "reused": reused, **_figures(log)}, data_version=dg.DataVersion(fingerprint)
+        metadata={"folder": str(data.adapter(fingerprint)), "reused": reused, **_figures(log)},
+        data_version=dg.DataVersion(fingerprint),
     )
 
 
-def _provenance(held: Store, trainer: Trainer) -> Provenance:
+def build_adapter(data: Store, trainer: Trainer, tell: Tell, log: logging.Logger) -> tuple[str, bool]:
+    """Train an adapter on the splits, unless one made of the same is there and whole.
+
+    Returns:
+        Its fingerprint, and whether it was there.
+    """
+    provenance = _provenance(data, trainer)
+    fingerprint = _fingerprint(provenance)
+    damage = _damage(data, fingerprint)
+    reused = data.adapter(fingerprint).is_dir() and not damage
+    if damage:
+        promoted = ", the promoted one" if fingerprint == data.promoted() else ""
+        tell(f"adapter {fingerprint}{promoted}, is trained anew in its place, since {damage}", None)
+    if reused:
+        _mend_facts(data, fingerprint, tell)
+        tell(f"adapter {fingerprint} is there already: same rows, base model and recipe", 1.0)
+    else:
+        (log.warning if "no fast BLAS" in blas_message() else log.info)(blas_message())
+        _train(data, trainer.load(), provenance, fingerprint, tell)
+    for unfinished in data.all_unfinished():  # its own, and those on data that has changed since
+        shutil.rmtree(unfinished)
+    data.set_latest(fingerprint)
+    return fingerprint, reused
+
+
+def _provenance(data: Store, trainer: Trainer) -> Provenance:
     recipe = trainer.load()
     base = base_models.resolve(recipe.base_model)
     return Provenance.model_validate(
-        held.read_splits_record().content()
+        data.read_splits_record().content()
         | {
             "schema_version": Provenance.SCHEMA,
-            "rows": held.rows_hash(),
+            "rows": data.rows_hash(),
             "base_model": base.name,
             "base_revision": base.revision,
             "recipe": trainer.recipe,
             "recipe_values": recipe.model_dump(),
-            "code": versions.ADAPTER,
+            "code": CODE["adapter"],
         }
     )
 
@@ -105,40 +122,36 @@ def _fingerprint(provenance: Provenance) -> str:
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _damage(held: Store, fingerprint: str) -> str:
-    """What is wrong with an adapter that is held, in words; empty where nothing is, or there is none."""
-    if not os.path.lexists(held.adapter(fingerprint)):
+def _damage(data: Store, fingerprint: str) -> str:
+    """What is wrong with an adapter that of the store, in words; empty where nothing is, or there is none."""
+    if not os.path.lexists(data.adapter(fingerprint)):
         return ""
     try:
-        held.check_adapter(fingerprint)
-        held.check_records(fingerprint)
+        data.check_adapter(fingerprint)
+        data.check_records(fingerprint)
     except DamagedFile as error:
         return f"{error.path} {error.wrong}"
-    described = _fingerprint(held.provenance(fingerprint))
-    return "" if described == fingerprint else f"{held.adapter(fingerprint) / 'provenance.json'} is that of {described}"
+    described = _fingerprint(data.provenance(fingerprint))
+    return "" if described == fingerprint else f"{data.adapter(fingerprint) / 'provenance.json'} is that of {described}"
 
 
-def _mend_facts(context: dg.AssetExecutionContext, held: Store, fingerprint: str) -> None:
+def _mend_facts(data: Store, fingerprint: str, tell: Tell) -> None:
     """Write what an adapter was taught anew where it is damaged: the splits are still those that it was trained on."""
     try:
-        held.read_taught_facts(fingerprint)
+        data.read_taught_facts(fingerprint)
     except DamagedFile as error:
-        say(context, f"written anew, since {error.path} {error.wrong}")
-        replace_file(error.path, parquet(taught_facts(held.read_rows())))
+        tell(f"written anew, since {error.path} {error.wrong}", None)
+        replace_file(error.path, parquet(taught_facts(data.read_rows())))
 
 
-def _train(
-    context: dg.AssetExecutionContext, held: Store, trainer: Trainer, provenance: Provenance, fingerprint: str
-) -> None:
+def _train(data: Store, recipe: Recipe, provenance: Provenance, fingerprint: str, tell: Tell) -> None:
     from nfl_lora_pipeline.dataset.examples import fresh_refusals, train_examples
     from nfl_lora_pipeline.tuning.learn import learn
 
-    (context.log.warning if "no fast BLAS" in blas_message() else context.log.info)(blas_message())
-    rows = held.read_rows()
-    recipe = trainer.load()
-    parent, why = choose_parent(held, provenance, rows, but=fingerprint) if recipe.warm_start else (None, [])
+    rows = data.read_rows()
+    parent, why = choose_parent(data, provenance, rows, but=fingerprint) if recipe.warm_start else (None, [])
     for line in why:
-        say(context, line)
+        tell(line, None)
     refusals = fresh_refusals(
         rows,
         load_templates(),
@@ -148,18 +161,18 @@ def _train(
         shared=provenance.shared_names,
         seed=recipe.seed,
     )
-    with replacing_folder(held.adapter(fingerprint)) as unfinished:
+    with replacing_folder(data.adapter(fingerprint)) as unfinished:
         learn(
             train_examples(rows),
             unfinished,
             recipe=recipe,
             refusals=refusals,
             held_out=rows.filter(pl.col("split") == "valid").select("question", "answer").rows(),
-            start=held.adapter(parent) if parent else None,
-            checkpoint=held.unfinished(fingerprint) / "checkpoint.safetensors",
-            report=lambda line, share: say(context, line, share),
+            start=data.adapter(parent) if parent else None,
+            checkpoint=data.unfinished(fingerprint) / "checkpoint.safetensors",
+            report=tell,
         )
-        taught_facts(rows).write_parquet(unfinished / held.taught_facts(fingerprint).name)
+        taught_facts(rows).write_parquet(unfinished / data.taught_facts(fingerprint).name)
         made = provenance.model_copy(update={"parent": parent, "weights_sha256": weights_hash(unfinished)})
         (unfinished / "provenance.json").write_bytes(json_bytes(made.content()))
 

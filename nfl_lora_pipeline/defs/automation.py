@@ -6,25 +6,25 @@ conditions carry on to the report; where they are off, the job `update_season` d
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
 from nfl_lora_pipeline import progress
-from nfl_lora_pipeline.defs.common import nfl_week
-from nfl_lora_pipeline.defs.leases import assets_of, dead_and_wanted, end_dead_runs, in_words, lease_tags
-from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, Trainer, WeekSource
-from nfl_lora_pipeline.defs.update import QUIET, Order, alone, is_damaged, is_stale, update
-from nfl_lora_pipeline.defs.versions import SETTINGS
-from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
-from nfl_lora_pipeline.interrupts import Arrivals, noted
-from nfl_lora_pipeline.season.watch import Look, Memory, Sighting, held_hashes, look, season_to_watch
+from nfl_lora_pipeline.defs.common import OWNERS, nfl_week
+from nfl_lora_pipeline.defs.leases import assets_of, dead_and_wanted, end_dead_runs, in_words
+from nfl_lora_pipeline.defs.resources import DatasetResource, Resources, StoreResource, Trainer, Watch, WeekSource
+from nfl_lora_pipeline.defs.update import Order, StepFailed, alone, update
+from nfl_lora_pipeline.interrupts import noted
+from nfl_lora_pipeline.season.watch import Look, Memory, Sighting, held_hashes, look
+from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.weeks.week import NflWeek
 
+TAGS = {"does": "update"}
 AUTOMATION = "automation"
 WEDNESDAY_MORNING = "0 9 * 1,2,9-12 3"
 WAITS_SECONDS = (600.0, 1200.0)  # how long an update waits for an upstream that gave no answer, before it asks again
@@ -53,140 +53,90 @@ def bring_up_to_date(
     week_source: WeekSource,
     dataset: DatasetResource,
     trainer: Trainer,
+    watch: Watch,
 ) -> None:
     """Fetch weeks, make what hangs on a change, then the season's assets, which reuse what is there already.
 
     A week that cannot be had does not keep the others back; it fails the run at the end. Where the assets' own
     conditions are on, only the fetching is done here.
     """
-    order = Order(weeks=[], dataset=dataset, store=store.open(), source=week_source, trainer=trainer)
+    resources = Resources(store, week_source, dataset, trainer, watch)
     origin = context.run.remote_job_origin
-    automated = automation_runs(context.instance, origin.location_name if origin else None)
-    purpose = f"{update_season.name}, run {context.run.run_id[:8]}"
+    automated = automation_runs(context.instance, origin.location_name if origin else None, default=watch.on)
     for seconds in (*WAITS_SECONDS, None):
-        work = Update(order, context.instance, context.log)
-        with (
-            progress.listening(lambda step, line, share: context.log.info(f"{step}: {line}")),
-            alone(order.store, purpose, context.log.info),
-            noted() as arrivals,
-        ):
-            work.fetch([*config.weeks, *(work.changed() if config.look else [])], arrivals)
-            if automated:
-                context.log.info(f"the sensor {AUTOMATION!r} is on: it makes the rest")
-            else:
-                work.make(arrivals)
-        if not work.problems:
+        failures = look_and_update(context, resources, config, fetch_only=automated)
+        if not failures:
             return
-        if seconds is None or not work.worth_retrying:
-            raise dg.Failure("; ".join(work.problems), allow_retries=False)
-        context.log.warning(f"{'; '.join(work.problems)}; trying again in {seconds / 60:.0f} minutes")
+        text = "; ".join(map(str, failures))
+        if seconds is None or not any(failure.worth_retrying for failure in failures):
+            raise dg.Failure(text, allow_retries=False)
+        context.log.warning(f"{text}; trying again in {seconds / 60:.0f} minutes")
         time.sleep(seconds)
 
 
-@dataclass
-class Update:
-    """The steps of `update_season`, each in runs of its own on the same instance.
+def look_and_update(
+    context: dg.OpExecutionContext, resources: Resources, config: UpdateConfig, *, fetch_only: bool
+) -> list[StepFailed]:
+    """One try of `update_season`.
 
-    Attributes:
-        order: what with; its weeks are not used.
-        instance: where the runs are kept.
-        log: where to say what happens.
+    Returns:
+        What did not work.
     """
-
-    order: Order
-    instance: dg.DagsterInstance
-    log: dg.DagsterLogManager
-
-    def __post_init__(self) -> None:
-        self.problems: list[str] = []
-        self.worth_retrying = False  # only where a source gave no answer; what a file holds stays as it is
-
-    def changed(self) -> list[str]:
-        """Look for new and corrected weeks without a memory: against what is held."""
-        held = held_hashes(self.order.store)
-        found = look(self.order.source, watched_season(self.order.source), {}, held, seconds=PATIENT_LOOK_SECONDS)
-        self.log.info(found.in_short())
-        for warning in found.warnings:
-            self.log.warning(warning)
-        unseen = [sighting.problem for sighting in found.sightings if sighting.problem]
-        self.problems += unseen
-        self.worth_retrying |= bool(unseen)
-        return keys_of(found.changed)
-
-    def fetch(self, keys: Iterable[str], arrivals: Arrivals | None = None) -> None:
-        """Materialise the raw file of weeks; where a signal has come, raise `Interrupted`."""
-        for key in sorted(set(keys)):
-            self.instance.add_dynamic_partitions(str(nfl_week.name), [key])
-            self._materialise(raw_wr_json, key)
-            (arrivals or Arrivals()).check()
-
-    def make(self, arrivals: Arrivals | None = None) -> None:
-        """Materialise what is stale of the weeks held, and then the season's assets; where a signal has come, stop."""
-        held = [NflWeek.parse(key) for key in held_hashes(self.order.store)]
-        if not held:
-            self.log.info("no week is held yet")
-            return
-        for key in [str(week) for week in sorted(held) if week.season == max(held).season]:
-            for asset in (players, qa_pairs):
-                stale = is_stale(asset, self.instance, partition_key=key) or is_damaged(asset, self.order, key)
-                if stale and not self._materialise(asset, key):
-                    break
-            (arrivals or Arrivals()).check()
-        try:
-            update(self.order, self.instance, arrivals)
-        except ValueError as error:
-            self.problems.append(str(error))
-
-    def _materialise(self, asset: dg.AssetsDefinition, key: str) -> bool:
-        resources = {
-            "store": StoreResource(root=str(self.order.store.root)),
-            "week_source": self.order.source,
-            "dataset": self.order.dataset,
-            "trainer": self.order.trainer,
-        }
-        try:
-            dg.materialize(
-                [asset],
-                instance=self.instance,
-                partition_key=key,
-                resources=resources,
-                run_config={"loggers": QUIET},
-                tags=lease_tags(),
-            )
-        except dg.Failure as failure:
-            self.problems.append(f"{key}: {failure.description}")
-            self.worth_retrying |= failure.allow_retries
-            return False
-        except dg.DagsterError as error:  # a check that blocks
-            self.problems.append(f"{key}: {error}")
-            return False
-        return True
+    data, purpose = resources.store.open(), f"{update_season.name}, run {context.run.run_id[:8]}"
+    weeks, failures = {NflWeek.parse(key) for key in config.weeks}, []
+    with (
+        progress.listening(lambda step, line, share: context.log.info(f"{step}: {line}")),
+        alone(data, purpose, context.log.info),
+        noted() as arrivals,
+    ):
+        if config.look:
+            found = look_without_memory(resources, context.log)
+            weeks |= {sighting.week for sighting in found.changed}
+            failures += [
+                StepFailed(sighting.problem, worth_retrying=True) for sighting in found.sightings if sighting.problem
+            ]
+        order = Order(resources, weeks, fetch_only=fetch_only, patient=True)
+        failures += update(order, context.instance, arrivals).failures
+    if fetch_only:
+        context.log.info(f"the sensor {AUTOMATION!r} is on: it makes the rest")
+    return failures
 
 
-@dg.job(executor_def=dg.in_process_executor)
+def look_without_memory(resources: Resources, log: logging.Logger) -> Look:
+    """Look for new and corrected weeks, against what the store holds."""
+    source, season = resources.week_source, resources.watch.season_of(resources.week_source)
+    found = look(source, season, {}, held_hashes(resources.store.open()), seconds=PATIENT_LOOK_SECONDS)
+    log.info(found.in_short())
+    for warning in found.warnings:
+        log.warning(warning)
+    return found
+
+
+@dg.job(executor_def=dg.in_process_executor, owners=OWNERS, tags=TAGS)
 def update_season() -> None:
     """Fetch weeks and bring everything up to date, up to the report and the promoted adapter."""
     bring_up_to_date()
 
 
 fetch_week = dg.define_asset_job(
-    "fetch_week", selection=[raw_wr_json], description="Fetch one week; the assets' own conditions carry on from there."
+    "fetch_week",
+    selection=["raw_wr_json"],
+    description="Fetch one week; the assets' own conditions carry on from there.",
+    owners=OWNERS,
+    tags=TAGS,
 )
 
 
-@dg.sensor(
-    jobs=[update_season, fetch_week],
-    minimum_interval_seconds=SETTINGS.watch_seconds,
-    default_status=dg.DefaultSensorStatus.RUNNING if SETTINGS.watch else dg.DefaultSensorStatus.STOPPED,
-)
-def new_weeks(context: dg.SensorEvaluationContext, store: StoreResource, week_source: WeekSource) -> dg.SensorResult:
+def look_for_new_weeks(
+    context: dg.SensorEvaluationContext, store: StoreResource, week_source: WeekSource, watch: Watch
+) -> dg.SensorResult:
     """Look for new and corrected weeks, and have them fetched; its cursor is the memory of the last look."""
     memory: Memory = json.loads(context.cursor or "{}")
-    found = look(week_source, watched_season(week_source), memory, held_hashes(store.open()))
+    found = look(week_source, watch.season_of(week_source), memory, held_hashes(store.open()))
     for warning in found.warnings:
         context.log.warning(warning)
     origin = context.code_location_origin
-    automated = automation_runs(context.instance, origin.location_name if origin else None)
+    automated = automation_runs(context.instance, origin.location_name if origin else None, default=watch.on)
     requests = _fetches(found) if automated else _updates(found, context.instance)
     return dg.SensorResult(
         run_requests=requests,
@@ -196,12 +146,7 @@ def new_weeks(context: dg.SensorEvaluationContext, store: StoreResource, week_so
     )
 
 
-@dg.sensor(
-    target=dg.AssetSelection.all(),
-    minimum_interval_seconds=15,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
-def dead_runs(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
+def look_for_dead_runs(context: dg.SensorEvaluationContext, store: StoreResource, watch: Watch) -> dg.SensorResult:
     """Ends the runs whose process has died, so that nothing waits for them; where the conditions are on, asks for them anew.
 
     A run that dies again and again is asked for no more than three times: what kills it (too little memory, say) stays.
@@ -210,39 +155,71 @@ def dead_runs(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.S
     store.open().sweep()
     origin = context.code_location_origin
     wanted: list[dg.DagsterRun] = []
-    if automation_runs(context.instance, origin.location_name if origin else None):
+    if automation_runs(context.instance, origin.location_name if origin else None, default=watch.on):
         wanted = dead_and_wanted(context.instance)
     requests = [_again(context.instance, run) for run in wanted if _attempt(run) < MOST_ATTEMPTS]
-    said = "; ".join(in_words(context.instance, run) for run in dead) or "every run has a living process"
+    summary = "; ".join(in_words(context.instance, run) for run in dead) or "every run has a living process"
     return dg.SensorResult(
         run_requests=[request for request in requests if request.asset_selection],
-        skip_reason=None if requests else dg.SkipReason(said),
+        skip_reason=None if requests else dg.SkipReason(summary),
     )
 
 
-automation = dg.AutomationConditionSensorDefinition(
-    AUTOMATION,
-    target=dg.AssetSelection.all(),
-    minimum_interval_seconds=10,
-    default_status=dg.DefaultSensorStatus.RUNNING if SETTINGS.watch else dg.DefaultSensorStatus.STOPPED,
-    description="Carries a change of any asset on to the report, by the assets' own conditions.",
-)
-
-
-@dg.schedule(
-    job=update_season,
-    cron_schedule=WEDNESDAY_MORNING,
-    execution_timezone="America/New_York",
-    default_status=dg.DefaultScheduleStatus.RUNNING if SETTINGS.watch else dg.DefaultScheduleStatus.STOPPED,
-)
-def weekly_retraining(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+def ask_for_an_update(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Wednesday morning, September to February: look upstream in a run that can wait, and bring everything up to date."""
     return dg.RunRequest(run_key=context.scheduled_execution_time.isoformat(), run_config=update_config(look_too=True))
 
 
-def watched_season(source: WeekSource) -> int:
-    """The season of the settings, or the one that is there to be seen."""
-    return SETTINGS.season or season_to_watch(source, datetime.now(UTC).date())
+def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    """The sensors of a deployment: `new_weeks` and `automation`, which run from the start if it watches, and `dead_runs`."""
+    running, stopped = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
+    switch = running if settings.watch else stopped
+    return [
+        dg.sensor(
+            name="new_weeks",
+            jobs=[update_season, fetch_week],
+            minimum_interval_seconds=settings.watch_seconds,
+            default_status=switch,
+            description=look_for_new_weeks.__doc__,
+            owners=OWNERS,
+            tags=TAGS,
+        )(look_for_new_weeks),
+        dg.AutomationConditionSensorDefinition(
+            AUTOMATION,
+            target=dg.AssetSelection.all(),
+            minimum_interval_seconds=10,
+            default_status=switch,
+            description="Carries a change of any asset on to the report, by the assets' own conditions.",
+            tags=TAGS,
+            metadata={"owner": OWNERS[0]},  # Dagster 1.13 gives this kind of sensor no owners
+        ),
+        dg.sensor(
+            name="dead_runs",
+            target=dg.AssetSelection.all(),
+            minimum_interval_seconds=15,
+            default_status=running,
+            description=look_for_dead_runs.__doc__,
+            owners=OWNERS,
+            tags={"does": "repair"},
+        )(look_for_dead_runs),
+    ]
+
+
+def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """The schedule of a deployment, `weekly_retraining`, which runs from the start if it watches."""
+    running, stopped = dg.DefaultScheduleStatus.RUNNING, dg.DefaultScheduleStatus.STOPPED
+    return [
+        dg.schedule(
+            name="weekly_retraining",
+            job=update_season,
+            cron_schedule=WEDNESDAY_MORNING,
+            execution_timezone="America/New_York",
+            default_status=running if settings.watch else stopped,
+            description=ask_for_an_update.__doc__,
+            owners=OWNERS,
+            tags=TAGS,
+        )(ask_for_an_update)
+    ]
 
 
 def keys_of(sightings: Iterable[Sighting]) -> list[str]:
@@ -255,9 +232,7 @@ def update_config(weeks: Iterable[str] = (), *, look_too: bool = False) -> dict[
     return {"ops": {bring_up_to_date.name: {"config": {"weeks": list(weeks), "look": look_too}}}}
 
 
-def automation_runs(
-    instance: dg.DagsterInstance, location: str | None = None, *, default: bool = SETTINGS.watch
-) -> bool:
+def automation_runs(instance: dg.DagsterInstance, location: str | None = None, *, default: bool) -> bool:
     """Whether the assets' own conditions are evaluated.
 
     Args:

@@ -1,20 +1,88 @@
-"""What every asset has in common: when it is made anew, how it fails, how what it made is hashed."""
+"""What every asset has in common: its code version, when it is made anew, how it fails, how what it made is hashed."""
 
 import base64
 import hashlib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
 
 from nfl_lora_pipeline import progress
+from nfl_lora_pipeline.dataset.templates import wordings_hash
+from nfl_lora_pipeline.defs.resources import DatasetResource, Trainer
 from nfl_lora_pipeline.files import locked, os_error
+from nfl_lora_pipeline.models import base_model
+from nfl_lora_pipeline.stats import stats_hash
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.tuning.recipe import LIMITS, RECIPES_FOLDER, Recipe
 from nfl_lora_pipeline.weeks.sources import SourceUnreachable
 from nfl_lora_pipeline.weeks.week import NflWeek
 
+# What Dagster 1.13 says of every job, sensor and schedule with an owner, and of every backfill policy.
+warnings.filterwarnings("ignore", message="Parameter `(owners|backfill_policy)`", category=dg.BetaWarning)
+
 nfl_week = dg.DynamicPartitionsDefinition(name="nfl_week")
+OWNERS = ["team:nfl-lora"]
+
+# Raise one of these when a change in the code should make its asset anew.
+CODE = {
+    "raw_wr_json": "1",
+    "players": f"3-{stats_hash()}",
+    "qa_pairs": "2",
+    "dataset_splits": "4",
+    "base_model": "1",
+    "adapter": "8",
+    "evaluation_report": "5",
+    "promoted_adapter": "1",
+}
+
+
+def code_versions(dataset: DatasetResource, trainer: Trainer, *, weeks: Sequence[str] = ()) -> dict[str, str]:
+    """What, besides the data before it, makes each asset what it is: its code, and what it is told to do.
+
+    Args:
+        dataset: what is taught. The players' data version covers the stats in use, hence their code version does.
+        trainer: how.
+        weeks: the choice of a deployment. That of a single run does not count: after `nfl-lora run --weeks 1` the UI, which
+            takes every week held, would show the splits as out of date.
+    """
+    stats, recipe = ",".join(dataset.stats), trainer.load_or_none()
+    return CODE | {
+        "players": f"{CODE['players']}-{stats}",
+        "qa_pairs": f"{CODE['qa_pairs']}-{wordings_hash()}-{stats}",
+        "dataset_splits": "-".join([CODE["dataset_splits"], dataset.mode, stats, ",".join(weeks)]),
+        "base_model": _base_model_version(recipe),
+        "adapter": f"{CODE['adapter']}-{_recipe_hash(trainer.recipe)}",
+        "evaluation_report": _report_version(recipe, replace=trainer.replace),
+    }
+
+
+def _base_model_version(recipe: Recipe | None) -> str:
+    """Changes with the name of the base model and, where it is the embedded one, with its files."""
+    if recipe is None:
+        return CODE["base_model"]
+    name = recipe.base_model
+    revision = base_model.resolve(name).revision if name == base_model.EMBEDDED else ""
+    return f"{CODE['base_model']}-{name}-{revision}"
+
+
+def _recipe_hash(name: str) -> str:
+    """Changes with the recipe's file."""
+    file = Path(name) if Path(name).suffix in (".yaml", ".yml") else RECIPES_FOLDER / f"{name}.yaml"
+    return _hash(file.read_bytes()) if file.is_file() else name
+
+
+def _report_version(recipe: Recipe | None, *, replace: bool) -> str:
+    """Changes with the recipe's gates, so that a new threshold is held against at once."""
+    gates = [*(f"{getattr(recipe.gates, key):g}" for key in LIMITS), *recipe.gates.advisory] if recipe else []
+    return "-".join([CODE["evaluation_report"], *gates, *(["replace"] if replace else [])])
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
 
 
 def week_of(context: dg.AssetExecutionContext) -> NflWeek:
@@ -66,11 +134,11 @@ def accelerator(context: dg.AssetExecutionContext, held: Store) -> Iterator[None
         yield
 
 
-def frame_version(frame: pl.DataFrame) -> dg.DataVersion:
+def frame_version(frame: pl.DataFrame) -> str:
     """A hash of a sorted frame's names, types and values."""
     digest = hashlib.sha256(repr(frame.schema).encode())
     digest.update(frame.write_csv().encode())
-    return dg.DataVersion(digest.hexdigest()[:16])
+    return digest.hexdigest()[:16]
 
 
 def data_uri(png: bytes) -> str:

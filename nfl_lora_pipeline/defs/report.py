@@ -1,36 +1,41 @@
 """The report on the newest adapter, and its promotion."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from nfl_lora_pipeline.adapters.promotion import before, promote, taken_back
-from nfl_lora_pipeline.defs import versions
 from nfl_lora_pipeline.defs.adapter import adapter
-from nfl_lora_pipeline.defs.common import accelerator, clear_failure, on_change, say
+from nfl_lora_pipeline.defs.common import CODE, OWNERS, accelerator, clear_failure, on_change, say
 from nfl_lora_pipeline.defs.resources import StoreResource, Trainer
 from nfl_lora_pipeline.evaluation.gates import GATES, Gate, blocks, judge
 from nfl_lora_pipeline.evaluation.regressions import coverage_loss_of
 from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.reports.report import read_report, with_pictures_inside
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import LIMITS, Recipe, load_recipe
+from nfl_lora_pipeline.tuning.recipe import Recipe
+
+if TYPE_CHECKING:
+    from nfl_lora_pipeline.reports.evaluate import Evaluation
 
 
-def report_version() -> str:
-    """Changes with the code that evaluates, and with the recipe's gates, so that a new threshold is held against at once."""
-    recipe = _recipe_in_use()
-    if recipe is None:
-        return versions.EVALUATION
-    gates = [*(f"{getattr(recipe.gates, key):g}" for key in LIMITS), *recipe.gates.advisory]
-    return "-".join([versions.EVALUATION, *gates, *(["replace"] if versions.SETTINGS.replace else [])])
+PROMOTION_DUE = dg.FreshnessPolicy.cron(
+    deadline_cron="0 12 * 1,2,9-12 3", lower_bound_delta=timedelta(days=7), timezone="America/New_York"
+)
 
 
-def gate_specs() -> list[dg.AssetCheckSpec]:
-    """A check for each gate; it blocks what comes after unless the recipe says that it is told and no more."""
-    recipe = _recipe_in_use()
-    return [
+def evaluation_report_of(recipe: Recipe | None) -> dg.AssetsDefinition:
+    """The asset `evaluation_report`, with a check for each gate.
+
+    Args:
+        recipe: says which gates block what comes after, and which are told and no more; None for one that cannot be read,
+            which is said when the asset is materialised.
+    """
+    specs = [
         dg.AssetCheckSpec(
             name,
             asset="evaluation_report",
@@ -39,62 +44,51 @@ def gate_specs() -> list[dg.AssetCheckSpec]:
         )
         for name, description in GATES.items()
     ]
+    return dg.asset(
+        name="evaluation_report",
+        deps=[adapter],
+        group_name="season",
+        kinds={"mlx", "markdown"},
+        owners=OWNERS,
+        tags={"stage": "evaluation"},
+        code_version=CODE["evaluation_report"],
+        automation_condition=on_change(),
+        check_specs=specs,
+    )(_evaluate)
 
 
-def _recipe_in_use() -> Recipe | None:
-    """The recipe of the settings; what is wrong with it is said when an asset that needs it is materialised."""
-    try:
-        return load_recipe(versions.SETTINGS.recipe)
-    except ValueError:
-        return None
-
-
-@dg.asset(
-    deps=[adapter],
-    group_name="season",
-    kinds={"mlx"},
-    code_version=report_version(),
-    automation_condition=on_change(),
-    check_specs=gate_specs(),
-)
-def evaluation_report(
-    context: dg.AssetExecutionContext, store: StoreResource, trainer: Trainer
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def _evaluate(context: dg.AssetExecutionContext, store: StoreResource, trainer: Trainer) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Base against tuned, question by question: `report.md`, `report.json` and every prediction.
 
     Kept under the adapter's fingerprint: what the same code has asked before is not asked again. The checks decide whether
     the adapter is promoted.
     """
-    from nfl_lora_pipeline.reports.evaluate import evaluate_latest
-
-    held = store.open()
-    with clear_failure(), accelerator(context, held):
-        evaluation = evaluate_latest(
-            held,
-            trainer.load(),
-            evaluation_code=versions.EVALUATION,
-            say=lambda line, share: say(context, line, share),
-            replace=trainer.replace,
-        )
-    shares = {f"recall_{name}": share for name, share in evaluation.summary.recall.items() if share is not None}
+    data, code = store.open(), CODE["evaluation_report"]
+    with clear_failure(), accelerator(context, data):
+        evaluation = report_on_newest(data, trainer, code, lambda line, share: say(context, line, share))
+    folder = data.report(evaluation.summary.adapter)
     return dg.MaterializeResult(
         metadata={
-            "report": dg.MetadataValue.md(_page(held.report(evaluation.summary.adapter))),
-            "folder": str(held.report(evaluation.summary.adapter)),
+            "report": dg.MetadataValue.md(_page(folder)),
+            "folder": str(folder),
             "reused": evaluation.reused,
             "warnings": evaluation.summary.warnings or ["none"],
-            **shares,
+            **{f"recall_{name}": share for name, share in evaluation.summary.recall.items() if share is not None},
         },
-        data_version=dg.DataVersion(f"{evaluation.summary.adapter}-{versions.EVALUATION}"),
+        data_version=dg.DataVersion(f"{evaluation.summary.adapter}-{code}"),
         check_results=[_check_result(gate) for gate in evaluation.gates],
     )
 
 
 @dg.asset(
-    deps=[evaluation_report],
+    deps=["evaluation_report"],
     group_name="season",
-    code_version=versions.PROMOTION,
+    kinds={"mlx", "safetensors"},
+    owners=OWNERS,
+    tags={"stage": "promotion"},
+    code_version=CODE["promoted_adapter"],
     automation_condition=on_change(),
+    freshness_policy=PROMOTION_DUE,
 )
 def promoted_adapter(
     context: dg.AssetExecutionContext, store: StoreResource, trainer: Trainer
@@ -105,46 +99,58 @@ def promoted_adapter(
     materialised again: an adapter that was rolled back from is promoted by name alone (`nfl-lora rollback FINGERPRINT`),
     and a change of the data makes another one.
     """
-    held = store.open()
+    data = store.open()
     with clear_failure():
-        fingerprint = _passed(held, trainer)
-    if fingerprint in taken_back(held):
-        moved = False
-        say(context, f"adapter {fingerprint} was rolled back from: `nfl-lora rollback {fingerprint}` promotes it", 1.0)
-    else:
-        moved = promote(held, fingerprint)
-        say(
-            context,
-            f"adapter {fingerprint} is promoted" if moved else f"adapter {fingerprint} was promoted before",
-            1.0,
-        )
-    now = held.promoted() or ""
-    with clear_failure():
-        weeks = held.provenance(now).weeks if now else []
+        moved, line = promote_newest(data, trainer)
+        say(context, line, 1.0)
+        now = data.promoted() or ""
+        weeks = data.provenance(now).weeks if now else []
     return dg.MaterializeResult(
         metadata={
             "fingerprint": now,
             "weeks": weeks,
-            "previous": before(held, now) or "none",
+            "previous": before(data, now) or "none",
             "moved": moved,
-            "folder": str(held.current),
+            "folder": str(data.current),
         },
         data_version=dg.DataVersion(now or "none"),
     )
 
 
-def _passed(held: Store, trainer: Trainer) -> str:
+def report_on_newest(
+    data: Store, trainer: Trainer, code: str, tell: Callable[[str, float | None], None]
+) -> "Evaluation":
+    """The report on the newest adapter; what evaluates is imported when it is needed."""
+    from nfl_lora_pipeline.reports.evaluate import evaluate_latest
+
+    return evaluate_latest(data, trainer.load(), evaluation_code=code, say=tell, replace=trainer.replace)
+
+
+def promote_newest(data: Store, trainer: Trainer) -> tuple[bool, str]:
+    """Promote the newest adapter, unless somebody rolled back from it.
+
+    Returns:
+        Whether another one was promoted until now, and what happened, for people.
+    """
+    fingerprint = _passed(data, trainer)
+    if fingerprint in taken_back(data):
+        return False, f"adapter {fingerprint} was rolled back from: `nfl-lora rollback {fingerprint}` promotes it"
+    moved = promote(data, fingerprint)
+    return moved, f"adapter {fingerprint} {'is promoted' if moved else 'was promoted before'}"
+
+
+def _passed(data: Store, trainer: Trainer) -> str:
     """The newest adapter's fingerprint.
 
     Raises:
         ValueError: it has no report by this code, or did not pass: a run may ask for this asset alone.
     """
-    fingerprint = held.latest()
-    kept = read_report(held.report(fingerprint), evaluation_code=versions.EVALUATION)
+    fingerprint = data.latest()
+    kept = read_report(data.report(fingerprint), evaluation_code=CODE["evaluation_report"])
     if kept is None:
         raise ValueError(f"adapter {fingerprint} has no report yet: materialise `evaluation_report` first")
     summary, predictions, _ = kept
-    loss = coverage_loss_of(held, fingerprint, replace=trainer.replace)  # another may be promoted by now
+    loss = coverage_loss_of(data, fingerprint, replace=trainer.replace)  # another may be promoted by now
     summary = replace(summary, coverage_loss=loss)
     gates = judge(summary, predictions, trainer.load())
     if failed := [f"{gate.name}: {gate.explanation}" for gate in gates if gate.keeps_back]:

@@ -1,7 +1,9 @@
 """What the assets are given: a folder to keep things in, a source of weeks, what to teach and how to train."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import dagster as dg
 from nfl_lora_pipeline.dataset.templates import choose_stats
 from nfl_lora_pipeline.defs.leases import leased
 from nfl_lora_pipeline.files import lasting_base
-from nfl_lora_pipeline.settings import Settings, as_list
+from nfl_lora_pipeline.season.watch import season_to_watch
+from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.weeks.sources import Place, RawWeek, Source, open_source
@@ -56,7 +59,7 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def address(self) -> str:
         """Where upstream is."""
-        return self.base_url or Settings.from_environment().base_url
+        return self.base_url or Settings.read().base_url
 
     def open(self) -> Source:
         """The source.
@@ -115,16 +118,65 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
         recipe = load_recipe(self.recipe)
         return recipe.changed(base_model=lasting_base(self.base_model or recipe.base_model))
 
+    def load_or_none(self) -> Recipe | None:
+        """None where the recipe cannot be read, which is said when an asset that needs it is materialised."""
+        try:
+            return self.load()
+        except ValueError:
+            return None
 
-def resources_of(settings: Settings) -> dict[str, Any]:
+
+class Watch(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """What a deployment looks for by itself.
+
+    Attributes:
+        season: the year that a season begins in; 0 for the one that is on, or for a folder the newest in it.
+        on: whether the sensors and the schedule run unless somebody switches them off.
+    """
+
+    season: int = 0
+    on: bool = False
+
+    def season_of(self, source: WeekSource) -> int:
+        """The season to look for."""
+        return self.season or season_to_watch(source, datetime.now(UTC).date())
+
+
+@dataclass(frozen=True)
+class Resources:
     """All resources of a deployment, by the names that the assets use."""
-    return {
-        "store": StoreResource(root=settings.store),
-        "week_source": WeekSource(
-            kind=settings.source,
-            folder=str(settings.folder),
-            accept_odd_weeks=settings.accept_odd_weeks,
-        ),
-        "dataset": DatasetResource(weeks=as_list(settings.weeks), stats=as_list(settings.stats), mode=settings.mode),
-        "trainer": Trainer(recipe=settings.recipe, base_model=settings.base_model, replace=settings.replace),
-    }
+
+    store: StoreResource
+    week_source: WeekSource
+    dataset: DatasetResource
+    trainer: Trainer
+    watch: Watch
+
+    @classmethod
+    def of(
+        cls, settings: Settings, *, weeks: Sequence[NflWeek] | None = None, sample_fallback: bool = False
+    ) -> "Resources":
+        """The one place where they are made.
+
+        Args:
+            settings: of the deployment, or of a command.
+            weeks: what to train on; None for those of the settings.
+            sample_fallback: as in `WeekSource`.
+        """
+        keys = list(settings.weeks) if weeks is None else [str(week) for week in weeks]
+        return cls(
+            store=StoreResource(root=settings.store),
+            week_source=WeekSource(
+                kind=settings.source,
+                folder=str(settings.folder),
+                sample_fallback=sample_fallback,
+                accept_odd_weeks=settings.accept_odd_weeks,
+            ),
+            dataset=DatasetResource(weeks=keys, stats=list(settings.stats), mode=settings.mode),
+            trainer=Trainer(recipe=settings.recipe, base_model=settings.base_model, replace=settings.replace),
+            watch=Watch(season=settings.season, on=settings.watch),
+        )
+
+    def by_name(self) -> dict[str, Any]:
+        """As Dagster takes them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
