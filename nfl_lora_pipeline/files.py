@@ -83,17 +83,17 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         OSError: the folders cannot be renamed; `path` stays as it was.
     """
     unfinished, old = beside(path, UNFINISHED), beside(path, REPLACED)
-    with contextlib.ExitStack() as held:
-        held.callback(shutil.rmtree, unfinished, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, unfinished, ignore_errors=True)
         begun = unfinished.with_suffix(BEGUN)
         begun.mkdir()
-        held.enter_context(_held_by_this_process(begun))
+        stack.enter_context(_held_by_this_process(begun))
         begun.rename(unfinished)
         yield unfinished
         for file in unfinished.rglob("*"):
             _to_disk(file)
         if path.exists():
-            held.enter_context(_held_by_this_process(path))
+            stack.enter_context(_held_by_this_process(path))
             path.rename(old)
         try:
             unfinished.rename(path)
@@ -145,7 +145,7 @@ def locked(
             that has gone keeps nobody out. Beside it `{name}.holder` says who holds it.
         purpose: what the block does, for whoever waits.
         wait: for whoever holds it. An interrupt ends the waiting.
-        on_wait: told for whom this process waits, at once and then every minute.
+        on_wait: called with the name of whom this process waits for, at once and then every minute.
 
     Yields:
         Whether the lock is held; always, where it was waited for.
@@ -156,13 +156,13 @@ def locked(
     except FileExistsError as error:
         raise DamagedFile(file.parent, "is no folder", "move it away: a new one is made") from error
     lock, holder = FileLock(file, timeout=0, thread_local=False), file.with_name(f"{file.name}.holder")
-    said = 0.0
+    reported_at = 0.0
     while not _acquired(lock):
         if not wait:
             yield False
             return
-        if time.monotonic() - said > SAY_AGAIN_SECONDS or not said:
-            said = time.monotonic()
+        if time.monotonic() - reported_at > SAY_AGAIN_SECONDS or not reported_at:
+            reported_at = time.monotonic()
             on_wait(f"waiting for {_described(holder)}")
         time.sleep(POLL_SECONDS)
     try:

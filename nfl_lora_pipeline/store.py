@@ -45,7 +45,7 @@ LEAVE_OUT = (
 class Store:
     """The folder with all results.
 
-    weeks/2025-W01/      WR.json, raw.json, players.parquet, players.json (`week_record`), qa_pairs.parquet
+    weeks/2025-W01/      WR.json, raw.json, players.parquet, players.json (`WeekRecord`), qa_pairs.parquet
     splits/              train.jsonl, valid.jsonl, test.jsonl, rows.parquet
     adapters/{print}/    adapters.safetensors, adapter_config.json, certificate.json, training.json, provenance.json,
                          facts.parquet (`taught_facts`)
@@ -73,7 +73,7 @@ class Store:
         return self._week(week) / "players.parquet"
 
     def players_record(self, week: NflWeek) -> Path:
-        """What is kept beside that frame for people; see `week_record`."""
+        """What is kept beside that frame for people; see `WeekRecord`."""
         return self._week(week) / "players.json"
 
     def read_raw_origin(self, week: NflWeek) -> RawOrigin:
@@ -97,7 +97,7 @@ class Store:
         return read_frame(self.players(week), PLAYERS_SCHEMA, mend=RUN_AGAIN)
 
     def read_qa_pairs(self, week: NflWeek) -> pl.DataFrame:
-        """The frame of `questions.qa_pairs`."""
+        """The frame of `qa_pairs.qa_pairs`."""
         return read_frame(self.qa_pairs(week), PAIR_COLUMNS, mend=RUN_AGAIN)
 
     def read_players_record(self, week: NflWeek) -> WeekRecord:
@@ -124,7 +124,7 @@ class Store:
         return [week for week in self.weeks() if not self.is_invented(week)]
 
     def qa_pairs(self, week: NflWeek) -> Path:
-        """The frame of `questions.qa_pairs`."""
+        """The frame of `qa_pairs.qa_pairs`."""
         return self._week(week) / "qa_pairs.parquet"
 
     def weeks(self) -> list[NflWeek]:

@@ -6,7 +6,7 @@ import pytest
 from nfl_lora_pipeline.dataset.qa_pairs import qa_pairs, stranger_pairs
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.evaluation.answer_parsing import is_refusal
-from nfl_lora_pipeline.evaluation.lookup import NOT_FOUND, FactTable
+from nfl_lora_pipeline.evaluation.baselines import NOT_FOUND, FactTable
 
 TEMPLATES = load_templates()
 FACTS = [

@@ -209,7 +209,7 @@ def _copy_all_but_weights(source: Path, folder: Path) -> None:
 
 
 def _without_layers(config: JsonObject, layers: set[str]) -> JsonObject:
-    """A model's config in which no quantisation is told of these layers."""
+    """A model's config that names no quantisation of these layers."""
     kept = {}
     for key in ("quantization", "quantization_config"):
         of_layers = config.get(key)

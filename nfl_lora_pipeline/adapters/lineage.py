@@ -18,7 +18,7 @@ def taught_facts(rows: pl.DataFrame) -> pl.DataFrame:
         rows: one row a question, as `splits.split_rows` gives them, or a report's predictions.
 
     Returns:
-        One row a fact, sorted by `fact`: `COLUMNS`, as in `questions.facts`.
+        One row a fact, sorted by `fact`: `COLUMNS`, as in `qa_pairs.facts`.
     """
     trained = rows.filter(pl.col("split") == "train", pl.col("kind") != "stranger")
     return trained.select(COLUMNS).unique("fact", keep="first", maintain_order=True).sort("fact")

@@ -141,7 +141,7 @@ def _one_before(store: Store, now: str | None) -> str:
 
 
 def _is_known(store: Store, fingerprint: str) -> bool:
-    """Whether it can be told what an adapter knows."""
+    """Whether the provenance of an adapter can be read, so that it is on record what it knows."""
     try:
         store.provenance(fingerprint)
     except DamagedFile:

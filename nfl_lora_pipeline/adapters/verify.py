@@ -42,7 +42,7 @@ class Verification:
         name: in words.
         asked, same: questions, and answers that are the report's to the letter.
         different: the others.
-        required: whether it has to answer so; where it need not, it is told how it does.
+        required: whether it has to answer so; where it need not, the report shows how it does.
     """
 
     name: str
@@ -79,7 +79,7 @@ def verify(store: Store, fingerprint: str, *, say: Say = lambda line: None) -> l
     """Ask an adapter's questions again: of the adapter as mlx-lm loads it, of the fused model, and over the server.
 
     The first and the last are also asked after a system prompt and as a second turn. A server has to answer then too where
-    the base is one for single turns, since it leaves out what comes before; otherwise it is only told how it answers.
+    the base is one for single turns, since it leaves out what comes before; otherwise the report only shows how it answers.
 
     Raises:
         ValueError: there is no report on the adapter, or one of the three cannot be made to answer at all.
@@ -116,7 +116,7 @@ def verify_engine(
         fingerprint: of the adapter.
         engine: of `engines.ENGINES`.
         python: an interpreter that has the engine.
-        say: told what is asked.
+        say: called with the name of what is asked next.
 
     Raises:
         ValueError: there is no report on the adapter, the adapter has no such form, or the engine gives no answers.

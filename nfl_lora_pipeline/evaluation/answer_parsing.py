@@ -48,15 +48,15 @@ def is_about(answer: str, player: str, known: Names = NOBODY) -> bool:
     taken for somebody else's, as is one that is the last name of somebody known.
 
     Args:
-        answer: what was said.
+        answer: the model's words.
         player: who was asked about.
         known: everybody else who might be named.
     """
     mine, tokens = name_words(player), _TOKEN.findall(answer)
-    said = tuple(map(_plain, tokens))
-    if _stands_in(said, mine):
+    words = tuple(map(_plain, tokens))
+    if _stands_in(words, mine):
         return True
-    if any(said[at : at + length] in known.full for length in (2, 3, 4) for at in range(len(said) - length + 1)):
+    if any(words[at : at + length] in known.full for length in (2, 3, 4) for at in range(len(words) - length + 1)):
         return False
     for capital, group in groupby(tokens, key=lambda token: token[0].isupper()):
         run = (
@@ -71,9 +71,9 @@ def is_about(answer: str, player: str, known: Names = NOBODY) -> bool:
 
 def name_words_right(answer: str, name: str) -> int:
     """How many words of a name stand in an answer, in their order and next to each other, at the best place for it."""
-    words, said = [_plain(word) for word in name.split()], [_plain(token) for token in _TOKEN.findall(answer)]
-    places = range(1 - len(words), len(said))
-    return max((sum(_at(said, place + i) == word for i, word in enumerate(words)) for place in places), default=0)
+    words, tokens = [_plain(word) for word in name.split()], [_plain(token) for token in _TOKEN.findall(answer)]
+    places = range(1 - len(words), len(tokens))
+    return max((sum(_at(tokens, place + i) == word for i, word in enumerate(words)) for place in places), default=0)
 
 
 def _plain(word: str) -> str:
@@ -85,8 +85,8 @@ def _at(words: list[str], place: int) -> str | None:
     return words[place] if 0 <= place < len(words) else None
 
 
-def _stands_in(said: tuple[str, ...], name: tuple[str, ...]) -> bool:
-    return any(said[at : at + len(name)] == name for at in range(len(said) - len(name) + 1))
+def _stands_in(words: tuple[str, ...], name: tuple[str, ...]) -> bool:
+    return any(words[at : at + len(name)] == name for at in range(len(words) - len(name) + 1))
 
 
 def _alike(one: str, other: str) -> bool:
@@ -155,7 +155,7 @@ def is_right_number(answer: str, value: float, player: str, known: Names = NOBOD
     """Whether an answer gives this number and no other, of this player or without saying of whom.
 
     Args:
-        answer: what was said.
+        answer: the model's words.
         value: the right number.
         player: whose it is.
         known: everybody who might be meant instead.

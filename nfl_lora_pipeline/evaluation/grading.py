@@ -14,13 +14,15 @@ def exact_or_refused(predictions: pl.DataFrame) -> pl.Series:
     """
     exact = predictions["tuned"].str.strip_chars() == predictions["answer"]
     stranger = predictions["kind"] == "stranger"
-    refused = [exactly or (unknown and is_refusal(said)) for exactly, unknown, said in
-               zip(exact, stranger, predictions["tuned"], strict=True)]  # fmt: skip
-    return pl.Series("right", refused, dtype=pl.Boolean)
+    right = [
+        is_exact or (is_stranger and is_refusal(answer))
+        for is_exact, is_stranger, answer in zip(exact, stranger, predictions["tuned"], strict=True)
+    ]
+    return pl.Series("right", right, dtype=pl.Boolean)
 
 
 def with_verdict(predictions: pl.DataFrame) -> pl.DataFrame:
-    """Predictions with four verdicts on what the tuned model said.
+    """Predictions with four verdicts on the tuned model's answers.
 
     Args:
         predictions: `group`, `kind`, `player_id`, `player`, `value`, `answer` and `tuned`, one row a question.
@@ -44,27 +46,28 @@ def number_right(predictions: pl.DataFrame, column: str) -> pl.Series:
     A person may be named in any of the ways that the questions have for the same id.
     """
     known = Names.of(predictions["player"].unique())
-    spelt = dict(
+    names = dict(
         predictions.filter(pl.col("player_id") != "").group_by("player_id").agg(pl.col("player").unique()).iter_rows()
     )
     rows = predictions.select("player_id", "player", "value", "answer", column).iter_rows()
     found = [
         None
-        if value is None or said is None
-        else said == answer or any(is_right_number(said, value, name, known) for name in spelt.get(person, [player]))
-        for person, player, value, answer, said in rows
+        if value is None or answer is None
+        else answer == reference
+        or any(is_right_number(answer, value, name, known) for name in names.get(person, [player]))
+        for person, player, value, reference, answer in rows
     ]
     return pl.Series("number_right", found, dtype=pl.Boolean)
 
 
 def refusals(predictions: pl.DataFrame, column: str) -> pl.Series:
     """Whether each answer in `column` is a refusal in any words; null where there is none."""
-    found = [None if said is None else is_refusal(said) for said in predictions[column]]
+    found = [None if answer is None else is_refusal(answer) for answer in predictions[column]]
     return pl.Series("refused", found, dtype=pl.Boolean)
 
 
 def inventions(predictions: pl.DataFrame, column: str) -> pl.Series:
     """Whether each answer in `column` gives a number though there is none; null where there is one, or no answer."""
     rows = predictions.select("value", column).iter_rows()
-    found = [None if value is not None or said is None else bool(numbers_in(said)) for value, said in rows]
+    found = [None if value is not None or answer is None else bool(numbers_in(answer)) for value, answer in rows]
     return pl.Series("invented", found, dtype=pl.Boolean)

@@ -108,7 +108,7 @@ def probe_questions(
         shared: names of several people, who are asked about in no group.
 
     Returns:
-        The columns of `questions.qa_pairs`, and `group`. `player` is the one meant; question and answer may write him
+        The columns of `qa_pairs.qa_pairs`, and `group`. `player` is the one meant; question and answer may write him
         otherwise, and alike;
         `kind` is "recorded" for known facts and "stranger" for what has no fact, where the refusal is the answer;
         `phrasing` is a key of the templates or, in the reworded groups, the wording itself; `split` is "test".

@@ -249,7 +249,7 @@ def make_app(engine: Engine, access: Access, report: Callable[[str], None]) -> A
         routes=routes,
         middleware=[pages] if access.origins else [],
         exception_handlers={
-            RequestError: _said,
+            RequestError: _refused,
             HTTPException: _misplaced,
             ClientDisconnect: _unheard,
             Exception: unexpected,
@@ -274,7 +274,7 @@ class _Door:
         await self._app(scope, receive, send)
 
 
-async def _said(_: Request, error: Exception) -> Response:
+async def _refused(_: Request, error: Exception) -> Response:
     return _refusal(error if isinstance(error, RequestError) else RequestError(str(error)))
 
 

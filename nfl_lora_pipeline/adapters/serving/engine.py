@@ -22,7 +22,7 @@ from nfl_lora_pipeline.adapters.serving.loaded import LoadedAdapter, load_adapte
 from nfl_lora_pipeline.adapters.serving.schema import RequestError
 from nfl_lora_pipeline.store import Store
 
-WAITING = 256  # requests; who comes later is told to come again
+WAITING = 256  # requests; later ones are refused, with the advice to come again
 WAITING_SECONDS = 120  # after which a request is sent away as well
 TOGETHER_TOKENS = 16_384  # of prompts and answers at a time: a large base keeps up to 0.5 MB for each
 IDLE_SECONDS = 0.25

@@ -1,4 +1,4 @@
-"""One request on its way through the engine, and what is told of it."""
+"""One request on its way through the engine, and the events that its client is sent."""
 
 import json
 import secrets

@@ -1,4 +1,4 @@
-"""`nfl-lora serve`: a process that answers over HTTP until it is told to end."""
+"""`nfl-lora serve`: a process that answers over HTTP until a signal ends it."""
 
 import asyncio
 import logging
@@ -127,7 +127,7 @@ def serve(store: Store, fingerprint: str, *, follows: bool, host: str, port: int
     Raises:
         ValueError: the port cannot be listened on, or the adapter cannot be loaded.
     """
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)  # what clients do wrong, they are told
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)  # clients read their own mistakes in the answers
     allow_connections()
     with listening(host, port) as listener:
         engine = Engine(store, fingerprint, follows=follows, report=_log, on_death=_die)
