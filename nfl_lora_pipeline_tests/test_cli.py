@@ -46,6 +46,28 @@ def test_help_imports_neither_dagster_nor_a_library_of_models(words):
     assert done.stdout.splitlines()[-1] == "0 []"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--recipe", "best"],
+        ["run", "--stats", "yards"],
+        ["run", "--weeks", "19"],
+        ["run", "--data-dir", "nowhere"],
+        ["ui", "--recipe", "best"],
+        ["ui", "--stats", "yards"],
+    ],
+)
+def test_a_wrong_choice_is_refused_before_anything_heavy_is_imported(words):
+    code = (
+        "import sys; from nfl_lora_pipeline.cli.main import main\n"
+        f"try: main({words!r})\n"
+        "except SystemExit as end: print(end.code, sorted({'dagster', 'mlx', 'mlx_lm', 'polars'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "1 []\n"
+    assert done.stderr.startswith("Error: ")
+
+
 def test_the_command_is_installed_and_knows_its_version():
     command = Path(sys.executable).with_name("nfl-lora")
     done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=60, check=True)

@@ -1,5 +1,6 @@
 """Sensor, schedule and their job: each alone, and with the assets' own conditions switched on."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
+import polars as pl
 import pytest
 from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType, SensorInstigatorData
@@ -29,6 +31,7 @@ from nfl_lora_pipeline.defs.automation import (
 )
 from nfl_lora_pipeline.defs.resources import Resources, WeekSource
 from nfl_lora_pipeline.defs.update import Order, StepFailed, _Work, update
+from nfl_lora_pipeline.defs.weeks import parquet
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
@@ -252,6 +255,27 @@ def test_an_update_makes_up_for_a_week_that_was_only_fetched(switchable):
     switchable.instance.delete_instigator_state(state.instigator_origin_id, state.selector_id)
     assert switchable.update().success
     assert switchable.made() == {"raw_wr_json": 1, "players": 1, "qa_pairs": 1}
+
+
+def test_a_file_of_the_store_that_was_replaced_without_a_run_is_noticed(here):
+    week = NflWeek(2025, 1)
+    here.publish(1)
+    assert here.update(look=True).success
+    players = here.store.read_players(week)
+    replace_file(here.store.players(week), parquet(players.with_columns(receiving_yards=pl.col("receiving_yards") + 1)))
+    assert here.update().success
+    assert here.made() == {"raw_wr_json": 1, "players": 2, "qa_pairs": 1}
+    assert here.store.read_players(week).equals(players)
+    replace_file(here.store.qa_pairs(week), parquet(here.store.read_qa_pairs(week).head(3)))
+    assert here.update().success
+    assert here.made() == {"raw_wr_json": 1, "players": 2, "qa_pairs": 2}
+    content = upstream.week_bytes(upstream.tiny_week()[1:])
+    replace_file(here.store.raw(week), content)
+    origin = json.loads(here.store.raw_origin(week).read_text()) | {"sha256": sha256(content).hexdigest()}
+    replace_file(here.store.raw_origin(week), json.dumps(origin).encode())
+    assert here.update(look=True).success
+    assert here.made() == {"raw_wr_json": 2, "players": 2, "qa_pairs": 2}, "upstream's is as it was"
+    assert here.store.read_raw(week) == TINY
 
 
 def test_an_upstream_that_gives_no_answer_is_worth_asking_again(here):

@@ -75,7 +75,7 @@ def raw_wr_json(
     origin = write_raw(data, raw)
     say(context, f"{week}: {raw.size:,} bytes from {raw.origin}")
     return dg.MaterializeResult(
-        metadata={**origin, "size_bytes": raw.size}, data_version=dg.DataVersion(raw_version(raw.sha256))
+        metadata={**origin, "size_bytes": raw.size}, data_version=dg.DataVersion(raw.sha256[:16])
     )
 
 
@@ -151,26 +151,15 @@ def qa_pairs(
 
 
 def stored_version(name: str, data: Store, week: NflWeek, stats: Sequence[str]) -> str:
-    """The data version of what the store holds of one of these assets.
+    """The data version of the `players` or `qa_pairs` that the store holds of a week.
 
     Raises:
-        DamagedFile: it is lost or damaged.
+        DamagedFile: they are lost or damaged.
     """
-    match name:
-        case "raw_wr_json":
-            data.read_raw(week)
-            return raw_version(data.read_raw_origin(week).sha256)
-        case "players":
-            data.read_players_record(week)
-            return players_version(data.read_players(week), stats)
-        case "qa_pairs":
-            return frame_version(data.read_qa_pairs(week))
-    raise ValueError(f"{name!r} is no asset of a week")
-
-
-def raw_version(sha256: str) -> str:
-    """The data version of a raw file with that hash."""
-    return sha256[:16]
+    if name == "qa_pairs":
+        return frame_version(data.read_qa_pairs(week))
+    data.read_players_record(week)
+    return players_version(data.read_players(week), stats)
 
 
 def players_version(frame: pl.DataFrame, stats: Sequence[str]) -> str:
