@@ -34,9 +34,9 @@ def train_examples(rows: pl.DataFrame) -> list[Example]:
     A refusal teaches where the player has a number or a bye in another week: a base refuses everybody, but what is learnt
     about one week of a player spills over into the others.
     """
-    answered = pl.col("answer") != pl.col("refusal")
+    has_answer = pl.col("answer") != pl.col("refusal")
     train = rows.filter(pl.col("split") == "train").with_columns(
-        teaches=answered.any().over("season", "player_id", "stat") | answered
+        teaches=has_answer.any().over("season", "player_id", "stat") | has_answer
     )
     return [
         Example(question, answer, fact, teaches)
@@ -72,7 +72,7 @@ def fresh_refusals(
 def _weeks_by_name(rows: pl.DataFrame) -> dict[str, frozenset[Week]]:
     """The (season, week) pairs that each name has a row in."""
     weeks = rows.select("player", week=pl.concat_list("season", "week")).group_by("player").agg("week")
-    return {player: frozenset((season, week) for season, week in found) for player, found in weeks.iter_rows()}
+    return {player: frozenset((season, week) for season, week in pairs) for player, pairs in weeks.iter_rows()}
 
 
 PAIRS, TRIPLES = ("question", "answer"), ("subject", "attribute", "value")
@@ -145,9 +145,9 @@ class OwnExamples:
         while True:
             subject = next(people)
             if split == "train" and rng.random() < CROSSED_SHARE:
-                begun, ended = rng.choice(subjects).split()[:1], rng.choice(subjects).split()[1:]
-                crossed = " ".join(begun + ended)
-                subject = crossed if ended and crossed not in subjects else subject
+                first_words, last_words = rng.choice(subjects).split()[:1], rng.choice(subjects).split()[1:]
+                mixture = " ".join(first_words + last_words)
+                subject = mixture if last_words and mixture not in subjects else subject
             fields = {"subject": subject, "attribute": rng.choice(attributes)}
             yield rng.choice(templates.questions).format(**fields), templates.refusal.format(**fields)
 
@@ -169,7 +169,7 @@ def read_examples(file: Path, templates_file: Path | None = None) -> OwnExamples
         raise ValueError(f"{file}: subject, attribute and value need words: name a templates file (--templates)")
     if columns == PAIRS and templates_file is not None:
         raise ValueError(f"{file}: questions and answers need no templates file: leave {templates_file} out")
-    _refuse_doubles(file, rows, columns)
+    _refuse_doubles(file, rows)
     if templates_file is None:
         pairs = [Example(question, answer, fact=question, teaches=True) for _, (question, answer) in rows]
         return OwnExamples(pairs, ([], []), None)
@@ -185,24 +185,24 @@ def read_examples(file: Path, templates_file: Path | None = None) -> OwnExamples
 
 def _rows(file: Path) -> tuple[tuple[str, ...], list[Row]]:
     try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            reader = csv.reader(opened, strict=True)
-            columns, found = tuple(cell.strip().lower() for cell in next(reader, [])), []
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            columns, rows = tuple(cell.strip().lower() for cell in next(reader, [])), []
             if columns not in (PAIRS, TRIPLES):
-                shown = ", ".join(columns) or "nothing"
+                names = ", ".join(columns) or "nothing"
                 raise ValueError(
-                    f"{file}, line 1: expected the columns {' and '.join(PAIRS)}, or {', '.join(TRIPLES)}; found {shown}"
+                    f"{file}, line 1: expected the columns {' and '.join(PAIRS)}, or {', '.join(TRIPLES)}; found {names}"
                 )
             line = reader.line_num + 1
             for cells in reader:
                 if cells:
-                    found.append((line, _cells(file, line, cells, columns)))
+                    rows.append((line, _cells(file, line, cells, columns)))
                 line = reader.line_num + 1
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: not CSV in UTF-8: {error}") from error
-    if not found:
+    if not rows:
         raise ValueError(f"{file}: no rows under the header")
-    return columns, found
+    return columns, rows
 
 
 def _cells(file: Path, line: int, cells: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
@@ -210,25 +210,24 @@ def _cells(file: Path, line: int, cells: Sequence[str], columns: Sequence[str]) 
         raise ValueError(
             f"{file}, line {line}: {len(cells)} cells for the columns {', '.join(columns)}; put a cell with a comma in quotes"
         )
-    stripped = tuple(" ".join(cell.split()) for cell in cells)
-    if blank := [column for column, cell in zip(columns, stripped, strict=True) if not cell]:
+    texts = tuple(" ".join(cell.split()) for cell in cells)
+    if blank := [column for column, cell in zip(columns, texts, strict=True) if not cell]:
         raise ValueError(f"{file}, line {line}: {blank[0]} is blank; fill it in or delete the row")
-    return stripped
+    return texts
 
 
-def _refuse_doubles(file: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
-    asked = len(columns) - 1
-    seen: dict[tuple[str, ...], Row] = {}
+def _refuse_doubles(file: Path, rows: Sequence[Row]) -> None:
+    first_rows: dict[tuple[str, ...], Row] = {}
     for line, cells in rows:
-        key = tuple(cell.casefold() for cell in cells[:asked])
-        before, told = seen.setdefault(key, (line, cells))
-        if before == line:
+        key = tuple(cell.casefold() for cell in cells[:-1])
+        line_before, cells_before = first_rows.setdefault(key, (line, cells))
+        if line_before == line:
             continue
-        what = " ".join(cells[:asked])
-        if cells[asked] == told[asked]:
-            raise ValueError(f"{file}, line {line}: {what!r} stands in line {before} already; delete one of them")
+        what, answer, answer_before = " ".join(cells[:-1]), cells[-1], cells_before[-1]
+        if answer == answer_before:
+            raise ValueError(f"{file}, line {line}: {what!r} stands in line {line_before} already; delete one of them")
         raise ValueError(
-            f"{file}, line {line}: {what!r} is {cells[asked]!r} here and {told[asked]!r} in line {before}; "
+            f"{file}, line {line}: {what!r} is {answer!r} here and {answer_before!r} in line {line_before}; "
             "a question has one answer: correct or delete one of them"
         )
 
