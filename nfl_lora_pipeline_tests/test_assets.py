@@ -571,7 +571,7 @@ def test_every_asset_has_a_code_version_and_none_is_in_a_pool_whose_slots_outliv
 
 
 def test_loading_the_definitions_imports_no_library_of_models_or_plots():
-    heavy = "mlx mlx_lm transformers matplotlib torch"
+    heavy = "mlx mlx_lm transformers matplotlib torch gguf markdown_it"
     code = (
         "import sys, nfl_lora_pipeline.definitions as d; d.defs().resolve_asset_graph(); "
         f"print(sorted(set('{heavy}'.split()) & set(sys.modules)))"

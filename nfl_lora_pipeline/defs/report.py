@@ -15,7 +15,6 @@ from nfl_lora_pipeline.defs.resources import StoreResource, Trainer
 from nfl_lora_pipeline.evaluation.gates import GATES, Gate, blocks, judge
 from nfl_lora_pipeline.evaluation.regressions import coverage_loss_of
 from nfl_lora_pipeline.markdown import table
-from nfl_lora_pipeline.reports.report import read_report, with_pictures_inside
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import Recipe
 
@@ -145,6 +144,8 @@ def _passed(data: Store, trainer: Trainer) -> str:
     Raises:
         ValueError: it has no report by this code, or did not pass: a run may ask for this asset alone.
     """
+    from nfl_lora_pipeline.reports.report import read_report
+
     fingerprint = data.latest()
     kept = read_report(data.report(fingerprint), evaluation_code=CODE["evaluation_report"])
     if kept is None:
@@ -160,6 +161,8 @@ def _passed(data: Store, trainer: Trainer) -> str:
 
 def _page(folder: Path) -> str:
     """The report with its pictures in it."""
+    from nfl_lora_pipeline.reports.report import with_pictures_inside
+
     return with_pictures_inside((folder / "report.md").read_text(encoding="utf-8"), folder)
 
 

@@ -20,7 +20,6 @@ from nfl_lora_pipeline.defs.resources import Resources
 from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json, stored_version
 from nfl_lora_pipeline.files import DamagedFile, locked
 from nfl_lora_pipeline.interrupts import Arrivals, Interrupted, heard
-from nfl_lora_pipeline.reports.report import read_summary
 from nfl_lora_pipeline.season.watch import held_hashes
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import to_json
@@ -251,6 +250,8 @@ def run_job(order: Order, *, listener: progress.Listener) -> tuple[dict[str, Any
         ValueError: a step failed; the text is the step's.
         Interrupted: a signal asked for an end; `kept` says what the next run goes on with.
     """
+    from nfl_lora_pipeline.reports.report import read_summary
+
     newest: dict[str, str] = {}
 
     def listen(step: str, line: str, share: float | None) -> None:
