@@ -105,7 +105,7 @@ class Store:
         return read_json(self.players_record(week), WeekRecord, mend=RUN_AGAIN)
 
     def source_kind(self, week: NflWeek) -> str:
-        """What kind of source a week's file came from: "folder", "github" or "sample"; empty where that is not on record."""
+        """The source that a week's file came from ("sample": invented people); empty where it is not on record."""
         try:
             return self.read_raw_origin(week).kind
         except DamagedFile:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import file_digest
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
@@ -56,7 +56,7 @@ class Record(BaseModel):
 class RawOrigin(Record):
     """`raw.json`."""
 
-    kind: Literal["folder", "github", "sample"]
+    kind: str
     origin: str
     sha256: str
     fetched_at: str
@@ -89,7 +89,7 @@ class Provenance(Record):
         recipe: its name or path.
         recipe_values: all its keys.
         rows: a hash of the splits.
-        sources: where each week came from ("folder", "github" or "sample"), by partition key; None where not on record.
+        sources: the name of the source of each week ("sample": invented people), by partition key; None where not on record.
         parent: the fingerprint of the adapter that its training started from.
         mode: how the splits were made.
         shared_names: by partition key, names of several people, of whom nothing is taught.

@@ -44,7 +44,7 @@ class RunFacts:
 
     Attributes:
         weeks: partition keys.
-        sources: where each week came from ("folder", "github" or "sample"), by partition key.
+        sources: the name of the source of each week ("sample": invented people), by partition key.
         raw_sha256: of each week's file as published, by partition key.
         evaluation_code: the version of the code that evaluates.
         adapter: its fingerprint.
