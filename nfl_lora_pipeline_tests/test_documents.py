@@ -55,3 +55,17 @@ def test_decisions_are_newest_first_and_what_was_superseded_says_by_what():
             by = re.findall(r'"(.+?)" \(\d{4}-\d\d-\d\d\)', named)
             assert by, entry
             assert set(by) <= headings, by
+
+
+def test_what_the_tree_names_exists():
+    tree = (ROOT / "CONTRIBUTING.md").read_text().partition("## The tree")[2]
+    files = set(re.findall(r"[\w./]+\.(?:py|yaml|md)\b", tree))
+    folders = set(re.findall(r"(?m)^ +([\w/]+)/ ", tree))
+    assert len(files) > 10
+    there = {
+        str(path.relative_to(ROOT)) for place in ("nfl_lora_pipeline", "data") for path in (ROOT / place).rglob("*.*")
+    }
+    assert [name for name in files if not any(path.endswith(f"/{name}") or path == name for path in there)] == []
+    assert [
+        name for name in folders if not any((ROOT / place / name).is_dir() for place in ("", "nfl_lora_pipeline"))
+    ] == []
