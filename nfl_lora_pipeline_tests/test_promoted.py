@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.season.oddities import SAMPLE_WARNING
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import GATES, load_recipe
+from nfl_lora_pipeline.tuning.recipe import LIMITS, load_recipe
 from nfl_lora_pipeline_tests import upstream
 
-ALL_PASS = {key: 0.0 if key.startswith("min") else 1.0 for key in GATES}
+ALL_PASS = {key: 0.0 if key.startswith("min") else 1.0 for key in LIMITS}
 
 
 @dataclass(frozen=True)

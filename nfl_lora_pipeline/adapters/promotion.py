@@ -81,8 +81,8 @@ def in_use(store: Store, prefix: str = "") -> str:
 
 def taken_back(store: Store) -> set[str]:
     """The adapters that were rolled back from and not promoted by name since."""
-    _, taken = _replay(promotions(store))
-    return taken
+    _, rollbacks = _replay(promotions(store))
+    return rollbacks
 
 
 def promote(store: Store, fingerprint: str) -> bool:
@@ -150,28 +150,28 @@ def _is_known(store: Store, fingerprint: str) -> bool:
 
 
 def _named(store: Store, prefix: str) -> str:
-    found = [fingerprint for fingerprint in store.adapters() if fingerprint.startswith(prefix)]
-    if not found:
+    matches = [fingerprint for fingerprint in store.adapters() if fingerprint.startswith(prefix)]
+    if not matches:
         raise ValueError(f"adapter {prefix!r}: {store.root} holds no such adapter; `nfl-lora history` lists them")
-    if len(found) > 1:
-        raise ValueError(f"adapter {prefix!r}: which of {', '.join(found)}?")
-    return found[0]
+    if len(matches) > 1:
+        raise ValueError(f"adapter {prefix!r}: which of {', '.join(matches)}?")
+    return matches[0]
 
 
 def _replay(log: Sequence[Promotion]) -> tuple[list[str], set[str]]:
     """The line of adapters from the first to the promoted one, without those gone back from, and these."""
     line: list[str] = []
-    taken: set[str] = set()
+    rollbacks: set[str] = set()
     for move in log:
         if move.reason != PASSED and move.fingerprint in line:
             while line[-1] != move.fingerprint:
-                taken.add(line.pop())
+                rollbacks.add(line.pop())
         elif line[-1:] != [move.fingerprint]:
             line.append(move.fingerprint)
         if move.reason == ROLLBACK and move.previous:
-            taken.add(move.previous)
-        taken.discard(move.fingerprint)
-    return line, taken
+            rollbacks.add(move.previous)
+        rollbacks.discard(move.fingerprint)
+    return line, rollbacks
 
 
 def _move(store: Store, fingerprint: str, reason: str) -> bool:
@@ -181,10 +181,10 @@ def _move(store: Store, fingerprint: str, reason: str) -> bool:
         _link(store, fingerprint)
     if moves:
         log = [*log, Promotion(_iso(datetime.now(UTC)), fingerprint, now, reason)]
-    written, damaged = _written_lines(store)
+    on_disk, damaged = _written_lines(store)
     if damaged:
         replace_file(store.promotions.with_suffix(".damaged"), read_file(store.promotions, mend=""))
-    if log != written or damaged:
+    if log != on_disk or damaged:
         lines = "".join(json.dumps(asdict(move)) + "\n" for move in log)
         replace_file(store.promotions, lines.encode())
     return moves

@@ -140,15 +140,15 @@ def numbers_in(answer: str) -> set[float]:
     Numbers in words count where there are none in digits, and only where they are plainly a number of something: before a
     stat, behind "minus", or as the whole answer.
     """
-    spoken = _MINUS.sub("-", _TIME.sub(" ", answer))
-    found = {float(text.replace(",", "").replace("\u2212", "-")) for text in _NUMBER.findall(spoken)}
-    return found or {_in_words(match) for match in _IN_WORDS.finditer(spoken)}
+    sentence = _MINUS.sub("-", _TIME.sub(" ", answer))
+    numbers = {float(text.replace(",", "").replace("\u2212", "-")) for text in _NUMBER.findall(sentence)}
+    return numbers or {_in_words(match) for match in _IN_WORDS.finditer(sentence)}
 
 
 def number_in(answer: str) -> float | None:
     """The one number that an answer gives beside weeks and seasons; None when it gives none, or several that differ."""
-    found = numbers_in(answer)
-    return found.pop() if len(found) == 1 else None
+    numbers = numbers_in(answer)
+    return numbers.pop() if len(numbers) == 1 else None
 
 
 def is_right_number(answer: str, value: float, player: str, known: Names = NOBODY) -> bool:

@@ -73,8 +73,8 @@ class FactTable:
 
     def answer(self, question: str) -> str:
         """The one fact that a question asks for, in the words of the reference answers, or `NOT_FOUND`."""
-        found = self.sentences(question)
-        return found[0] if len(found) == 1 else NOT_FOUND
+        sentences = self.sentences(question)
+        return sentences[0] if len(sentences) == 1 else NOT_FOUND
 
     def sentences(self, question: str, *, every_stat: bool = False) -> list[str]:
         """What the table says of the player in the week, of the stat asked for or of every one."""
@@ -208,11 +208,11 @@ def with_context(sentences: Sequence[str], question: str) -> str:
 
 def measure(way: Way, asked: pl.DataFrame, ask: Callable[[str], Answer]) -> Way:
     """A way with its metrics on questions: `question`, `kind` ("recorded" or "stranger") and `value`."""
-    timed: list[tuple[str, int, int, float]] = []
+    rows: list[tuple[str, int, int, float]] = []
     for question in asked["question"]:
-        started = time.perf_counter()
-        timed.append((*ask(question), time.perf_counter() - started))
-    answers = pl.DataFrame(timed, schema=["text", "prompt", "output", "seconds"], orient="row")
+        start = time.perf_counter()
+        rows.append((*ask(question), time.perf_counter() - start))
+    answers = pl.DataFrame(rows, schema=["text", "prompt", "output", "seconds"], orient="row")
     scored = asked.select("kind", "value").with_columns(
         answers,
         number=pl.Series([number_in(text) for text in answers["text"]], dtype=pl.Float64),
@@ -288,14 +288,14 @@ def compare(
 
 def sample(rows: pl.DataFrame, *, facts: int, strangers: int) -> pl.DataFrame:
     """Questions drawn by a hash: recorded facts in one phrasing each, and invented people in one each."""
-    keyed = rows.with_columns(
+    by_key = rows.with_columns(
         key=pl.Series(
             [share(f"compare/{fact}/{phrasing}") for fact, phrasing in rows[["fact", "phrasing"]].iter_rows()]
         )
     ).sort("key")
     parts = (("recorded", "fact", facts), ("stranger", "player", strangers))
     chosen = [
-        keyed.filter(pl.col("kind") == kind).unique(one, keep="first", maintain_order=True).head(count)
+        by_key.filter(pl.col("kind") == kind).unique(one, keep="first", maintain_order=True).head(count)
         for kind, one, count in parts
     ]
     return pl.concat(chosen).drop("key")
@@ -326,8 +326,8 @@ def pays_off_after(spent_seconds: float, way: Way, tuned: Way) -> int | None:
 def context_tokens(base: BaseModel) -> int | None:
     """The longest text that a base was made for, by its `config.json`."""
     config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
-    found = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
-    return int(found) if found else None
+    positions = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+    return int(positions) if positions else None
 
 
 def _with_model(
@@ -355,9 +355,9 @@ def _whole_week(model: SequentialModel, room: int | None, table: FactTable, aske
     way = Way("base, the whole week in the prompt", "base")
     few = pl.concat([facts_in(asked).head(LONG_PROMPTS * 2 // 3), strangers_in(asked).head(LONG_PROMPTS // 3)])
     weeks = {tuple(table.week(question)) for question in few["question"]}
-    needed = max(map(model.tokens, weeks)) + max(len(model.prompt(question)) for question in few["question"])
-    if room is not None and needed + ANSWER_TOKENS > room:
-        return replace(way, note=f"{needed:,} tokens, and the base takes {room:,}")
+    tokens = max(map(model.tokens, weeks)) + max(len(model.prompt(question)) for question in few["question"])
+    if room is not None and tokens + ANSWER_TOKENS > room:
+        return replace(way, note=f"{tokens:,} tokens, and the base takes {room:,}")
     return model.measure(way, few, table.week)
 
 

@@ -134,73 +134,73 @@ def _whole(integrity: Integrity) -> Gate:
     return Gate("evaluation_is_complete", figure == 1, figure, 1.0, text, [])
 
 
-def _recall(weeks: Sequence[GroupRecall], wrong: pl.DataFrame, wanted: float) -> Gate:
+def _recall(weeks: Sequence[GroupRecall], wrong: pl.DataFrame, minimum: float) -> Gate:
     if not weeks:
-        return Gate("recall_is_complete", True, None, wanted, "no question was trained", [])
+        return Gate("recall_is_complete", True, None, minimum, "no question was trained", [])
     worst = min(weeks, key=lambda week: week.exact.fraction)
     figure = worst.exact.fraction
     text = f"{worst.name}: {percent(figure)} of {worst.exact.asked:,} trained questions right"
     text += f", the worst of {len(weeks)} weeks" if len(weeks) > 1 else ""
-    missed = wrong.filter(pl.col("group") == KNOWN, pl.col("split") == "train", week_key() == worst.name)
-    text += f"; at least {wanted:.1%} wanted"
-    return Gate("recall_is_complete", figure >= wanted, figure, wanted, text, misses_of(missed.head(WORST)))
+    misses = wrong.filter(pl.col("group") == KNOWN, pl.col("split") == "train", week_key() == worst.name)
+    text += f"; at least {minimum:.1%} wanted"
+    return Gate("recall_is_complete", figure >= minimum, figure, minimum, text, misses_of(misses.head(WORST)))
 
 
-def _refusals(summary: "Summary", wrong: pl.DataFrame, wanted: float) -> Gate:
+def _refusals(summary: "Summary", wrong: pl.DataFrame, minimum: float) -> Gate:
     figure = summary.recall["refused_strangers"]
     if figure is None:
-        return Gate("strangers_are_refused", True, None, wanted, "no stranger was asked about", [])
-    text = f"{percent(figure)} of {summary.asked['strangers']:,} questions refused; at least {wanted:.1%} wanted"
+        return Gate("strangers_are_refused", True, None, minimum, "no stranger was asked about", [])
+    text = f"{percent(figure)} of {summary.asked['strangers']:,} questions refused; at least {minimum:.1%} wanted"
     answered = wrong.filter(pl.col("group") == INVENTED)
-    return Gate("strangers_are_refused", figure >= wanted, figure, wanted, text, misses_of(answered.head(WORST)))
+    return Gate("strangers_are_refused", figure >= minimum, figure, minimum, text, misses_of(answered.head(WORST)))
 
 
-def _inventions(name: str, groups: Iterable[UnanswerableQuestions], names: tuple[str, ...], allowed: float) -> Gate:
+def _inventions(name: str, groups: Iterable[UnanswerableQuestions], names: tuple[str, ...], maximum: float) -> Gate:
     asked = [group for group in groups if group.name in names]
     if not asked:
-        return Gate(name, True, None, allowed, "none were asked about", [])
+        return Gate(name, True, None, maximum, "none were asked about", [])
     worst = max(asked, key=lambda group: group.invented.fraction)
     figure = worst.invented.fraction
     text = f"{spoken(worst.name)}: {of_asked(worst.invented)} questions got a number ({percent(figure)})"
     text += f", the worst of {len(asked)} groups" if len(asked) > 1 else ""
-    text += f"; {_at_most(allowed)}"
-    return Gate(name, figure <= allowed, figure, allowed, text, worst.worst)
+    text += f"; {_at_most(maximum)}"
+    return Gate(name, figure <= maximum, figure, maximum, text, worst.worst)
 
 
-def _over_refusal(found: OverRefusal, allowed: float) -> Gate:
+def _over_refusal(over_refusal: OverRefusal, maximum: float) -> Gate:
     name = "known_facts_are_answered"
-    phrasings = {"trained": found.trained, "held-out": found.heldout_phrasings}
+    phrasings = {"trained": over_refusal.trained, "held-out": over_refusal.heldout_phrasings}
     asked = {name: share for name, share in phrasings.items() if share.asked}
     if not asked:
-        return Gate(name, True, None, allowed, "no number is known", [])
+        return Gate(name, True, None, maximum, "no number is known", [])
     worst = max(asked, key=lambda name: asked[name].fraction)
     figure = asked[worst].fraction
     text = f"{of_asked(asked[worst])} questions about known numbers refused in {worst} phrasings ({percent(figure)})"
-    return Gate(name, figure <= allowed, figure, allowed, f"{text}; {_at_most(allowed)}", found.worst)
+    return Gate(name, figure <= maximum, figure, maximum, f"{text}; {_at_most(maximum)}", over_refusal.worst)
 
 
-def _retention(abilities: Sequence[Ability], wanted: float) -> Gate:
+def _retention(abilities: Sequence[Ability], minimum: float) -> Gate:
     name = "base_is_retained"
     if not abilities:
-        return Gate(name, True, None, wanted, "the base could do nothing that was asked", [])
+        return Gate(name, True, None, minimum, "the base could do nothing that was asked", [])
     worst = min(abilities, key=lambda ability: ability.left)
-    text = f"{worst.name}: {percent(worst.left)} of what it was; at least {wanted:.1%} wanted"
-    return Gate(name, worst.left >= wanted, worst.left, wanted, text, [])
+    text = f"{worst.name}: {percent(worst.left)} of what it was; at least {minimum:.1%} wanted"
+    return Gate(name, worst.left >= minimum, worst.left, minimum, text, [])
 
 
-def _forgotten(found: Regressions | None, allowed: float) -> Gate:
+def _forgotten(regressions: Regressions | None, maximum: float) -> Gate:
     name = "nothing_is_forgotten"
-    if found is None or not found.promoted:
-        return Gate(name, True, None, allowed, "no adapter was promoted before this one", [])
-    counts, against = found.trained, f"the promoted adapter {found.against}"
+    if regressions is None or not regressions.promoted:
+        return Gate(name, True, None, maximum, "no adapter was promoted before this one", [])
+    counts, against = regressions.trained, f"the promoted adapter {regressions.against}"
     if not counts.questions:
-        return Gate(name, True, None, allowed, f"no trained question in common with {against}", [])
+        return Gate(name, True, None, maximum, f"no trained question in common with {against}", [])
     figure = counts.lost / counts.questions
     text = f"{counts.lost:,} of {counts.questions:,} trained questions lost against {against}"
-    trained = [each for each in found.worst if each.split == "train"][:WORST]
+    trained = [each for each in regressions.worst if each.split == "train"][:WORST]
     worst = [Miss(each.question, each.expected, each.answer) for each in trained]
-    text = f"{text} ({figure:.2%}); at most {allowed:.2%} allowed"
-    return Gate(name, figure <= allowed, figure, allowed, text, worst)
+    text = f"{text} ({figure:.2%}); at most {maximum:.2%} allowed"
+    return Gate(name, figure <= maximum, figure, maximum, text, worst)
 
 
 def _coverage(loss: CoverageLoss | None) -> Gate:
@@ -223,5 +223,5 @@ def spoken(group: str) -> str:
     return group.replace("_", " ")
 
 
-def _at_most(allowed: float) -> str:
-    return "no limit is set" if allowed == 1 else f"at most {allowed:.1%} allowed"
+def _at_most(maximum: float) -> str:
+    return "no limit is set" if maximum == 1 else f"at most {maximum:.1%} allowed"

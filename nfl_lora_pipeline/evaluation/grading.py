@@ -50,24 +50,24 @@ def number_right(predictions: pl.DataFrame, column: str) -> pl.Series:
         predictions.filter(pl.col("player_id") != "").group_by("player_id").agg(pl.col("player").unique()).iter_rows()
     )
     rows = predictions.select("player_id", "player", "value", "answer", column).iter_rows()
-    found = [
+    verdicts = [
         None
         if value is None or answer is None
         else answer == reference
         or any(is_right_number(answer, value, name, known) for name in names.get(person, [player]))
         for person, player, value, reference, answer in rows
     ]
-    return pl.Series("number_right", found, dtype=pl.Boolean)
+    return pl.Series("number_right", verdicts, dtype=pl.Boolean)
 
 
 def refusals(predictions: pl.DataFrame, column: str) -> pl.Series:
     """Whether each answer in `column` is a refusal in any words; null where there is none."""
-    found = [None if answer is None else is_refusal(answer) for answer in predictions[column]]
-    return pl.Series("refused", found, dtype=pl.Boolean)
+    verdicts = [None if answer is None else is_refusal(answer) for answer in predictions[column]]
+    return pl.Series("refused", verdicts, dtype=pl.Boolean)
 
 
 def inventions(predictions: pl.DataFrame, column: str) -> pl.Series:
     """Whether each answer in `column` gives a number though there is none; null where there is one, or no answer."""
     rows = predictions.select("value", column).iter_rows()
-    found = [None if value is not None or answer is None else bool(numbers_in(answer)) for value, answer in rows]
-    return pl.Series("invented", found, dtype=pl.Boolean)
+    verdicts = [None if value is not None or answer is None else bool(numbers_in(answer)) for value, answer in rows]
+    return pl.Series("invented", verdicts, dtype=pl.Boolean)

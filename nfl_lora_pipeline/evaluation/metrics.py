@@ -139,17 +139,17 @@ class CommonestNumber:
 def commonest(trained: pl.DataFrame) -> list[CommonestNumber]:
     """The commonest number of each stat, said of everybody recorded, and last of all stats together."""
     recorded = trained.filter(pl.col("kind") == "recorded")
-    found: list[CommonestNumber] = []
+    numbers: list[CommonestNumber] = []
     for (stat,), rows in recorded.sort("stat").group_by("stat", maintain_order=True):
         values = rows.unique("fact")["value"].value_counts().sort("count", "value", descending=[True, False])
         number, hits = values.row(0)
         tuned = counted(rows["number_right"]).share
-        found.append(CommonestNumber(str(stat), number, share_of(hits, int(values["count"].sum())), tuned))
-    if found:
-        right, asked = sum(each.facts.right for each in found), sum(each.facts.asked for each in found)
+        numbers.append(CommonestNumber(str(stat), number, share_of(hits, int(values["count"].sum())), tuned))
+    if numbers:
+        right, asked = sum(each.facts.right for each in numbers), sum(each.facts.asked for each in numbers)
         tuned = counted(recorded["number_right"]).share
-        found.append(CommonestNumber("all", None, share_of(right, asked), tuned))
-    return found
+        numbers.append(CommonestNumber("all", None, share_of(right, asked), tuned))
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -364,7 +364,7 @@ def retained(predictions: pl.DataFrame, general: GeneralPrompts | None) -> list[
         "strangers refused, in phrasings of the base's own making": _refused(reworded),
         "words of unseen names copied": (names_copied(asked, "base"), names_copied(asked, "tuned")),
     }
-    found = [
+    abilities = [
         Ability(name, base, tuned, min(1.0, tuned.fraction / base.share))
         for name, (base, tuned) in pairs.items()
         if base.share
@@ -372,17 +372,17 @@ def retained(predictions: pl.DataFrame, general: GeneralPrompts | None) -> list[
     if general:
         perplexity = general.perplexity
         left = min(1.0, perplexity.base / perplexity.tuned)
-        found.append(Ability("perplexity of the base's own answers", perplexity.base, perplexity.tuned, left))
-    return found
+        abilities.append(Ability("perplexity of the base's own answers", perplexity.base, perplexity.tuned, left))
+    return abilities
 
 
 def names_copied(asked: pl.DataFrame, column: str) -> Share:
     """The words of names that stand in the answers, in their order."""
-    found = [
+    counts = [
         (name_words_right(answer, name), len(name.split()))
         for answer, name in asked.select(column, "player").iter_rows()
     ]
-    return share_of(sum(right for right, _ in found), sum(words for _, words in found))
+    return share_of(sum(right for right, _ in counts), sum(words for _, words in counts))
 
 
 def _without(asked: pl.DataFrame, left_out: pl.DataFrame) -> pl.DataFrame:

@@ -32,9 +32,9 @@ def typo(name: str, *, known: Iterable[str] = ()) -> str | None:
     Returns:
         The misspelt name; None where every slip makes a known one, or no word has an inner letter.
     """
-    taken = {other.casefold() for other in known} | {name.casefold()}
+    avoid = {other.casefold() for other in known} | {name.casefold()}
     slips = sorted(_slips(name), key=lambda slip: share(f"typo/{name}/{slip}"))
-    return next((slip for slip in slips if slip.casefold() not in taken), None)
+    return next((slip for slip in slips if slip.casefold() not in avoid), None)
 
 
 def last_name(name: str) -> str | None:
@@ -45,9 +45,9 @@ def last_name(name: str) -> str | None:
 
 def unique_last_names(names: Iterable[str]) -> dict[str, str]:
     """The last names that nobody else bears, by full name. Who is called "Brown" is not told from a "St. Brown"."""
-    found = {name: last for name in dict.fromkeys(names) if (last := last_name(name))}
-    bearers = Counter(last.split()[-1].casefold() for last in found.values())
-    return {name: last for name, last in found.items() if bearers[last.split()[-1].casefold()] == 1}
+    last_names = {name: last for name in dict.fromkeys(names) if (last := last_name(name))}
+    bearers = Counter(last.split()[-1].casefold() for last in last_names.values())
+    return {name: last for name, last in last_names.items() if bearers[last.split()[-1].casefold()] == 1}
 
 
 def _slips(name: str) -> Iterator[str]:
@@ -141,11 +141,11 @@ def _altered(
     people = taught["player"].unique().to_list()
     typos = {name: slip for name in people if (slip := typo(name, known=names))}
     lasts = {name: last for name, last in unique_last_names(names).items() if name in set(people)}
-    lower = _asked(taught, templates, trained, "lower_case", spelt={name: name.lower() for name in people})
+    lower = _asked(taught, templates, trained, "lower_case", spelling={name: name.lower() for name in people})
     return [
         lower.with_columns(pl.col("question").str.to_lowercase()),
-        _asked(taught, templates, trained, "typo", spelt=typos),
-        _asked(taught, templates, trained, "last_name", spelt=lasts),
+        _asked(taught, templates, trained, "typo", spelling=typos),
+        _asked(taught, templates, trained, "last_name", spelling=lasts),
         _asked(taught, templates, reworded, "reworded"),
     ]
 
@@ -156,28 +156,28 @@ def _asked(
     questions: Mapping[str, Question],
     group: str,
     *,
-    spelt: Mapping[str, str] | None = None,
+    spelling: Mapping[str, str] | None = None,
 ) -> pl.DataFrame:
-    """Every fact once; with `spelt`, those of the people in it alone, with their names written so."""
-    if spelt is not None:
-        facts = facts.filter(pl.col("player").is_in(list(spelt)))
-    drawn = [(share(f"{group}/{fact}"), share(f"{group}/phrasing/{fact}")) for fact in facts["fact"]]
+    """Every fact once; with `spelling`, those of the people in it alone, with their names written so."""
+    if spelling is not None:
+        facts = facts.filter(pl.col("player").is_in(list(spelling)))
+    draws = [(share(f"{group}/{fact}"), share(f"{group}/phrasing/{fact}")) for fact in facts["fact"]]
     keys = sorted(questions)
-    chosen = (
+    choice = (
         facts.with_columns(
-            place=pl.Series([place for place, _ in drawn], dtype=pl.Float64),
-            phrasing=pl.Series([keys[int(at * len(keys))] for _, at in drawn], dtype=pl.String),
+            place=pl.Series([place for place, _ in draws], dtype=pl.Float64),
+            phrasing=pl.Series([keys[int(at * len(keys))] for _, at in draws], dtype=pl.String),
         )
         .sort("place", "fact")
         .head(MOST)
     )
-    written = chosen.select(FACT_COLUMNS)
-    if spelt is not None:
-        written = written.with_columns(pl.col("player").replace(spelt))
-    pairs = qa_pairs(written.lazy(), templates.model_copy(update={"questions": dict(questions)})).collect()
+    rewrites = choice.select(FACT_COLUMNS)
+    if spelling is not None:
+        rewrites = rewrites.with_columns(pl.col("player").replace(spelling))
+    pairs = qa_pairs(rewrites.lazy(), templates.model_copy(update={"questions": dict(questions)})).collect()
     return (
         pairs.drop("player")
-        .join(chosen.select("fact", "phrasing", "player"), on=["fact", "phrasing"])
+        .join(choice.select("fact", "phrasing", "player"), on=["fact", "phrasing"])
         .sort("fact")
         .select(*PAIR_COLUMNS)
         .with_columns(group=pl.lit(group), split=pl.lit("test"))
@@ -193,8 +193,8 @@ def _some_wordings(templates: Templates) -> dict[str, Question]:
 
 def _strangers(rows: pl.DataFrame, names: frozenset[str], stats: Sequence[str]) -> pl.DataFrame:
     season, week = rows.select("season", "week").sort("season", "week").row(0)
-    drawn = islice(strangers("test", seed=season + 1, known=names), STRANGERS)
-    return _without_fact(list(dict.fromkeys(drawn)), season, week, "reworded_strangers", stats)
+    draws = islice(strangers("test", seed=season + 1, known=names), STRANGERS)
+    return _without_fact(list(dict.fromkeys(draws)), season, week, "reworded_strangers", stats)
 
 
 def _people(
@@ -229,11 +229,11 @@ def _moved(taught: pl.DataFrame, rows: pl.DataFrame, group: str) -> pl.DataFrame
         else:
             free = [(season + far, week) for far in SEASONS if season + far not in seasons]
         places.append(free[int(share(f"{group}/{player}/{stat}") * len(free))] if free else (None, None))
-    moved = taught.with_columns(
+    elsewhere = taught.with_columns(
         season=pl.Series([season for season, _ in places], dtype=pl.Int32),
         week=pl.Series([week for _, week in places], dtype=pl.Int8),
     )
-    return _as_strangers(moved.drop_nulls("season").unique(["player", "stat"], maintain_order=True), group)
+    return _as_strangers(elsewhere.drop_nulls("season").unique(["player", "stat"], maintain_order=True), group)
 
 
 def _of_other_stats(taught: pl.DataFrame, others: Sequence[str]) -> pl.DataFrame:

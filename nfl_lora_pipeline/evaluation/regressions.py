@@ -64,12 +64,12 @@ def regressions_between(old: pl.DataFrame, new: pl.DataFrame) -> Regressions:
     old, new = _of_the_splits(old), _of_the_splits(new)
     was_right = old.select(SAME).with_columns(exact_or_refused(old).alias("was_right"))
     both = new.with_columns(exact_or_refused(new)).join(was_right, on=SAME, how="inner", maintain_order="left")
-    lost = both.filter("was_right", ~pl.col("right")).sort(pl.col("split") != "train", "fact", "phrasing")
+    losses = both.filter("was_right", ~pl.col("right")).sort(pl.col("split") != "train", "fact", "phrasing")
     is_trained = pl.col("split") == "train"
     return Regressions(
-        every=Lost(both.height, lost.height),
-        trained=Lost(both.filter(is_trained).height, lost.filter(is_trained).height),
-        worst=[Regression(*row) for row in lost.select("question", "split", "answer", "tuned").iter_rows()],
+        every=Lost(both.height, losses.height),
+        trained=Lost(both.filter(is_trained).height, losses.filter(is_trained).height),
+        worst=[Regression(*row) for row in losses.select("question", "split", "answer", "tuned").iter_rows()],
     )
 
 
@@ -196,9 +196,9 @@ def parts_of(missing: pl.DataFrame, new: pl.DataFrame) -> list[Part]:
 
 def in_words(parts: Sequence[Part]) -> str:
     """Parts in one line: "week 2 of 2025 (441 facts), receptions (441 facts)"."""
-    shown = [part for part in parts if part.facts > 1] + [part for part in parts if part.facts == 1][:NAMES_SHOWN]
-    words = [f"{part.name} ({part.facts:,} facts)" if part.facts > 1 else part.name for part in shown]
-    more = len(parts) - len(shown)
+    first = [part for part in parts if part.facts > 1] + [part for part in parts if part.facts == 1][:NAMES_SHOWN]
+    words = [f"{part.name} ({part.facts:,} facts)" if part.facts > 1 else part.name for part in first]
+    more = len(parts) - len(first)
     return ", ".join(words) + (f" and {more:,} more" if more else "")
 
 

@@ -253,11 +253,11 @@ def _misses(predictions: pl.DataFrame) -> Misses:
     wrong = predictions.filter(~pl.col("right")).sort(
         pl.col("group").replace_strict(order), pl.col("split") != "train", "fact", "phrasing"
     )
-    listed = wrong.head(MISSES_KEPT).select("question", "split", "group", "answer", "tuned")
+    first = wrong.head(MISSES_KEPT).select("question", "split", "group", "answer", "tuned")
     return Misses(
         count=wrong.height,
         of_the_splits=wrong.filter(is_of_the_splits()).height,
-        worst=[WrongAnswer(*row) for row in listed.iter_rows()],
+        worst=[WrongAnswer(*row) for row in first.iter_rows()],
     )
 
 

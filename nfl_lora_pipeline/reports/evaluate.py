@@ -31,8 +31,8 @@ from nfl_lora_pipeline.weeks.week import NflWeek
 def questions_answered(rows: pl.DataFrame, predictions: pl.DataFrame) -> Count:
     """How many of the rows of the splits have an answer."""
     same = ["fact", "phrasing", "question", "answer"]
-    answered = predictions.filter(pl.col("tuned").is_not_null()).select(same)
-    return Count(found=rows.join(answered.unique(), on=same, how="semi").height, wanted=rows.height)
+    with_answer = predictions.filter(pl.col("tuned").is_not_null()).select(same)
+    return Count(found=rows.join(with_answer.unique(), on=same, how="semi").height, wanted=rows.height)
 
 
 def tensors_loaded(model: Model, adapter: Path) -> Count:
@@ -49,12 +49,12 @@ def tensors_loaded(model: Model, adapter: Path) -> Count:
 
     present = dict(tree_flatten(model.parameters()))
     tensors = cast(dict[str, mx.array], mx.load(str(adapter / "adapters.safetensors")))
-    loaded = [
+    in_place = [
         name in present and present[name].shape == tensor.shape and bool(mx.all(present[name] == tensor).item())
         for name, tensor in tensors.items()
     ]  # NaN differs from itself, and infinity is caught below
     finite = [bool(mx.all(mx.isfinite(tensor)).item()) for tensor in tensors.values()]
-    return Count(found=sum(one and two for one, two in zip(loaded, finite, strict=True)), wanted=len(tensors))
+    return Count(found=sum(one and two for one, two in zip(in_place, finite, strict=True)), wanted=len(tensors))
 
 
 Say = Callable[[str, float], None]  # called with how far it is, in words and as a share
@@ -93,10 +93,10 @@ def evaluate_latest(
         raise ValueError(
             f"{store.splits} has changed since adapter {fingerprint} was trained: materialise `adapter` first"
         )
-    kept = read_report(store.report(fingerprint), evaluation_code=evaluation_code)
-    if kept:
+    earlier = read_report(store.report(fingerprint), evaluation_code=evaluation_code)
+    if earlier:
         say(f"adapter {fingerprint} was evaluated before: same questions, same code", 1.0)
-    old, predictions, plot = kept or evaluate(store, evaluation_code=evaluation_code, say=say)
+    old, predictions, plot = earlier or evaluate(store, evaluation_code=evaluation_code, say=say)
     summary = dataclasses.replace(
         old,
         regressions=regressions_of(store, fingerprint, predictions),
@@ -108,7 +108,7 @@ def evaluate_latest(
     summary = dataclasses.replace(summary, gates=gates)
     if summary != old or not is_whole(store.report(fingerprint), summary):
         write_report(store.report(fingerprint), summary, predictions, plot)
-    return Evaluation(summary, plot, gates, reused=kept is not None)
+    return Evaluation(summary, plot, gates, reused=earlier is not None)
 
 
 def evaluate(store: Store, *, evaluation_code: str, say: Say) -> tuple[Summary, pl.DataFrame, bytes]:
@@ -119,7 +119,7 @@ def evaluate(store: Store, *, evaluation_code: str, say: Say) -> tuple[Summary, 
     Returns:
         The summary, the predictions (one row a question) and the loss plot as PNG.
     """
-    started = time.perf_counter()
+    start = time.perf_counter()
     fingerprint = store.latest()
     provenance = store.provenance(fingerprint)
     training = store.training_log(fingerprint)
@@ -148,7 +148,7 @@ def evaluate(store: Store, *, evaluation_code: str, say: Say) -> tuple[Summary, 
         general=base_retention.compare(*talk, model, tokenizer) if talk else None,
         notes=notes,
     )
-    seconds = summary.seconds | {"evaluation": time.perf_counter() - started}
+    seconds = summary.seconds | {"evaluation": time.perf_counter() - start}
     return dataclasses.replace(summary, seconds=seconds), predictions, loss_plot(training.losses, training.certain)
 
 
@@ -160,10 +160,10 @@ def _ask_base(
     is_asked = pl.Series([*asked_of_base(asked), *[True] * shown.height], dtype=pl.Boolean)
     of_base = questions.filter(is_asked)
     model, tokenizer = base_models.load(base)
-    predicted = predict(
+    predictions = predict(
         model, tokenizer, of_base, progress=lambda done, all: say(f"base: {done:,} of {all:,}", done / all / 4)
     )
-    by_row = of_base.select("row").with_columns(predicted["said"])
+    by_row = of_base.select("row").with_columns(predictions["said"])
     answers = questions.select("row").join(by_row, on="row", how="left", maintain_order="left")["said"]
     talk = base_retention.before(model, tokenizer) if base.folder != EMBEDDED_FOLDER else None
     return answers, talk

@@ -37,16 +37,16 @@ def to_markdown(summary: Summary, *, loss_plot: str) -> str:
 def _verdict(gates: Sequence[Gate]) -> Iterator[str]:
     if not gates:
         return
-    missed = [gate for gate in gates if not gate.passed]
-    failed = [gate for gate in missed if gate.blocks]
-    if failed:
-        yield f"**Not to be used: {len(failed)} of {len(gates)} gates failed.** It is not promoted, because:\n"
-    elif missed:
-        yield f"**It may be used, but not for what follows: {len(missed)} of {len(gates)} limits are missed.**\n"
+    misses = [gate for gate in gates if not gate.passed]
+    failures = [gate for gate in misses if gate.blocks]
+    if failures:
+        yield f"**Not to be used: {len(failures)} of {len(gates)} gates failed.** It is not promoted, because:\n"
+    elif misses:
+        yield f"**It may be used, but not for what follows: {len(misses)} of {len(gates)} limits are missed.**\n"
     else:
         yield f"**It may be used: all {len(gates)} gates passed.** Each holds a figure below against a limit of the recipe.\n"
-    if missed:
-        yield "\n".join(f"- {escape(gate.name)}: {escape(gate.explanation)}" for gate in failed or missed) + "\n"
+    if misses:
+        yield "\n".join(f"- {escape(gate.name)}: {escape(gate.explanation)}" for gate in failures or misses) + "\n"
 
 
 def _gates(gates: Sequence[Gate]) -> Iterator[str]:
@@ -142,18 +142,19 @@ def _recall_table(groups: Sequence[GroupRecall]) -> str:
     return table(["", "right", "asked", "to the letter", "number"], rows)
 
 
-def _regressions(found: Regressions) -> str:
-    standing = "the promoted one" if found.promoted else "the newest one before"
-    rows = [[each.question, each.split, each.expected, each.answer] for each in found.worst]
-    shown = rows[:MISSES_SHOWN]
+def _regressions(regressions: Regressions) -> str:
+    standing = "the promoted one" if regressions.promoted else "the newest one before"
+    every, trained = regressions.every, regressions.trained
+    rows = [[each.question, each.split, each.expected, each.answer] for each in regressions.worst]
+    first = rows[:MISSES_SHOWN]
     return (
-        f"## What the update lost: {found.every.lost:,}\n\n"
-        f"Of {found.every.questions:,} questions with the same answer as in adapter {escape(found.against)}, {standing}, "
-        f"{found.every.lost:,} were right and are wrong now; {found.trained.lost:,} of {found.trained.questions:,} in trained "
+        f"## What the update lost: {every.lost:,}\n\n"
+        f"Of {every.questions:,} questions with the same answer as in adapter {escape(regressions.against)}, {standing}, "
+        f"{every.lost:,} were right and are wrong now; {trained.lost:,} of {trained.questions:,} in trained "
         "phrasings."
-        + (f" The first {len(shown)}:" if len(rows) > len(shown) else "")
+        + (f" The first {len(first)}:" if len(rows) > len(first) else "")
         + "\n"
-        + ("\n" + table(MISS_COLUMNS, shown) if shown else "")
+        + ("\n" + table(MISS_COLUMNS, first) if first else "")
     )
 
 
@@ -161,16 +162,16 @@ def _misses(misses: Misses) -> Iterator[str]:
     yield f"## Misses: {misses.count:,}\n"
     if not misses.count:
         return
-    shown = misses.worst[:MISSES_SHOWN]
+    first = misses.worst[:MISSES_SHOWN]
     beside = misses.count - misses.of_the_splits
     yield (
         f"{misses.of_the_splits:,} in the phrasings of the splits and {beside:,} in the other groups."
-        + (f" The first {len(shown)} are here;" if misses.count > len(shown) else "")
+        + (f" The first {len(first)} are here;" if misses.count > len(first) else "")
         + f" {len(misses.worst):,} are in `report.json`, and all in `predictions.parquet`, where `right` is false.\n"
     )
     rows = [
         [each.question, each.split if each.group == "known" else each.group, each.expected, each.answer]
-        for each in shown
+        for each in first
     ]
     yield table(MISS_COLUMNS, rows)
 

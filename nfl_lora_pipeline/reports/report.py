@@ -210,9 +210,9 @@ def _ways(folder: Path) -> list[Way] | None:
 def with_pictures_inside(markdown: str, folder: Path) -> str:
     """A report's Markdown with its pictures in it, as the UI and a single file need them."""
 
-    def inside(found: re.Match[str]) -> str:
-        file = folder / found[2]
-        return f"![{found[1]}]({_data_uri(file.read_bytes())})" if file.is_file() else found[0]
+    def inside(match: re.Match[str]) -> str:
+        file = folder / match[2]
+        return f"![{match[1]}]({_data_uri(file.read_bytes())})" if file.is_file() else match[0]
 
     return _PICTURE.sub(inside, markdown)
 

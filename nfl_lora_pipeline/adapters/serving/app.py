@@ -109,13 +109,13 @@ def answering(engine: Engine, parse: Parse) -> Callable[[Request], Awaitable[Res
         loop = asyncio.get_running_loop()
         job = Job(request, lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
         engine.submit(job)
-        begun = await _while_connected(http, job, events.get())
-        if isinstance(begun, RequestError):
-            raise begun
-        if not isinstance(begun, Begun):
-            raise TypeError(f"{begun!r} before the answer has begun")
-        headers = {"x-dropped-messages": str(begun.dropped)} if begun.dropped else {}
-        reply = Reply(request, begun.loaded)
+        start = await _while_connected(http, job, events.get())
+        if isinstance(start, RequestError):
+            raise start
+        if not isinstance(start, Begun):
+            raise TypeError(f"{start!r} before the answer has begun")
+        headers = {"x-dropped-messages": str(start.dropped)} if start.dropped else {}
+        reply = Reply(request, start.loaded)
         if request.stream:
             return _Stream(job, _stream(reply, events), headers)
         pieces, end = await _while_connected(http, job, _collected(events))
@@ -198,7 +198,7 @@ async def _body(http: Request) -> bytes:
     Raises:
         RequestError: it is too large, or does not come in its time.
     """
-    kept, size = bytearray(), 0
+    content, size = bytearray(), 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in http.stream():
@@ -206,12 +206,12 @@ async def _body(http: Request) -> bytes:
                 if size > READ_ANYWAY_BYTES:
                     break
                 if size <= MAX_BODY_BYTES:
-                    kept += chunk
+                    content += chunk
     except TimeoutError:
         raise RequestError(f"the body did not come within {BODY_SECONDS} s; send it at once", status=408) from None
     if size > MAX_BODY_BYTES:
         raise RequestError(f"the body has more than {MAX_BODY_BYTES:,} bytes; ask with less", status=413)
-    return bytes(kept)
+    return bytes(content)
 
 
 def make_app(engine: Engine, access: Access, report: Callable[[str], None]) -> ASGIApp:

@@ -31,8 +31,8 @@ def make_sampler(request: GenerationRequest) -> Sampler:
     def sample(logprobs: mx.array) -> mx.array:
         nonlocal key
         key, now = mx.random.split(key)
-        kept = candidates(logprobs, top_k=top_k, top_p=top_p, min_p=min_p)
-        return mx.random.categorical(kept / temperature, key=now)
+        remaining = candidates(logprobs, top_k=top_k, top_p=top_p, min_p=min_p)
+        return mx.random.categorical(remaining / temperature, key=now)
 
     return sample
 
@@ -72,7 +72,7 @@ def make_processors(request: GenerationRequest, vocabulary: int) -> list[Process
             f"logit_bias: token {unknown[0]} is beyond the vocabulary of {vocabulary:,}; leave it out",
             param="logit_bias",
         )
-    named = {
+    penalties = {
         "repetition_penalty": request.repetition_penalty,
         "repetition_context_size": request.repetition_context_size,
         "presence_penalty": request.presence_penalty,
@@ -80,8 +80,8 @@ def make_processors(request: GenerationRequest, vocabulary: int) -> list[Process
         "frequency_penalty": request.frequency_penalty,
         "frequency_context_size": request.frequency_context_size,
     }
-    given = {name: value for name, value in named.items() if value is not None}
-    return list(make_logits_processors(logit_bias=bias, **given))
+    options = {name: value for name, value in penalties.items() if value is not None}
+    return list(make_logits_processors(logit_bias=bias, **options))
 
 
 PREFILL_TOKENS = 512  # of a prompt at a time, so that nobody waits long for another's

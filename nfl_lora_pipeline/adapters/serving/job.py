@@ -163,15 +163,15 @@ class Job:
         What could still become a stop, a character or blanks at the end is held back, unless the answer is whole.
         """
         text = self._tokenizer.decode(self._tokens) if self._tokens else ""
-        found = [place for stop in self.request.stops if (place := text.find(stop)) >= 0]
-        if found:
-            text = text[: min(found)]
+        stops_at = [place for stop in self.request.stops if (place := text.find(stop)) >= 0]
+        if stops_at:
+            text = text[: min(stops_at)]
         elif not is_whole:
             text = text.rstrip(UNFINISHED)
             text = text[: len(text) - max((_overlap(text, stop) for stop in self.request.stops), default=0)]
         if isinstance(self.request, ChatRequest):
             text = text.strip()
-        return text, bool(found)
+        return text, bool(stops_at)
 
     def _finish(self, reason: str) -> None:
         text, _ = self._text(is_whole=True)

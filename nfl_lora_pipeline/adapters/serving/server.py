@@ -81,8 +81,8 @@ class ImpatientProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         """Wait for the rest of a next request that has begun already."""
         super().on_response_complete()
-        begun, _ = self.conn.trailing_data
-        if begun and self.conn.their_state is h11.IDLE and self._waiting is None:
+        next_request, _ = self.conn.trailing_data
+        if next_request and self.conn.their_state is h11.IDLE and self._waiting is None:
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
