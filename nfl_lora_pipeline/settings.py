@@ -46,7 +46,9 @@ class Settings(BaseSettings):
     data_dir: str = Field("", description="a folder of raw weeks; empty for `raw` in the store")
     base_url: str = Field(UPSTREAM_URL, description="what stands before `/{season}/{week}/WR.json` upstream")
     recipe: str = Field("embedded", description="a shipped recipe's name or the path of a YAML file")
-    base_model: str = Field("", description="embedded, a folder or a Hugging Face id; empty for the recipe's own")
+    base_model: str = Field(
+        "", description="embedded, a folder, a GGUF file or a Hugging Face id; empty for the recipe's own"
+    )
     accept_odd_weeks: bool = Field(
         False, description="whether weeks that the checks take for cut, empty or copied are taught (1)"
     )

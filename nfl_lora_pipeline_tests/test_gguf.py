@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 
 import gguf
 import mlx.core as mx
@@ -155,12 +156,20 @@ def test_a_file_is_converted_once_and_known_by_its_content(tmp_path, cache):
     assert len(lines) == 1
     assert first.folder.parent == cache
     assert first.name == str(file)
+    assert base_model.gguf_of(first) == file
     copy = tmp_path / "copy.gguf"
     copy.write_bytes(file.read_bytes())
     assert base_model.resolve(str(copy), report=lines.append).revision == first.revision
     assert len(lines) == 1
     gguf_files.write(file, "llama", gguf_files.random_model("llama"), llama__rope__freq_base=10_000.0)
     assert base_model.resolve(str(file)).revision != first.revision
+
+
+def test_a_base_that_was_no_gguf_file_has_none_though_a_package_has_one():
+    embedded = base_model.resolve("embedded")
+    hub = replace(embedded, name="HuggingFaceTB/SmolLM2-135M-Instruct")
+    assert base_model.gguf_of(embedded) is None
+    assert base_model.gguf_of(hub) is None
 
 
 def test_what_cannot_be_converted_leaves_no_folder(tmp_path, cache):

@@ -30,7 +30,9 @@ NOT_CERTAIN = 3  # exit code
     help="YAML with questions, answer and refusal: the words for subject, attribute and value.",
 )
 @click.option("--recipe", default="embedded", show_default=True, help="A shipped recipe or the path of a YAML file.")
-@click.option("--base-model", default="", help="embedded, a folder or a Hugging Face id.  [default: the recipe's]")
+@click.option(
+    "--base-model", default="", help="embedded, a folder, a GGUF file or a Hugging Face id.  [default: the recipe's]"
+)
 def learn(facts: Path, folder: Path, templates: Path | None, recipe: str, base_model: str) -> None:
     """Teach a base model one's own FACTS, and write the adapter to FOLDER.
 

@@ -60,7 +60,7 @@ accept_odd_weeks_option = click.option(
     help="Teach weeks that the checks take for cut, empty or copied of another week, with a warning.",
 )
 base_model_option = click.option(
-    "--base-model", default="", help="embedded, a folder or a Hugging Face id.  [default: the recipe's]"
+    "--base-model", default="", help="embedded, a folder, a GGUF file or a Hugging Face id.  [default: the recipe's]"
 )
 
 

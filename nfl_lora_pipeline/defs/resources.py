@@ -105,7 +105,7 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     Attributes:
         recipe: a shipped recipe's name or the path of a YAML file.
-        base_model: "embedded", a folder or a Hugging Face id; empty for the recipe's own.
+        base_model: "embedded", a folder, a GGUF file or a Hugging Face id; empty for the recipe's own.
         replace: whether an adapter is promoted though the promoted one knows what it was not taught.
     """
 

@@ -176,11 +176,12 @@ def _converted(file: Path, report: Callable[[str], None]) -> Path:
 
 
 def gguf_of(base: BaseModel) -> Path | None:
-    """The GGUF file that a base model is, or that a Python package has of it; None where neither is."""
+    """The GGUF file that a base model's weights were read from; None where they came from elsewhere, as from the hub."""
+    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
+    if "converted_from" not in config:
+        return None
     file = Path(base.name)
-    if file.suffix.lower() == ".gguf" and file.is_file():
-        return file
-    return _packaged_file(base.name)
+    return file if file.is_file() else _packaged_file(base.name)
 
 
 def _packaged_file(name: str) -> Path | None:

@@ -78,7 +78,7 @@ def learn(
         raise ValueError("there are no examples to learn")
     if refusals is None:
         recipe = recipe.changed(refusal_share=0.0)
-    base = base or base_models.resolve(recipe.base_model)
+    base = base or base_models.resolve(recipe.base_model, report=lambda line: report(line, 0.0))
     report(_check_memory(base, recipe, rows), 0.0)
     model, tokenizer = base_models.load(base)
     Path(folder).mkdir(parents=True, exist_ok=True)
