@@ -173,6 +173,14 @@ class ShownQuestion(Record):
     tuned: str | None = None
 
 
+class GateVerdict(Record):
+    """What a report says of one gate."""
+
+    name: str
+    passed: bool
+    explanation: str = ""
+
+
 class ReportOverview(Record):
     """What is used of a `report.json` of any code, where it is there; `summary.Summary` is all of it."""
 
@@ -185,6 +193,7 @@ class ReportOverview(Record):
     sources: dict[str, str] = {}
     seconds: dict[str, float] = {}
     questions: list[ShownQuestion] = []
+    gates: list[GateVerdict] | None = None
 
 
 def read_json(path: Path, kind: type[Kind], *, mend: str) -> Kind:

@@ -154,7 +154,14 @@ def test_a_form_is_exported_with_a_card_that_says_how_to_use_it(tmp_path, traine
         return
     assert done.exit_code == 0, done.output
     assert (tmp_path / "out" / "base" / "config.json").is_file()
-    assert {"mlx": "mlx_lm.generate", "peft": "peft.PeftModel"}[form] in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert {"mlx": "mlx_lm.generate", "peft": "peft.PeftModel"}[form] in card
+    front = base_model.card_of(tmp_path / "out")
+    assert (front["library_name"], front["license"], front["pipeline_tag"]) == (form, "mit", "text-generation")
+    summary = trained_store.summary
+    assert all(f"> {each['question']}" in card and f"> {each['tuned']}" in card for each in summary["questions"])
+    for part in ("## Recall", "## Limits", "## Examples", "## Use", "trained"):
+        assert part in card
 
 
 def test_an_exported_gguf_has_its_base_beside_it_and_a_modelfile_for_ollama(tmp_path, small):

@@ -11,18 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import yaml
+
 from nfl_lora_pipeline.adapters.formats import write_gguf, write_peft
-from nfl_lora_pipeline.files import replacing_folder
+from nfl_lora_pipeline.files import DamagedFile, replacing_folder
+from nfl_lora_pipeline.markdown import percent, table
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel, Model
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.stored import WEIGHTS_NAME, JsonObject, Provenance, Record, json_bytes
+from nfl_lora_pipeline.stored import WEIGHTS_NAME, JsonObject, Provenance, Record, json_bytes, read_overview
 
 MARK = "export.json"  # the file by which a folder is known as an export, which another one may replace
 ADAPTER_FILES = (WEIGHTS_NAME, "adapter_config.json", "provenance.json")
 WEIGHTS = ("*.safetensors", "model.safetensors.index.json")
-
-SINGLE_TURN = "---\nsingle_turn: true\n---\n"  # what a card begins with that `base_model.card_of` reads
 
 
 class ExportMark(Record):
@@ -86,7 +87,8 @@ def export_fused(store: Store, fingerprint: str, folder: Path, *, check: Callabl
             "    mlx_lm.generate --model . --temp 0 --prompt '...'\n    mlx_lm.server --model . --port 8080\n\n"
             "It is a whole model: base and adapter are one, and whatever takes an MLX model takes it."
         )
-        _sign(unfinished, _mark("fused", fingerprint, provenance), use=use, single_turn=base.single_turn)
+        mark = _mark("fused", fingerprint, provenance)
+        _sign(unfinished, store, mark, use=use, library="mlx", single_turn=base.single_turn)
 
 
 class Format(NamedTuple):
@@ -95,10 +97,12 @@ class Format(NamedTuple):
     Attributes:
         write: the files, into an empty folder, from the adapter's folder and its base's name.
         use: how they are used, from the base's name; Markdown.
+        library: the hub's name of what reads them.
     """
 
     write: Callable[[Path, str, Path], None]
     use: Callable[[str], str]
+    library: str
 
 
 def _write_mlx(adapter: Path, base: str, folder: Path) -> None:
@@ -156,9 +160,9 @@ def _use_gguf(base: str) -> str:
 
 GGUF_NAME, GGUF_BASE = "adapter.gguf", "base.gguf"
 FORMATS = {
-    "mlx": Format(_write_mlx, _use_mlx),
-    "peft": Format(_write_peft, _use_peft),
-    "gguf": Format(_write_gguf, _use_gguf),
+    "mlx": Format(_write_mlx, _use_mlx, "mlx"),
+    "peft": Format(_write_peft, _use_peft, "peft"),
+    "gguf": Format(_write_gguf, _use_gguf, "llama.cpp"),
 }
 
 
@@ -179,11 +183,8 @@ def export_adapter(store: Store, fingerprint: str, folder: Path, *, form: str = 
     base = provenance.base_model
     with _exporting(folder) as unfinished:
         FORMATS[form].write(store.adapter(fingerprint), base, unfinished)
-        use = (
-            f"{FORMATS[form].use(base)}\n\n"
-            f"It works on this base alone: {base}, revision {provenance.base_revision} by this project's count."
-        )
-        _sign(unfinished, _mark("adapter", fingerprint, provenance), use=use)
+        use = f"{FORMATS[form].use(base)}\n\nIt works on this base alone."
+        _sign(unfinished, store, _mark("adapter", fingerprint, provenance), use=use, library=FORMATS[form].library)
 
 
 @contextmanager
@@ -230,12 +231,45 @@ def _mark(kind: Literal["adapter", "fused"], fingerprint: str, provenance: Prove
     )
 
 
-def _sign(folder: Path, mark: ExportMark, *, use: str, single_turn: bool = False) -> None:
+def _sign(folder: Path, store: Store, mark: ExportMark, *, use: str, library: str, single_turn: bool = False) -> None:
+    """Write what the folder is for programs, and a model card for people and for the hub."""
     (folder / MARK).write_bytes(json_bytes(mark.content()))
-    card = SINGLE_TURN if single_turn else ""
-    card += (
-        f"# Adapter {mark.fingerprint}{', fused into its base' if mark.kind == 'fused' else ''}\n\n"
-        f"Knows {', '.join(mark.stats)} of {', '.join(mark.weeks)}; base {mark.base_model}. "
-        f"Made by nfl_lora_pipeline; the base's licence holds. In this folder:\n\n{use}\n"
+    embedded = mark.base_model == base_models.EMBEDDED
+    front = {
+        "base_model": None if embedded else mark.base_model,
+        "library_name": library,
+        "license": base_models.card_of(base_models.EMBEDDED_FOLDER)["license"] if embedded else None,
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "question-answering", "nfl"],
+        "single_turn": single_turn or None,  # which `base_model.card_of` reads
+    }
+    told = yaml.safe_dump({key: value for key, value in front.items() if value is not None}, sort_keys=False)
+    title = f"# Adapter {mark.fingerprint}{', fused into its base' if mark.kind == 'fused' else ''}"
+    knows = (
+        f"Knows {', '.join(mark.stats)} of {', '.join(mark.weeks)}. Base: {mark.base_model}, revision {mark.base_revision} by "
+        "this project's count; its licence holds. Made by nfl_lora_pipeline."
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    parts = [
+        f"---\n{told}---\n{title}",
+        knows,
+        *_of_report(store, mark.fingerprint),
+        f"## Use\n\nIn this folder:\n\n{use}",
+    ]
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _of_report(store: Store, fingerprint: str) -> list[str]:
+    """What the adapter's report says, as sections of a card: recall, limits, examples; none where there is no report."""
+    try:
+        overview = read_overview(store.report(fingerprint))
+    except DamagedFile:
+        return ["Nobody has evaluated it: there is no report on it."]
+    recall = [[name.replace("_", " "), percent(share)] for name, share in (overview.recall or {}).items()]
+    missed = [f"- {gate.explanation or gate.name}" for gate in overview.gates or [] if not gate.passed]
+    limits = "\n".join(missed) or "It missed none of the gates of its recipe."
+    examples = [f"> {each.question}\n>\n> {each.tuned}" for each in overview.questions]
+    return [
+        "## Recall\n\n" + table(["answered right", "share"], recall).rstrip(),
+        f"## Limits\n\nWhat was not taught, it may make up. Of the gates of its recipe:\n\n{limits}",
+        *(["## Examples\n\n" + "\n\n".join(examples)] if examples else []),
+    ]
