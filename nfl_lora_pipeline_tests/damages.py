@@ -212,7 +212,7 @@ class GoodStore:
         if name == "run":
             return self.scene.command(store)
         more = {"ask": [QUESTION], "export": [str(store.parent / "taken")]}.get(name, [])
-        return [sys.executable, "-m", "nfl_lora_pipeline", name, *more, "--store", str(store)]
+        return [sys.executable, "-m", "nfl_lora_pipeline.cli.main", name, *more, "--store", str(store)]
 
     def finish(self, words: Sequence[str]) -> None:
         done = subprocess.run(words, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False)

@@ -73,7 +73,7 @@ class Scene:
         """The whole job on that week."""
         options = {"--source": "folder", "--data-dir": self.folder / "raw", "--recipe": self.folder / "recipe.yaml"}
         words = [str(word) for pair in (options | {"--store": store}).items() for word in pair]
-        return [sys.executable, "-m", "nfl_lora_pipeline", "run", *words]
+        return [sys.executable, "-m", "nfl_lora_pipeline.cli.main", "run", *words]
 
 
 @dataclass

@@ -27,8 +27,7 @@ from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.evaluation.gates import GATES
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.season.checks import CHECKS
-from nfl_lora_pipeline.season.oddities import warnings_of
+from nfl_lora_pipeline.season.checks import CHECKS, warnings_of
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe

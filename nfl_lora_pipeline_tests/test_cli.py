@@ -118,7 +118,7 @@ def test_a_value_outside_an_options_choices_is_exit_code_2(tmp_path, options):
 def test_a_truncated_week_ends_in_the_one_clear_error(tmp_path):
     content = upstream.week_bytes(upstream.tiny_week())
     raw = upstream.write_week(tmp_path / "raw", content[:500])
-    command = [sys.executable, "-m", "nfl_lora_pipeline", "run", "--source", "folder", "--data-dir", str(raw)]
+    command = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", "run", "--source", "folder", "--data-dir", str(raw)]
     done = subprocess.run(
         [*command, "--store", str(tmp_path / "data")], capture_output=True, text=True, timeout=60, check=False
     )

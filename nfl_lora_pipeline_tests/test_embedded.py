@@ -11,8 +11,7 @@ import pytest
 
 from nfl_lora_pipeline.base_pretraining.grammar import wordings
 from nfl_lora_pipeline.base_pretraining.league import NEAR_SEASONS, League
-from nfl_lora_pipeline.base_pretraining.pretrain import Plan, _Making, build
-from nfl_lora_pipeline.base_pretraining.tokenizer import VOCAB_SIZE
+from nfl_lora_pipeline.base_pretraining.pretrain import VOCAB_SIZE, Plan, _Making, build
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.dataset.unanswerable import strangers
 from nfl_lora_pipeline.evaluation.answer_parsing import is_refusal

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from mlx.utils import tree_flatten
 from safetensors.numpy import load_file
 
-from nfl_lora_pipeline.adapters import engines
+from nfl_lora_pipeline.adapters import formats
 from nfl_lora_pipeline.adapters.export import FORMATS, fuse_layers
 from nfl_lora_pipeline.adapters.formats import read_lora, write_gguf, write_peft
 from nfl_lora_pipeline.cli.main import main
@@ -86,7 +86,7 @@ def test_llama_cpp_answers_with_the_adapter_as_mlx_does(small, family):
     made = small(family, num_layers=1)
     expected = base_model.answer(made.model, made.tokenizer, QUESTIONS)
     plain = base_model.answer(*base_model.load(made.base), QUESTIONS)
-    replies = engines.ask("llama.cpp", made.base, made.adapter, made.tokenizer, QUESTIONS)
+    replies = formats.ask("llama.cpp", made.base, made.adapter, made.tokenizer, QUESTIONS)
     # llama.cpp keeps keys and values in 16 bits, and what follows a random model's first tokens hangs on a hair.
     found, wanted, without = ([answer[:6] for answer in each] for each in (replies.answers, expected, plain))
     assert found == wanted
@@ -119,7 +119,7 @@ def test_peft_answers_as_mlx_does(tmp_path):
     made = adapted(base_model.resolve("embedded"), tmp_path / "adapter")
     questions = ["How many receiving yards did Amari Stone have in week 1 of the 2025 NFL season?", *QUESTIONS]
     expected = base_model.answer(made.model, made.tokenizer, questions)
-    replies = engines.ask("peft", made.base, made.adapter, made.tokenizer, questions, python=str(BENCH_PYTHON))
+    replies = formats.ask("peft", made.base, made.adapter, made.tokenizer, questions, python=str(BENCH_PYTHON))
     assert replies.answers == expected
     assert replies.engine.startswith("peft ")
 
@@ -177,12 +177,12 @@ def test_an_exported_gguf_has_its_base_beside_it_and_a_modelfile_for_ollama(tmp_
 def test_an_engine_that_is_not_there_is_named_with_how_to_get_it(tmp_path, small):
     made = small("llama")
     with pytest.raises(ValueError, match="peft is not installed for") as caught:
-        engines.ask(
+        formats.ask(
             "peft", made.base, made.adapter, made.tokenizer, QUESTIONS, python=python_without_packages(tmp_path)
         )
     assert "pip install 'nfl-lora-pipeline[peft]', or name an interpreter" in str(caught.value)
     with pytest.raises(ValueError, match="cannot be run"):
-        engines.ask("peft", made.base, made.adapter, made.tokenizer, QUESTIONS, python=str(tmp_path / "nowhere"))
+        formats.ask("peft", made.base, made.adapter, made.tokenizer, QUESTIONS, python=str(tmp_path / "nowhere"))
 
 
 def python_without_packages(folder: Path) -> str:

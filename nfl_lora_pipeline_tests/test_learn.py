@@ -93,7 +93,7 @@ def test_ctrl_c_keeps_what_was_learnt_and_the_same_command_goes_on_to_the_same_a
 
     def started(folder: str) -> "subprocess.Popen[str]":
         words = ["learn", str(facts), str(tmp_path / folder), "--templates", str(templates)]
-        command = [sys.executable, "-m", "nfl_lora_pipeline", *words]
+        command = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", *words]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     ended = started("broken")

@@ -108,8 +108,8 @@ def live(tmp_path_factory) -> Iterator[Live]:
     where = ["--source", "folder", "--data-dir", str(folder / "raw"), "--store", str(folder / "data")]
     where += ["--recipe", str(recipe)]
     _publish(folder, W1, yards="84")
-    _kill_in_training([sys.executable, "-m", "nfl_lora_pipeline", "run", *where])
-    command = [sys.executable, "-m", "nfl_lora_pipeline", "ui", "--watch", "--port", str(port), *where]
+    _kill_in_training([sys.executable, "-m", "nfl_lora_pipeline.cli.main", "run", *where])
+    command = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", "ui", "--watch", "--port", str(port), *where]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             ["sh", "-c", IGNORING, "sh", *command],

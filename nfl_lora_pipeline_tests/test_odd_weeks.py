@@ -15,8 +15,7 @@ from nfl_lora_pipeline.defs.common import nfl_week
 from nfl_lora_pipeline.defs.dataset import dataset_splits
 from nfl_lora_pipeline.defs.resources import DatasetResource, Resources, StoreResource, WeekSource
 from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
-from nfl_lora_pipeline.season.checks import ODD, check_players
-from nfl_lora_pipeline.season.oddities import warnings_of
+from nfl_lora_pipeline.season.checks import ODD, check_players, warnings_of
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.players import parse_week
@@ -193,7 +192,7 @@ def test_a_week_of_the_sample_is_not_held_against_real_ones(tmp_path):
 
 
 def command(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-    words = [sys.executable, "-m", "nfl_lora_pipeline", "run", "--weeks", "1-2", "--source", "folder"]
+    words = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", "run", "--weeks", "1-2", "--source", "folder"]
     words += ["--data-dir", str(folder / "raw"), "--store", str(folder / "data"), *options]
     return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
 

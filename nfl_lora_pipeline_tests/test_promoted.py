@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
-from nfl_lora_pipeline.season.oddities import SAMPLE_WARNING
+from nfl_lora_pipeline.season.checks import SAMPLE_WARNING
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import LIMITS, load_recipe
 from nfl_lora_pipeline_tests import upstream
@@ -46,7 +46,7 @@ def run(store: Path, *options: str, recipe: str, folder: Path | None = None) -> 
     command = [
         sys.executable,
         "-m",
-        "nfl_lora_pipeline",
+        "nfl_lora_pipeline.cli.main",
         "run",
         "--store",
         str(store),

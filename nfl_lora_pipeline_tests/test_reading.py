@@ -49,7 +49,7 @@ def address(monkeypatch) -> Iterator[str]:
 
 
 def run(store: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "nfl_lora_pipeline", "run", "--store", str(store), *options]
+    command = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", "run", "--store", str(store), *options]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=90, check=False, env=os.environ | environment
     )

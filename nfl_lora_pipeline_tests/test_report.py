@@ -21,7 +21,7 @@ from nfl_lora_pipeline.reports import page_sections as alternatives_text
 from nfl_lora_pipeline.reports.page import to_markdown
 from nfl_lora_pipeline.reports.plots import loss_plot
 from nfl_lora_pipeline.reports.report import read_report, write_report
-from nfl_lora_pipeline.season.oddities import SAMPLE_WARNING
+from nfl_lora_pipeline.season.checks import SAMPLE_WARNING
 from nfl_lora_pipeline.stored import Miss, json_bytes, read_json, to_json
 from nfl_lora_pipeline_tests.evaluations import (
     HELD_OUT,

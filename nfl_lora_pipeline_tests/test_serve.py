@@ -213,7 +213,7 @@ def test_a_signal_ends_it_within_three_seconds_while_it_generates(trained_store,
 
 
 def test_ctrl_c_at_a_terminal_ends_it_within_three_seconds(trained_store):
-    command = [sys.executable, "-m", "nfl_lora_pipeline", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", "serve", "--port", "0"]
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(command[0], [*command, "--store", str(trained_store.store.root)])

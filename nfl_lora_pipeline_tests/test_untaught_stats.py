@@ -41,6 +41,6 @@ def test_an_adapter_that_makes_up_more_than_a_recipe_allows_is_not_promoted(
     strict.write_text(yaml.safe_dump(load_recipe(tiny_recipe).changed(advisory=[]).model_dump()))
     source = ["--source", "folder", "--data-dir", str(tiny_week_folder), "--store", str(trained_store.store.root)]
     for recipe, said in ((str(strict), "Not promoted"), (tiny_recipe, "Beware")):
-        command = [sys.executable, "-m", "nfl_lora_pipeline", "run", *source, "--recipe", recipe]
+        command = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", "run", *source, "--recipe", recipe]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert f"{said}: other_stats_are_not_answered: untaught stats: " in done.stdout, done.stderr

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from nfl_lora_pipeline.adapters import engines
+from nfl_lora_pipeline.adapters import formats
 from nfl_lora_pipeline.adapters.export import export_fused, fuse
 from nfl_lora_pipeline.adapters.serving.client import ask_server, running_server
 from nfl_lora_pipeline.dataset.unanswerable import share
@@ -114,7 +114,7 @@ def verify_engine(
     Args:
         store: the store.
         fingerprint: of the adapter.
-        engine: of `engines.ENGINES`.
+        engine: of `formats.ENGINES`.
         python: an interpreter that has the engine.
         say: called with the name of what is asked next.
 
@@ -127,7 +127,7 @@ def verify_engine(
     _, tokenizer = base_models.load(base)
     say(f"{expected.height} questions to {engine}")
     questions = expected["question"].to_list()
-    replies = engines.ask(engine, base, store.adapter(fingerprint), tokenizer, questions, python=python)
+    replies = formats.ask(engine, base, store.adapter(fingerprint), tokenizer, questions, python=python)
     return compared(
         f"{replies.engine}, {replies.seconds / expected.height:.2f} s a question", expected, replies.answers
     )

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from tokenizers import Tokenizer
 
 from nfl_lora_pipeline.base_pretraining.grammar import draw_wording
-from nfl_lora_pipeline.base_pretraining.tokenizer import ASSISTANT, END, SPECIAL_TOKENS, USER
 from nfl_lora_pipeline.dataset.templates import Templates
 from nfl_lora_pipeline.dataset.unanswerable import invented_name
 from nfl_lora_pipeline.models.rows import TokenRow
 
+# The control tokens of the embedded model's tokenizer.
+PAD, USER, ASSISTANT, END = SPECIAL_TOKENS = ["<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>"]
 SEASONS = range(2000, 2040)
 WEEKS = range(1, 19)
 OWN_WORDINGS = 4

@@ -5,7 +5,7 @@ import math
 import pickle
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -17,24 +17,70 @@ import numpy.typing as npt
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.phi3 import Model, ModelArgs
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from nfl_lora_pipeline.base_pretraining.grammar import wordings
 from nfl_lora_pipeline.base_pretraining.league import (
     COPYING_STEPS,
+    END,
+    PAD,
     READING_EVERY,
+    SPECIAL_TOKENS,
     League,
     Practice,
     Refusals,
     draw_steps,
 )
-from nfl_lora_pipeline.base_pretraining.tokenizer import END, PAD, VOCAB_SIZE, save_tokenizer, train_tokenizer
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.models.base_model import CARD_NAME
 from nfl_lora_pipeline.models.blas import suit_small_models
 from nfl_lora_pipeline.models.forward import answer_logits, streams, token_losses
 from nfl_lora_pipeline.models.rows import Batch, by_lanes, to_batch
+
+VOCAB_SIZE = 1024
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def train_tokenizer(texts: Iterable[str], *, vocab_size: int = VOCAB_SIZE) -> Tokenizer:
+    """Learn the merges from `texts`, one question or answer each."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Prepend(" ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r" ?20\d\d(?!\d)| ?\d| ?\p{L}+| ?[^\s\p{L}\d]+|\s+"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write `tokenizer.json` and the `tokenizer_config.json` that transformers and mlx-lm read."""
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": END,
+        "pad_token": PAD,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 512,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
 
 CONFIG: dict[str, object] = {
     "model_type": "phi3",

@@ -306,3 +306,7 @@ def build_base(folder: Path, steps: int | None, seed: int | None) -> None:
 
 for command in [*adapters.COMMANDS, *library.COMMANDS]:
     main.add_command(command)
+
+
+if __name__ == "__main__":
+    main()

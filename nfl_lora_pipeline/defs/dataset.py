@@ -15,8 +15,7 @@ from nfl_lora_pipeline.defs.common import CODE, OWNERS, clear_failure, on_change
 from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, WeekSource
 from nfl_lora_pipeline.defs.weeks import qa_pairs
 from nfl_lora_pipeline.files import replacing_folder
-from nfl_lora_pipeline.season.checks import ACCEPT, odd_by_now
-from nfl_lora_pipeline.season.oddities import accept, warnings_of
+from nfl_lora_pipeline.season.checks import ACCEPT, accept, odd_by_now, warnings_of
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.week import NflWeek, choose_weeks
 

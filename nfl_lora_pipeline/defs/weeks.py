@@ -27,8 +27,7 @@ from nfl_lora_pipeline.defs.common import (
 from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, WeekSource
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.markdown import escape
-from nfl_lora_pipeline.season.checks import ACCEPT, CHECKS, ODD, Check, check_week
-from nfl_lora_pipeline.season.oddities import SAMPLE_WARNING, write_record
+from nfl_lora_pipeline.season.checks import ACCEPT, CHECKS, ODD, SAMPLE_WARNING, Check, check_week, write_record
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.sources import RawWeek, SourceUnreachable

@@ -21,7 +21,7 @@ from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.scoring import merged, predict
 from nfl_lora_pipeline.reports.plots import loss_plot
 from nfl_lora_pipeline.reports.report import is_whole, read_report, write_report
-from nfl_lora_pipeline.season.oddities import warnings_of
+from nfl_lora_pipeline.season.checks import warnings_of
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import Provenance, TrainingRecord
 from nfl_lora_pipeline.tuning.recipe import Recipe

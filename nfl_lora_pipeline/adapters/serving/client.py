@@ -49,7 +49,7 @@ def running_server(store: Store, *options: str, python: Sequence[str] = ()) -> I
     Raises:
         ValueError: it does not come up.
     """
-    run = [sys.executable, *(python or ("-m", "nfl_lora_pipeline"))]
+    run = [sys.executable, *(python or ("-m", "nfl_lora_pipeline.cli.main"))]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("wb") as output:
