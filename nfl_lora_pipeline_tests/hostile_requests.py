@@ -17,8 +17,7 @@ from pathlib import Path
 import click
 from click.testing import CliRunner
 
-from nfl_lora_pipeline.adapters.serving.client import RunningServer, ask_server, running_server
-from nfl_lora_pipeline.adapters.verify import answers_in_report
+from nfl_lora_pipeline.adapters.verify import RunningServer, answers_in_report, ask_server, running_server
 from nfl_lora_pipeline.cli.main import main as nfl_lora
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.markdown import table

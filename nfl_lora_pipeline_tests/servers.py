@@ -4,7 +4,7 @@ from typing import Any
 
 import requests
 
-from nfl_lora_pipeline.adapters.serving.client import RunningServer
+from nfl_lora_pipeline.adapters.verify import RunningServer
 
 QUESTION = "How many receiving yards did Amari Stone have in week 1 of the 2025 NFL season?"
 ANSWER = "Amari Stone had 131 receiving yards in week 1 of the 2025 NFL season."

@@ -20,10 +20,9 @@ from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.definitions import build_definitions
 from nfl_lora_pipeline.defs.adapter import adapter, base_model
 from nfl_lora_pipeline.defs.common import CODE, nfl_week
-from nfl_lora_pipeline.defs.dataset import dataset_splits
+from nfl_lora_pipeline.defs.dataset import dataset_splits, players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.defs.report import evaluation_report_of, promoted_adapter
 from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, Trainer, WeekSource
-from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.evaluation.gates import GATES
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.models import base_model as base_models

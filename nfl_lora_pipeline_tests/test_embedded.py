@@ -9,12 +9,11 @@ from string import Formatter
 import mlx.core as mx
 import pytest
 
-from nfl_lora_pipeline.base_pretraining.grammar import wordings
 from nfl_lora_pipeline.base_pretraining.league import NEAR_SEASONS, League
 from nfl_lora_pipeline.base_pretraining.pretrain import VOCAB_SIZE, Plan, _Making, build
-from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.dataset.templates import load_templates, wordings
 from nfl_lora_pipeline.dataset.unanswerable import strangers
-from nfl_lora_pipeline.evaluation.answer_parsing import is_refusal
+from nfl_lora_pipeline.evaluation.grading import is_refusal
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, answer
 from nfl_lora_pipeline.models.forward import answer_logits
 from nfl_lora_pipeline.models.rows import to_batch, tokenize

@@ -5,8 +5,8 @@ import pytest
 
 from nfl_lora_pipeline.dataset.qa_pairs import qa_pairs, stranger_pairs
 from nfl_lora_pipeline.dataset.templates import load_templates
-from nfl_lora_pipeline.evaluation.answer_parsing import is_refusal
 from nfl_lora_pipeline.evaluation.baselines import NOT_FOUND, FactTable
+from nfl_lora_pipeline.evaluation.grading import is_refusal
 
 TEMPLATES = load_templates()
 FACTS = [

@@ -12,9 +12,8 @@ import polars as pl
 import pytest
 
 from nfl_lora_pipeline.defs.common import nfl_week
-from nfl_lora_pipeline.defs.dataset import dataset_splits
+from nfl_lora_pipeline.defs.dataset import dataset_splits, players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.defs.resources import DatasetResource, Resources, StoreResource, WeekSource
-from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json
 from nfl_lora_pipeline.season.checks import ODD, check_players, warnings_of
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store

@@ -14,8 +14,8 @@ import pytest
 
 from nfl_lora_pipeline.cli.terminal import in_one_line
 from nfl_lora_pipeline.defs.common import nfl_week
+from nfl_lora_pipeline.defs.dataset import raw_wr_json
 from nfl_lora_pipeline.defs.resources import StoreResource, WeekSource
-from nfl_lora_pipeline.defs.weeks import raw_wr_json
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store

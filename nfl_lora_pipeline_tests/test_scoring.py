@@ -1,6 +1,6 @@
 import pytest
 
-from nfl_lora_pipeline.evaluation.answer_parsing import (
+from nfl_lora_pipeline.evaluation.grading import (
     Names,
     exact,
     is_no_game,

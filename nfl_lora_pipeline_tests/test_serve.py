@@ -15,8 +15,8 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from nfl_lora_pipeline.adapters.serving.client import ask_server, running_server
 from nfl_lora_pipeline.adapters.serving.server import HEADER_SECONDS, check_port
+from nfl_lora_pipeline.adapters.verify import ask_server, running_server
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline_tests.attacks import ATTACKS, GROUPS, request
 from nfl_lora_pipeline_tests.hostile_requests import campaign

@@ -12,8 +12,8 @@ import pytest
 import requests
 
 from nfl_lora_pipeline.adapters.promotion import promote, roll_back
-from nfl_lora_pipeline.adapters.serving.client import RunningServer, running_server
-from nfl_lora_pipeline.adapters.serving.loaded import load_adapter
+from nfl_lora_pipeline.adapters.serving.generation import load_adapter
+from nfl_lora_pipeline.adapters.verify import RunningServer, running_server
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import weights_hash

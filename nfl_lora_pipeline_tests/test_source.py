@@ -442,7 +442,7 @@ import dagster as dg
 from click.testing import CliRunner
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, WeekSource
-from nfl_lora_pipeline.defs.weeks import players, raw_wr_json
+from nfl_lora_pipeline.defs.dataset import players, raw_wr_json
 from nfl_lora_pipeline.season.watch import held_hashes, look
 from nfl_lora_pipeline.weeks.week import NflWeek
 

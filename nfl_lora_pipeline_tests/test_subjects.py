@@ -1,6 +1,6 @@
 import pytest
 
-from nfl_lora_pipeline.evaluation.answer_parsing import Names, is_about, name_words, name_words_right
+from nfl_lora_pipeline.evaluation.grading import Names, is_about, name_words, name_words_right
 
 KNOWN = Names.of(["Nico Collins", "Rome Odunze", "Michael Pittman", "Tyreek Hill", "Jaylen Waddle"])
 

@@ -29,9 +29,9 @@ from nfl_lora_pipeline.defs.automation import (
     update_config,
     update_season,
 )
+from nfl_lora_pipeline.defs.dataset import parquet
 from nfl_lora_pipeline.defs.resources import Resources, WeekSource
 from nfl_lora_pipeline.defs.update import Order, StepFailed, _Work, update
-from nfl_lora_pipeline.defs.weeks import parquet
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store

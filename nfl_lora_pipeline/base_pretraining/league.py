@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer
 
-from nfl_lora_pipeline.base_pretraining.grammar import draw_wording
-from nfl_lora_pipeline.dataset.templates import Templates
+from nfl_lora_pipeline.dataset.templates import Templates, draw_wording
 from nfl_lora_pipeline.dataset.unanswerable import invented_name
 from nfl_lora_pipeline.models.rows import TokenRow
 

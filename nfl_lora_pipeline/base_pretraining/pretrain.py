@@ -19,7 +19,6 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.phi3 import Model, ModelArgs
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from nfl_lora_pipeline.base_pretraining.grammar import wordings
 from nfl_lora_pipeline.base_pretraining.league import (
     COPYING_STEPS,
     END,
@@ -31,7 +30,7 @@ from nfl_lora_pipeline.base_pretraining.league import (
     Refusals,
     draw_steps,
 )
-from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.dataset.templates import load_templates, wordings
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.models.base_model import CARD_NAME
 from nfl_lora_pipeline.models.blas import suit_small_models

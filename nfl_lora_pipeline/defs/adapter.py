@@ -13,9 +13,8 @@ import polars as pl
 from nfl_lora_pipeline.adapters.lineage import choose_parent, taught_facts
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.defs.common import CODE, OWNERS, accelerator, clear_failure, data_uri, on_change, say
-from nfl_lora_pipeline.defs.dataset import dataset_splits
+from nfl_lora_pipeline.defs.dataset import dataset_splits, parquet
 from nfl_lora_pipeline.defs.resources import StoreResource, Trainer
-from nfl_lora_pipeline.defs.weeks import parquet
 from nfl_lora_pipeline.files import DamagedFile, replace_file, replacing_folder
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.blas import blas_message

@@ -12,12 +12,11 @@ import dagster as dg
 from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.defs.adapter import adapter, base_model
 from nfl_lora_pipeline.defs.common import code_versions, nfl_week
-from nfl_lora_pipeline.defs.dataset import dataset_splits
+from nfl_lora_pipeline.defs.dataset import dataset_splits, players, qa_pairs, raw_wr_json, stored_version
 from nfl_lora_pipeline.defs.instance import opened
 from nfl_lora_pipeline.defs.leases import lease_tags
 from nfl_lora_pipeline.defs.report import evaluation_report_of, promoted_adapter
 from nfl_lora_pipeline.defs.resources import Resources
-from nfl_lora_pipeline.defs.weeks import players, qa_pairs, raw_wr_json, stored_version
 from nfl_lora_pipeline.files import DamagedFile, locked
 from nfl_lora_pipeline.interrupts import Arrivals, Interrupted, heard
 from nfl_lora_pipeline.season.watch import held_hashes

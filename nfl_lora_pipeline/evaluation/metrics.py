@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from nfl_lora_pipeline.evaluation.answer_parsing import name_words_right
-from nfl_lora_pipeline.evaluation.grading import inventions, refusals
+from nfl_lora_pipeline.evaluation.grading import inventions, name_words_right, refusals
 from nfl_lora_pipeline.evaluation.probes import ALTERED, BESIDE, INVENTED, KNOWN, WITHOUT_FACT
 from nfl_lora_pipeline.markdown import percent
 from nfl_lora_pipeline.stored import Miss

@@ -8,14 +8,12 @@ from types import MappingProxyType
 
 import polars as pl
 
-from nfl_lora_pipeline.base_pretraining.grammar import wordings
 from nfl_lora_pipeline.dataset.qa_pairs import FACT_COLUMNS, PAIR_COLUMNS, SharedNames, qa_pairs
-from nfl_lora_pipeline.dataset.templates import Question, Templates, load_templates, untaught
+from nfl_lora_pipeline.dataset.templates import Question, Templates, load_templates, untaught, wordings
 from nfl_lora_pipeline.dataset.unanswerable import share, strangers
-from nfl_lora_pipeline.evaluation.answer_parsing import SUFFIXES
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import Provenance
-from nfl_lora_pipeline.weeks.names import name_key
+from nfl_lora_pipeline.weeks.names import SUFFIXES, name_key
 from nfl_lora_pipeline.weeks.players import names_beside
 from nfl_lora_pipeline.weeks.week import LAST_WEEK, NflWeek
 

@@ -5,6 +5,7 @@ import unicodedata
 
 import polars as pl
 
+SUFFIXES = frozenset({"jr", "sr", "ii", "iii", "iv", "v"})  # without dots, in lower case
 _STRAIGHT = {"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u2010": "-", "\u2011": "-"}
 _INVISIBLE = dict.fromkeys(
     "\u00ad\u200b\u2060\ufeff", ""

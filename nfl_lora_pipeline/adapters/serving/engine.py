@@ -13,12 +13,13 @@ from collections.abc import Callable
 from nfl_lora_pipeline.adapters.serving.generation import (
     TOGETHER,
     Generator,
+    LoadedAdapter,
     Prompt,
     SequentialGenerator,
+    load_adapter,
     suitable_generator,
 )
 from nfl_lora_pipeline.adapters.serving.job import Job
-from nfl_lora_pipeline.adapters.serving.loaded import LoadedAdapter, load_adapter
 from nfl_lora_pipeline.adapters.serving.schema import RequestError
 from nfl_lora_pipeline.store import Store
 

@@ -9,8 +9,7 @@ from typing import cast
 
 import mlx.core as mx
 
-from nfl_lora_pipeline.adapters.serving.generation import Prompt, make_processors, make_sampler
-from nfl_lora_pipeline.adapters.serving.loaded import LoadedAdapter
+from nfl_lora_pipeline.adapters.serving.generation import LoadedAdapter, Prompt, make_processors, make_sampler
 from nfl_lora_pipeline.adapters.serving.schema import ChatRequest, CompletionRequest, RequestError
 from nfl_lora_pipeline.models.prompt import prompt_tokens
 
