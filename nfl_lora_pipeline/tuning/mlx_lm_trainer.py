@@ -61,29 +61,31 @@ def train_plainly(
     config, log = begin(model, examples, recipe, start)
     rows = token_rows(model, tokenizer, examples)
     optimizer = optimizer_of(recipe, betas=BETAS)
-    batch_rows = recipe.curriculum.batch_rows
     with quiet(), uncompiled_on_cpu():
         train(
             model,
             optimizer,
             train_dataset=_dataset(tokenizer, [(example.question, example.answer) for example in examples]),
-            val_dataset=_dataset(tokenizer, held_out) if len(held_out) >= batch_rows else None,
-            args=TrainingArgs(
-                batch_size=batch_rows,
-                iters=steps,
-                steps_per_save=sys.maxsize,
-                adapter_file=str(folder / "adapters.safetensors"),
-            ),
+            val_dataset=_dataset(tokenizer, held_out) if len(held_out) >= recipe.curriculum.batch_rows else None,
+            args=_arguments(recipe, steps, folder),
             iterate_batches=_Scheduled(recipe, optimizer, steps),
             training_callback=_Recorder(log, steps, report),
         )
-    lowest = certainty(model, rows).lowest
-    log.certain.append((log.iterations, float(np.mean(lowest > recipe.curriculum.certain_above))))
+    lowest, above = certainty(model, rows).lowest, recipe.curriculum.certain_above
+    log.certain.append((log.iterations, float(np.mean(lowest > above))))
     log.peak_memory_bytes = mx.get_peak_memory()
     log.seconds = time.perf_counter() - started
-    certificate = write_records(folder, config, log, examples, lowest.tolist(), above=recipe.curriculum.certain_above)
-    report(certificate.in_short(), 1.0)
+    report(write_records(folder, config, log, examples, lowest.tolist(), above=above).in_short(), 1.0)
     return log
+
+
+def _arguments(recipe: Recipe, steps: int, folder: Path) -> TrainingArgs:
+    return TrainingArgs(
+        batch_size=recipe.curriculum.batch_rows,
+        iters=steps,
+        steps_per_save=sys.maxsize,
+        adapter_file=str(folder / "adapters.safetensors"),
+    )
 
 
 def _steps(recipe: Recipe, rows: int) -> int:

@@ -44,6 +44,7 @@ class TrainingLog:
     peak_memory_bytes: int = 0
     seconds: float = 0.0
     stopped: str = "budget"
+    schema_version: int = 1
 
 
 class AdapterConfig(TypedDict):
@@ -168,6 +169,7 @@ class Certificate:
     lowest_question: str
     uncertain: dict[str, float]
     margins: dict[str, float]
+    schema_version: int = 1
 
     def in_short(self) -> str:
         """One line for a log."""
@@ -184,7 +186,7 @@ def certify(examples: Sequence[Example], lowest: Sequence[float], *, above: floa
 
     Args:
         examples: what was asked, one row a fact and phrasing.
-        lowest: for each the probability of its answer's least probable token (`evaluation.certainty`).
+        lowest: for each the probability of its answer's least probable token (`scoring.certainty`).
         above: the probability to exceed.
     """
     margins: dict[str, float] = {}
