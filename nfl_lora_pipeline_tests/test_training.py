@@ -174,6 +174,46 @@ def test_a_check_asks_for_all_and_after_the_end_for_the_least_sure_until_some_ar
     assert made.log.stopped == "certain"
 
 
+# What is told.
+
+
+def told_lines(made: Training) -> list[str]:
+    lines: list[str] = []
+    made.report = lambda line, share: lines.append(line)
+    return lines
+
+
+def test_no_step_and_no_check_is_silent_for_longer_than_somebody_waits(student, monkeypatch):
+    monkeypatch.setattr(course, "SILENT_SECONDS", 0.0)
+    made = training(student, batch_rows=8)
+    lines = told_lines(made)
+    made._make_step(made._compiled_step())
+    assert lines == ["iteration 1: 0% of the facts known when last shown, 100% of strangers refused; " + AT_THE_PEAK]
+    made._ask(list(range(len(EXAMPLES))))
+    assert lines[-1] == f"iteration 0: {len(EXAMPLES)} of {len(EXAMPLES)} rows are asked"
+    assert made.log.losses == [], "what is written down does not depend on the clock"
+
+
+def test_what_is_told_soon_is_not_told_again(student):
+    made = training(student, batch_rows=8)
+    lines = told_lines(made)
+    made._make_step(made._compiled_step())
+    made._ask(list(range(len(EXAMPLES))))
+    assert lines == []
+
+
+def test_a_line_says_what_is_still_to_come(student):
+    made = training(student, batch_rows=8)
+    assert made._so_far().endswith(AT_THE_PEAK)
+    made.step, made.ending, made.end = 19, 10, 50
+    assert "; 30 steps of the way down are left, about " in made._so_far()
+    made.step = 50
+    assert made._so_far().endswith("it ends when a check finds all certain")
+
+
+AT_THE_PEAK = "the learning rate goes down at 97%"
+
+
 # Checkpoints.
 
 
@@ -213,11 +253,11 @@ def _course(file, calls: dict[str, int], interrupt: tuple[str, int] | None = Non
     made.go_on("")
 
     def counted(name: str, function):
-        def call(*arguments):
+        def call(*arguments, **options):
             calls[name] = calls.get(name, 0) + 1
             if (name, calls[name]) == interrupt:
                 raise KeyboardInterrupt
-            return function(*arguments)
+            return function(*arguments, **options)
 
         return call
 

@@ -58,14 +58,22 @@ class Certainty:
     lowest: NDArray[np.float64]
 
 
-def certainty(model: Model, rows: Sequence[TokenRow]) -> Certainty:
-    """Score answers by teacher forcing, without generating them."""
+def certainty(
+    model: Model, rows: Sequence[TokenRow], *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Certainty:
+    """Score answers by teacher forcing, without generating them.
+
+    Args:
+        model: a model of `mlx_lm.load`.
+        rows: questions with their answers.
+        progress: told after every batch how many of how many rows are done.
+    """
     greedy = np.zeros(len(rows), np.bool_)
     lowest = np.zeros(len(rows), np.float64)
     was_training = model.training
     model.eval()
     batches = list(by_length(rows, batch_tokens=BATCH_TOKENS))
-    lanes = streams()
+    lanes, done = streams(), 0
     for first in range(0, len(batches), len(lanes)):
         scored = []
         for indices, stream in zip(batches[first : first + len(lanes)], lanes, strict=False):
@@ -75,6 +83,8 @@ def certainty(model: Model, rows: Sequence[TokenRow]) -> Certainty:
         for indices, hit, worst in scored:
             greedy[indices] = np.array(hit)
             lowest[indices] = np.exp(-np.array(worst, np.float64))
+        done += sum(len(indices) for indices, _, _ in scored)
+        progress(done, len(rows))
     if was_training:
         model.train()
     return Certainty(greedy, lowest)

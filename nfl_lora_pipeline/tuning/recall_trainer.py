@@ -53,7 +53,8 @@ from nfl_lora_pipeline.tuning.records import (
 from nfl_lora_pipeline.tuning.sampler import Probabilities, Refusals, Sampler
 
 CHECKPOINT_SECONDS = 45.0  # a checkpoint is written at a step's end when the last one is older than this
-REPORT_STEPS = 10  # how often it is said and written down how far it is
+REPORT_STEPS = 10  # how often the loss is written down, and it is said how far it is
+SILENT_SECONDS = 8.0  # after which that is said in any case
 Learn = Callable[[list[Batch]], tuple[mx.array, list[mx.array]]]
 
 
@@ -106,7 +107,8 @@ def train_adapter(
             broken off; on the CPU to the same adapter, byte for byte. It is written before every check, when the last one is
             `CHECKPOINT_SECONDS` old, and when SIGINT or SIGTERM comes, at the end of the step at hand. Whoever calls
             removes it. None for none.
-        report: told a line for the log and how far it is (0 to 1) every `REPORT_STEPS` steps and at every check.
+        report: told a line for the log and how far it is (0 to 1) every `REPORT_STEPS` steps, at
+            every check, and at the latest when nothing was said for `SILENT_SECONDS` and a step or a batch is done.
 
     Raises:
         ValueError: the recipe does not fit the model, or there is nothing to learn.
@@ -163,7 +165,8 @@ class Training:
         begun = recipe.optimizer.schedule != "wsd"
         self.ending, self.end = (0, self.budget) if begun else (self.budget, self.budget + curriculum.ending_steps)
         self.deferral, self.file, self.of = Deferral(), checkpoint, ""
-        self.tokens, self.began, self.kept_at = 0, time.monotonic(), time.monotonic()
+        self.tokens, self.first_step = 0, 0
+        self.began = self.kept_at = self.told_at = time.monotonic()
 
     def run(self) -> None:
         """Make steps until the end; `lowest` says what the adapter knows then."""
@@ -220,7 +223,8 @@ class Training:
         self.refusals.restore(state.refusals)
         self.sampler.restore(state.sampler)
         self.log.resumed.append(self.step)
-        self.report(f"going on from iteration {self.step}, where this training was broken off", 0.0)
+        self.first_step = self.step
+        self._tell(f"going on from iteration {self.step}, where this training was broken off", 0.0)
 
     def _keep_if_due(self) -> None:
         """Write a checkpoint where the last one is old, or where somebody wants an end, which then comes."""
@@ -292,12 +296,17 @@ class Training:
         self.log.certain.append((self.step, 1 - uncertain / len(self.rows)))
         self.log.stopped = "budget" if uncertain else "certain"
         line = f"iteration {self.step}: {uncertain:,} of {len(asked):,} rows asked are not certain"
-        self.report(line, 1 - uncertain / len(self.rows))
+        self._tell(line, 1 - uncertain / len(self.rows))
         return not uncertain
 
     def _ask(self, indices: list[int]) -> None:
         """How probable the least probable token of some rows' whole answers is, into `lowest`."""
-        self.lowest[indices] = certainty(self.model, [self.rows[index] for index in indices]).lowest
+        rows = [self.rows[index] for index in indices]
+        self.lowest[indices] = certainty(self.model, rows, progress=self._tell_asked).lowest
+
+    def _tell_asked(self, done: int, total: int) -> None:
+        if self._is_silent():
+            self._tell(f"iteration {self.step}: {done:,} of {total:,} rows are asked")
 
     def _compiled_step(self) -> Learn:
         """Forward, backward and optimizer, compiled as in mlx-lm's trainer, which gives back no loss by row."""
@@ -328,16 +337,34 @@ class Training:
         self._observe(lanes, greatest, [index for index in indices if index is not None])
         self.loss_sum += float(loss)
         if (self.step + 1) % REPORT_STEPS == 0:
-            self._tell(self.loss_sum / REPORT_STEPS)
+            self.log.losses.append((self.step + 1, self.loss_sum / REPORT_STEPS))
+            self._tell(f"iteration {self.step + 1}, loss {self.loss_sum / REPORT_STEPS:.3f}: {self._so_far()}")
             self.loss_sum = 0.0
+        elif self._is_silent():
+            self._tell(f"iteration {self.step + 1}: {self._so_far()}")
 
-    def _tell(self, loss: float) -> None:
-        """How far it is, by what the steps saw."""
-        self.log.losses.append((self.step + 1, loss))
-        known, refused = 1 - self.sampler.unknown_share(), self.refusals.refused_share()
-        line = f"iteration {self.step + 1}, loss {loss:.3f}: {known:.0%} of the facts known when last shown"
-        line += f", {refused:.0%} of strangers refused" if self.curriculum.refusal_share else ""
-        self.report(line, known * refused)
+    def _so_far(self) -> str:
+        """How far it is, by what the steps saw, and what is still to come."""
+        line = f"{1 - self.sampler.unknown_share():.0%} of the facts known when last shown"
+        if self.curriculum.refusal_share:
+            line += f", {self.refusals.refused_share():.0%} of strangers refused"
+        if self.step < self.ending:
+            return f"{line}; the learning rate goes down at {1 - self.curriculum.nearly_known:.0%}"
+        if self.step >= self.end:
+            return f"{line}; it ends when a check finds all certain"
+        left = self.end - self.step - 1
+        made = max(1, self.step + 1 - self.first_step)
+        seconds = left * (time.monotonic() - self.began) / made
+        return f"{line}; {left} steps of the way down are left, about {seconds:.0f} s"
+
+    def _tell(self, line: str, share: float | None = None) -> None:
+        """Tell a line, and how far it is: by what the steps saw where nothing else is known."""
+        seen = (1 - self.sampler.unknown_share()) * self.refusals.refused_share()
+        self.report(line, seen if share is None else share)
+        self.told_at = time.monotonic()
+
+    def _is_silent(self) -> bool:
+        return time.monotonic() - self.told_at > SILENT_SECONDS
 
     def _rows(self) -> tuple[list[TokenRow], list[int | None]]:
         """A step's rows, and their indices; None for those that are none of the examples'."""
