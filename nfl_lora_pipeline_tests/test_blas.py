@@ -1,5 +1,6 @@
 """What MLX's threads on the CPU are given before they are started."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -41,3 +42,24 @@ def test_the_blas_is_loaded_before_mlx_whoever_imports_it_and_not_before_somebod
     late = program.replace("import sys, nfl_lora_pipeline", "import sys, mlx.core, nfl_lora_pipeline")
     lines = subprocess.run([sys.executable, "-c", late], capture_output=True, text=True, check=True).stdout.split("\n")
     assert lines[1] == "no fast BLAS: mlx.core was imported before nfl_lora_pipeline could load one"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MLX has a BLAS of its own")
+def test_each_stream_has_its_share_of_the_cores_for_the_threads_of_the_blas():
+    cores = os.cpu_count() or 1
+    program = (
+        "from nfl_lora_pipeline.models import blas\n"
+        f"blas._set_threads({cores})\n"
+        "for streams in (1, 2):\n"
+        "    with blas.divided_cores(streams): print(blas._threads(), end=' ')\n"
+        "print(blas._threads(), end=' ')\n"
+        "blas._set_threads(1)\n"
+        "with blas.divided_cores(2): print(blas._threads())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    if done.stdout.startswith("None"):
+        pytest.skip("no BLAS that says how many threads it has")
+    all_threads, halved, after, of_a_small_model = map(int, done.stdout.split())
+    assert all_threads == after
+    assert halved == min(all_threads, max(1, cores // 2))
+    assert of_a_small_model == 1

@@ -1,8 +1,10 @@
 import struct
+from dataclasses import replace
 
 import polars as pl
 import pytest
 
+from nfl_lora_pipeline.evaluation.baselines import Way
 from nfl_lora_pipeline.reports.plots import cost_plot, loss_plot, margin_plot, recall_plot
 
 LOSSES = [(10, 2.0), (20, 0.5), (30, 0.01)]
@@ -39,9 +41,9 @@ SCORED = pl.DataFrame(
     }
 )
 WAYS = [
-    {"name": "look-up", "right": 1.0, "refused": None, "seconds": {"p50": 0.0002, "p95": 0.0003}},
-    {"name": "a" * 60, "right": 0.0, "refused": 1.0, "seconds": {"p50": 0.03, "p95": 0.05}},
-    {"name": "not tried", "right": None, "refused": None, "seconds": {}},
+    Way("look-up", "table", right=1.0, seconds={"p50": 0.0002, "p95": 0.0003}),
+    Way("a" * 60, "base", right=0.0, refused=1.0, seconds={"p50": 0.03, "p95": 0.05}),
+    Way("not tried", "base"),
 ]
 
 
@@ -74,5 +76,5 @@ def test_a_fact_without_a_record_is_no_recall_and_a_way_not_tried_costs_nothing(
 
 
 def test_a_name_with_dollars_is_a_name_and_no_formula():
-    hostile = [WAYS[0] | {"name": r"$\nothing{$ $x$"}]
+    hostile = [replace(WAYS[0], name=r"$\nothing{$ $x$")]
     assert cost_plot(hostile) != cost_plot(WAYS[:1])

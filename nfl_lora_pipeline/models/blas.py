@@ -106,17 +106,57 @@ def subnormals_flushed() -> Iterator[None]:
 def suit_small_models() -> None:
     """Let the BLAS keep to one thread, and MLX hand out work to several streams at a time.
 
-    Where matrices are small, the threads of a BLAS wait longer than they work. MLX goes through a graph in depth first,
-    so that one stream's work is handed out before another's begins, unless it is told how wide to look.
+    Where matrices are small, the threads of a BLAS wait longer than they work.
+    """
+    look_wide()
+    _set_threads(1)
+
+
+def look_wide() -> None:
+    """Have MLX hand out work to several streams at a time; before its first evaluation.
+
+    It goes through a graph in depth first, so that one stream's work is handed out before another's begins, unless it is told
+    how wide to look.
     """
     os.environ.setdefault("MLX_BFS_MAX_WIDTH", "1000")
+
+
+@contextmanager
+def divided_cores(streams: int) -> Iterator[None]:
+    """For the block give each of several streams its share of the cores, and no more, for the threads of the BLAS.
+
+    SmolLM2 on two cores, two streams, medians of three in turn: with a thread each a training step takes 1.76 s and a forward
+    pass of 16 rows 2.29 s, with two each 2.13 s and 2.92 s.
+    """
+    before = _threads() if streams > 1 else None
+    if before is None:
+        yield
+        return
+    _set_threads(min(before, max(1, (os.cpu_count() or 1) // streams)))
+    try:
+        yield
+    finally:
+        _set_threads(before)
+
+
+def _threads() -> int | None:
+    """How many threads the BLAS may use; None where it does not say."""
+    library = load_fast_blas()
+    if library is None:
+        return None
+    loaded = ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+    names = [name for name in ("MKL_Get_Max_Threads", "openblas_get_num_threads") if hasattr(loaded, name)]
+    return int(getattr(loaded, names[0])()) if names else None
+
+
+def _set_threads(count: int) -> None:
     library = load_fast_blas()
     if library is None:
         return
     loaded = ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
     for name in ("MKL_Set_Num_Threads", "openblas_set_num_threads"):
         if hasattr(loaded, name):
-            getattr(loaded, name)(1)
+            getattr(loaded, name)(count)
 
 
 def blas_message() -> str:

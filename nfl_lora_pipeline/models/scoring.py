@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nfl_lora_pipeline.models.base_model import Model
 from nfl_lora_pipeline.models.base_model import answer as generate_answers
+from nfl_lora_pipeline.models.blas import divided_cores
 from nfl_lora_pipeline.models.forward import answer_logits, streams, token_losses
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer
 from nfl_lora_pipeline.models.rows import TokenRow, answer_text, by_length, to_batch, tokenize
@@ -79,7 +80,8 @@ def certainty(
         for indices, stream in zip(batches[first : first + len(lanes)], lanes, strict=False):
             with mx.stream(stream):
                 scored.append((indices, *_score(model, [rows[index] for index in indices])))
-        mx.eval(scored)
+        with divided_cores(len(lanes)):
+            mx.eval(scored)
         for indices, hit, worst in scored:
             greedy[indices] = np.array(hit)
             lowest[indices] = np.exp(-np.array(worst, np.float64))

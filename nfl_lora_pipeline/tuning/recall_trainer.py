@@ -29,6 +29,7 @@ from mlx_lm.utils import maybe_set_recommended_wired_limit
 
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.interrupts import Deferral, is_interrupt
+from nfl_lora_pipeline.models.blas import divided_cores
 from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, streams, token_losses
 from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.rows import (
@@ -332,7 +333,8 @@ class Training:
         rate = learning_rate(self.recipe, self.step, self.ending, self.end)
         self.optimizer.learning_rate = self.peak_share * rate
         loss, greatest = learn(batches)
-        mx.eval(self.model.state, self.optimizer.state, loss, greatest)
+        with divided_cores(len(lanes)):
+            mx.eval(self.model.state, self.optimizer.state, loss, greatest)
         self.tokens += sum(batch.tokens.size for batch in batches)
         self._observe(lanes, greatest, [index for index in indices if index is not None])
         self.loss_sum += float(loss)

@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import sys
+import warnings
 from types import FrameType
 from typing import cast
 
@@ -128,14 +129,17 @@ def serve(store: Store, fingerprint: str, *, follows: bool, host: str, port: int
         ValueError: the port cannot be listened on, or the adapter cannot be loaded.
     """
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)  # clients read their own mistakes in the answers
+    warnings.filterwarnings(
+        "ignore", "coroutine .* was never awaited", RuntimeWarning
+    )  # of a signal before the loop runs
     allow_connections()
     with listening(host, port) as listener:
         engine = Engine(store, fingerprint, follows=follows, report=_log, on_death=_die)
         try:
             engine.start()
             number, address = listener.getsockname()[1], f"[{host}]" if ":" in host else host
-            click.echo(f"http://{address}:{number}/v1 answers with adapter {engine.loaded.knows}; Ctrl-C ends it")
-            server = _Server(_config(make_app(engine, access, _log)))
+            line = f"http://{address}:{number}/v1 answers with adapter {engine.loaded.knows}; Ctrl-C ends it"
+            server = _Server(_config(make_app(engine, access, _log)), line)
             server.run(sockets=[listener])
             raise Interrupted(server.signum)
         except Interrupted as interrupt:
@@ -164,9 +168,18 @@ def _config(app: ASGIApp) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """Ends at the first signal in good order, at the second at once."""
+    """Says so when it answers; ends at the first signal in good order, at the second at once."""
 
     signum: int = signal.SIGTERM
+
+    def __init__(self, config: uvicorn.Config, line: str):
+        super().__init__(config)
+        self.line = line
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """By now the handlers of signals are in place, and whoever reads the line may send one."""
+        await super().startup(sockets)
+        click.echo(self.line)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
