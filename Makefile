@@ -9,7 +9,7 @@ run: setup
 
 # Two at a time, a file at a time: most of what a test waits for is another process.
 test: lint types
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

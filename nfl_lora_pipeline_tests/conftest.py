@@ -19,6 +19,16 @@ REPOSITORY = Path(__file__).parent.parent
 REAL_DATA = REPOSITORY.parent / "shared" / "nfl-data"
 
 
+# Files that take minutes, most of it waiting: begun first, so that nobody waits for one of them in the end.
+LONGEST = "live promoted kills damages learn prompt one_line serve unattended bad_adapters mlx_lm assets".split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring the tests of the longest files to the front; within a file, and among the others, all stay as they are."""
+    places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
 @pytest.fixture(autouse=True)
 def same_environment():
     """The command line leaves its settings in the environment of its process."""
