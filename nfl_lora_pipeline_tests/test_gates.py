@@ -5,7 +5,8 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.evaluation.gates import GATES, Count, Integrity, judge
+from nfl_lora_pipeline.defs.report import evaluation_report_of
+from nfl_lora_pipeline.evaluation.gates import GATES, Count, Integrity, Rule, Verdict, judge
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.metrics import Ability, GroupRecall, OverRefusal, UnanswerableQuestions, share_of
 from nfl_lora_pipeline.evaluation.regressions import Lost, Regressions
@@ -86,6 +87,14 @@ def test_every_gate_is_judged_and_has_a_key_of_the_recipe_but_those_of_integrity
     assert list(found) == list(GATES)
     assert all(gate.passed for gate in found.values())
     assert [gate.threshold for gate in found.values()] == [1.0, *(getattr(RECIPE.gates, key) for key in KEYS), 0.0]
+
+
+def test_a_new_gate_is_one_entry_and_is_judged_and_a_check_of_the_report(monkeypatch):
+    few = Rule("How many questions are asked about.", lambda evidence, most: Verdict(False, 1.0, f"at most {most}"))
+    monkeypatch.setitem(GATES, "few_are_asked", few)
+    gate = verdicts(summary())["few_are_asked"]
+    assert (gate.passed, gate.threshold, gate.explanation, gate.keeps_back) == (False, 0.0, "at most 0.0", True)
+    assert "few_are_asked" in {spec.name for spec in evaluation_report_of(RECIPE).check_specs}
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,9 @@ def evaluation_report_of(recipe: Recipe | None) -> dg.AssetsDefinition:
             name,
             asset="evaluation_report",
             blocking=recipe is None or blocks(name, recipe),
-            description=description,
+            description=rule.description,
         )
-        for name, description in GATES.items()
+        for name, rule in GATES.items()
     ]
     return dg.asset(
         name="evaluation_report",
