@@ -238,7 +238,7 @@ def _until(true: Callable[[], bool]) -> float:
 
 
 def _problems_of_the_end(run: Run, signum: int, code: int, seconds: float, most_seconds: float) -> list[str]:
-    problems = [f"a traceback: {line}" for line in run.said if "Traceback" in line or "Exception ignored" in line]
+    problems = [f"a traceback: {_last_line(run.said[place:])}" for place, line in enumerate(run.said) if _begins(line)]
     if signum == signal.SIGKILL:
         return problems
     if code not in (128 + signum, -signum) and not any(line.startswith("Report:") for line in run.said):
@@ -246,6 +246,19 @@ def _problems_of_the_end(run: Run, signum: int, code: int, seconds: float, most_
     if seconds > most_seconds:
         problems.append(f"{seconds:.1f} s to its end")
     return problems
+
+
+def _begins(line: str) -> bool:
+    """Whether a traceback begins with a line."""
+    return "Traceback" in line or "Exception ignored" in line
+
+
+def _last_line(said: list[str]) -> str:
+    """What a traceback that begins with the first line is of, and the last place in this project or a library that it names."""
+    ends = [place for place, line in enumerate(said) if place and line and not line.startswith(" ")]
+    block = said[: ends[0] + 1] if ends else said
+    files = [line.strip() for line in block if line.lstrip().startswith("File ")]
+    return "; ".join([block[-1], *files[-1:]])
 
 
 def as_markdown(kills: list[Kill], wanted: str, command: str) -> str:
