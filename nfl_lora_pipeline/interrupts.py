@@ -200,9 +200,14 @@ def _sent_again(unraisable: "sys.UnraisableHookArgs") -> None:
 
 
 def _tells_no_interrupt(record: logging.LogRecord) -> bool:
-    """SQLAlchemy logs whatever ends the closing of a connection, with a traceback, and lets an interrupt go on as it should."""
-    kind = record.exc_info[0] if record.exc_info else None
-    return kind is None or issubclass(kind, Exception)
+    """SQLAlchemy logs whatever ends the closing of a connection, with a traceback, and lets an interrupt go on as it should.
+
+    So it does with the error that comes of a connection which an interrupt left half closed: that has the interrupt behind it.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    while error is not None and not is_interrupt(error):
+        error = error.__cause__ or error.__context__
+    return error is None
 
 
 def _hang_up(number: int, frame: FrameType | None) -> None:

@@ -272,6 +272,19 @@ def test_an_interrupt_that_a_library_logs_before_it_lets_it_go_on_is_not_printed
     assert "this is told" in ended.stderr
 
 
+def test_neither_is_an_error_that_comes_of_what_an_interrupt_left_half_closed():
+    code = (
+        "import logging, signal\nfrom nfl_lora_pipeline.interrupts import Interrupted, heard\n"
+        "try:\n    with heard():\n        try:\n            signal.raise_signal(signal.SIGINT)\n"
+        "        except BaseException:\n            try:\n                raise OSError('half closed')\n"
+        "            except OSError:\n                logging.getLogger('sqlalchemy.pool').error('reset', exc_info=True)\n"
+        "            raise\n"
+        "except Interrupted as interrupt:\n    print(interrupt.exit_code)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert (ended.stdout, ended.stderr) == ("130\n", "")
+
+
 def test_a_closed_terminal_that_is_put_off_is_told_as_one():
     code = (
         "import signal\nfrom nfl_lora_pipeline.interrupts import Deferral, Interrupted, heard\n"

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 
 import yaml
 
-from nfl_lora_pipeline.adapters.formats import write_gguf, write_peft
-from nfl_lora_pipeline.files import DamagedFile, replacing_folder
+from nfl_lora_pipeline.adapters.formats import base_as_exported, write_gguf, write_peft
+from nfl_lora_pipeline.files import EMBEDDED, DamagedFile, replacing_folder
 from nfl_lora_pipeline.markdown import percent, table
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel, Model
@@ -129,23 +129,18 @@ def _write_gguf(adapter: Path, base: str, folder: Path) -> None:
 
 
 def _with_embedded_base(base: str, folder: Path) -> None:
-    """The embedded base is in nobody's hub, and so it is handed out beside its adapter."""
-    if base == base_models.EMBEDDED:
+    if base == EMBEDDED:
         shutil.copytree(base_models.EMBEDDED_FOLDER, folder / "base")
 
 
-def _name_of(base: str) -> str:
-    return "base" if base == base_models.EMBEDDED else base
-
-
 def _use_mlx(base: str) -> str:
-    options = f"--model {_name_of(base)} --adapter-path ."
+    options = f"--model {base_as_exported(base)} --adapter-path ."
     return f"    mlx_lm.generate {options} --temp 0 --prompt '...'\n    mlx_lm.server {options} --port 8080"
 
 
 def _use_peft(base: str) -> str:
     return (
-        f'    base = transformers.AutoModelForCausalLM.from_pretrained("{_name_of(base)}")\n'
+        f'    base = transformers.AutoModelForCausalLM.from_pretrained("{base_as_exported(base)}")\n'
         '    model = peft.PeftModel.from_pretrained(base, ".")'
     )
 
@@ -153,8 +148,8 @@ def _use_peft(base: str) -> str:
 def _use_gguf(base: str) -> str:
     return (
         f"    llama-server -m {GGUF_BASE} --lora {GGUF_NAME} --temp 0\n    ollama create NAME -f Modelfile\n\n"
-        f"{GGUF_BASE} is a GGUF file of {_name_of(base)}. Give Ollama this file and not the adapter as safetensors: from those "
-        "it reads the scale and does not use it."
+        f"{GGUF_BASE} is a GGUF file of {base_as_exported(base)}. Give Ollama this file and not the "
+        "adapter as safetensors: from those it reads the scale and does not use it."
     )
 
 
@@ -234,7 +229,7 @@ def _mark(kind: Literal["adapter", "fused"], fingerprint: str, provenance: Prove
 def _sign(folder: Path, store: Store, mark: ExportMark, *, use: str, library: str, single_turn: bool = False) -> None:
     """Write what the folder is for programs, and a model card for people and for the hub."""
     (folder / MARK).write_bytes(json_bytes(mark.content()))
-    embedded = mark.base_model == base_models.EMBEDDED
+    embedded = mark.base_model == EMBEDDED
     front = {
         "base_model": None if embedded else mark.base_model,
         "library_name": library,

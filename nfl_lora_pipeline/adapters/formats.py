@@ -26,8 +26,9 @@ import numpy.typing as npt
 
 from nfl_lora_pipeline.adapters import engine_worker
 from nfl_lora_pipeline.adapters.engine_worker import Answered, Asked
+from nfl_lora_pipeline.files import EMBEDDED
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.models.base_model import EMBEDDED, BaseModel
+from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer, prompt_tokens
 from nfl_lora_pipeline.stored import WEIGHTS_NAME
 
@@ -79,6 +80,11 @@ class LoraAdapter(NamedTuple):
         return self.scale * self.rank
 
 
+def base_as_exported(base: str) -> str:
+    """What an export calls its base: the embedded one is in nobody's hub, and lies beside it in the folder `base`."""
+    return "base" if base == EMBEDDED else base
+
+
 def read_lora(adapter: Path) -> LoraAdapter:
     """Read the folder of an MLX adapter.
 
@@ -127,7 +133,7 @@ def write_peft(adapter: Path, base: str, folder: Path) -> None:
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": "base" if base == EMBEDDED else base,
+        "base_model_name_or_path": base_as_exported(base),
         "r": lora.rank,
         "lora_alpha": int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha,
         "lora_dropout": 0.0,

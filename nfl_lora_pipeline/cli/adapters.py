@@ -21,8 +21,10 @@ adapter_option = click.option(
     help="How the fingerprint of another adapter begins.  [default: the promoted one]",
 )
 
+commands = click.Group()  # `main` takes them all
 
-@click.command()
+
+@commands.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--format",
@@ -53,7 +55,7 @@ def export(folder: Path, form: str, fused: bool, prefix: str, store: Path) -> No
         click.echo(f"{folder}: adapter {fingerprint}; README.md says how to use it")
 
 
-@click.command()
+@commands.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets the whole network ask.")
 @click.option("--allow-host", "hosts", multiple=True, help="A name under which clients know this machine; repeatable.")
@@ -79,7 +81,7 @@ def serve(port: int, host: str, prefix: str, store: Path, **allowed: Any) -> Non
     answer_requests(held, in_use(held, prefix), follows=not prefix, host=host, port=port, access=access)
 
 
-@click.command()
+@commands.command()
 @click.option(
     "--engine",
     type=click.Choice(["mlx", "peft", "llama.cpp"]),
@@ -116,7 +118,7 @@ def verify(engine: str, python: str, prefix: str, store: Path) -> None:
         raise SystemExit(1)
 
 
-@click.command()
+@commands.command()
 @click.option("--facts", type=click.IntRange(1), default=40, show_default=True, help="Recorded facts to ask about.")
 @click.option(
     "--strangers", type=click.IntRange(0), default=20, show_default=True, help="Invented people to ask about."
@@ -135,9 +137,6 @@ def compare(prefix: str, store: Path, **counts: int) -> None:
     result = ask_all(held, fingerprint, say=_say, **counts)
     click.echo(to_markdown(result))
     add_to_report(held.report(fingerprint), "alternatives", result, to_markdown(result))
-
-
-COMMANDS = [export, serve, verify, compare]
 
 
 def _reported(held: Any, prefix: str) -> str:

@@ -20,8 +20,10 @@ STRANGERS = 200  # unknown subjects that are asked about in the end
 SHOWN = 3  # facts whose answers are shown
 NOT_CERTAIN = 3  # exit code
 
+commands = click.Group()  # `main` takes them all
 
-@click.command()
+
+@commands.command()
 @click.argument("facts", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
@@ -98,7 +100,7 @@ def _refused(taught: "Taught", unknown: Iterator[tuple[str, str]] | None) -> str
     return f"{refused} of {STRANGERS} questions about subjects that nobody knows are refused"
 
 
-@click.group()
+@commands.group()
 def recipe() -> None:
     """Recipes: how an adapter is trained, and what is asked of it."""
 
@@ -120,6 +122,3 @@ def show(name: str) -> None:
     from nfl_lora_pipeline.tuning.recipe import as_yaml, load_recipe
 
     click.echo(as_yaml(load_recipe(name)))
-
-
-COMMANDS = [learn, recipe]

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -62,6 +62,23 @@ accept_odd_weeks_option = click.option(
 base_model_option = click.option(
     "--base-model", default="", help="embedded, a folder, a GGUF file or a Hugging Face id.  [default: the recipe's]"
 )
+
+
+def job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What `run` and `ui` take alike: what is taught, and how. `as_settings` reads it."""
+    options = (
+        stats_option,
+        source_option,
+        data_dir_option,
+        split_mode_option,
+        recipe_option,
+        base_model_option,
+        replace_option,
+        accept_odd_weeks_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 QUESTION_CHARACTERS = 2_000  # as many tokens, at worst; the embedded base reads 256
@@ -133,14 +150,7 @@ def main() -> None:
     default=None,
     help="1, 1-3 or 1,4-6.  [default: every week of the season in the store; 1 where there is none]",
 )
-@stats_option
-@source_option
-@data_dir_option
-@split_mode_option
-@recipe_option
-@base_model_option
-@replace_option
-@accept_odd_weeks_option
+@job_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on the last line.")
 @store_option
 def run(season: int, weeks: str | None, as_json: bool, **options: Any) -> None:
@@ -255,14 +265,7 @@ def rollback(fingerprint: str, store: Path) -> None:
 @click.option(
     "--weeks", default="", help="Weeks to train on, as partition keys: 2025-W01,2025-W02.  [default: all held]"
 )
-@stats_option
-@source_option
-@data_dir_option
-@split_mode_option
-@recipe_option
-@base_model_option
-@replace_option
-@accept_odd_weeks_option
+@job_options
 @store_option
 def ui(port: int, host: str, season: int | None, weeks: str, watch: bool, **options: Any) -> None:
     """Open the Dagster UI on the same storage."""
@@ -273,10 +276,8 @@ def ui(port: int, host: str, season: int | None, weeks: str, watch: bool, **opti
     from nfl_lora_pipeline.store import Store
 
     check_port(host, port)
-    settings, data = (
-        Settings.read(**as_settings(options), season=season or 0, weeks=weeks, watch=watch),
-        Store(options["store"]),
-    )
+    settings = Settings.read(**as_settings(options), season=season or 0, weeks=weeks, watch=watch)
+    data = Store(options["store"])
     environment = os.environ | settings.to_environment() | {"DAGSTER_HOME": str(dagster_home(data))}
     with opened(data, lambda line: click.echo(line, err=True)):
         pass  # what dead processes left is put in order before anybody looks
@@ -304,8 +305,9 @@ def build_base(folder: Path, steps: int | None, seed: int | None) -> None:
     build(folder, replace(Plan(), **given), report=click.echo)
 
 
-for command in [*adapters.COMMANDS, *library.COMMANDS]:
-    main.add_command(command)
+for group in (adapters.commands, library.commands):
+    for command in group.commands.values():
+        main.add_command(command)
 
 
 if __name__ == "__main__":

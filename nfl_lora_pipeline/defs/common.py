@@ -13,7 +13,7 @@ import polars as pl
 from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.dataset.templates import wordings_hash
 from nfl_lora_pipeline.defs.resources import DatasetResource, Trainer
-from nfl_lora_pipeline.files import locked, os_error
+from nfl_lora_pipeline.files import EMBEDDED, locked, os_error
 from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.stats import stats_hash
 from nfl_lora_pipeline.store import Store
@@ -65,7 +65,7 @@ def _base_model_version(recipe: Recipe | None) -> str:
     if recipe is None:
         return CODE["base_model"]
     name = recipe.base_model
-    revision = base_model.resolve(name).revision if name == base_model.EMBEDDED else ""
+    revision = base_model.resolve(name).revision if name == EMBEDDED else ""
     return f"{CODE['base_model']}-{name}-{revision}"
 
 

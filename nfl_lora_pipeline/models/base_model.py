@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import yaml
 from pydantic import JsonValue
 
-from nfl_lora_pipeline import files as places
+from nfl_lora_pipeline.files import EMBEDDED, lasting_base
 from nfl_lora_pipeline.models.blas import look_wide, suit_small_models
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer, prompt_tokens
 from nfl_lora_pipeline.progress import tell
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import mlx.core as mx
     from mlx import nn
 
-EMBEDDED = places.EMBEDDED
 EMBEDDED_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "embedded" / "model"
 NEEDED_FILES = ("config.json", "tokenizer_config.json")
 CARD_NAME = "README.md"
@@ -98,7 +97,7 @@ def resolve(name: str, *, report: Callable[[str], None] = lambda line: tell("bas
     Raises:
         BaseModelError: no such folder, file or id, no network, or files are missing or cannot be read.
     """
-    name = places.lasting_base(name)
+    name = lasting_base(name)
     folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
     if folder.is_file():
         folder = _converted(folder, report)

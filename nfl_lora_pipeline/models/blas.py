@@ -12,7 +12,7 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.abc import Loader, MetaPathFinder
@@ -140,23 +140,22 @@ def divided_cores(streams: int) -> Iterator[None]:
 
 
 def _threads() -> int | None:
-    """How many threads the BLAS may use; None where it does not say."""
-    library = load_fast_blas()
-    if library is None:
-        return None
-    loaded = ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
-    names = [name for name in ("MKL_Get_Max_Threads", "openblas_get_num_threads") if hasattr(loaded, name)]
-    return int(getattr(loaded, names[0])()) if names else None
+    """How many threads the BLAS may use; None where there is none that says so."""
+    get = _function("MKL_Get_Max_Threads", "openblas_get_num_threads")
+    return int(get()) if get else None
 
 
 def _set_threads(count: int) -> None:
+    if put := _function("MKL_Set_Num_Threads", "openblas_set_num_threads"):
+        put(count)
+
+
+@cache
+def _function(*names: str) -> Callable[..., int] | None:
+    """The first of these functions that the loaded BLAS has."""
     library = load_fast_blas()
-    if library is None:
-        return
-    loaded = ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
-    for name in ("MKL_Set_Num_Threads", "openblas_set_num_threads"):
-        if hasattr(loaded, name):
-            getattr(loaded, name)(count)
+    loaded = ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL) if library else None
+    return next((getattr(loaded, name) for name in names if hasattr(loaded, name)), None)
 
 
 def blas_message() -> str:
