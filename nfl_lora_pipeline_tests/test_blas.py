@@ -44,6 +44,14 @@ def test_the_blas_is_loaded_before_mlx_whoever_imports_it_and_not_before_somebod
     assert lines[1] == "no fast BLAS: mlx.core was imported before nfl_lora_pipeline could load one"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing stands before the import of MLX")
+def test_mlx_is_told_to_hand_out_work_to_several_streams_before_its_first_evaluation():
+    program = "import nfl_lora_pipeline, os, mlx.core; print(os.environ.get('MLX_BFS_MAX_WIDTH'))"
+    bare = {name: value for name, value in os.environ.items() if name != "MLX_BFS_MAX_WIDTH"}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=bare)
+    assert run.stdout.strip() == "1000", "whoever sets it later sets it for nobody: MLX reads it once"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MLX has a BLAS of its own")
 def test_each_stream_has_its_share_of_the_cores_for_the_threads_of_the_blas():
     cores = os.cpu_count() or 1

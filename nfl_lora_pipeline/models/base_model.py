@@ -16,7 +16,7 @@ import yaml
 from pydantic import JsonValue
 
 from nfl_lora_pipeline.files import EMBEDDED, lasting_base
-from nfl_lora_pipeline.models.blas import look_wide, suit_small_models
+from nfl_lora_pipeline.models.blas import suit_small_models
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer, prompt_tokens
 from nfl_lora_pipeline.progress import tell
 
@@ -141,8 +141,6 @@ def load_with_config(base: BaseModel, *, adapter: Path | None = None) -> tuple[M
     """Load model and tokenizer as `load` does, and the model's `config.json` as mlx-lm understood it."""
     if base.size_bytes < SMALL_BYTES:
         suit_small_models()
-    else:
-        look_wide()
     import mlx_lm
 
     try:

@@ -67,7 +67,10 @@ class BlasFirst(MetaPathFinder):
 
 
 class _Flushed(Loader):
-    """Loads MLX and starts the thread of its default stream where subnormals are flushed."""
+    """Loads MLX and starts the thread of its default stream where subnormals are flushed.
+
+    That is MLX's first evaluation, at which it reads how wide to look.
+    """
 
     def __init__(self, loader: Loader):
         self.loader = loader
@@ -77,6 +80,7 @@ class _Flushed(Loader):
             return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
+        look_wide()
         with subnormals_flushed():
             self.loader.exec_module(module)
             module.eval(module.zeros(1, stream=module.cpu))
@@ -104,11 +108,7 @@ def subnormals_flushed() -> Iterator[None]:
 
 
 def suit_small_models() -> None:
-    """Let the BLAS keep to one thread, and MLX hand out work to several streams at a time.
-
-    Where matrices are small, the threads of a BLAS wait longer than they work.
-    """
-    look_wide()
+    """Let the BLAS keep to one thread: where matrices are small, its threads wait longer than they work."""
     _set_threads(1)
 
 
