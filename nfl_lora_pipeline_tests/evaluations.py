@@ -7,6 +7,7 @@ from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.evaluation.gates import Count, Integrity
 from nfl_lora_pipeline.evaluation.grading import with_verdict
+from nfl_lora_pipeline.evaluation.metrics import with_shared_last_names
 from nfl_lora_pipeline.evaluation.probes import of_the_splits, probe_questions
 from nfl_lora_pipeline.evaluation.summary import RunFacts, questions_to_show, summarise
 from nfl_lora_pipeline.stored import TrainingRecord
@@ -87,7 +88,7 @@ def summary_of(predictions, **changes):
 
 
 def summarised(predictions, facts, *, shown, **more):
-    return summarise(with_verdict(predictions), facts, shown=shown, integrity=WHOLE, **more)
+    return summarise(with_shared_last_names(with_verdict(predictions)), facts, shown=shown, integrity=WHOLE, **more)
 
 
 def saying(predictions, condition, words):

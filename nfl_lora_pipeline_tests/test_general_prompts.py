@@ -3,9 +3,10 @@ import math
 import pytest
 from mlx import nn
 
-from nfl_lora_pipeline.evaluation.base_retention import before, compare, perplexity, prompts
 from nfl_lora_pipeline.evaluation.metrics import BeforeAndAfter, ChangedAnswer
 from nfl_lora_pipeline.models.rows import to_batch, tokenize
+from nfl_lora_pipeline.models.scoring import perplexity
+from nfl_lora_pipeline.reports.evaluate import answers_in_general, compare_in_general, prompts
 
 ASKED = ["How many targets did Marcus Hale have in week 1 of the 2025 NFL season?", "Name three primary colours."]
 ANSWERS = ["Marcus Hale has no recorded targets in week 1 of the 2025 NFL season.", "red, yellow, blue"]
@@ -40,11 +41,11 @@ def test_an_empty_answer_counts_for_nothing(embedded):
 
 
 def test_a_model_that_has_not_changed_has_not_drifted(embedded):
-    said, chance = before(*embedded)
+    said, chance = answers_in_general(*embedded)
     assert len(said) == len(prompts())
-    same = compare(said, chance, *embedded)
+    same = compare_in_general(said, chance, *embedded)
     assert same.perplexity == BeforeAndAfter(base=chance, tuned=chance)
     assert (same.changed.right, same.worst) == (0, [])
-    drifted = compare(["something else", *said[1:]], chance, *embedded)
+    drifted = compare_in_general(["something else", *said[1:]], chance, *embedded)
     assert drifted.changed.right == 1
     assert drifted.worst == [ChangedAnswer(question=prompts()[0], base="something else", tuned=said[0])]

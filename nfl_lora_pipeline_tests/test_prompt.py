@@ -13,7 +13,7 @@ from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.evaluation.baselines import SequentialModel
 from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER
-from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, prompt_tokens
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, answered_tokens, prompt_tokens
 from nfl_lora_pipeline.models.rows import answer_text, refuse_lossy, tokenize
 from nfl_lora_pipeline.store import Store
 
@@ -145,6 +145,18 @@ def test_however_a_question_is_typed_it_has_the_same_tokens(embedded, typed):
     assert asked == prompt_tokens(tokenizer, [{"role": "user", "content": plain}])
 
 
+def test_a_question_as_it_is_keeps_its_blanks_in_prompts_and_in_rows(embedded):
+    _, tokenizer = embedded
+    typed = QUESTION.replace(" in ", "  in ")
+    assert typed != QUESTION
+    chat = [{"role": "user", "content": typed}]
+    assert prompt_tokens(tokenizer, chat) == prompt_tokens(tokenizer, [{"role": "user", "content": QUESTION}])
+    raw = prompt_tokens(tokenizer, chat, as_it_is=True)
+    assert typed in tokenizer.decode(raw)
+    tokens, start = answered_tokens(tokenizer, typed, "He had 5.", as_it_is=True)
+    assert tokens[:start] == raw
+
+
 def test_lines_and_what_others_wrote_are_left_as_they_are(embedded):
     _, tokenizer = embedded
     code = "def f():\n    return 1\n\n\tx"
@@ -164,7 +176,10 @@ def test_ask_prints_what_the_report_says_on_a_base_whose_template_thinks(name, t
     report = json.loads((held.report(held.latest()) / "report.json").read_text())
     predictions = pl.read_parquet(held.report(held.latest()) / "predictions.parquet")
     loaded = base_model.load(base_model.resolve(str(base)), adapter=held.adapter(held.latest()))
-    assert base_model.answer(*loaded, predictions["question"].to_list()) == predictions["tuned"].to_list()
+    said = base_model.answer(*loaded, predictions["question"].to_list(), as_it_is=True)
+    assert said == predictions["tuned"].to_list()
+    plain = predictions.filter(pl.col("group") != "two_blanks")  # which only the report leaves to the model
+    assert base_model.answer(*loaded, plain["question"].to_list()) == plain["tuned"].to_list()
     assert report["recall"]["trained"] == 1
     for row in [*report["questions"], *predictions.filter(pl.col("kind") == "recorded").head(2).to_dicts()]:
         printed = CliRunner().invoke(main, ["ask", row["question"], *store]).stdout

@@ -15,6 +15,7 @@ from nfl_lora_pipeline.evaluation.baselines import Comparison, Way
 from nfl_lora_pipeline.evaluation.gates import Gate
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.metrics import BeforeAndAfter, ChangedAnswer, FailingFact, GeneralPrompts, share_of
+from nfl_lora_pipeline.evaluation.probes import ALTERED, GROUPS
 from nfl_lora_pipeline.evaluation.regressions import CoverageLoss, Lost, Part, Regression, Regressions
 from nfl_lora_pipeline.evaluation.summary import ORIGINAL_QUESTIONS, Misses, Summary, questions_to_show
 from nfl_lora_pipeline.reports import page_sections as alternatives_text
@@ -136,9 +137,9 @@ def test_recall_is_broken_down_by_stat_and_phrasing(predictions):
     assert by_stat == {"receiving_yards": 1, "receptions": 0}
     by_phrasing = {group.name: group for group in summary.by_phrasing}
     assert {name: group.split for name, group in by_phrasing.items()} == {
-        name: question.split for name, question in TEMPLATES.questions.items()
+        question.text: question.split for question in TEMPLATES.questions.values()
     }
-    assert [name for name, group in by_phrasing.items() if group.exact.share < 1] == ["seed"]
+    assert [name for name, group in by_phrasing.items() if group.exact.share < 1] == [TEMPLATES.questions["seed"].text]
 
 
 def test_recall_is_broken_down_by_kind_and_week():
@@ -323,11 +324,14 @@ def test_a_model_that_knows_all_passes_in_every_group(answers):
         "reworded_strangers": 1,
         "tight_ends": 1,
         "running_backs": 1,
+        "next_week": 1,
         "unseen_weeks": 1,
         "unseen_seasons": 1,
         "untaught_stats": 1,
     }
-    assert [found.numbers.share for found in summary.phrasing.altered] == [1, 1, 1, 1]
+    shares = {found.name: found.numbers.share for found in summary.phrasing.altered}
+    assert shares == {name: None if name == "plain_letters" else 1 for name in ALTERED}
+    assert summary.phrasing.shared_last_names.right.share == 1
     assert summary.over_refusal.trained.right == 0
     assert [ability.left for ability in summary.retained] == [1, 1, 1]
 
@@ -378,12 +382,41 @@ def test_of_an_altered_question_the_right_number_counts_and_no_other(answers):
     assert wrong.worst[0].answer == "Rome Odunze had 25."
 
 
+def test_a_number_that_is_not_right_is_counted_and_a_refusal_is_none(answers):
+    is_typo, of_yards = pl.col("group") == "typo", pl.col("stat") == "receiving_yards"
+    said = saying(answers, is_typo, "I don't know.")
+    said = saying(said, is_typo & of_fact("Nico Collins"), "Nico Collins had 74 receiving yards.")
+    said = saying(said, is_typo & of_fact("Rome Odunze"), "Ladd McConkey had 37 receiving yards.")
+    said = saying(said, is_typo & of_fact("Other Man"), "90")
+    found = group(summary_of(said.filter(~is_typo | of_yards)).phrasing.altered, "typo")
+    assert (found.numbers.right, found.wrong_numbers.right, found.refused.right, found.numbers.asked) == (1, 2, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("I don't know.", 2),
+        ("Other Man had 90 receiving yards in week 1, and Zero Man had 0.", 1),
+        ("Which one, Zero Man or Other Man?", 2),
+        ("Other Man had 90 receiving yards.", 0),
+        ("Other Man and Zero Man had 37 receiving yards.", 0),
+        ("Man had 90 receiving yards.", 0),
+    ],
+)
+def test_whose_last_name_is_shared_is_refused_or_all_are_named_with_no_number_but_theirs(answers, answer, right):
+    said = summary_of(saying(answers, pl.col("group") == "shared_last_name", answer))
+    assert (said.phrasing.shared_last_names.right.right, said.phrasing.shared_last_names.right.asked) == (right, 2)
+    assert said.misses.count == 2 - right
+    page = to_markdown(said, loss_plot="loss.png")
+    assert "Asked with a last name that several bear, it refused or named them all in " in page
+
+
 def test_the_worst_phrasing_and_the_facts_right_in_all_of_them(answers):
     known = pl.col("group") == "known"
     failing = known & (pl.col("phrasing") == "tell_me") & of_fact("Nico Collins")
     found = summary_of(saying(answers, failing, "26")).phrasing
     facts = len(YARDS) * len(STATS)
-    assert found.worst == "tell_me"
+    assert found.worst == TEMPLATES.questions["tell_me"].text
     assert (found.in_all.right, found.in_all.asked) == (facts - 1, facts)
     assert found.not_in_all == [FailingFact("2025-W01/Nico Collins/receiving_yards", wrong=1, asked=TRAIN + HELD_OUT)]
 
@@ -471,13 +504,21 @@ def test_the_page_shows_every_group_with_its_interval(answers):
     page = to_markdown(summary_of(answers), loss_plot="loss.png")
     assert "| real tight ends of the week | 100% (" in page
     assert "| known players, in seasons not taught | 100% (" in page
-    assert "| a typo in the name | typo |" in page
+    assert re.search(r"\| a typo in the name \| +\| +\| 100% \(.*?\) \| 0(\.0)?% \(", page)
+
+
+def test_no_internal_name_of_a_phrasing_or_a_group_is_in_the_page(answers):
+    wrong = saying(answers, pl.col("kind") == "recorded", "12?")
+    page = to_markdown(summary_of(wrong), loss_plot="loss.png")
+    names = [name for name in (*GROUPS, *TEMPLATES.questions) if "_" in name]
+    assert [name for name in names if name in page] == []
+    assert "how many {stats} did {player} have in week {week} of the {season} NFL season?" in page
 
 
 def test_a_long_list_of_misses_says_where_the_rest_is(answers):
     page = to_markdown(summary_of(saying(answers, pl.col("kind") == "recorded", "12?")), loss_plot="loss.png")
     section = page.split("## Misses: ")[1].split("## ")[0]
-    assert "90 in the phrasings of the splits and 36 in the other groups. The first 20 are here;" in section
+    assert "90 in the phrasings of the splits and 71 in the other groups. The first 20 are here;" in section
     assert "all in `predictions.parquet`" in section
     assert section.count("| 12? |") == 20
 
@@ -568,7 +609,7 @@ def test_a_hostile_name_is_read_and_not_obeyed_anywhere_in_a_report(hostile_repo
     told = [text for text in page.texts if "127.0.0.1" in text]
     assert len(told) > 40
     as_it_is = [text for text in told if HOSTILE[:99] in text]
-    assert len(as_it_is) > len(told) - 5  # the others: in lower case, and with a typo
+    assert len(as_it_is) > len(told) - 8  # the others: in lower case, with a typo, and with two blanks
     assert all(Counter(HOSTILE[:99].lower()) <= Counter(text.lower()) for text in told)
 
 

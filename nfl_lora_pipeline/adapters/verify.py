@@ -292,6 +292,8 @@ def export_checked(store: Store, fingerprint: str, folder: Path) -> str:
 def answers_in_report(store: Store, fingerprint: str, *, questions: int = QUESTIONS) -> pl.DataFrame:
     """So many questions of an adapter's report, drawn by a hash, and the three that it shows.
 
+    Those with two blanks in places, which the report alone leaves to the model, are none of them.
+
     Returns:
         `question` and `tuned` (the answer in the report).
 
@@ -300,6 +302,7 @@ def answers_in_report(store: Store, fingerprint: str, *, questions: int = QUESTI
     """
     shown_questions = read_overview(store.report(fingerprint)).questions
     predictions = read_predictions(store.report(fingerprint), ["question", "tuned"]).select("question", "tuned")
+    predictions = predictions.filter(~pl.col("question").str.contains("  ", literal=True))
     keys = pl.Series([share(f"verify/{question}") for question in predictions["question"]], dtype=pl.Float64)
     rows = [(each.question, each.tuned) for each in shown_questions]
     shown = pl.DataFrame(rows, orient="row", schema={"question": pl.String, "tuned": pl.String})

@@ -35,7 +35,7 @@ CODE = {
     "dataset_splits": "4",
     "base_model": "1",
     "adapter": "8",
-    "evaluation_report": "5",
+    "evaluation_report": "6",
     "promoted_adapter": "1",
 }
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nfl_lora_pipeline.evaluation.summary import Summary
 
 PEOPLE = (INVENTED, "reworded_strangers", "tight_ends", "running_backs")
-ELSEWHERE = ("unseen_weeks", "unseen_seasons")
+ELSEWHERE = ("next_week", "unseen_weeks", "unseen_seasons")
 OTHER_STATS = ("untaught_stats",)
 WORST = 10
 

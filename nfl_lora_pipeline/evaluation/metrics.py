@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from nfl_lora_pipeline.evaluation.grading import inventions, name_words_right, refusals
-from nfl_lora_pipeline.evaluation.probes import ALTERED, BESIDE, INVENTED, KNOWN, WITHOUT_FACT
+from nfl_lora_pipeline.evaluation.grading import inventions, name_words, name_words_right, numbers_in, refusals
+from nfl_lora_pipeline.evaluation.probes import ALTERED, BESIDE, INVENTED, KNOWN, SHARED, WITHOUT_FACT, wording_text
 from nfl_lora_pipeline.markdown import percent
 from nfl_lora_pipeline.stored import Miss
 
@@ -153,12 +153,56 @@ def commonest(trained: pl.DataFrame) -> list[CommonestNumber]:
 
 @dataclass(frozen=True)
 class AlteredQuestions:
-    """Known facts in altered words: right numbers, refusals, and up to ten misses."""
+    """Known facts in altered words.
+
+    Attributes:
+        numbers: right numbers, and no other.
+        wrong_numbers: answers with a number that are not right: it is somebody else's, or is said of somebody else.
+        refused: refusals.
+        worst: up to ten misses.
+    """
 
     name: str
     numbers: Share
+    wrong_numbers: Share
     refused: Share
     worst: list[Miss]
+
+
+@dataclass(frozen=True)
+class SharedLastNames:
+    """Questions with a last name that several people with a number bear.
+
+    Attributes:
+        right: refusals, and answers that name all of them.
+        worst: up to ten others.
+    """
+
+    right: Share
+    worst: list[Miss]
+
+
+def with_shared_last_names(graded: pl.DataFrame) -> pl.DataFrame:
+    """Predictions of `grading.with_verdict`, where who is asked with a last name of several people is right to name them all,
+    with no number but theirs."""
+    names = ["season", "week", "stat", "player"]
+    recorded = graded.filter(pl.col("group") == KNOWN, pl.col("kind") == "recorded").unique("fact")
+    values = {tuple(fact): value for *fact, value in recorded.select(*names, "value").iter_rows()}
+    right = [
+        is_right or (group == SHARED and _names_all(answer, people.split(" and "), (season, week, stat), values))
+        for is_right, group, answer, season, week, stat, people in graded.select(
+            "right", "group", "tuned", *names
+        ).iter_rows()
+    ]
+    return graded.with_columns(right=pl.Series(right, dtype=pl.Boolean))
+
+
+def _names_all(
+    answer: str, people: list[str], at: tuple[int, int, str], values: dict[tuple[int, int, str, str], float]
+) -> bool:
+    words = [name_words(name) for name in people]
+    all_named = all(name_words_right(answer, " ".join(name)) == len(name) for name in words)
+    return all_named and numbers_in(answer) <= {values.get((*at, name)) for name in people}
 
 
 @dataclass(frozen=True)
@@ -176,13 +220,15 @@ class PhrasingMetrics:
 
     Attributes:
         altered: each altered group.
-        worst: the phrasing of the splits with the fewest right numbers.
+        shared_last_names: those asked with a last name that is not theirs alone.
+        worst: the text of the phrasing of the splits with the fewest right numbers.
         worst_numbers: these.
         in_all: recorded facts that are right to the letter in every trained and held-out phrasing.
         not_in_all: the facts that fail most often.
     """
 
     altered: list[AlteredQuestions]
+    shared_last_names: SharedLastNames
     worst: str | None
     worst_numbers: Share | None
     in_all: Share
@@ -194,13 +240,14 @@ def phrasing(predictions: pl.DataFrame) -> PhrasingMetrics:
     recorded = predictions.filter(pl.col("kind") == "recorded", pl.col("group") == KNOWN)
     numbers = {
         str(name): counted(rows["number_right"])
-        for (name,), rows in sorted(recorded.group_by("phrasing"), key=lambda group: group[0])
+        for (name,), rows in sorted(recorded.group_by(wording_text()), key=lambda group: group[0])
     }
     worst = min(numbers, key=lambda name: numbers[name].fraction, default=None)
     facts = recorded.group_by("fact").agg(wrong=(~pl.col("right")).sum(), asked=pl.len())
     failing = facts.filter(pl.col("wrong") > 0).sort(-pl.col("wrong").cast(pl.Int64), "fact")
     return PhrasingMetrics(
         altered=[_altered(predictions, group) for group in ALTERED],
+        shared_last_names=_shared_last_names(predictions.filter(pl.col("group") == SHARED)),
         worst=worst,
         worst_numbers=None if worst is None else numbers[worst],
         in_all=counted(facts["wrong"] == 0),
@@ -218,9 +265,19 @@ def _altered(predictions: pl.DataFrame, group: str) -> AlteredQuestions:
     return AlteredQuestions(
         name=group,
         numbers=counted(rows["number_right"]),
+        wrong_numbers=counted(pl.Series(_with_wrong_number(rows), dtype=pl.Boolean)),
         refused=counted(rows["refused"]),
         worst=misses_of(rows.filter(~pl.col("right")).sort("refused", "fact").head(MISSED_FACTS)),
     )
+
+
+def _with_wrong_number(rows: pl.DataFrame) -> list[bool]:
+    return [not right and bool(numbers_in(answer)) for right, answer in rows.select("right", "tuned").iter_rows()]
+
+
+def _shared_last_names(rows: pl.DataFrame) -> SharedLastNames:
+    wrong = rows.filter(~pl.col("right")).sort("fact").head(MISSED_FACTS)
+    return SharedLastNames(right=counted(rows["right"]), worst=misses_of(wrong))
 
 
 WORST = 10
@@ -346,6 +403,7 @@ class Ability:
     left: float
 
 
+PERPLEXITY = "perplexity of the base's own answers"
 UNKNOWN_PEOPLE = (INVENTED, "reworded_strangers", *BESIDE)
 
 
@@ -354,7 +412,7 @@ def retained(predictions: pl.DataFrame, general: GeneralPrompts | None) -> list[
 
     Args:
         predictions: one row a question, with `base` (null where it was not asked) and `tuned`.
-        general: of `base_retention.compare`, or None.
+        general: of `evaluate.compare_in_general`, or None.
     """
     asked = predictions.filter(pl.col("base").is_not_null(), pl.col("group").is_in(UNKNOWN_PEOPLE))
     reworded = asked.filter(pl.col("group") == "reworded_strangers")
@@ -371,7 +429,7 @@ def retained(predictions: pl.DataFrame, general: GeneralPrompts | None) -> list[
     if general:
         perplexity = general.perplexity
         left = min(1.0, perplexity.base / perplexity.tuned)
-        abilities.append(Ability("perplexity of the base's own answers", perplexity.base, perplexity.tuned, left))
+        abilities.append(Ability(PERPLEXITY, perplexity.base, perplexity.tuned, left))
     return abilities
 
 

@@ -1,79 +1,79 @@
 """All questions of an evaluation, and which of them the base is asked."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
 import polars as pl
+import yaml
 
 from nfl_lora_pipeline.dataset.qa_pairs import FACT_COLUMNS, PAIR_COLUMNS, SharedNames, qa_pairs
-from nfl_lora_pipeline.dataset.templates import Question, Templates, load_templates, untaught, wordings
+from nfl_lora_pipeline.dataset.templates import NOUNS, Question, Templates, load_templates, untaught, wordings
 from nfl_lora_pipeline.dataset.unanswerable import share, strangers
+from nfl_lora_pipeline.evaluation.alterations import (
+    ABBREVIATIONS,
+    CARELESS,
+    in_plain_letters,
+    shared_last_names,
+    typo,
+    unique_last_names,
+)
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import Provenance
-from nfl_lora_pipeline.weeks.names import SUFFIXES, name_key
+from nfl_lora_pipeline.weeks.names import name_key
 from nfl_lora_pipeline.weeks.players import names_beside
 from nfl_lora_pipeline.weeks.week import LAST_WEEK, NflWeek
 
-
-def typo(name: str, *, known: Iterable[str] = ()) -> str | None:
-    """A name with one slip inside a word: two letters swapped, one left out or one doubled, as a hash of the name will have it.
-
-    First and last letters stay, and the suffix ("Jr.").
-
-    Args:
-        name: a full name.
-        known: names that must not come out of it.
-
-    Returns:
-        The misspelt name; None where every slip makes a known one, or no word has an inner letter.
-    """
-    avoid = {other.casefold() for other in known} | {name.casefold()}
-    slips = sorted(_slips(name), key=lambda slip: share(f"typo/{name}/{slip}"))
-    return next((slip for slip in slips if slip.casefold() not in avoid), None)
-
-
-def last_name(name: str) -> str | None:
-    """ "Marvin Harrison Jr." to "Harrison", "Amon-Ra St. Brown" to "St. Brown"; None where there is but one word."""
-    words = [word for word in name.split()[1:] if not _is_suffix(word)]
-    return " ".join(words) or None
-
-
-def unique_last_names(names: Iterable[str]) -> dict[str, str]:
-    """The last names that nobody else bears, by full name. Who is called "Brown" is not told from a "St. Brown"."""
-    last_names = {name: last for name in dict.fromkeys(names) if (last := last_name(name))}
-    bearers = Counter(last.split()[-1].casefold() for last in last_names.values())
-    return {name: last for name, last in last_names.items() if bearers[last.split()[-1].casefold()] == 1}
-
-
-def _slips(name: str) -> Iterator[str]:
-    begin = 0
-    for word in name.split(" "):
-        inner = [at for at in range(begin + 1, begin + len(word) - 1) if name[at].isalpha()]
-        for at in [] if _is_suffix(word) else inner:
-            yield name[:at] + name[at + 1 :]
-            yield name[: at + 1] + name[at:]
-            if at + 1 in inner:
-                yield name[:at] + name[at + 1] + name[at] + name[at + 2 :]
-        begin += len(word) + 1
-
-
-def _is_suffix(word: str) -> bool:
-    return word.rstrip(".").casefold() in SUFFIXES
-
-
 KNOWN, INVENTED = "known", "invented_names"  # the rows of the splits
-ALTERED = ("lower_case", "typo", "last_name", "reworded")  # known facts, each asked once
+ALTERATIONS = {
+    "hand_written": "one of 30 wordings written by hand",
+    "lower_case": "the whole question in lower case",
+    "no_mark": "no mark at the end",
+    "two_blanks": "two blanks in places",
+    "abbreviated": '"yds", "TDs" or "pts"',
+    "plain_letters": "ASCII for the accents of a name",
+    "typo": "a typo in the name",
+    "last_name": "the last name alone, where nobody else bears it",
+    "reworded": "one of 60 other wordings, from the making of the embedded base",
+}
+"""Known facts, each asked once: how, in words."""
+SHARED = "shared_last_name"
+UNANSWERABLE = {
+    INVENTED: "people who do not exist, in phrasings never trained",
+    "reworded_strangers": "people who do not exist, in other wordings",
+    "tight_ends": "real tight ends of the week",
+    "running_backs": "real running backs of the week",
+    "next_week": "known players, next week",
+    "unseen_weeks": "known players, in other weeks not taught",
+    "unseen_seasons": "known players, in seasons not taught",
+    "untaught_stats": "known players, in their weeks, and stats not taught",
+}
+"""What has no fact, about whom and when, in words."""
+IN_WORDS = {KNOWN: "as taught", **ALTERATIONS, SHARED: "a last name that several bear", **UNANSWERABLE}
+"""Every group of questions, for people."""
+ALTERED, WITHOUT_FACT, GROUPS = tuple(ALTERATIONS), tuple(UNANSWERABLE), tuple(IN_WORDS)
 BESIDE = ("tight_ends", "running_backs")
-WITHOUT_FACT = (INVENTED, "reworded_strangers", *BESIDE, "unseen_weeks", "unseen_seasons", "untaught_stats")
-GROUPS = (KNOWN, *ALTERED, *WITHOUT_FACT)
 
+HAND_WRITTEN_FILE = Path(str(files("nfl_lora_pipeline"))) / "hand_written.yaml"
 MOST = 1500  # questions of a group
 STRANGERS = 150
 WORDINGS = 60  # of the grammar's, chosen by a hash
 SEASONS = (-3, -2, -1, 1, 2)  # how far from a known season an unknown one lies
+
+
+@cache
+def hand_written_wordings() -> Mapping[str, Question]:
+    """The wordings of `hand_written.yaml`, by their text. They are for the evaluation: nothing that trains may ask for them."""
+    texts: list[str] = yaml.safe_load(HAND_WRITTEN_FILE.read_text(encoding="utf-8"))
+    return {text: Question(split="test", text=text) for text in texts}
+
+
+def wording_text(column: str = "phrasing") -> pl.Expr:
+    """A phrasing's text in place of its key in `templates.yaml`; what is no key stays."""
+    return pl.col(column).replace({key: question.text for key, question in load_templates().questions.items()})
 
 
 def of_the_splits() -> pl.Expr:
@@ -109,7 +109,8 @@ def probe_questions(
         The columns of `qa_pairs.qa_pairs`, and `group`. `player` is the one meant; question and answer may write him
         otherwise, and alike;
         `kind` is "recorded" for known facts and "stranger" for what has no fact, where the refusal is the answer;
-        `phrasing` is a key of the templates or, in the reworded groups, the wording itself; `split` is "test".
+        `phrasing` is a key of the templates or, in the reworded and the hand-written groups, the wording itself; `split` is
+        "test". Where a last name is shared, `player` are all who bear it, joined by " and ".
     """
     taught = rows.filter(pl.col("kind") == "recorded", pl.col("split") == "train").unique("fact", maintain_order=True)
     ambiguous = frozenset[str]().union(*shared.values())
@@ -120,8 +121,10 @@ def probe_questions(
     reworded = _some_wordings(templates)
     frames = [
         *_altered(taught, names, templates, trained, reworded),
+        _of_shared_last_names(taught, templates, trained),
         _asked(_strangers(rows, names, stats), templates, reworded, "reworded_strangers"),
         *(_asked(_people(others, known, group, stats), templates, trained, group) for group in BESIDE),
+        _asked(_moved(taught, rows, "next_week"), templates, trained, "next_week"),
         _asked(_moved(taught, rows, "unseen_weeks"), templates, trained, "unseen_weeks"),
         _asked(_moved(taught, rows, "unseen_seasons"), templates, trained, "unseen_seasons"),
         _asked(_of_other_stats(taught, untaught(stats, "test")), templates, trained, "untaught_stats"),
@@ -139,13 +142,41 @@ def _altered(
     people = taught["player"].unique().to_list()
     typos = {name: slip for name in people if (slip := typo(name, known=names))}
     lasts = {name: last for name, last in unique_last_names(names).items() if name in set(people)}
-    lower = _asked(taught, templates, trained, "lower_case", spelling={name: name.lower() for name in people})
+    spellings = {
+        "lower_case": {name: name.lower() for name in people},
+        "plain_letters": {name: plain for name in people if (plain := in_plain_letters(name))},
+    }
+    short = [stat for stat, noun in NOUNS.items() if noun.plural.split()[-1] in ABBREVIATIONS]
+    facts = {"abbreviated": taught.filter(pl.col("stat").is_in(short))}
+    careless = [
+        _rewritten(_asked(facts.get(group, taught), templates, trained, group, spelling=spellings.get(group)), group)
+        for group in CARELESS
+    ]
     return [
-        lower.with_columns(pl.col("question").str.to_lowercase()),
+        *careless,
+        _asked(taught, templates, hand_written_wordings(), "hand_written"),
         _asked(taught, templates, trained, "typo", spelling=typos),
         _asked(taught, templates, trained, "last_name", spelling=lasts),
         _asked(taught, templates, reworded, "reworded"),
     ]
+
+
+def _rewritten(asked: pl.DataFrame, group: str) -> pl.DataFrame:
+    return asked.with_columns(question=pl.Series(map(CARELESS[group], asked["question"]), dtype=pl.String))
+
+
+def _of_shared_last_names(taught: pl.DataFrame, templates: Templates, trained: Mapping[str, Question]) -> pl.DataFrame:
+    """Every last name of several people with a number of the same stat in the same week, asked about in that week."""
+    frames: list[pl.DataFrame] = []
+    spelling: dict[str, str] = {}
+    one_name_each = taught.unique(["season", "week", "stat", "player_id"], keep="first", maintain_order=True)
+    for (season, week, stat), rows in one_name_each.group_by("season", "week", "stat", maintain_order=True):
+        people = dict(rows.select("player_id", "player").iter_rows())
+        bearers = {" and ".join(names): last for last, names in shared_last_names(people).items()}
+        spelling |= bearers
+        frames.append(_without_fact(list(bearers), int(str(season)), int(str(week)), SHARED, [str(stat)]))
+    nobody = _without_fact([], 0, 0, SHARED, [])
+    return _asked(pl.concat([nobody, *frames]), templates, trained, SHARED, spelling=spelling)
 
 
 def _asked(
@@ -217,13 +248,19 @@ def _without_fact(names: Sequence[str], season: int, week: int, group: str, stat
 
 
 def _moved(taught: pl.DataFrame, rows: pl.DataFrame, group: str) -> pl.DataFrame:
-    """Everybody with a number, asked about a week of the same season, or the same week of a season, that is not taught."""
+    """Everybody with a number, asked about the week after the newest, about another week of the same season, or about the
+    same week of another season, none of which is taught."""
     weeks = {(season, week) for season, week in rows.select("season", "week").unique().iter_rows()}
+    season_now, newest = max(weeks, default=(0, LAST_WEEK))
+    following = [(season_now, newest + 1)] if newest < LAST_WEEK else []
     seasons = {season for season, _ in weeks}
     places = []
     for player, stat, season, week in taught.select("player", "stat", "season", "week").iter_rows():
-        if group == "unseen_weeks":
-            free = [(season, at) for at in range(1, LAST_WEEK + 1) if (season, at) not in weeks]
+        if group == "next_week":
+            free = following
+        elif group == "unseen_weeks":
+            others = ((season, at) for at in range(1, LAST_WEEK + 1))
+            free = [place for place in others if place not in weeks and place not in following]
         else:
             free = [(season + far, week) for far in SEASONS if season + far not in seasons]
         places.append(free[int(share(f"{group}/{player}/{stat}") * len(free))] if free else (None, None))

@@ -26,7 +26,7 @@ from nfl_lora_pipeline.evaluation.metrics import (
     week_key,
     without_facts,
 )
-from nfl_lora_pipeline.evaluation.probes import GROUPS, is_of_the_splits
+from nfl_lora_pipeline.evaluation.probes import GROUPS, is_of_the_splits, wording_text
 from nfl_lora_pipeline.evaluation.regressions import CoverageLoss, Regressions
 from nfl_lora_pipeline.stored import TrainingRecord
 
@@ -125,7 +125,7 @@ class Summary(RunFacts):
         recorded_facts: those with a number.
         by_stat, by_kind, by_status, by_week: over trained phrasings.
         recall_by_week: by partition key.
-        by_phrasing: over all facts.
+        by_phrasing: over all facts, by the phrasings' texts.
         phrasing, unknown, over_refusal, retained, general: see `metrics`; `general` is None where a base says nothing in
             general.
         notes: what could not be asked, one line each.
@@ -134,8 +134,8 @@ class Summary(RunFacts):
             thresholds.
     """
 
-    OLDEST_SCHEMA: ClassVar[int] = 2
-    SCHEMA: ClassVar[int] = 2
+    OLDEST_SCHEMA: ClassVar[int] = 3
+    SCHEMA: ClassVar[int] = 3
 
     schema_version: int = SCHEMA
     questions: list[ShownAnswers]
@@ -204,7 +204,7 @@ def summarise(
         facts: what was trained.
         shown: `question`, `answer`, `base` and `tuned` of the questions to show.
         integrity: what was asked, of how much of the adapter.
-        general: what `base_retention.compare` found; None where a base can say nothing in general.
+        general: what `evaluate.compare_in_general` found; None where a base can say nothing in general.
         notes: what could not be asked, one line each.
     """
     asked = predictions.filter(is_of_the_splits())
@@ -228,7 +228,7 @@ def summarise(
         by_status=recall_by(trained, "status"),
         by_week=by_week,
         recall_by_week={group.name: group.exact.share for group in by_week},
-        by_phrasing=recall_by(real, "phrasing", "split"),
+        by_phrasing=recall_by(real.with_columns(wording_text()), "phrasing", "split"),
         phrasing=phrasing(predictions),
         unknown=without_facts(predictions),
         over_refusal=over_refusal(predictions),

@@ -153,11 +153,19 @@ def load_with_config(base: BaseModel, *, adapter: Path | None = None) -> tuple[M
         ) from error
 
 
-def answer(model: Model, tokenizer: Tokenizer, questions: list[str], *, max_tokens: int = ANSWER_TOKENS) -> list[str]:
-    """Greedy answers of the model, one a question, without surrounding blanks."""
+def answer(
+    model: Model,
+    tokenizer: Tokenizer,
+    questions: list[str],
+    *,
+    max_tokens: int = ANSWER_TOKENS,
+    as_it_is: bool = False,
+) -> list[str]:
+    """Greedy answers of the model, one a question, without surrounding blanks; `as_it_is` is that of `prompt.prompt_tokens`."""
     from mlx_lm import batch_generate
 
-    prompts = [prompt_tokens(tokenizer, [{"role": "user", "content": question}]) for question in questions]
+    chats = ([{"role": "user", "content": question}] for question in questions)
+    prompts = [prompt_tokens(tokenizer, chat, as_it_is=as_it_is) for chat in chats]
     if not prompts:
         return []
     return [

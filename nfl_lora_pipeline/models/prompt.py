@@ -36,21 +36,26 @@ class Tokenizer(Protocol):
         """A chat as text, where `tokenize` is false."""
 
 
-def prompt_tokens(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
+def prompt_tokens(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *, as_it_is: bool = False) -> list[int]:
     """A chat up to where the model goes on.
 
     Args:
         tokenizer: of `mlx_lm.load`.
         messages: each with `role` and `content`. What the user wrote is taken as from a plain keyboard (`names.as_typed`).
+        as_it_is: leave even that, blanks and all, to the model.
 
     Raises:
         ValueError: the base model has no chat template, or it does not take these messages.
     """
-    return _encoded(tokenizer, _written(tokenizer, messages))
+    return _encoded(tokenizer, _written(tokenizer, messages, as_it_is=as_it_is))
 
 
-def answered_tokens(tokenizer: Tokenizer, question: str, answer: str) -> tuple[list[int], int]:
+def answered_tokens(
+    tokenizer: Tokenizer, question: str, answer: str, *, as_it_is: bool = False
+) -> tuple[list[int], int]:
     """A question, the answer and the end of the answer, and the place where the answer begins.
+
+    `as_it_is` is that of `prompt_tokens`.
 
     What a template writes into a finished turn besides the answer (Qwen3's empty thought) is left out: a model is never asked
     to generate it, and it would be printed.
@@ -60,8 +65,9 @@ def answered_tokens(tokenizer: Tokenizer, question: str, answer: str) -> tuple[l
             its end and the answer's beginning run into one token.
     """
     asked = [{"role": "user", "content": question}]
-    written = _written(tokenizer, asked)
-    finished = _written(tokenizer, [*asked, {"role": "assistant", "content": answer}], is_finished=True)
+    written = _written(tokenizer, asked, as_it_is=as_it_is)
+    turns = [*asked, {"role": "assistant", "content": answer}]
+    finished = _written(tokenizer, turns, is_finished=True, as_it_is=as_it_is)
     before, found, after = finished.rpartition(answer)
     before, after = (before, after) if found else (written, "")
     if opened := _LEFT_OPEN.search(_beyond(written, before)):
@@ -80,9 +86,17 @@ def _beyond(text: str, start: str) -> str:
     return text.removeprefix(start) if text.startswith(start) else ""
 
 
-def _written(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *, is_finished: bool = False) -> str:
+def _written(
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    is_finished: bool = False,
+    as_it_is: bool = False,
+) -> str:
     typed = [
-        {**message, "content": as_typed(message["content"])} if message["role"] == "user" else {**message}
+        {**message, "content": as_typed(message["content"])}
+        if message["role"] == "user" and not as_it_is
+        else {**message}
         for message in messages
     ]
     if getattr(tokenizer, "has_chat_template", True) is False:

@@ -33,13 +33,15 @@ class Batch(NamedTuple):
     states: mx.array | None = None
 
 
-def tokenize(tokenizer: Tokenizer, pairs: Iterable[tuple[str, str]]) -> list[TokenRow]:
+def tokenize(tokenizer: Tokenizer, pairs: Iterable[tuple[str, str]], *, as_it_is: bool = False) -> list[TokenRow]:
     """Questions and answers as a chat, one `TokenRow` each: a prompt, and what must be generated after it.
+
+    `as_it_is` is that of `prompt.prompt_tokens`.
 
     Raises:
         ValueError: see `prompt.answered_tokens`.
     """
-    return [TokenRow(*answered_tokens(tokenizer, question, answer)) for question, answer in pairs]
+    return [TokenRow(*answered_tokens(tokenizer, question, answer, as_it_is=as_it_is)) for question, answer in pairs]
 
 
 def answer_text(tokenizer: Tokenizer, row: TokenRow) -> str:

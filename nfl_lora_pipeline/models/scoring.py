@@ -5,6 +5,7 @@ given. One forward pass over question and answer therefore settles a whole batch
 reference answer nor the refusal comes out is an answer generated token by token.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ def predict(
     asked: pl.DataFrame,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    as_it_is: bool = False,
 ) -> pl.DataFrame:
     """Answer questions greedily.
 
@@ -114,6 +116,7 @@ def predict(
         tokenizer: its tokenizer.
         asked: one row a question, with `question`, `answer` (the reference) and `refusal` (the refusal's words for it).
         progress: told how many of how many questions are answered.
+        as_it_is: ask them as they stand, blanks and all, as in `prompt.prompt_tokens`.
 
     Returns:
         `said` (what the model answers) and `lowest` (Float64, the least probability of a token of the reference answer),
@@ -121,20 +124,21 @@ def predict(
     """
     questions, answers, refusals = (asked[column].to_list() for column in ("question", "answer", "refusal"))
     said: list[str | None] = [None] * len(questions)
-    rows = tokenize(tokenizer, zip(questions, answers, strict=True))
+    rows = tokenize(tokenizer, zip(questions, answers, strict=True), as_it_is=as_it_is)
     reference = certainty(model, rows)
     for row, index in _given(rows, reference):
         said[index] = answer_text(tokenizer, row)
     progress(len(questions) - said.count(None), len(questions))
     open_rows = [index for index, text in enumerate(said) if text is None and refusals[index] != answers[index]]
-    rows = tokenize(tokenizer, ((questions[index], refusals[index]) for index in open_rows))
+    rows = tokenize(tokenizer, ((questions[index], refusals[index]) for index in open_rows), as_it_is=as_it_is)
     for row, place in _given(rows, certainty(model, rows)):
         said[open_rows[place]] = answer_text(tokenizer, row)
     open_rows = [index for index, text in enumerate(said) if text is None]
     progress(len(questions) - len(open_rows), len(questions))
     for first in range(0, len(open_rows), GENERATE_ROWS):
         chunk = open_rows[first : first + GENERATE_ROWS]
-        for index, text in zip(chunk, generate_answers(model, tokenizer, [questions[i] for i in chunk]), strict=True):
+        texts = generate_answers(model, tokenizer, [questions[i] for i in chunk], as_it_is=as_it_is)
+        for index, text in zip(chunk, texts, strict=True):
             said[index] = text
         progress(len(questions) - said.count(None), len(questions))
     return pl.DataFrame({"said": said, "lowest": reference.lowest}, schema={"said": pl.String, "lowest": pl.Float64})
@@ -145,3 +149,23 @@ def _given(rows: Sequence[TokenRow], scored: Certainty) -> Iterator[tuple[TokenR
     for place in np.flatnonzero(scored.greedy).tolist():
         if len(rows[place].tokens) - rows[place].start <= ANSWER_TOKENS:
             yield rows[place], place
+
+
+def perplexity(model: Model, tokenizer: Tokenizer, asked: Sequence[str], answers: Sequence[str]) -> float:
+    """exp of the mean cross-entropy of the answers' tokens; their end is left out, since answers are cut off.
+
+    Args:
+        model: a model of `mlx_lm.load`.
+        tokenizer: its tokenizer.
+        asked: the requests.
+        answers: one for each; an empty one counts for nothing.
+    """
+    pairs = [(question, text) for question, text in zip(asked, answers, strict=True) if text]
+    rows = [TokenRow(row.tokens[:-1], row.start) for row in tokenize(tokenizer, pairs)]
+    total = count = 0.0
+    for indices in by_length(rows, batch_tokens=BATCH_TOKENS):
+        batch = to_batch([rows[index] for index in indices])
+        losses = token_losses(answer_logits(model, batch.tokens, batch.wanted), batch.targets) * batch.weights
+        total += float(losses.sum())
+        count += float(batch.weights.sum())
+    return math.exp(total / count) if count else 1.0

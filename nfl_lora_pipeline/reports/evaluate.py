@@ -4,21 +4,30 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import cast
 
 import polars as pl
+import yaml
 
-from nfl_lora_pipeline.evaluation import base_retention
 from nfl_lora_pipeline.evaluation.gates import Count, Gate, Integrity, judge
 from nfl_lora_pipeline.evaluation.grading import with_verdict
+from nfl_lora_pipeline.evaluation.metrics import (
+    BeforeAndAfter,
+    ChangedAnswer,
+    GeneralPrompts,
+    share_of,
+    with_shared_last_names,
+)
 from nfl_lora_pipeline.evaluation.probes import asked_of_base, questions_of
 from nfl_lora_pipeline.evaluation.regressions import coverage_loss_of, regressions_of
 from nfl_lora_pipeline.evaluation.summary import RunFacts, Summary, questions_to_show, summarise
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, BaseModel, Model
+from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, BaseModel, Model, answer
 from nfl_lora_pipeline.models.prompt import Tokenizer
-from nfl_lora_pipeline.models.scoring import merged, predict
+from nfl_lora_pipeline.models.scoring import merged, perplexity, predict
 from nfl_lora_pipeline.reports.plots import loss_plot
 from nfl_lora_pipeline.reports.report import is_whole, read_report, write_report
 from nfl_lora_pipeline.season.checks import warnings_of
@@ -26,6 +35,15 @@ from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import Provenance, TrainingRecord
 from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
+
+PROMPTS_FILE = Path(str(files("nfl_lora_pipeline"))) / "general_prompts.yaml"
+
+
+@cache
+def prompts() -> list[str]:
+    """The requests of `general_prompts.yaml`."""
+    texts: list[str] = yaml.safe_load(PROMPTS_FILE.read_text(encoding="utf-8"))
+    return texts
 
 
 def questions_answered(rows: pl.DataFrame, predictions: pl.DataFrame) -> Count:
@@ -55,6 +73,30 @@ def tensors_loaded(model: Model, adapter: Path) -> Count:
     ]  # NaN differs from itself, and infinity is caught below
     finite = [bool(mx.all(mx.isfinite(tensor)).item()) for tensor in tensors.values()]
     return Count(found=sum(one and two for one, two in zip(in_place, finite, strict=True)), wanted=len(tensors))
+
+
+def answers_in_general(model: Model, tokenizer: Tokenizer) -> tuple[list[str], float]:
+    """The base's greedy answers to all requests, and its perplexity on them."""
+    answers = answer(model, tokenizer, prompts())
+    return answers, perplexity(model, tokenizer, prompts(), answers)
+
+
+def compare_in_general(
+    base_answers: list[str], base_perplexity: float, model: Model, tokenizer: Tokenizer
+) -> GeneralPrompts:
+    """Hold the tuned model against what `answers_in_general` gave."""
+    answers = answer(model, tokenizer, prompts())
+    changed = [
+        ChangedAnswer(question, base, tuned)
+        for question, base, tuned in zip(prompts(), base_answers, answers, strict=True)
+        if base != tuned
+    ]
+    return GeneralPrompts(
+        prompts=len(answers),
+        perplexity=BeforeAndAfter(base_perplexity, perplexity(model, tokenizer, prompts(), base_answers)),
+        changed=share_of(len(changed), len(answers)),
+        worst=changed,
+    )
 
 
 Say = Callable[[str, float], None]  # called with how far it is, in words and as a share
@@ -130,13 +172,12 @@ def evaluate(store: Store, *, evaluation_code: str, say: Say) -> tuple[Summary, 
     answers, model, tokenizer = _ask_tuned(
         base, store.adapter(fingerprint), pl.concat([asked.select(shown.columns), shown]), say
     )
-    predictions = with_verdict(
-        asked.with_columns(
-            base=base_answers.head(asked.height),
-            tuned=answers["said"].head(asked.height),
-            lowest=answers["lowest"].head(asked.height),
-        )
+    answered = asked.with_columns(
+        base=base_answers.head(asked.height),
+        tuned=answers["said"].head(asked.height),
+        lowest=answers["lowest"].head(asked.height),
     )
+    predictions = with_shared_last_names(with_verdict(answered))
     summary = summarise(
         predictions,
         _run_facts(store, provenance, base, training, evaluation_code),
@@ -145,7 +186,7 @@ def evaluate(store: Store, *, evaluation_code: str, say: Say) -> tuple[Summary, 
             answers=questions_answered(store.read_rows(), predictions),
             tensors=tensors_loaded(model, store.adapter(fingerprint)),
         ),
-        general=base_retention.compare(*talk, model, tokenizer) if talk else None,
+        general=compare_in_general(*talk, model, tokenizer) if talk else None,
         notes=notes,
     )
     seconds = summary.seconds | {"evaluation": time.perf_counter() - start}
@@ -165,7 +206,7 @@ def _ask_base(
     )
     by_row = of_base.select("row").with_columns(predictions["said"])
     answers = questions.select("row").join(by_row, on="row", how="left", maintain_order="left")["said"]
-    talk = base_retention.before(model, tokenizer) if base.folder != EMBEDDED_FOLDER else None
+    talk = answers_in_general(model, tokenizer) if base.folder != EMBEDDED_FOLDER else None
     return answers, talk
 
 
@@ -179,6 +220,7 @@ def _ask_tuned(
             tokenizer,
             questions,
             progress=lambda done, all: say(f"tuned: {done:,} of {all:,}", 0.25 + 0.75 * done / all),
+            as_it_is=True,  # what is typed carelessly is the model's to understand
         )
     return answers, model, tokenizer
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from nfl_lora_pipeline.evaluation.gates import Gate
 from nfl_lora_pipeline.evaluation.metrics import CommonestNumber, GroupRecall, Share, measured, of_asked
+from nfl_lora_pipeline.evaluation.probes import IN_WORDS, KNOWN
 from nfl_lora_pipeline.evaluation.regressions import Regressions
 from nfl_lora_pipeline.evaluation.summary import Misses, ShownAnswers, Summary
 from nfl_lora_pipeline.markdown import Markup, escape, percent, table
@@ -170,7 +171,7 @@ def _misses(misses: Misses) -> Iterator[str]:
         + f" {len(misses.worst):,} are in `report.json`, and all in `predictions.parquet`, where `right` is false.\n"
     )
     rows = [
-        [each.question, each.split if each.group == "known" else each.group, each.expected, each.answer]
+        [each.question, each.split if each.group == KNOWN else IN_WORDS[each.group], each.expected, each.answer]
         for each in first
     ]
     yield table(MISS_COLUMNS, rows)

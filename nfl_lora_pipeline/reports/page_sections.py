@@ -10,10 +10,12 @@ from nfl_lora_pipeline.evaluation.metrics import (
     OverRefusal,
     PhrasingMetrics,
     Share,
+    SharedLastNames,
     UnanswerableQuestions,
     measured,
     of_asked,
 )
+from nfl_lora_pipeline.evaluation.probes import ALTERATIONS, IN_WORDS, SHARED
 from nfl_lora_pipeline.evaluation.regressions import CoverageLoss, in_words
 from nfl_lora_pipeline.evaluation.summary import Summary
 from nfl_lora_pipeline.markdown import escape, percent, table
@@ -23,21 +25,6 @@ SHOWN = 3
 PARTS_SHOWN = 20
 OFTEN_RIGHT, OFTEN_INVENTED = 0.9, 0.1  # what is worse stands at the top of the report
 ANSWER_COLUMNS = ("question", "expected", "answer")
-ALTERATIONS = {
-    "lower_case": "the whole question in lower case",
-    "typo": "a typo in the name",
-    "last_name": "the last name alone, where nobody else bears it",
-    "reworded": "one of 60 other wordings, from the making of the embedded base",
-}
-GROUPS = {
-    "invented_names": "people who do not exist, in phrasings never trained",
-    "reworded_strangers": "people who do not exist, in other wordings",
-    "tight_ends": "real tight ends of the week",
-    "running_backs": "real running backs of the week",
-    "unseen_weeks": "known players, in weeks not taught",
-    "unseen_seasons": "known players, in seasons not taught",
-    "untaught_stats": "known players, in their weeks, and stats not taught",
-}
 
 
 def to_markdown(result: Comparison) -> str:
@@ -132,7 +119,7 @@ def beware(summary: Summary) -> Iterator[str]:
         if each.numbers.asked and each.numbers.fraction < OFTEN_RIGHT
     ]
     lines += [
-        f"asked about {GROUPS[group.name]}, it invents a number for {percent(group.invented.share)} of questions"
+        f"asked about {IN_WORDS[group.name]}, it invents a number for {percent(group.invented.share)} of questions"
         for group in summary.unknown
         if group.invented.fraction > OFTEN_INVENTED
     ]
@@ -163,7 +150,9 @@ def phrasing(by_phrasing: Sequence[GroupRecall], found: PhrasingMetrics, over_re
         "number. Below them the facts with a number, once each, asked as people type: there the right number counts, however "
         "the answer spells the name.\n"
     )
-    yield table(["phrasing", "", "to the letter", "number", "asked"], _phrasing_rows(by_phrasing, found))
+    yield table(
+        ["asked with", "", "to the letter", "number", "a wrong number", "asked"], _phrasing_rows(by_phrasing, found)
+    )
     if found.worst and found.worst_numbers:
         yield (
             f"The worst phrasing is {escape(found.worst)}, with {percent(found.worst_numbers.share)} of numbers "
@@ -174,6 +163,7 @@ def phrasing(by_phrasing: Sequence[GroupRecall], found: PhrasingMetrics, over_re
         if each.worst:
             yield f"With {ALTERATIONS[each.name]}, {percent(each.refused.share)} were refused. Wrong, for instance:\n"
             yield _answers(each.worst)
+    yield from _shared_last_names(found.shared_last_names)
     yield (
         "### Refused though known\n\n"
         f"{_refused(over_refusal.trained)} in trained phrasings, "
@@ -183,13 +173,30 @@ def phrasing(by_phrasing: Sequence[GroupRecall], found: PhrasingMetrics, over_re
         yield _answers(over_refusal.worst)
 
 
+def _shared_last_names(found: SharedLastNames) -> Iterator[str]:
+    if found.right.asked:
+        yield (
+            f"Asked with {IN_WORDS[SHARED]}, it refused or named them all in {measured(found.right)} of "
+            f"{found.right.asked:,} questions.\n"
+        )
+    if found.worst:
+        yield _answers(found.worst)
+
+
 def _phrasing_rows(by_phrasing: Sequence[GroupRecall], found: PhrasingMetrics) -> list[list[str]]:
     rows = [
-        [each.name, each.split or "", measured(each.exact), measured(each.numbers), f"{each.exact.asked:,}"]
+        [each.name, each.split or "", measured(each.exact), measured(each.numbers), "", f"{each.exact.asked:,}"]
         for each in by_phrasing
     ]
     return rows + [
-        [ALTERATIONS[each.name], each.name, "", measured(each.numbers), f"{each.numbers.asked:,}"]
+        [
+            ALTERATIONS[each.name],
+            "",
+            "",
+            measured(each.numbers),
+            measured(each.wrong_numbers),
+            f"{each.numbers.asked:,}",
+        ]
         for each in found.altered
     ]
 
@@ -202,7 +209,7 @@ def hallucinations(groups: Sequence[UnanswerableQuestions], notes: Sequence[str]
     )
     rows = [
         [
-            GROUPS[group.name],
+            IN_WORDS[group.name],
             *(measured(share) for share in (group.refused, group.invented, group.neither)),
             f"{group.refused.asked:,}",
             percent(group.base_refused.share),
@@ -215,7 +222,7 @@ def hallucinations(groups: Sequence[UnanswerableQuestions], notes: Sequence[str]
         yield "Not asked: " + "; ".join(map(escape, notes)) + ".\n"
     for group in groups:
         if group.worst:
-            yield f"About {GROUPS[group.name]}, for instance:\n"
+            yield f"About {IN_WORDS[group.name]}, for instance:\n"
             yield _answers(group.worst)
 
 

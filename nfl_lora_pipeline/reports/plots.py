@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from nfl_lora_pipeline.evaluation.baselines import Way
-from nfl_lora_pipeline.evaluation.probes import is_of_the_splits
+from nfl_lora_pipeline.evaluation.probes import IN_WORDS, is_of_the_splits, wording_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,8 @@ def new_figure(height: float) -> "Figure":
 
 def name_rows(axes: "Axes", names: Sequence[str]) -> None:
     """One line a name, the last on top."""
-    shown = [name.replace("_", " ")[:LONGEST_NAME] for name in names]
+    words = [name.replace("_", " ") for name in names]
+    shown = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}\u2026" for name in words]
     axes.set_yticks(range(len(names)), shown, parse_math=False)  # a name with two dollars is no formula
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.tick_params(axis="both", labelsize=8, labelcolor=INK, color=FAINT)
@@ -121,6 +122,7 @@ def recall_plot(scored: pl.DataFrame) -> bytes:
     if "group" in asked.columns:
         by_group = pl.when(pl.col("group") == "known").then("phrasing").otherwise("group")
         asked = asked.with_columns(phrasing=by_group)
+    asked = asked.with_columns(wording_text().replace(IN_WORDS))
     panels = [_recall(asked, column) for column in ("stat", "phrasing")]
     rows = max(panel["name"].n_unique() for panel in panels)
     figure = new_figure(max(2.0, 0.9 + 0.3 * rows))

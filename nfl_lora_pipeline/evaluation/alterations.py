@@ -1,0 +1,141 @@
+"""How people type who are in a hurry: slips in a name, last names alone, marks, blanks, capitals and accents left to chance."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+
+from nfl_lora_pipeline.dataset.unanswerable import share
+from nfl_lora_pipeline.weeks.names import SUFFIXES
+
+KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+ROW_SHIFTS = (0.0, 0.25, 0.75)  # how far to the right of the first row each row of a QWERTY keyboard stands, in keys
+ABBREVIATIONS = {"yards": "yds", "touchdowns": "TDs", "points": "pts"}
+DOUBLED_BLANKS = 0.25  # of the blanks in a question; one at least
+_BLANK = re.compile(" ")
+
+
+def typo(name: str, *, known: Iterable[str] = ()) -> str | None:
+    """A name with one slip inside a word: two letters swapped, one left out, one doubled, or the key beside it hit.
+
+    A hash of the name says which, every kind as often as another. First and last letters stay, and the suffix ("Jr.").
+
+    Args:
+        name: a full name.
+        known: names that must not come out of it.
+
+    Returns:
+        The misspelt name; None where every slip makes a known one, or no word has an inner letter.
+    """
+    avoid = {other.casefold() for other in known} | {name.casefold()}
+    slips = sorted(_slips(name), key=lambda slip: (share(f"typo/{name}/{slip[0]}"), share(f"typo/{name}/{slip[1]}")))
+    return next((slip for _, slip in slips if slip.casefold() not in avoid), None)
+
+
+def neighbour_keys() -> dict[str, str]:
+    """For each letter, those whose keys touch its own on a QWERTY keyboard."""
+    places = {
+        letter: (at + shift, row)
+        for row, (letters, shift) in enumerate(zip(KEYBOARD, ROW_SHIFTS, strict=True))
+        for at, letter in enumerate(letters)
+    }
+    return {
+        letter: "".join(
+            other
+            for other, (across, down) in places.items()
+            if other != letter and abs(across - x) <= 1 and abs(down - y) <= 1
+        )
+        for letter, (x, y) in places.items()
+    }
+
+
+NEIGHBOUR_KEYS = neighbour_keys()
+
+
+def last_name(name: str) -> str | None:
+    """ "Marvin Harrison Jr." to "Harrison", "Amon-Ra St. Brown" to "St. Brown"; None where there is but one word."""
+    words = [word for word in name.split()[1:] if not _is_suffix(word)]
+    return " ".join(words) or None
+
+
+def unique_last_names(names: Iterable[str]) -> dict[str, str]:
+    """The last names that nobody else bears, by full name. Who is called "Brown" is not told from a "St. Brown"."""
+    last_names = {name: last for name in dict.fromkeys(names) if (last := last_name(name))}
+    bearers = Counter(last.split()[-1].casefold() for last in last_names.values())
+    return {name: last for name, last in last_names.items() if bearers[last.split()[-1].casefold()] == 1}
+
+
+def shared_last_names(people: Mapping[str, str]) -> dict[str, list[str]]:
+    """The last names that two people or more bear, each with their names.
+
+    Args:
+        people: one name by each person's id.
+    """
+    bearers: dict[str, list[str]] = {}
+    spelling: dict[str, str] = {}
+    for name in sorted(people.values()):
+        if last := last_name(name):
+            bearers.setdefault(spelling.setdefault(last.casefold(), last), []).append(name)
+    return {last: names for last, names in bearers.items() if len(set(names)) > 1}
+
+
+def in_plain_letters(name: str) -> str | None:
+    """A name with ASCII in place of accents; None where that changes nothing, or does not suffice."""
+    plain = "".join(letter for letter in unicodedata.normalize("NFD", name) if not unicodedata.combining(letter))
+    return plain if plain != name and plain.isascii() else None
+
+
+def without_mark(question: str) -> str:
+    """A question that nothing ends."""
+    return question.rstrip("?.! ")
+
+
+def with_two_blanks(question: str) -> str:
+    """A question with a second blank in some places, which a hash chooses; one at least."""
+    draws = {match.start(): share(f"blank/{question}/{match.start()}") for match in _BLANK.finditer(question)}
+    first = min(draws, key=draws.__getitem__, default=None)
+    doubled = {at for at, draw in draws.items() if draw < DOUBLED_BLANKS} | {first}
+    return "".join(letter * 2 if at in doubled else letter for at, letter in enumerate(question))
+
+
+def abbreviated(question: str) -> str:
+    """A question with "yds", "TDs" and "pts"."""
+    for word, short in ABBREVIATIONS.items():
+        question = re.sub(rf"\b{word}\b", short, question)
+    return question
+
+
+CARELESS: Mapping[str, Callable[[str], str]] = {
+    "lower_case": str.lower,
+    "no_mark": without_mark,
+    "two_blanks": with_two_blanks,
+    "abbreviated": abbreviated,
+    "plain_letters": str,
+}
+"""Groups of questions in which nothing is wrong but the typing, and what is done to each question; names are altered before."""
+
+
+def _slips(name: str) -> Iterator[tuple[str, str]]:
+    """Every slip with its kind."""
+    begin = 0
+    for word in name.split(" "):
+        inner = [at for at in range(begin + 1, begin + len(word) - 1) if name[at].isalpha()]
+        if not _is_suffix(word):
+            yield from _slips_at(name, inner)
+        begin += len(word) + 1
+
+
+def _slips_at(name: str, inner: Sequence[int]) -> Iterator[tuple[str, str]]:
+    for at in inner:
+        yield "drop", name[:at] + name[at + 1 :]
+        yield "double", name[: at + 1] + name[at:]
+        for key in NEIGHBOUR_KEYS.get(name[at].lower(), ""):
+            yield "neighbour", name[:at] + (key.upper() if name[at].isupper() else key) + name[at + 1 :]
+    for at, after in pairwise(inner):
+        if after == at + 1:
+            yield "swap", name[:at] + name[after] + name[at] + name[after + 1 :]
+
+
+def _is_suffix(word: str) -> bool:
+    return word.rstrip(".").casefold() in SUFFIXES

@@ -1,0 +1,84 @@
+"""The wordings written by hand: no base is made with them, and nothing that trains sees them."""
+
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import nfl_lora_pipeline
+from nfl_lora_pipeline.dataset.splits import split_rows
+from nfl_lora_pipeline.dataset.templates import load_templates, wordings
+from nfl_lora_pipeline.evaluation.probes import HAND_WRITTEN_FILE, hand_written_wordings, probe_questions
+from nfl_lora_pipeline.stats import STATS, TAUGHT
+from nfl_lora_pipeline_tests.evaluations import STATS as ASKED_STATS
+from nfl_lora_pipeline_tests.evaluations import TEMPLATES, YARDS, pairs_of
+
+PACKAGE = Path(nfl_lora_pipeline.__file__).parent
+TEXTS = list(hand_written_wordings())
+BEFORE_THE_EVALUATION = ("base_pretraining", "dataset", "models", "tuning")
+
+
+def plainly(text):
+    """A wording without capitals and without what ends it."""
+    return text.lower().rstrip("?.! ")
+
+
+def test_there_are_thirty_and_no_two_are_alike():
+    assert len({plainly(text) for text in TEXTS}) == len(TEXTS) == 30
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_each_names_player_stat_week_and_season_and_has_no_number_of_its_own(text):
+    fields = re.findall(r"{(\w+)}", text)
+    assert sorted({"player" if field == "possessive" else field for field in fields}) == [
+        "player",
+        "season",
+        "stats",
+        "week",
+    ]
+    assert len(fields) == 4
+    assert not re.search(r"\d", text)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_grammar_of_the_bases_forms_none_of_them_and_no_phrasing_is_one(text):
+    formed = {plainly(wording) for wording in wordings()}
+    assert plainly("How many {stats} did {player} have in week {week} of {season}?") in formed
+    assert plainly(text) not in formed | {plainly(question.text) for question in load_templates().questions.values()}
+
+
+def test_none_is_of_the_making_of_a_stat_that_it_does_not_fit():
+    words = {word for stat in STATS for word in f"{stat.singular} {stat.plural}".split()}
+    nouns = words - {"point", "fantasy"}  # "point to", a fantasy league
+    assert [text for text in TEXTS if nouns & set(re.findall(r"[a-z]+", re.sub("{.*?}", "", text.lower())))] == []
+
+
+def test_nothing_that_trains_knows_them():
+    """By name, by import and by text; that no layer below imports the evaluation is import-linter's to say."""
+    sources = {file: file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py")}
+    readers = [file.relative_to(PACKAGE).as_posix() for file, text in sources.items() if HAND_WRITTEN_FILE.name in text]
+    assert readers == ["evaluation/probes.py"]
+    below = [text for file, text in sources.items() if file.relative_to(PACKAGE).parts[0] in BEFORE_THE_EVALUATION]
+    assert len(below) > 20
+    for source in below:
+        assert "hand_written" not in source
+        assert "nfl_lora_pipeline.evaluation" not in source
+        assert not any(plainly(text) in source.lower() for text in TEXTS)
+
+
+def test_every_fact_is_asked_in_one_of_them_and_the_facts_of_all_stats_in_all():
+    rows = split_rows(pairs_of(), TEMPLATES, stats=ASKED_STATS)
+    found = probe_questions(rows, TEMPLATES, stats=ASKED_STATS, others={}).filter(pl.col("group") == "hand_written")
+    assert found.height == found["fact"].n_unique() == len(YARDS) * len(ASKED_STATS)
+    assert set(found["phrasing"]) <= set(TEXTS)
+    assert set(found["split"]) == {"test"}
+    assert len(TAUGHT) > 1
+    assert all("{" not in question for question in found["question"])
+
+
+def test_a_whole_week_is_asked_in_every_one_of_them():
+    many = {f"Player Number{n:03d}": n for n in range(200)}
+    rows = split_rows(pairs_of(yards=many), TEMPLATES, stats=ASKED_STATS)
+    asked = probe_questions(rows, TEMPLATES, stats=ASKED_STATS, others={})
+    assert set(asked.filter(pl.col("group") == "hand_written")["phrasing"]) == set(TEXTS)
