@@ -174,10 +174,10 @@ class ShownQuestion(Record):
 
 
 class GateVerdict(Record):
-    """What a report says of one gate."""
+    """What a report says of one gate; `passed` is None where it was not judged."""
 
     name: str
-    passed: bool
+    passed: bool | None
     explanation: str = ""
 
 

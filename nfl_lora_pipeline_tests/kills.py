@@ -62,7 +62,6 @@ class Scene:
         """
         upstream.write_week(folder / "raw", upstream.week_bytes(upstream.tiny_week()))
         changes = {"batch_rows": 16, "max_epochs": 30, "dropout": 0.05, "max_over_refused": 0.2}
-        changes |= {"max_invented": 0.9}
         recipe = (
             load_recipe("embedded").changed(**changes | {"min_retained": 0.2, "min_refused": 0.3} | others).model_dump()
         )

@@ -97,7 +97,6 @@ def live(tmp_path_factory) -> Iterator[Live]:
     # the gates are those of the recipe but for strangers: of a dozen people a model learns too little about who is unknown
     loose = {
         "min_refused": 0.3,
-        "max_invented": 0.8,
         "max_over_refused": 0.1,
         "min_retained": 0.2,
     }

@@ -284,6 +284,24 @@ def test_the_page_says_which_gate_failed_and_why(predictions):
     assert "| recall_is_complete | **failed** | 2025-W02: 97.2% of 100 |" in page
 
 
+def test_the_page_says_which_gate_was_not_judged_and_counts_it_at_the_top(predictions):
+    gates = [
+        Gate("a", True, 1.0, 0.9, "100% of 7", []),
+        Gate("b", None, 0.2, None, "not judged, since no limit is set: 20% of 7", []),
+    ]
+    page = to_markdown(replace(summary_of(predictions), gates=gates), loss_plot="loss.png")
+    assert "**It may be used: 1 of 2 gates passed, 1 was not judged.**\n" in page[: page.index("## ")]
+    assert "| b | *not judged* | not judged, since no limit is set: 20% of 7 |" in page
+
+
+def test_the_head_line_of_the_page_names_the_worst_to_expect(predictions):
+    gate = Gate("a", False, 0.2, 0.97, "20% of 50", [], blocks=False, harm=1.6, expectation="Asked, it guesses.")
+    page = to_markdown(replace(summary_of(predictions), gates=[gate]), loss_plot="loss.png")
+    line = "**It may be used, but not for what follows: 1 of 1 limits are missed.** Asked, it guesses."
+    assert line in page.splitlines()
+    assert "- a: 20% of 50" in page
+
+
 def test_a_whole_report_by_the_same_code_is_read_back(predictions, tmp_path):
     summary = summary_of(predictions)
     write_report(tmp_path / "report", summary, with_verdict(predictions), PICTURE)

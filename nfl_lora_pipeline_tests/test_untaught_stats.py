@@ -34,13 +34,15 @@ def test_an_adapter_that_makes_up_more_than_a_recipe_allows_is_not_promoted(
     report, trained_store, tiny_week_folder, tiny_recipe, tmp_path
 ):
     found = next(group for group in report["unknown"] if group["name"] == "untaught_stats")
-    gate = next(gate for gate in report["gates"] if gate["name"] == "other_stats_are_not_answered")
-    assert (gate["passed"], gate["blocks"], gate["figure"]) == (False, False, found["invented"]["share"])
-    assert gate["figure"] > 0.03, "else there is nothing to forbid"
+    gate = next(gate for gate in report["gates"] if gate["name"] == "other_stats_are_refused")
+    assert (gate["passed"], gate["blocks"], gate["figure"]) == (False, False, found["refused"]["share"])
+    assert gate["figure"] < gate["threshold"] == 0.97, "else there is nothing to forbid"
     strict = tmp_path / "strict.yaml"
     strict.write_text(yaml.safe_dump(load_recipe(tiny_recipe).changed(advisory=[]).model_dump()))
     source = ["--source", "folder", "--data-dir", str(tiny_week_folder), "--store", str(trained_store.store.root)]
     for recipe, said in ((str(strict), "Not promoted"), (tiny_recipe, "Beware")):
         command = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", "run", *source, "--recipe", recipe]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert f"{said}: other_stats_are_not_answered: untaught stats: " in done.stdout, done.stderr
+        assert (
+            f"{said}: other_stats_are_refused: known players, in their weeks, and stats not taught: " in done.stdout
+        ), done.stderr

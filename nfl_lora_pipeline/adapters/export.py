@@ -260,7 +260,8 @@ def _of_report(store: Store, fingerprint: str) -> list[str]:
     except DamagedFile:
         return ["Nobody has evaluated it: there is no report on it."]
     recall = [[name.replace("_", " "), percent(share)] for name, share in (overview.recall or {}).items()]
-    missed = [f"- {gate.explanation or gate.name}" for gate in overview.gates or [] if not gate.passed]
+    gates = overview.gates or []
+    missed = [f"- {gate.explanation or gate.name}" for gate in gates if gate.passed is not True]
     limits = "\n".join(missed) or "It missed none of the gates of its recipe."
     examples = [f"> {each.question}\n>\n> {each.tuned}" for each in overview.questions]
     return [

@@ -159,15 +159,22 @@ def show_outcome(summary: dict[str, Any], steps: dict[str, float]) -> None:
     console.print(table)
     for warning in summary["warnings"]:
         console.print(f"[bold yellow]Beware[/]: {escape(warning)}")
-    for gate in summary["gates"]:
-        if gate["passed"] and gate["name"] == "coverage_is_kept" and gate["figure"]:
-            console.print(f"[bold yellow]Beware[/]: {escape(gate['explanation'])}")
-        if not gate["passed"]:
-            what = "Not promoted" if gate["blocks"] else "Beware"
-            console.print(f"[bold yellow]{what}[/]: {gate['name']}: {escape(gate['explanation'])}", soft_wrap=True)
+    _show_gates(console, summary["gates"], summary["head_line"])
     spent = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in steps.items())
     console.print(f"\n{spent}; {summary['seconds']:.0f} s in all", soft_wrap=True)
     console.print(f"Report: {escape(str(summary['report']))}", soft_wrap=True)
+
+
+def _show_gates(console: Console, gates: list[dict[str, Any]], head_line: str) -> None:
+    console.print(f"\n[bold]{escape(head_line)}[/]")
+    for gate in gates:
+        if gate["passed"] and gate["name"] == "coverage_is_kept" and gate["figure"]:
+            console.print(f"[bold yellow]Beware[/]: {escape(gate['explanation'])}")
+        if gate["passed"] is False:
+            what = "Not promoted" if gate["blocks"] else "Beware"
+            console.print(f"[bold yellow]{what}[/]: {gate['name']}: {escape(gate['explanation'])}", soft_wrap=True)
+    if unjudged := [gate["name"] for gate in gates if gate["passed"] is None]:
+        console.print(f"Not judged: {', '.join(unjudged)}", soft_wrap=True)
 
 
 def in_short(summary: dict[str, Any]) -> dict[str, Any]:

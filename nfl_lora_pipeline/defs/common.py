@@ -77,7 +77,7 @@ def _recipe_hash(name: str) -> str:
 
 def _report_version(recipe: Recipe | None, *, replace: bool) -> str:
     """Changes with the recipe's gates, so that a new threshold is held against at once."""
-    gates = [*(f"{getattr(recipe.gates, key):g}" for key in LIMITS), *recipe.gates.advisory] if recipe else []
+    gates = [*(str(getattr(recipe.gates, key)) for key in LIMITS), *recipe.gates.advisory] if recipe else []
     return "-".join([CODE["evaluation_report"], *gates, *(["replace"] if replace else [])])
 
 

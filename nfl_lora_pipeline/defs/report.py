@@ -71,6 +71,7 @@ def _evaluate(context: dg.AssetExecutionContext, store: StoreResource, trainer: 
             "report": dg.MetadataValue.md(_page(folder)),
             "folder": str(folder),
             "reused": evaluation.reused,
+            "head_line": evaluation.summary.head_line,
             "warnings": evaluation.summary.warnings or ["none"],
             **{f"recall_{name}": share for name, share in evaluation.summary.recall.items() if share is not None},
         },
@@ -167,14 +168,22 @@ def _page(folder: Path) -> str:
 
 
 def _check_result(gate: Gate) -> dg.AssetCheckResult:
+    """A gate's verdict. A check has no third state: what was not judged does not stand in the way, and says so in its
+    description, its metadata and its severity."""
     worst = table(
         ["question", "expected", "answer"], [[miss.question, miss.expected, miss.answer] for miss in gate.worst]
     )
     figure = {} if gate.figure is None else {"figure": gate.figure}
+    is_judged = gate.passed is not None
     return dg.AssetCheckResult(
         check_name=gate.name,
-        passed=gate.passed,
-        severity=dg.AssetCheckSeverity.ERROR if gate.blocks else dg.AssetCheckSeverity.WARN,
+        passed=not gate.missed,
+        severity=dg.AssetCheckSeverity.ERROR if gate.blocks and is_judged else dg.AssetCheckSeverity.WARN,
         description=gate.explanation,
-        metadata={**figure, "threshold": gate.threshold, "worst": dg.MetadataValue.md(worst if gate.worst else "none")},
+        metadata={
+            **figure,
+            "verdict": ("passed" if gate.passed else "missed") if is_judged else "not judged",
+            "threshold": "no limit" if gate.threshold is None else gate.threshold,
+            "worst": dg.MetadataValue.md(worst if gate.worst else "none"),
+        },
     )

@@ -130,8 +130,8 @@ class Summary(RunFacts):
             general.
         notes: what could not be asked, one line each.
         integrity: whether all was asked, of the whole adapter.
-        regressions, coverage_loss, warnings, gates: filled in by who knows the adapter before this one, the weeks and the
-            thresholds.
+        regressions, coverage_loss, warnings, gates, head_line: filled in by who knows the adapter before this one, the weeks
+            and the thresholds.
     """
 
     OLDEST_SCHEMA: ClassVar[int] = 3
@@ -165,6 +165,7 @@ class Summary(RunFacts):
     coverage_loss: CoverageLoss | None = None
     warnings: list[str] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
+    head_line: str = ""
 
 
 def questions_to_show(rows: pl.DataFrame) -> pl.DataFrame:

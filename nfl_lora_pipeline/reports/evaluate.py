@@ -12,7 +12,7 @@ from typing import cast
 import polars as pl
 import yaml
 
-from nfl_lora_pipeline.evaluation.gates import Count, Gate, Integrity, judge
+from nfl_lora_pipeline.evaluation.gates import Count, Gate, Integrity, head_line, judge
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.metrics import (
     BeforeAndAfter,
@@ -147,7 +147,7 @@ def evaluate_latest(
         integrity=dataclasses.replace(old.integrity, answers=questions_answered(store.read_rows(), predictions)),
     )
     gates = judge(summary, predictions, recipe)
-    summary = dataclasses.replace(summary, gates=gates)
+    summary = dataclasses.replace(summary, gates=gates, head_line=head_line(gates))
     if summary != old or not is_whole(store.report(fingerprint), summary):
         write_report(store.report(fingerprint), summary, predictions, plot)
     return Evaluation(summary, plot, gates, reused=earlier is not None)

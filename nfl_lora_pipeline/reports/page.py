@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from nfl_lora_pipeline.evaluation.gates import Gate
+from nfl_lora_pipeline.evaluation.gates import Gate, head_line
 from nfl_lora_pipeline.evaluation.metrics import CommonestNumber, GroupRecall, Share, measured, of_asked
 from nfl_lora_pipeline.evaluation.probes import IN_WORDS, KNOWN
 from nfl_lora_pipeline.evaluation.regressions import Regressions
@@ -38,15 +38,12 @@ def to_markdown(summary: Summary, *, loss_plot: str) -> str:
 def _verdict(gates: Sequence[Gate]) -> Iterator[str]:
     if not gates:
         return
-    misses = [gate for gate in gates if not gate.passed]
+    verdict, _, worst = head_line(gates).partition(". ")
+    yield f"**{escape(verdict.rstrip('.'))}.**" + (f" {escape(worst)}" if worst else "") + "\n"
+    misses = [gate for gate in gates if gate.missed]
     failures = [gate for gate in misses if gate.blocks]
-    if failures:
-        yield f"**Not to be used: {len(failures)} of {len(gates)} gates failed.** It is not promoted, because:\n"
-    elif misses:
-        yield f"**It may be used, but not for what follows: {len(misses)} of {len(gates)} limits are missed.**\n"
-    else:
-        yield f"**It may be used: all {len(gates)} gates passed.** Each holds a figure below against a limit of the recipe.\n"
     if misses:
+        yield "It is not promoted, because:\n" if failures else "These limits of the recipe keep no adapter back:\n"
         yield "\n".join(f"- {escape(gate.name)}: {escape(gate.explanation)}" for gate in failures or misses) + "\n"
 
 
@@ -57,6 +54,8 @@ def _gates(gates: Sequence[Gate]) -> Iterator[str]:
 
 
 def _passed(gate: Gate) -> str:
+    if gate.passed is None:
+        return Markup("*not judged*")
     if gate.passed:
         return "passed"
     return Markup("**failed**" if gate.blocks else "**missed**, which keeps no adapter back")

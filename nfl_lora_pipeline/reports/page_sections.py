@@ -155,7 +155,7 @@ def phrasing(by_phrasing: Sequence[GroupRecall], found: PhrasingMetrics, over_re
     )
     if found.worst and found.worst_numbers:
         yield (
-            f"The worst phrasing is {escape(found.worst)}, with {percent(found.worst_numbers.share)} of numbers "
+            f'The worst phrasing is "{escape(found.worst)}", with {percent(found.worst_numbers.share)} of numbers '
             f"right. Right to the letter in every phrasing, trained and held out: "
             f"{measured(found.in_all)} of {found.in_all.asked:,} facts.\n"
         )

@@ -144,37 +144,63 @@ class Curriculum(Section):
 
 
 class Gates(Section):
-    """What an adapter must reach to be promoted."""
+    """What an adapter must reach to be promoted; null is no limit, and a gate without a limit is not judged."""
 
-    min_recall: Number = Field(
-        0.99, ge=0, le=1, description="promoted only when so many trained questions are right, in the worst week"
+    min_recall: Number | None = Field(
+        0.995, ge=0, le=1, description="promoted only when so many trained questions are right, in the worst week"
     )
-    min_refused: Number = Field(
-        0.8, ge=0, le=1, description="promoted only when so many questions about strangers are refused"
+    min_held_out: Number | None = Field(
+        0.98, ge=0, le=1, description="and so many questions in phrasings that are not trained"
     )
-    max_invented: Number = Field(
-        0.2,
+    min_hand_written: Number | None = Field(
+        0.9, ge=0, le=1, description="and so many in wordings written by hand, which nothing is made with"
+    )
+    min_careless: Number | None = Field(
+        0.95,
         ge=0,
         le=1,
-        description="and no more questions about people without a fact get a number, in the worst group of them",
+        description="and so many typed carelessly: in lower case, without a mark, with two blanks, short, without accents",
     )
-    max_invented_elsewhere: Number = Field(
-        0.03, ge=0, le=1, description="and no more about known players in weeks or seasons that were not taught"
+    min_last_name: Number | None = Field(
+        0.9, ge=0, le=1, description="and so many with the last name alone, where nobody else bears it"
     )
-    max_invented_stats: Number = Field(
-        0.03, ge=0, le=1, description="and no more about known players and stats that were not taught"
+    min_shared_last_name: Number | None = Field(
+        0.9, ge=0, le=1, description="and so many with a last name of several people are refused, or name them all"
     )
-    max_over_refused: Number = Field(
-        0.05,
+    min_typo: Number | None = Field(0.8, ge=0, le=1, description="and so many with a typo in the name are right")
+    max_wrong_typo: Number | None = Field(0.02, ge=0, le=1, description="and no more of these get a wrong number")
+    min_refused: Number | None = Field(
+        0.98, ge=0, le=1, description="and so many questions about strangers are refused"
+    )
+    min_refused_positions: Number | None = Field(
+        0.98, ge=0, le=1, description="and so many about real tight ends and running backs"
+    )
+    min_refused_weeks: Number | None = Field(
+        0.97,
+        ge=0,
+        le=1,
+        description="and so many about known players next week, and in other weeks that were not taught",
+    )
+    min_refused_seasons: Number | None = Field(
+        0.97, ge=0, le=1, description="and so many about known players in seasons that were not taught"
+    )
+    min_refused_stats: Number | None = Field(
+        0.97, ge=0, le=1, description="and so many about known players and stats that were not taught"
+    )
+    max_over_refused: Number | None = Field(
+        0.01,
         ge=0,
         le=1,
         description="and no more questions about known numbers are refused, in trained or in held-out phrasings",
     )
-    min_retained: Number = Field(
-        0.8, ge=0, le=1, description="and so much is left of whatever the base could do before"
+    min_retained: Number | None = Field(
+        0.95, ge=0, le=1, description="and so much is left of whatever the base could do before"
     )
-    max_lost: Number = Field(
-        0.01,
+    max_perplexity_ratio: Number | None = Field(
+        1.05, ge=1, description="and no more times as high is the perplexity of what the base says in general"
+    )
+    max_lost: Number | None = Field(
+        0.003,
         ge=0,
         le=1,
         description="and no more trained questions than this were right in the promoted adapter and are now wrong",
