@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from nfl_lora_pipeline.adapters import verify
 from nfl_lora_pipeline.dataset.splits import HELD_OUT_STRANGERS
 from nfl_lora_pipeline.evaluation.baselines import Comparison, Way
-from nfl_lora_pipeline.evaluation.gates import Gate
+from nfl_lora_pipeline.evaluation.gates import Gate, judge
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.metrics import BeforeAndAfter, ChangedAnswer, FailingFact, GeneralPrompts, share_of
 from nfl_lora_pipeline.evaluation.probes import ALTERED, GROUPS
@@ -24,6 +24,7 @@ from nfl_lora_pipeline.reports.plots import loss_plot
 from nfl_lora_pipeline.reports.report import read_report, write_report
 from nfl_lora_pipeline.season.checks import SAMPLE_WARNING
 from nfl_lora_pipeline.stored import Miss, json_bytes, read_json, to_json
+from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.evaluations import (
     HELD_OUT,
     STATS,
@@ -501,13 +502,18 @@ def test_the_page_begins_with_the_verdict_and_the_reasons(answers):
     assert "**It may be used: all 1 gates passed.**" in passed[: passed.index("## ")]
 
 
-def test_the_page_begins_with_what_the_gates_let_pass_and_a_user_should_know(answers):
+def test_the_page_begins_with_what_an_advisory_gate_lets_pass_and_says_it_once(answers):
     assert "Beware" not in to_markdown(summary_of(answers), loss_plot="loss.png")
     weak = saying(answers, pl.col("group").is_in(["lower_case", "unseen_seasons"]), "He had 12.")
-    page = to_markdown(summary_of(weak), loss_plot="loss.png")
+    summary = summary_of(weak)
+    gates = judge(summary, with_verdict(weak), load_recipe("embedded"))
+    page = to_markdown(replace(summary, gates=gates), loss_plot="loss.png")
     top = page[: page.index("## ")]
-    assert "- asked with the whole question in lower case, it gives the right number to 0% of questions" in top
-    assert "- asked about known players, in seasons not taught, it invents a number for 100% of questions" in top
+    assert re.search(r"- careless_typing_is_understood: with the whole question in lower case: 0 of \d+ right", top)
+    assert re.search(
+        r"- other_seasons_are_refused: known players, in seasons not taught: 0 of \d+ questions refused", top
+    )
+    assert (top.count("lower case"), top.count("known players, in seasons not taught")) == (1, 1)
     assert "tight ends" not in top
 
 

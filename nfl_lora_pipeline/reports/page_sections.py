@@ -23,7 +23,6 @@ from nfl_lora_pipeline.stored import Miss
 
 SHOWN = 3
 PARTS_SHOWN = 20
-OFTEN_RIGHT, OFTEN_INVENTED = 0.9, 0.1  # what is worse stands at the top of the report
 ANSWER_COLUMNS = ("question", "expected", "answer")
 
 
@@ -108,21 +107,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def beware(summary: Summary) -> Iterator[str]:
-    """What a gate may let pass and a user should know: what its weeks were warned of, what it gives up, where it is often
-    wrong, and where it often makes something up."""
+    """What no gate judges and a user should know: what its weeks were warned of, what it gives up, who shares a name."""
     lines = list(summary.warnings)
     if (loss := summary.coverage_loss) and loss.parts:
         lines.append(f"the adapter {loss.against}, which was promoted before, also knew {in_words(loss.parts)}")
-    lines += [
-        f"asked with {ALTERATIONS[each.name]}, it gives the right number to {percent(each.numbers.share)} of questions"
-        for each in summary.phrasing.altered
-        if each.numbers.asked and each.numbers.fraction < OFTEN_RIGHT
-    ]
-    lines += [
-        f"asked about {IN_WORDS[group.name]}, it invents a number for {percent(group.invented.share)} of questions"
-        for group in summary.unknown
-        if group.invented.fraction > OFTEN_INVENTED
-    ]
     lines += [
         f"in {week} several players bear a name, so that nothing is taught of them: {', '.join(names)}"
         for week, names in summary.shared_names.items()
