@@ -49,6 +49,7 @@ RECIPE = load_recipe("embedded").changed(
         "max_over_refused": 0.02,
         "min_retained": 0.8,
         "max_lost": 0.01,
+        "floors": {},
     }
 )
 RIGHT, WRONG = "He had 5.", "He had 6."
@@ -259,6 +260,22 @@ def test_where_nothing_was_asked_a_gate_was_not_judged_and_keeps_nobody_back():
         assert found[name].explanation.startswith("not judged: ")
 
 
+@pytest.mark.parametrize(("invented", "kept_back"), [(3, False), (20, False), (21, True)])
+def test_a_limit_that_is_advisory_keeps_back_what_is_beyond_its_floor(invented, kept_back):
+    recipe = RECIPE.changed(min_refused=0.98, advisory=["min_refused"], floors={"min_refused": 0.8})
+    gate = verdicts(summary(unknown=[unknown("invented_names", invented)]), recipe=recipe)["strangers_are_refused"]
+    assert (gate.missed, gate.keeps_back) == (True, kept_back)
+    assert gate.explanation.endswith("at least 98% wanted" + ", and at least 80% wanted of any adapter" * kept_back)
+    assert head_line([gate]).startswith("Not to be used" if kept_back else "It may be used, but not for what follows")
+
+
+def test_the_shipped_recipe_keeps_back_whoever_refuses_few_strangers_or_many_known_facts():
+    floors = load_recipe("embedded").gates.floors
+    assert floors == {"min_refused": 0.8, "min_retained": 0.8, "max_over_refused": 0.05}
+    gate = verdicts(summary(unknown=[unknown("invented_names", 90)]), recipe=load_recipe("embedded"))
+    assert gate["strangers_are_refused"].keeps_back
+
+
 @pytest.mark.parametrize("name", [name for name, rule in GATES.items() if rule.limit])
 def test_a_gate_without_a_limit_is_no_pass_whatever_the_figure(name):
     rule, bad = GATES[name], summary(0.0, regressions=against(900))
@@ -282,7 +299,7 @@ def test_the_limits_of_every_shipped_recipe_are_those_that_a_user_needs():
     }  # fmt: skip
     for name in recipe_names():
         limits = load_recipe(name).gates.model_dump()
-        assert {key: value for key, value in limits.items() if key != "advisory"} == wanted, name
+        assert {key: value for key, value in limits.items() if key in KEYS} == wanted, name
     assert [rule.limit for rule in GATES.values() if rule.limit] == list(wanted)
 
 

@@ -99,6 +99,7 @@ def live(tmp_path_factory) -> Iterator[Live]:
         "min_refused": 0.3,
         "max_over_refused": 0.1,
         "min_retained": 0.2,
+        "floors": {},
     }
     recipe.write_text(yaml.safe_dump(load_recipe("embedded").changed(batch_rows=16, **loose).model_dump()))
     with socket.socket() as probe:

@@ -126,6 +126,7 @@ def test_a_number_without_a_point_before_its_exponent_is_one(tmp_path):
         (in_section("optimizer", "weight_decay: 1"), "optimizer.weight_decay", "1"),
         (in_section("optimizer", "schedule: falling"), "optimizer.schedule", "'falling'"),
         (in_section("gates", "advisory: [rank]"), "gates.advisory", "['rank']"),
+        (in_section("gates", "floors: {min_refused: 0.5}"), "gates.floors", "{'min_refused': 0.5}"),
         (GOOD + "method: mlx_lm\n", "optimizer.schedule", "'wsd'"),
         (GOOD + "warm_start: 1\n", "warm_start", "1"),
         (GOOD + "seed: -1\n", "seed", "-1"),

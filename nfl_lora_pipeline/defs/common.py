@@ -17,7 +17,7 @@ from nfl_lora_pipeline.files import EMBEDDED, locked, os_error
 from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.stats import stats_hash
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import LIMITS, RECIPES_FOLDER, Recipe
+from nfl_lora_pipeline.tuning.recipe import RECIPES_FOLDER, Recipe
 from nfl_lora_pipeline.weeks.sources import SourceUnreachable
 from nfl_lora_pipeline.weeks.week import NflWeek
 
@@ -77,7 +77,7 @@ def _recipe_hash(name: str) -> str:
 
 def _report_version(recipe: Recipe | None, *, replace: bool) -> str:
     """Changes with the recipe's gates, so that a new threshold is held against at once."""
-    gates = [*(str(getattr(recipe.gates, key)) for key in LIMITS), *recipe.gates.advisory] if recipe else []
+    gates = [str(value) for value in recipe.gates.model_dump().values()] if recipe else []
     return "-".join([CODE["evaluation_report"], *gates, *(["replace"] if replace else [])])
 
 

@@ -149,6 +149,10 @@ class Rule(NamedTuple):
         nothing_misses_it = not self.is_ratio and limit == (1 if self.at_most else 0)
         return None if nothing_misses_it else limit
 
+    def within(self, figure: float, threshold: float) -> bool:
+        """Whether a figure is on the right side of a threshold."""
+        return figure <= threshold if self.at_most else figure >= threshold
+
     def in_words(self, threshold: float) -> str:
         """The threshold: "at least 99.5% wanted"."""
         amount = f"{threshold:g}" if self.is_ratio else f"{100 * threshold:.6g}%"
@@ -156,7 +160,7 @@ class Rule(NamedTuple):
 
 
 def blocks(name: str, recipe: Recipe) -> bool:
-    """Whether a gate keeps an adapter back under a recipe."""
+    """Whether whatever misses a gate is kept back under a recipe."""
     return GATES[name].limit not in recipe.gates.advisory
 
 
@@ -183,9 +187,10 @@ def _held_against(name: str, rule: Rule, found: Finding, recipe: Recipe) -> Gate
     elif threshold is None:
         passed, explanation = None, f"not judged, since no limit is set: {found.explanation}"
     else:
-        within = found.figure <= threshold if rule.at_most else found.figure >= threshold
-        passed = found.excused or within
+        passed = found.excused or rule.within(found.figure, threshold)
         explanation = f"{found.explanation}; {rule.in_words(threshold)}" if rule.limit else found.explanation
+    if fails := _is_beyond_its_floor(rule, found, recipe):
+        explanation += f", and {rule.in_words(recipe.gates.floors[rule.limit])} of any adapter"
     return Gate(
         name=name,
         passed=passed,
@@ -193,10 +198,15 @@ def _held_against(name: str, rule: Rule, found: Finding, recipe: Recipe) -> Gate
         threshold=threshold,
         explanation=explanation,
         worst=list(found.worst)[:WORST],
-        blocks=blocks(name, recipe),
+        blocks=blocks(name, recipe) or fails,
         harm=found.harm,
         expectation=found.expectation,
     )
+
+
+def _is_beyond_its_floor(rule: Rule, found: Finding, recipe: Recipe) -> bool:
+    floor = recipe.gates.floors.get(rule.limit)
+    return floor is not None and found.figure is not None and not rule.within(found.figure, floor)
 
 
 def head_line(gates: Sequence[Gate]) -> str:

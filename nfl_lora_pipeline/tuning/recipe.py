@@ -207,6 +207,10 @@ class Gates(Section):
     )
     advisory: list[str] = Field([], description="limits that are told where they are missed, and keep no adapter back")
 
+    floors: dict[str, Number] = Field(
+        {}, description="advisory limits that keep an adapter back all the same where it is beyond this"
+    )
+
     @field_validator("advisory")
     @classmethod
     def _limits_there_are(cls, keys: list[str]) -> list[str]:
@@ -214,8 +218,15 @@ class Gates(Section):
             raise ValueError(f"Input should be limits of this recipe ({', '.join(LIMITS)}), not {unknown[0]!r}")
         return keys
 
+    @field_validator("floors")
+    @classmethod
+    def _floors_of_advisory_limits(cls, floors: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        if others := [key for key in floors if key not in info.data.get("advisory", [])]:
+            raise ValueError(f"Input should be of limits that are advisory, not {others[0]!r}, which blocks anyway")
+        return floors
 
-LIMITS = tuple(key for key in Gates.model_fields if key != "advisory")
+
+LIMITS = tuple(key for key in Gates.model_fields if key not in ("advisory", "floors"))
 
 
 class Recipe(Section):
