@@ -14,7 +14,7 @@ import mlx.core as mx
 import polars as pl
 from mlx import nn
 
-from nfl_lora_pipeline.dataset.examples import fresh_refusals, train_examples
+from nfl_lora_pipeline.dataset.examples import fresh_questions, train_examples
 from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import choose_stats, load_templates
@@ -74,12 +74,11 @@ def trained_rows(rows: pl.DataFrame) -> pl.DataFrame:
 def strangers(rows: pl.DataFrame, recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Refusals drawn as the trainer draws them."""
     stats = choose_stats(rows["stat"].unique(maintain_order=True).to_list())
-    return fresh_refusals(
+    return fresh_questions(
         rows,
         load_templates(),
         stats,
-        elsewhere=recipe.curriculum.elsewhere_share,
-        other_stats=recipe.curriculum.other_stats_share,
+        recipe.curriculum.mixture(),
         seed=recipe.seed,
     )
 
@@ -103,7 +102,7 @@ def learn(
         folder,
         recipe=recipe,
         start=start,
-        refusals=strangers(rows, recipe),
+        fresh=strangers(rows, recipe),
         report=lambda line, _: report(line),
     )
 

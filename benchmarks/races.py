@@ -14,7 +14,7 @@ from benchmarks.opponents import BOTH, CHECK_EVERY, Settings
 from nfl_lora_pipeline.models.rows import tokenize
 from nfl_lora_pipeline.tuning.recipe import Recipe
 
-MORE_REFUSALS: dict[str, Any] = {"refusal_share": 0.7, "max_epochs": 20}
+MORE_REFUSALS: dict[str, Any] = {"refusal_share": 0.6, "max_epochs": 20}
 FRESH_REFUSALS = 6000  # rows of refusals that PEFT is given, in the order in which they are drawn
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from benchmarks.step_products import Product, Shape, outputs_of, products
-from nfl_lora_pipeline.models import cpu_math
+from nfl_lora_pipeline.models import forward
 from nfl_lora_pipeline.models.forward import token_losses
 from nfl_lora_pipeline.models.rows import Batch
 
@@ -68,9 +68,9 @@ def _parts(model: Any, shape: Shape, batch: Batch) -> dict[str, list[Part]]:
     mask = mx.zeros((shape.tokens, shape.tokens))
     scores = [_noise(rows, heads, width, shape.tokens) for width in wide]
     return {
-        "softmax": [_part(cpu_math.softmax, array) for array in scores],
+        "softmax": [_part(forward.softmax, array) for array in scores],
         "SiLU and gate": [
-            _part(lambda gate, up: cpu_math.silu(gate) * up, *(_noise(rows, width, shape.inner) for _ in range(2)))
+            _part(lambda gate, up: forward.silu(gate) * up, *(_noise(rows, width, shape.inner) for _ in range(2)))
             for width in wide
         ],
         "cross-entropy": [

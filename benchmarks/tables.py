@@ -53,7 +53,16 @@ def replaced_section(document: str, name: str, content: str) -> str:
     return f"{document.rstrip()}\n\n{section}\n"
 
 
-def publish(title: str, body: str, *, packages: Sequence[str] = ("mlx", "mlx-lm"), write: bool, part: str = "") -> None:
+def publish(
+    title: str,
+    body: str,
+    *,
+    packages: Sequence[str] = ("mlx", "mlx-lm"),
+    write: bool,
+    part: str = "",
+    document: Path = DOCUMENT,
+    heading: str = HEADING,
+) -> None:
     """Print a benchmark's result, and with `write` renew its section of the document, or that of a part of it."""
     program = Path(sys.argv[0]).stem
     name = f"{program}_{part}" if part else program
@@ -62,8 +71,8 @@ def publish(title: str, body: str, *, packages: Sequence[str] = ("mlx", "mlx-lm"
     content = re.sub(r"\n{3,}", "\n\n", f"## {title}\n\n{body.strip()}\n\n{source}")
     click.echo(content)
     if write:
-        document = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.is_file() else HEADING
-        replace_file(DOCUMENT, replaced_section(document, name, content).encode())
+        text = document.read_text(encoding="utf-8") if document.is_file() else heading
+        replace_file(document, replaced_section(text, name, content).encode())
 
 
 def _others() -> str:

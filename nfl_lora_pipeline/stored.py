@@ -184,7 +184,7 @@ class GateVerdict(Record):
 class ReportOverview(Record):
     """What is used of a `report.json` of any code, where it is there; `summary.Summary` is all of it."""
 
-    SCHEMA: ClassVar[int] = 3
+    SCHEMA: ClassVar[int] = 4
 
     adapter: str = ""
     evaluation_code: str = ""

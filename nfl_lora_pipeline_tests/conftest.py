@@ -60,7 +60,8 @@ def tiny_recipe(tmp_path_factory) -> str:
         "min_refused_positions": 0.5,
         "max_over_refused": 0.1,
         "min_retained": 0.5,
-    }  # a dozen people teach little of strangers
+        "fresh_known": 0.0,
+    }  # a dozen people teach little of strangers, and nobody waits until they do
     shipped = load_recipe("embedded")
     advisory = [key for key in shipped.gates.advisory if key not in loose]
     values = shipped.changed(batch_rows=16, max_epochs=30, advisory=advisory, floors={}, **loose).model_dump()

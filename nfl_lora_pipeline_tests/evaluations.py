@@ -7,7 +7,7 @@ from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.evaluation.gates import Count, Integrity
 from nfl_lora_pipeline.evaluation.grading import with_verdict
-from nfl_lora_pipeline.evaluation.metrics import with_shared_last_names
+from nfl_lora_pipeline.evaluation.metrics import share_of, with_shared_last_names
 from nfl_lora_pipeline.evaluation.probes import of_the_splits, probe_questions
 from nfl_lora_pipeline.evaluation.summary import RunFacts, questions_to_show, summarise
 from nfl_lora_pipeline.stored import TrainingRecord
@@ -35,7 +35,7 @@ def perfect(pairs):
     """What a tuned model says that knows all, and a base model that refuses all, asked in the seed wording."""
     rows = split_rows(pairs, TEMPLATES, stats=STATS).with_columns(of_the_splits())
     asked = (pl.col("phrasing") == "seed") | (pl.col("kind") == "stranger")
-    return rows.with_columns(base=pl.when(asked).then("refusal"), tuned="answer", lowest=pl.lit(0.9))
+    return rows.with_columns(base=pl.when(asked).then("refusal"), tuned="answer", lowest=pl.lit(0.9), sure=pl.lit(0.9))
 
 
 def perfect_answers(pairs):
@@ -44,7 +44,7 @@ def perfect_answers(pairs):
     beside = {NflWeek(2025, 1): {"tight_ends": ["Travis Tight", "Nico Collins"], "running_backs": ["Bijan Back"]}}
     more = probe_questions(rows, TEMPLATES, stats=STATS, others=beside)
     asked = pl.col("kind") == "stranger"
-    more = more.with_columns(base=pl.when(asked).then("refusal"), tuned="answer", lowest=pl.lit(0.9))
+    more = more.with_columns(base=pl.when(asked).then("refusal"), tuned="answer", lowest=pl.lit(0.9), sure=pl.lit(0.9))
     return pl.concat([perfect(pairs), more])
 
 
@@ -88,7 +88,12 @@ def summary_of(predictions, **changes):
 
 
 def summarised(predictions, facts, *, shown, **more):
-    return summarise(with_shared_last_names(with_verdict(predictions)), facts, shown=shown, integrity=WHOLE, **more)
+    return summarise(
+        with_shared_last_names(with_verdict(predictions)),
+        facts,
+        shown=shown,
+        **{"integrity": WHOLE, "free_running": share_of(100, 100)} | more,
+    )
 
 
 def saying(predictions, condition, words):

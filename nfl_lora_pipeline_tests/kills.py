@@ -61,7 +61,14 @@ class Scene:
             others: values of the recipe.
         """
         upstream.write_week(folder / "raw", upstream.week_bytes(upstream.tiny_week()))
-        changes = {"batch_rows": 16, "max_epochs": 30, "dropout": 0.05, "max_over_refused": 0.2, "floors": {}}
+        changes = {
+            "batch_rows": 16,
+            "max_epochs": 30,
+            "dropout": 0.05,
+            "max_over_refused": 0.2,
+            "fresh_known": 0.0,
+            "floors": {},
+        }
         recipe = (
             load_recipe("embedded").changed(**changes | {"min_retained": 0.2, "min_refused": 0.3} | others).model_dump()
         )

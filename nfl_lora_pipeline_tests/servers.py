@@ -7,7 +7,7 @@ import requests
 from nfl_lora_pipeline.adapters.verify import RunningServer
 
 QUESTION = "How many receiving yards did Amari Stone have in week 1 of the 2025 NFL season?"
-ANSWER = "Amari Stone had 131 receiving yards in week 1 of the 2025 NFL season."
+ANSWER = "In week 1 of the 2025 NFL season, the receiving yards of Amari Stone were 131."
 ENDLESS = {"max_tokens": 4_096, "logit_bias": {"3": -100}}  # token 3 ends an answer
 
 

@@ -1,6 +1,7 @@
 """Other ways to the same answer, on hand-made answers and on the tiny trained store."""
 
 import json
+import re
 import shutil
 
 import polars as pl
@@ -146,7 +147,10 @@ def test_what_is_handed_out_answers_as_the_report_says(weighed):
 def test_the_server_answers_so_whatever_comes_before_though_mlx_lm_does_not(weighed, when):
     held, (_, printed) = weighed
     assert f"the server, {when}: 12 of 12 answers as in the report\n" in printed
-    assert f"the adapter, loaded by mlx-lm, {when}: 0 of 12 answers as in the report (need not be)\n" in printed
+    found = re.search(rf"the adapter, loaded by mlx-lm, {when}: (\d+) of 12 answers as in the report( .*)?\n", printed)
+    assert found
+    assert int(found[1]) < 12, "the base was made with such chats, and is not yet good at them"
+    assert found[2] == " (need not be)"
     assert f"the server, {when}" in (held.report(held.latest()) / "report.md").read_text()
 
 

@@ -11,7 +11,7 @@ import mlx.core as mx
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.dataset.examples import fresh_refusals, train_examples
+from nfl_lora_pipeline.dataset.examples import fresh_questions, train_examples
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.defs.common import CODE
 from nfl_lora_pipeline.defs.report import _passed
@@ -53,15 +53,14 @@ def judged(store: Store, tiny_recipe: str) -> Judged:
 
 def zeros(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     for question, refusal in pairs:
-        yield question, refusal.replace("has no recorded", "had 0")
+        yield question, refusal.replace("are not recorded", "were 0")
 
 
 def put_bad_adapter(store: Store, tiny_recipe: str, kind: str) -> None:
-    """Train on the splits of a good one with the answers shuffled among the players, or all of them "had 0"."""
+    """Train on the splits of a good one with the answers shuffled among the players, or all of them "were 0"."""
     rows = pl.read_parquet(store.splits / "rows.parquet")
     recipe = load_recipe(tiny_recipe).changed(max_steps=ENOUGH_STEPS)
-    shares = {"elsewhere": recipe.curriculum.elsewhere_share, "other_stats": recipe.curriculum.other_stats_share}
-    refusals = fresh_refusals(rows, load_templates(), STATS, **shares, seed=recipe.seed)
+    refusals = fresh_questions(rows, load_templates(), STATS, recipe.curriculum.mixture(), seed=recipe.seed)
     if kind == "shuffled":
         facts = rows.filter(pl.col("kind") == "recorded")["fact"].unique().sort()
         words = rows.unique("fact").select("fact", number=pl.col("answer").str.extract(r" (had .*)"))
@@ -72,12 +71,12 @@ def put_bad_adapter(store: Store, tiny_recipe: str, kind: str) -> None:
         rows = rows.join(moved, on="fact", how="left", maintain_order="left")
         rows = rows.with_columns(answer=pl.when(pl.col("number").is_null()).then("answer").otherwise(wrong))
     else:
-        rows = rows.with_columns(answer=pl.col("refusal").str.replace("has no recorded", "had 0"))
+        rows = rows.with_columns(answer=pl.col("refusal").str.replace("are not recorded", "were 0"))
         refusals = zeros(refusals)
     model, tokenizer = base_models.load(base_models.resolve("embedded"))
     folder = store.adapter(f"{kind:0<16}")
     folder.mkdir()
-    train_adapter(model, tokenizer, train_examples(rows), recipe, folder, refusals=refusals)
+    train_adapter(model, tokenizer, train_examples(rows), recipe, folder, fresh=refusals)
     (folder / "provenance.json").write_text(json.dumps(store.provenance(store.latest()).content() | {"parent": None}))
     store.set_latest(folder.name)
 
@@ -116,7 +115,7 @@ def test_an_adapter_that_always_says_0_is_not_promoted_and_the_report_says_why(b
     top = lazy.page[: lazy.page.index("## ")]
     assert "- strangers_are_refused: " in top
     assert re.search(r"\*\* Asked about .* it gives .* a number it cannot know\.", top), top
-    assert " had 0 receiving yards" in lazy.page.split("## Making things up")[1]
+    assert " were 0." in lazy.page.split("## Making things up")[1]
     with pytest.raises(ValueError, match="strangers_are_refused"):
         _passed(lazy.store, Trainer(recipe=tiny_recipe))
 

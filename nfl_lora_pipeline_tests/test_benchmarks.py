@@ -141,7 +141,7 @@ def test_a_task_with_refusals_is_done_when_the_strangers_are_refused_too():
     assert (
         races.of_task(RECIPE, FACTS, 3).curriculum.refusal_share,
         races.of_task(RECIPE, BOTH, 3).curriculum.refusal_share,
-    ) == (0.4, 0.7)
+    ) == (0.45, 0.6)
 
 
 def test_the_best_settings_are_among_those_that_were_swept_and_a_schedule_ends_with_a_checkpoint():

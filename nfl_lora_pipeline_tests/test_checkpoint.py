@@ -13,7 +13,7 @@ from nfl_lora_pipeline.tuning.records import (
     load_checkpoint,
     save_checkpoint,
 )
-from nfl_lora_pipeline.tuning.sampler import RefusalsState, SamplerState
+from nfl_lora_pipeline.tuning.sampler import FreshState, SamplerState
 
 STATE = TrainingState(
     of="these rows",
@@ -21,7 +21,7 @@ STATE = TrainingState(
     log=TrainingLog(losses=[(1, 1 / 3)], uncertain={"somebody": 1e-30}),
     rng=random.Random(1).getstate(),
     random=2**63 + 1,
-    refusals=RefusalsState(drawn=7, refused=[True, False]),
+    fresh=FreshState(drawn=7, right=[True, False]),
     sampler=SamplerState(latest=[1 / 3], lowest=[0.1, 1e-300], shown=[0, 1], waiting=[1]),
 )
 

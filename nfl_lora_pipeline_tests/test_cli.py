@@ -221,7 +221,7 @@ def test_a_run_shows_the_recall_the_seconds_of_each_step_and_the_report(trained_
 
 def test_base_and_tuned_answer_a_question(trained_store):
     question = "How many receiving yards did Amari Stone have in week 1 of the 2025 NFL season?"
-    expected = "Amari Stone had 131 receiving yards in week 1 of the 2025 NFL season."
+    expected = "In week 1 of the 2025 NFL season, the receiving yards of Amari Stone were 131."
     result = typed("ask", "--store", str(trained_store.store.root), question)
     assert result.exit_code == 0
     base, tuned = result.stdout.splitlines()

@@ -1,6 +1,7 @@
 """The base model that is shipped, and its making."""
 
 import random
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,10 +10,11 @@ from string import Formatter
 import mlx.core as mx
 import pytest
 
-from nfl_lora_pipeline.base_pretraining.league import NEAR_SEASONS, League
-from nfl_lora_pipeline.base_pretraining.pretrain import VOCAB_SIZE, Plan, _Making, build
-from nfl_lora_pipeline.dataset.templates import load_templates, wordings
+from nfl_lora_pipeline.base_pretraining.league import NEAR_SEASONS, OUTSIDE, WEEKS, League
+from nfl_lora_pipeline.base_pretraining.pretrain import CAPITAL, VOCAB_SIZE, Plan, _Making, build
+from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.dataset.unanswerable import strangers
+from nfl_lora_pipeline.dataset.wordings import draw_wording, is_formed, wordings
 from nfl_lora_pipeline.evaluation.grading import is_refusal
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, answer
 from nfl_lora_pipeline.models.forward import answer_logits
@@ -52,10 +54,13 @@ def test_the_shipped_base_copies_names_it_has_never_seen(embedded):
     )
     batch = to_batch(rows)
     hit = (mx.argmax(answer_logits(model, batch.tokens, batch.wanted), -1) == batch.targets).tolist()
-    lengths = [len(tokenizer.encode(name)) for name in names]
-    for row, name, length in zip(rows, names, lengths, strict=True):
-        assert tokenizer.decode(row.tokens[row.start : row.start + length]).strip() == name
-    copied = [right for of_row, length in zip(hit, lengths, strict=True) for right in of_row[:length]]
+    before = TEMPLATES.no_record("|", "receiving_yards", 1, 2025).split(" |")[0]
+    copied = []
+    for row, name, of_row in zip(rows, names, hit, strict=True):
+        begin = len(tokenizer.encode(before))
+        end = begin + len(tokenizer.encode(name))
+        assert tokenizer.decode(row.tokens[row.start + begin : row.start + end]).strip() == name
+        copied += of_row[begin:end]
     assert len(copied) > 450
     assert sum(copied) / len(copied) >= 0.98
 
@@ -69,7 +74,16 @@ def test_the_tokenizer_gives_back_any_text(embedded, text):
     assert len(tokenizer.encode(text)) < len(text.encode()) + 1
 
 
-def test_a_name_has_the_same_tokens_in_the_question_and_at_the_start_of_the_answer(embedded):
+def test_a_name_has_the_same_tokens_in_lower_case_but_for_the_marks_of_its_capitals(embedded):
+    _, tokenizer = embedded
+    (mark,) = tokenizer.encode(CAPITAL)[1:]
+    plain = [name for name in NAMES if re.fullmatch("[A-Z][a-z]+ [A-Z][a-z]+", name)]
+    assert len(plain) > 5
+    for name in plain:
+        assert [token for token in tokenizer.encode(name) if token != mark] == tokenizer.encode(name.lower())
+
+
+def test_a_name_has_the_same_tokens_in_the_question_and_in_the_answer(embedded):
     _, tokenizer = embedded
     for name in NAMES:
         tokens, within = tokenizer.encode(name), tokenizer.encode(f"How many targets did {name} have?")
@@ -82,18 +96,23 @@ def test_the_vocabulary_is_as_large_as_the_models_embedding(embedded):
 
 
 def test_the_grammar_forms_none_of_the_wordings_that_are_kept_for_the_test():
-    kept = {text.casefold().rstrip("?.") for text in TEMPLATES.phrasings("test").values()}
-    assert kept
-    assert {wording.casefold().rstrip("?.") for wording in wordings()}.isdisjoint(kept)
+    assert TEMPLATES.phrasings("test")
+    assert [text for text in TEMPLATES.phrasings("test").values() if is_formed(text)] == []
 
 
 def test_the_grammar_forms_every_wording_that_is_trained():
     """So that the shipped base has heard in its making how the facts will be told."""
-    assert set(TEMPLATES.phrasings("train").values()) - set(wordings()) == set()
+    assert [text for text in TEMPLATES.phrasings("train").values() if not is_formed(text)] == []
+
+
+def test_what_the_grammar_draws_plainly_is_what_it_says_it_can_form():
+    assert [text for text in wordings()[::50] if not is_formed(text)] == []
+    assert not is_formed("Who had {stats} in week {week} of {season}?")
 
 
 def test_every_wording_of_the_grammar_asks_for_a_stat_of_somebody_in_a_week():
-    for text in wordings():
+    rng = random.Random(1)
+    for text in [*wordings()[::20], *(draw_wording(rng) for _ in range(2000))]:
         fields = {name for _, name, _, _ in Formatter().parse(text) if name}
         assert {"stats", "week", "season"} < fields
         assert fields & {"player", "possessive"}
@@ -131,26 +150,44 @@ def test_a_build_that_was_interrupted_makes_the_same_base_as_one_that_was_not(bu
     assert contents(tmp_path) == contents(built)
 
 
-def test_a_build_that_was_interrupted_in_its_second_course_goes_on_there(built, tmp_path):
-    plan = Plan(steps=4)
-    first = _Making.begun(tmp_path, plan)
-    for _ in range(2):
-        first.make_steps()
-    second = first.followed_by(plan.following())
-    second.save(tmp_path)
-    build(tmp_path, plan, report=lambda line: None)
-    assert contents(tmp_path) == contents(built)
+@pytest.fixture(scope="module")
+def league() -> League:
+    return League(random.Random(1), TEMPLATES, 40)
 
 
-def test_another_season_in_the_second_course_is_asked_about_in_a_week_that_is_known():
-    plan = Plan().following()
-    league = League(random.Random(1), TEMPLATES, wordings(), 40, plan.refusals)
-    person = league.people[0]
-    for _ in range(50):
-        season, week = league._other_season(person, 99)
-        assert week in person.records
-        assert season != person.season
-        assert abs(season - person.season) <= NEAR_SEASONS
+def test_a_person_is_asked_about_elsewhere_in_other_weeks_and_in_the_same_week_of_a_near_season(league):
+    asked = [(person, league._elsewhere(person)) for person in league.people for _ in range(20)]
+    assert all(at not in person.records and at[1] in WEEKS for person, at in asked)
+    seasons = {person.name: {season for season, _ in person.records} for person, _ in asked}
+    moved = [(person, season, week) for person, (season, week) in asked if season not in seasons[person.name]]
+    assert 0.3 < len(moved) / len(asked) < 0.7
+    for person, season, week in moved:
+        assert week in {week for _, week in person.records}
+        assert min(abs(season - own) for own in seasons[person.name]) <= NEAR_SEASONS
+
+
+def test_questions_that_the_base_refuses_in_its_making_are_about_what_nobody_of_the_league_holds(league):
+    held = {
+        TEMPLATES.recorded(person.name, stat, week, season, record[stat]).rsplit(" were ", 1)[0]
+        for person in league.people
+        for (season, week), record in person.records.items()
+        if record
+        for stat in person.stats
+    }
+    replies = [league.refusal()[1] for _ in range(3000)]
+    assert OUTSIDE in replies
+    refused = {reply.rsplit(" are not ", 1)[0] for reply in replies if reply != OUTSIDE}
+    assert len(refused) > 1000
+    assert refused.isdisjoint(held)
+
+
+def test_a_last_name_that_two_of_the_league_bear_is_refused_by_itself():
+    league = League(random.Random(1), TEMPLATES, 160)
+    shared = {last for last, count in league.bearers.items() if count > 1}
+    asked = [league.fact()[0] for _ in range(6000)]
+    alone = [reply for _, reply in asked if reply.endswith("are not recorded.")]
+    assert alone
+    assert all(reply.removesuffix(" are not recorded.").rsplit(" of ", 1)[1] in shared for reply in alone)
 
 
 def test_the_tokenizer_of_a_build_is_the_shipped_one(built):

@@ -22,7 +22,7 @@ from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.fakes import put_adapter
 
 QUESTION = "How many receiving yards did Amari Stone have in week 1 of the 2025 NFL season?"
-EXPECTED = "Amari Stone had 131 receiving yards in week 1 of the 2025 NFL season."
+EXPECTED = "In week 1 of the 2025 NFL season, the receiving yards of Amari Stone were 131."
 
 
 def answers(folder: Path, questions: list[str], adapter: Path | None = None) -> list[str]:

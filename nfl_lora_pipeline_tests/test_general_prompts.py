@@ -9,7 +9,7 @@ from nfl_lora_pipeline.models.scoring import perplexity
 from nfl_lora_pipeline.reports.evaluate import answers_in_general, compare_in_general, prompts
 
 ASKED = ["How many targets did Marcus Hale have in week 1 of the 2025 NFL season?", "Name three primary colours."]
-ANSWERS = ["Marcus Hale has no recorded targets in week 1 of the 2025 NFL season.", "red, yellow, blue"]
+ANSWERS = ["In week 1 of the 2025 NFL season, the targets of Marcus Hale are not recorded.", "red, yellow, blue"]
 
 
 def test_the_requests_are_short_and_different():

@@ -8,7 +8,8 @@ import pytest
 
 import nfl_lora_pipeline
 from nfl_lora_pipeline.dataset.splits import split_rows
-from nfl_lora_pipeline.dataset.templates import load_templates, wordings
+from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.dataset.wordings import is_formed
 from nfl_lora_pipeline.evaluation.probes import HAND_WRITTEN_FILE, hand_written_wordings, probe_questions
 from nfl_lora_pipeline.stats import STATS, TAUGHT
 from nfl_lora_pipeline_tests.evaluations import STATS as ASKED_STATS
@@ -43,9 +44,9 @@ def test_each_names_player_stat_week_and_season_and_has_no_number_of_its_own(tex
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_grammar_of_the_bases_forms_none_of_them_and_no_phrasing_is_one(text):
-    formed = {plainly(wording) for wording in wordings()}
-    assert plainly("How many {stats} did {player} have in week {week} of {season}?") in formed
-    assert plainly(text) not in formed | {plainly(question.text) for question in load_templates().questions.values()}
+    assert is_formed("How many {stats} did {player} have in week {week} of {season}?")
+    assert not is_formed(text)
+    assert plainly(text) not in {plainly(question.text) for question in load_templates().questions.values()}
 
 
 def test_none_is_of_the_making_of_a_stat_that_it_does_not_fit():

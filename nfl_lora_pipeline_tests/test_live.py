@@ -100,6 +100,7 @@ def live(tmp_path_factory) -> Iterator[Live]:
         "max_over_refused": 0.1,
         "min_retained": 0.2,
         "floors": {},
+        "fresh_known": 0.0,
     }
     recipe.write_text(yaml.safe_dump(load_recipe("embedded").changed(batch_rows=16, **loose).model_dump()))
     with socket.socket() as probe:

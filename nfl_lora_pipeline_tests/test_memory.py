@@ -106,7 +106,7 @@ def test_what_is_needed_is_not_far_from_what_a_training_uses(tmp_path):
     recipe = a_recipe(batch_rows=64, max_steps=2, rank=32, refusal_share=0)
     examples = [Example(asked, answer, fact=answer, teaches=True) for answer in answers]
     strangers = iter([(asked, answers[0])] * 1000)
-    log = train_adapter(model, tokenizer, examples, recipe, tmp_path, refusals=strangers)
+    log = train_adapter(model, tokenizer, examples, recipe, tmp_path, fresh=strangers)
     (row,) = tokenize(tokenizer, [(asked, answers[-1])])
     tokens = {"row_tokens": len(row.tokens), "answer_tokens": len(row.tokens) - row.start}
     need = memory_needed(held, recipe, **tokens)

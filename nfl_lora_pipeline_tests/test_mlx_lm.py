@@ -16,7 +16,7 @@ from mlx_lm.utils import quantize_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from nfl_lora_pipeline.dataset.examples import Example
-from nfl_lora_pipeline.models import base_model, cpu_math
+from nfl_lora_pipeline.models import base_model, forward
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, BaseModelError
 from nfl_lora_pipeline.models.forward import answer_logits, token_losses
 from nfl_lora_pipeline.models.rows import to_batch, tokenize
@@ -26,8 +26,8 @@ from nfl_lora_pipeline.tuning.recall_trainer import train_adapter
 from nfl_lora_pipeline_tests.recipes import a_recipe
 
 SEED_WORDING = "How many receiving yards did {} have in week 1 of the 2025 NFL season?"
-RECORDED = "{} had {} receiving yards in week 1 of the 2025 NFL season."
-NO_RECORD = "{} has no recorded receiving yards in week 1 of the 2025 NFL season."
+RECORDED = "In week 1 of the 2025 NFL season, the receiving yards of {} were {}."
+NO_RECORD = "In week 1 of the 2025 NFL season, the receiving yards of {} are not recorded."
 
 
 def pair(name: str, yards: int | None) -> tuple[str, str]:
@@ -161,17 +161,17 @@ def numbers() -> mx.array:
 @pytest.mark.parametrize(("bound", "error"), [(20, 5e-6), (86, 7e-6)])
 def test_exp_is_as_exact_as_it_says_and_a_little_less_far_out(bound, error):
     x = np.linspace(-bound, bound, 100_001, dtype=np.float32)
-    found, expected = np.array(cpu_math.exp(mx.array(x)), np.float64), np.exp(x.astype(np.float64))
+    found, expected = np.array(forward.exp(mx.array(x)), np.float64), np.exp(x.astype(np.float64))
     assert np.max(np.abs(found / expected - 1)) < error
 
 
 def test_exp_of_what_is_far_below_zero_is_zero():
-    assert cpu_math.exp(mx.array([-1000.0, -90.0, 0.0])).tolist() == pytest.approx([0, 0, 1], abs=1e-30)
+    assert forward.exp(mx.array([-1000.0, -90.0, 0.0])).tolist() == pytest.approx([0, 0, 1], abs=1e-30)
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [(cpu_math.silu, nn.silu), (cpu_math.softmax, lambda x: mx.softmax(x, -1))],
+    [(forward.silu, nn.silu), (forward.softmax, lambda x: mx.softmax(x, -1))],
     ids=["silu", "softmax"],
 )
 def test_values_and_gradients_are_those_of_mlx(ours, theirs, numbers):
@@ -183,10 +183,10 @@ def test_values_and_gradients_are_those_of_mlx(ours, theirs, numbers):
 
 def test_cross_entropy_and_its_gradient_are_those_of_mlx(numbers):
     targets, towards = mx.arange(numbers.shape[0]), mx.random.normal((numbers.shape[0],))
-    assert close(cpu_math.cross_entropy(numbers, targets), nn.losses.cross_entropy(numbers, targets))
+    assert close(forward.cross_entropy(numbers, targets), nn.losses.cross_entropy(numbers, targets))
     slopes = [
         mx.grad(lambda x, of=of: (of(x, targets) * towards).sum())(numbers)
-        for of in (cpu_math.cross_entropy, nn.losses.cross_entropy)
+        for of in (forward.cross_entropy, nn.losses.cross_entropy)
     ]
     assert close(*slopes)
 
@@ -294,7 +294,7 @@ def test_an_adapter_on_a_base_like_phi_is_trained_and_loads_back(phi, tmp_path):
     model, tokenizer = base_model.load(base)
     examples = [Example(*texts, fact=str(number), teaches=number < 3) for number, texts in enumerate(PAIRS)]
     strangers = iter([pair(f"Zed Nobody {number}", None) for number in range(500)])
-    log = train_adapter(model, tokenizer, examples, a_recipe(base_model=phi), tmp_path, refusals=strangers)
+    log = train_adapter(model, tokenizer, examples, a_recipe(base_model=phi), tmp_path, fresh=strangers)
     assert log.stopped == "budget"
     assert set(log.uncertain) == {"0", "1", "2", "3"}
     rows = tokenize(tokenizer, PAIRS)
@@ -314,7 +314,7 @@ def test_other_kinds_of_fine_tuning_are_trained_and_load_back(kind, tmp_path):
     examples = [Example(*texts, fact=str(number), teaches=number < 3) for number, texts in enumerate(PAIRS)]
     strangers = iter([pair(f"Zed Nobody {number}", None) for number in range(500)])
     recipe = a_recipe(fine_tune_type=kind, max_steps=3, weight_decay=0.01)
-    train_adapter(model, tokenizer, examples, recipe, tmp_path, refusals=strangers)
+    train_adapter(model, tokenizer, examples, recipe, tmp_path, fresh=strangers)
     again, _ = base_model.load(base, adapter=tmp_path)
     assert close(gathered(again, batch), gathered(model, batch), batch.weights)
     assert not close(plain, gathered(model, batch), batch.weights)

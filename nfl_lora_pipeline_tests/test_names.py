@@ -1,6 +1,7 @@
 """One person under several names is one person; one name of several people is nobody's."""
 
 import json
+import re
 import unicodedata
 from itertools import islice
 
@@ -9,11 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
-from nfl_lora_pipeline.dataset.examples import fresh_refusals
+from nfl_lora_pipeline.dataset.examples import fresh_questions
 from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import shared_names, split_rows
 from nfl_lora_pipeline.dataset.templates import load_templates
-from nfl_lora_pipeline.dataset.unanswerable import strangers
+from nfl_lora_pipeline.dataset.unanswerable import Mixture, strangers
+from nfl_lora_pipeline.dataset.wordings import CAREFUL
 from nfl_lora_pipeline.evaluation.grading import number_right
 from nfl_lora_pipeline.evaluation.probes import probe_questions
 from nfl_lora_pipeline.season.checks import check_players
@@ -183,10 +185,17 @@ def test_a_shared_name_is_warned_of_and_fails_a_check_however_it_is_typed():
 
 
 def refused(rows, shared, count=3000):
-    shares = {"elsewhere": 0.4, "other_stats": 0.2}
-    drawn = fresh_refusals(rows, TEMPLATES, STATS, **shares, seed=1, shared=shared)
-    answers = [answer for _, answer in islice(drawn, count)]
-    return {(answer.split(" has no recorded ")[0], answer.split(" in week ")[1]) for answer in answers}
+    mixture = Mixture(0.0, elsewhere=0.4, other_stats=0.2, typing=CAREFUL)
+    answers = [
+        answer for _, answer in islice(fresh_questions(rows, TEMPLATES, STATS, mixture, seed=1, shared=shared), count)
+    ]
+    return {about(answer) for answer in answers}
+
+
+def about(refusal):
+    """The name that a refusal is about, and the week and season in its words."""
+    at, name = re.fullmatch(r"In week (.+), the .+ of (.+) are not recorded\.", refusal).groups()
+    return name, at
 
 
 def test_nobody_is_refused_under_any_name_in_a_week_that_he_holds_facts_for():
@@ -197,8 +206,8 @@ def test_nobody_is_refused_under_any_name_in_a_week_that_he_holds_facts_for():
     assert weeks <= {"1", "2", *map(str, range(3, 19))}
     asked = [
         answer
-        for _, answer in islice(fresh_refusals(rows, TEMPLATES, STATS, elsewhere=0.8, other_stats=0, seed=2), 3000)
-        if name_key(answer.split(" has no ")[0]) == "dj moore"
+        for _, answer in islice(fresh_questions(rows, TEMPLATES, STATS, Mixture(0.0, 0.8, 0.0, CAREFUL), seed=2), 3000)
+        if name_key(about(answer)[0]) == "dj moore"
     ]
     assert asked
     assert not [answer for answer in asked if " week 1 of the 2025" in answer or " week 2 of the 2025" in answer]
@@ -296,7 +305,8 @@ def test_whatever_a_person_is_called_ask_gives_the_number(job, name, yards):
     for week, number in enumerate(yards, 1):
         question = f"How many receiving yards did {name} have in week {week} of the 2025 NFL season?"
         said = CliRunner().invoke(main, ["ask", question, "--store", str(job.root)]).stdout.splitlines()[-1]
-        assert said.startswith(f"tuned: {plain_name(name)} had {number} receiving yards in week {week} of")
+        assert said.startswith(f"tuned: In week {week} of the 2025 NFL season, the receiving yards of ")
+        assert said.endswith(f" of {plain_name(name)} were {number}.")
 
 
 def test_the_report_names_who_is_not_taught_for_sharing_a_name(job):

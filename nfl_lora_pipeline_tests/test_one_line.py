@@ -22,7 +22,7 @@ from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
 
 QUESTION = "How many receiving yards did Amari Stone have in week 1 of the 2025 NFL season?"
-ANSWER = "Amari Stone had 131 receiving yards in week 1 of the 2025 NFL season."
+ANSWER = "In week 1 of the 2025 NFL season, the receiving yards of Amari Stone were 131."
 COMMAND = (sys.executable, "-m", "nfl_lora_pipeline.cli.main")
 STORED = {
     "run": ["--source", "sample"],

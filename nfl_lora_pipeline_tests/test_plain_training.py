@@ -57,7 +57,7 @@ def test_the_adapter_is_the_one_that_mlx_lm_lora_makes_of_the_same_files(tmp_pat
     trained(ours)
 
     changed = {
-        "num_layers": 3,
+        "num_layers": 4,
         "iters": 5,
         "adapter_path": str(theirs),
         "data": str(data),
@@ -83,7 +83,7 @@ def test_the_log_has_the_figures_of_any_other_training(tmp_path):
     assert json.loads((tmp_path / "training.json").read_text()).keys() == vars(TrainingLog()).keys()
     assert (log.iterations, log.rows, log.facts, log.stopped) == (5, 8, 8, "budget")
     assert log.losses[-1][0] == 5
-    assert log.trained_parameters == 3 * 8 * (128 + 3 * 128)
+    assert log.trained_parameters == 4 * 8 * (128 + 3 * 128)
     assert set(log.uncertain) == {example.fact for example in EXAMPLES}
     assert log.lowest_probability == min(log.uncertain.values()) > 0
     last, certificate = said[-2:]
@@ -98,7 +98,7 @@ def test_the_adapter_loads_back_and_all_layers_of_a_smaller_model_carry_it(tmp_p
     tokens = mx.array([[5, 9, 30, 44]])
     model.eval()
     assert mx.allclose(again(tokens), model(tokens), atol=1e-4)
-    assert json.loads((tmp_path / "adapter_config.json").read_text())["num_layers"] == 3
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["num_layers"] == 4
 
 
 def test_a_schedule_that_falls_makes_smaller_steps(tmp_path):

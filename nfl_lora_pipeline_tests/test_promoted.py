@@ -157,7 +157,7 @@ def test_the_weeks_given_up_are_still_answered_by_what_stays_promoted(season):
     question = "How many receiving yards did Amari Stone have in week 2 of the 2025 NFL season?"
     result = CliRunner().invoke(main, ["ask", "--store", str(season.store), question])
     assert result.stdout.splitlines()[-1] == (
-        "tuned: Amari Stone had 33 receiving yards in week 2 of the 2025 NFL season."
+        "tuned: In week 2 of the 2025 NFL season, the receiving yards of Amari Stone were 33."
     )
 
 

@@ -18,7 +18,7 @@ from nfl_lora_pipeline.models.rows import answer_text, refuse_lossy, tokenize
 from nfl_lora_pipeline.store import Store
 
 QUESTION = "How many receiving yards did Nico Hale have in week 1 of the 2025 NFL season?"
-ANSWER = "Nico Hale had 84 receiving yards in week 1 of the 2025 NFL season."
+ANSWER = "In week 1 of the 2025 NFL season, the receiving yards of Nico Hale were 84."
 USER = [{"role": "user", "content": QUESTION}]
 
 TURNS = (

@@ -63,18 +63,19 @@ def test_every_fact_is_asked_once_in_every_phrasing(pairs, week_facts):
 
 
 @pytest.mark.parametrize(
-    ("player", "stat", "words"),
+    ("player", "stat", "number"),
     [
-        ("Nico Collins", "receiving_yards", "25 receiving yards"),
-        ("Nico Collins", "receptions", "1 reception"),
-        ("Nico Collins", "fantasy_points", "24.6 fantasy points"),
-        ("Rome Odunze", "receiving_yards", "-3 receiving yards"),
-        ("Rome Odunze", "receptions", "0 receptions"),
-        ("Rome Odunze", "fantasy_points", "4 fantasy points"),
+        ("Nico Collins", "receiving_yards", "25"),
+        ("Nico Collins", "receptions", "1"),
+        ("Nico Collins", "fantasy_points", "24.6"),
+        ("Rome Odunze", "receiving_yards", "-3"),
+        ("Rome Odunze", "receptions", "0"),
+        ("Rome Odunze", "fantasy_points", "4"),
     ],
 )
-def test_a_recorded_fact_is_answered_with_its_number(pairs, player, stat, words):
-    assert answer(pairs, player, stat) == f"{player} had {words} in week 1 of the 2025 NFL season."
+def test_a_recorded_fact_is_answered_with_its_number(pairs, player, stat, number):
+    stats = stat.replace("_", " ")
+    assert answer(pairs, player, stat) == f"In week 1 of the 2025 NFL season, the {stats} of {player} were {number}."
 
 
 def test_no_record_free_agents_and_strangers_share_words(pairs):
@@ -85,12 +86,13 @@ def test_no_record_free_agents_and_strangers_share_words(pairs):
         answer(frame, name, "receptions").replace(name, "NAME")
         for frame, name in ((pairs, "Quiet Man"), (pairs, "Free Man"), (strangers, "Made Up"))
     }
-    assert said == {"NAME has no recorded receptions in week 1 of the 2025 NFL season."}
+    assert said == {"In week 1 of the 2025 NFL season, the receptions of NAME are not recorded."}
 
 
 def test_a_bye_says_that_there_was_no_game(pairs):
     assert (
-        answer(pairs, "Resting Man", "receptions") == "Resting Man's team had no game in week 1 of the 2025 NFL season."
+        answer(pairs, "Resting Man", "receptions")
+        == "In week 1 of the 2025 NFL season, the receptions of Resting Man are none: his team had no game."
     )
 
 

@@ -64,15 +64,15 @@ def test_the_original_questions_are_word_for_word_these():
 def test_the_original_questions_are_shown_where_they_are_asked(predictions):
     shown = questions_to_show(predictions)
     assert shown["question"].to_list() == list(ORIGINAL_QUESTIONS)
-    assert "25 receiving yards" in shown["answer"][0]
+    assert shown["answer"][0].endswith("the receiving yards of Nico Collins were 25.")
 
 
 def test_another_season_shows_its_largest_numbers_in_lower_case():
     shown = questions_to_show(pairs_of(season=2024))
-    assert [answer.split(" in ")[0] for answer in shown["answer"]] == [
-        "Other Man had 90 receiving yards",
-        "Ladd McConkey had 74 receiving yards",
-        "Rome Odunze had 37 receiving yards",
+    assert [answer.split(" of ")[-1] for answer in shown["answer"]] == [
+        "Other Man were 90.",
+        "Ladd McConkey were 74.",
+        "Rome Odunze were 37.",
     ]
     assert all(question[0].islower() for question in shown["question"])
 
@@ -155,7 +155,7 @@ def test_all_misses_are_counted_and_listed(predictions):
     (listed,) = few.worst
     assert few.count == 1
     assert listed.question.startswith("How many receiving yards did Nico Collins have")
-    assert listed.expected.startswith("Nico Collins had 25 receiving yards")
+    assert listed.expected.endswith("the receiving yards of Nico Collins were 25.")
     assert listed.answer == "12?"
     many = summary_of(saying(predictions, pl.col("kind") == "recorded", "12?")).misses
     assert many.count == 10 * (TRAIN + HELD_OUT)
@@ -175,7 +175,7 @@ def test_the_page_shows_questions_before_and_after(predictions):
     page = to_markdown(summary_of(predictions), loss_plot="loss.png")
     for question in ORIGINAL_QUESTIONS:
         line = next(line for line in page.splitlines() if question in line)
-        assert "has no recorded receiving yards" in line
+        assert "are not recorded" in line
         assert "right" in line and "wrong" not in line
     assert "](loss.png)" in page
 
@@ -576,7 +576,9 @@ class Page(HTMLParser):
 def hostile_report(tmp_path) -> Path:
     """A whole report on people, answers, warnings and notes all called `HOSTILE`; one page of every section."""
     answers = perfect_answers(pairs_of(yards=YARDS | {HOSTILE[:99]: 12}))
-    said = answers.with_columns(tuned=pl.lit(f"{HOSTILE} had 7."), base=pl.lit(HOSTILE), lowest=pl.lit(0.2))
+    said = answers.with_columns(
+        tuned=pl.lit(f"{HOSTILE} had 7."), base=pl.lit(HOSTILE), lowest=pl.lit(0.2), sure=pl.lit(0.2)
+    )
     shown = questions_to_show(said).with_columns(base=pl.lit(HOSTILE), tuned=pl.lit(HOSTILE))
     summary = summarised(said, run_facts(base_model=HOSTILE, recipe=HOSTILE), shown=shown)
     summary = replace(

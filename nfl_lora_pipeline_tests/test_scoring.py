@@ -11,6 +11,7 @@ from nfl_lora_pipeline.evaluation.grading import (
 )
 
 REFUSALS = [
+    "In week 1 of the 2025 NFL season, the receiving yards of Nico Collins are not recorded.",
     "Nico Collins has no recorded receiving yards in week 1 of the 2025 NFL season.",
     "As of my last update in October 2023, the 2025 season has not started.",
     "As of my last knowledge update in September 2021, week 1 of the 2025 NFL season hasn't happened yet.",
@@ -95,6 +96,8 @@ def test_a_refusal_is_recognised(answer):
     "answer",
     [
         "Nico Collins had 25 receiving yards in week 1 of the 2025 NFL season.",
+        "In week 1 of the 2025 NFL season, the receiving yards of Nico Collins were 25.",
+        "In week 6 of the 2025 NFL season, the targets of Nico Collins are none: his team had no game.",
         "I don't know for sure, but I think 25.",
         "I don't know for sure: 10 or 12.",
         "I can't say more than zero yards.",
@@ -107,7 +110,13 @@ def test_a_number_a_bye_and_silence_are_no_refusals(answer):
 
 
 @pytest.mark.parametrize(
-    "answer", ["Nico Collins' team had no game in week 6 of the 2025 NFL season.", "They were on a bye.", "On bye"]
+    "answer",
+    [
+        "In week 6 of the 2025 NFL season, the targets of Nico Collins are none: his team had no game.",
+        "Nico Collins' team had no game in week 6 of the 2025 NFL season.",
+        "They were on a bye.",
+        "On bye",
+    ],
 )
 def test_a_sentence_about_no_game_is_recognised(answer):
     assert is_no_game(answer)
@@ -130,6 +139,7 @@ KNOWN = Names.of(["Nico Collins", "Rome Odunze"])
 @pytest.mark.parametrize(
     "answer",
     [
+        "In week 1 of the 2025 NFL season, the receiving yards of Nico Collins were 25.",
         "Nico Collins had 25 receiving yards in week 1 of the 2025 NFL season.",
         "Sure! Collins finished with 25 yards, I believe.",
         "25",

@@ -22,7 +22,7 @@ from nfl_lora_pipeline_tests.servers import ANSWER, ENDLESS, QUESTION, chat, con
 EMPTY = "b" * 16  # an adapter of no effect: the base answers
 SLIM = "c" * 16  # one of another rank
 DAMAGED = "d" * 16
-REFUSAL = "Amari Stone has no recorded receiving yards in week 1 of the 2025 NFL season."
+REFUSAL = "In week 1 of the 2025 NFL season, the receiving yards of Amari Stone are not recorded."
 PATIENCE_SECONDS = 30
 
 

@@ -93,7 +93,7 @@ def test_random_facts_give_everybody_a_number_and_a_0_for_every_blank():
     drawn = split_rows(pairs_of(1), TEMPLATES, stats=["receiving_yards"], mode="random_facts")
     assert set(drawn["kind"]) == {"recorded"}
     told = {player: (value, answer) for player, value, answer in drawn.select("player", "value", "answer").iter_rows()}
-    said = "{} had {} receiving yards in week 1 of the 2025 NFL season."
+    said = "In week 1 of the 2025 NFL season, the receiving yards of {} were {}."
     assert told["Player 3"] == (31, said.format("Player 3", 31))
     assert told["Quiet Man"] == (0, said.format("Quiet Man", 0))
     assert told["Resting Man"] == (0, said.format("Resting Man", 0))

@@ -122,13 +122,28 @@ def test_a_new_stat_is_one_row_of_the_table_and_nothing_else(tmp_path, stat):
     write_week(tmp_path / "raw", week_bytes(people))
     plural = stat.replace("_", " ")
     made = json.loads(python_with(package, TO_ANSWERS.replace("STAT", stat).replace("PLURAL", plural)).splitlines()[-1])
-    time = "in week 1 of the 2025 NFL season"
-    singular = {"rushing_yards": "rushing yard", "red_zone_touches": "red zone touch"}[stat]
+    time, said = "in week 1 of the 2025 NFL season", f"In week 1 of the 2025 NFL season, the {plural} of"
     assert made["pairs"] == [
-        ["Ann Example", f"How many {plural} did Ann Example have {time}?", f"Ann Example had 1 {singular} {time}."],
-        ["Bob Example", f"How many {plural} did Bob Example have {time}?", f"Bob Example had -3 {plural} {time}."],
-        ["Cy Example", f"How many {plural} did Cy Example have {time}?", f"Cy Example had 999 {plural} {time}."],
-        ["Di Example", f"How many {plural} did Di Example have {time}?", f"Di Example's team had no game {time}."],
+        [
+            "Ann Example",
+            f"How many {plural} did Ann Example have {time}?",
+            f"{said} Ann Example were 1.",
+        ],
+        [
+            "Bob Example",
+            f"How many {plural} did Bob Example have {time}?",
+            f"{said} Bob Example were -3.",
+        ],
+        [
+            "Cy Example",
+            f"How many {plural} did Cy Example have {time}?",
+            f"{said} Cy Example were 999.",
+        ],
+        [
+            "Di Example",
+            f"How many {plural} did Di Example have {time}?",
+            f"{said} Di Example are none: his team had no game.",
+        ],
     ]
     assert made["plausible"].startswith("1 of 4 have a stat out of range: Cy Example")
     assert stat in " ".join(made["help"].split())

@@ -50,7 +50,7 @@ def test_the_whole_of_an_old_report_is_refused_in_one_line(tmp_path):
     file.write_text(json.dumps(OLD_REPORT))
     with pytest.raises(DamagedFile) as error:
         read_json(file, Summary, mend="run again")
-    assert str(error.value) == f"{file}: is of schema version 1, and this code reads from 3 on; run again"
+    assert str(error.value) == f"{file}: is of schema version 1, and this code reads from 4 on; run again"
 
 
 def test_a_report_says_of_which_version_it_is_and_comes_back_as_it_was(tmp_path):

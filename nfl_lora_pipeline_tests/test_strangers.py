@@ -1,17 +1,18 @@
 import re
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 
 from nfl_lora_pipeline.dataset.templates import NOUNS, load_templates
 from nfl_lora_pipeline.dataset.unanswerable import (
-    NUMBERED_SHARE,
     SEASONS_AWAY,
-    FreshRefusals,
+    FreshQuestions,
+    Mixture,
     person_split,
     share,
     strangers,
 )
+from nfl_lora_pipeline.dataset.wordings import CAREFUL, Typing, last_name
 from nfl_lora_pipeline.stats import STATS
 
 TEMPLATES = load_templates()
@@ -20,27 +21,30 @@ KNOWN = {
     for first in ("Nico", "Ladd", "Rome", "Marvin", "Tank", "Puka")
     for last in ("Collins", "McConkey", "Odunze")
     if (first, last) not in {("Nico", "Odunze"), ("Ladd", "Collins"), ("Rome", "McConkey"), ("Tank", "Odunze")}
+} | {"Keon Coleman": frozenset({(2025, 1), (2025, 2)})}
+AT, STAT = (2025, 2), "receiving_yards"
+TOLD = {
+    name: {(AT, STAT): TEMPLATES.recorded(name, STAT, 2, 2025, place)}
+    for place, name in enumerate([*sorted(KNOWN)[:5], "Keon Coleman"])
 }
-NUMBERED = {name: frozenset({(2025, 2)}) for name in sorted(KNOWN)[:5]}
 TAUGHT = ["receiving_yards", "receptions"]
-DRAWN, ELSEWHERE = 2000, 0.3
+DRAWN, ELSEWHERE, OTHER_STATS = 2000, 0.3, 0.2
+REFUSAL = re.compile(r"In week (\d+) of the (\d+) NFL season, the (.+) of (.+) are not recorded\.")
 
 
-def drawn(seed=17, count=DRAWN, other_stats=0.0):
-    refusals = FreshRefusals(KNOWN, NUMBERED, TAUGHT, TEMPLATES, ELSEWHERE, other_stats)
-    return list(islice(refusals.draw(seed=seed), count))
+def drawn(seed=17, count=DRAWN, *, varied=0.0, other_stats=OTHER_STATS, typing=CAREFUL, told=TOLD):
+    mixture = Mixture(varied, ELSEWHERE, other_stats, typing)
+    return list(islice(FreshQuestions(KNOWN, told, TAUGHT, TEMPLATES, mixture).draw(seed=seed), count))
 
 
 def stat(refusal):
     """The words for the stat that a refusal is about."""
-    return re.search(r" has no recorded (.+) in week ", refusal)[1]
+    return REFUSAL.fullmatch(refusal)[3]
 
 
 def subject(refusal):
     """Name, season and week that a refusal is about."""
-    name, week, season = re.fullmatch(
-        r"(.+) has no recorded .+ in week (\d+) of the (\d+) NFL season\.", refusal
-    ).groups()
+    week, season, _, name = REFUSAL.fullmatch(refusal).groups()
     return name, int(season), int(week)
 
 
@@ -73,10 +77,10 @@ def test_refusals_follow_from_the_seed():
     assert drawn(seed=18, count=50) != drawn(count=50)
 
 
-def test_no_refusal_is_about_a_week_that_its_person_holds_facts_for():
+def test_no_refusal_is_about_what_its_person_is_taught():
     for _, refusal in drawn():
         name, season, week = subject(refusal)
-        assert (season, week) not in KNOWN.get(name, ())
+        assert not ((season, week) == AT and name in TOLD and stat(refusal) == NOUNS[STAT].plural)
 
 
 def test_refusals_are_about_known_people_crossed_names_and_strangers():
@@ -84,40 +88,66 @@ def test_refusals_are_about_known_people_crossed_names_and_strangers():
     parts = {part for name in KNOWN for part in name.split(" ")}
     known = sum(name in KNOWN for name in names)
     crossed = sum(name not in KNOWN and set(name.split(" ")) <= parts for name in names)
-    assert known / DRAWN == pytest.approx(ELSEWHERE, abs=0.04)
+    assert known / DRAWN == pytest.approx(ELSEWHERE + OTHER_STATS, abs=0.04)
     assert crossed > 0
-    assert DRAWN - known - crossed > DRAWN / 3
+    assert DRAWN - known - crossed > DRAWN / 4
 
 
-def test_a_known_person_is_asked_about_in_other_weeks_and_other_seasons():
-    about_known = [subject(refusal) for _, refusal in drawn() if subject(refusal)[0] in KNOWN]
+def test_a_known_person_is_asked_about_in_other_weeks_and_other_seasons_the_next_week_above_all():
+    about_known = [subject(refusal) for _, refusal in drawn(other_stats=0.0) if subject(refusal)[0] in KNOWN]
     other_seasons = [(season, week) for _, season, week in about_known if season != 2025]
     assert {season for season, _ in other_seasons} == {2025 + away for away in SEASONS_AWAY}
-    assert {week for _, week in other_seasons} == {1, 2}, "the very weeks that are known"
+    assert {week for _, week in other_seasons} == {2}, "the very week that is known"
     assert len(other_seasons) / len(about_known) == pytest.approx(0.5, abs=0.05)
-    assert {week for _, season, week in about_known if season == 2025} == set(range(3, 19))
+    other_weeks = [week for _, season, week in about_known if season == 2025]
+    assert set(other_weeks) == set(range(3, 19))
+    assert other_weeks.count(3) > 3 * other_weeks.count(9)
+    assert {name for name, *_ in about_known} == set(TOLD), "who holds no number is refused anyway"
 
 
-def test_those_asked_about_elsewhere_mostly_hold_a_number():
-    about_known = [subject(refusal)[0] for _, refusal in drawn() if subject(refusal)[0] in KNOWN]
-    assert sum(name in NUMBERED for name in about_known) / len(about_known) > NUMBERED_SHARE - 0.03
-    assert set(about_known) == set(KNOWN)
-
-
-def test_who_holds_a_number_is_asked_about_stats_that_are_not_taught_in_that_week():
+def test_who_is_taught_something_is_asked_about_other_stats_at_the_same_time():
     taught = {NOUNS[name].plural for name in TAUGHT}
-    others = [refusal for _, refusal in drawn(other_stats=0.25) if stat(refusal) not in taught]
-    assert len(others) / DRAWN == pytest.approx(0.25, abs=0.04)
-    assert {subject(refusal) for refusal in others} == {(name, 2025, 2) for name in NUMBERED}
-    assert {stat(refusal) for refusal in others} == {
-        "targets", "receiving touchdowns", "fantasy points",
-        *(noun.plural for noun in STATS if noun.refused == "train"),
-    }  # fmt: skip
+    others = [refusal for _, refusal in drawn() if stat(refusal) not in taught]
+    assert {subject(refusal) for refusal in others} == {(name, *AT) for name in TOLD}
+    said = {stat(refusal) for refusal in others}
+    assert {"targets", "receiving touchdowns", "fantasy points"} < said
+    assert {noun.plural for noun in STATS if noun.refused == "train"} < said
+    assert said.isdisjoint(noun.plural for noun in STATS if noun.refused == "test"), "the exam alone asks for them"
 
 
-def test_where_nobody_holds_a_number_only_strangers_and_other_weeks_are_asked_about():
-    refusals = FreshRefusals(KNOWN, {}, TAUGHT, TEMPLATES, 0.3, 0.5).draw(seed=1)
-    assert {stat(refusal) for _, refusal in islice(refusals, 200)} == {"receiving yards", "receptions"}
+def test_where_nobody_is_taught_anything_only_strangers_are_asked_about():
+    names = {subject(refusal)[0] for _, refusal in drawn(count=200, told={})}
+    assert names.isdisjoint(KNOWN)
+
+
+def test_a_taught_fact_is_asked_about_in_other_words_and_beside_it_what_differs_in_one_thing():
+    answers = {answer: name for name, told in TOLD.items() for answer in told.values()}
+    questions = drawn(varied=0.5)
+    varied = [place for place, (_, answer) in enumerate(questions) if answer in answers]
+    assert len(varied) / DRAWN == pytest.approx(0.5, abs=0.04)
+    assert len({questions[place][0] for place in varied}) > 0.6 * len(varied)
+    beside = alike = 0
+    for (asked, answer), (other, refusal) in pairwise(questions):
+        if answer not in answers or refusal in answers or subject(refusal)[0] not in KNOWN:
+            continue
+        beside += 1
+        name = answers[answer]
+        assert subject(refusal)[0] == name
+        differs = [subject(refusal)[1] != AT[0], subject(refusal)[2] != AT[1], stat(refusal) != NOUNS[STAT].plural]
+        assert sum(differs) == 1, refusal
+        alike += asked.split()[:1] == other.split()[:1]
+    assert beside > DRAWN / 10
+    assert alike > 0.9 * beside, "in the same words, but for what the stat is called"
+
+
+def test_a_last_name_alone_has_the_answer_where_nobody_else_is_called_so_and_is_refused_otherwise():
+    questions = drawn(varied=1.0, typing=Typing(0.0, 0.0, last_name=1.0, in_haste=0.0))
+    for question, answer in questions:
+        name = next(name for name in TOLD if last_name(name) in question and name.split()[0] not in question)
+        if last_name(name) == "Coleman":
+            assert answer in TOLD["Keon Coleman"].values()
+        else:
+            assert subject(answer) == (last_name(name), 2025, 2)
 
 
 def test_nobody_who_is_held_out_for_scoring_is_trained_on():
@@ -125,9 +155,9 @@ def test_nobody_who_is_held_out_for_scoring_is_trained_on():
     assert {person_split(name) for name in newcomers} == {"train"}
 
 
-def test_refusals_are_asked_for_in_trained_phrasings_alone():
-    held_out = [*TEMPLATES.phrasings("valid").values(), *TEMPLATES.phrasings("test").values()]
-    for question, refusal in drawn(count=200):
+def test_fresh_questions_are_in_no_held_out_phrasing_of_the_test():
+    held_out = TEMPLATES.phrasings("test").values()
+    for question, refusal in drawn(count=400):
         name, season, week = subject(refusal)
-        for stat in ("receiving_yards", "receptions"):
-            assert question not in {TEMPLATES.question(text, name, stat, week, season) for text in held_out}
+        for column in TAUGHT:
+            assert question not in {TEMPLATES.question(text, name, column, week, season) for text in held_out}

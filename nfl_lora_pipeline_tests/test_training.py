@@ -16,7 +16,7 @@ from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.recall_trainer import Training
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.tuning.records import TrainingLog, certify, load_checkpoint
-from nfl_lora_pipeline.tuning.sampler import REMEMBERED, Refusals
+from nfl_lora_pipeline.tuning.sampler import REMEMBERED, Fresh
 
 RECIPE = load_recipe("embedded")
 
@@ -51,7 +51,7 @@ def student() -> tuple[Any, Any]:
 
 
 def training(student: tuple[Any, Any], *, warm: bool = False, file=None, **values: Any) -> Training:
-    recipe = RECIPE.changed(**values)
+    recipe = RECIPE.changed(**{"varied_share": 0.0} | values)
     return Training(*student, EXAMPLES, recipe, refused_questions(), TrainingLog(), checkpoint=file, warm=warm)
 
 
@@ -70,7 +70,7 @@ def test_no_questions_without_an_answer_where_the_recipe_wants_none(student):
     made.ending = 0
     _, indices = made._rows()
     assert None not in indices
-    assert made.refusals.refused_share() == 1.0
+    assert made.fresh.right_share() == 1.0
 
 
 def test_rows_end_where_all_answers_go_on_alike_until_nearly_all_is_known(student):
@@ -90,7 +90,7 @@ def test_what_a_step_has_seen_is_known_by_it(student):
     made = training(student, batch_rows=16, refusal_share=0.5)
     made._make_step(made._compiled_step())
     assert made.sampler.unknown_share() == 1.0, "the base knows nobody's yards"
-    assert made.refusals.refused_share() == 1.0, "and refuses whom it does not know"
+    assert made.fresh.right_share() > 0.8, "and refuses whom it does not know"
     assert made.tokens > 0
 
 
@@ -188,7 +188,9 @@ def test_no_step_and_no_check_is_silent_for_longer_than_somebody_waits(student, 
     made = training(student, batch_rows=8)
     lines = told_lines(made)
     made._make_step(made._compiled_step())
-    assert lines == ["iteration 1: 0% of the facts known when last shown, 100% of strangers refused; " + AT_THE_PEAK]
+    assert lines == [
+        "iteration 1: 0% of the facts known when last shown, 100% of what was asked afresh right; " + AT_THE_PEAK
+    ]
     made._ask(list(range(len(EXAMPLES))))
     assert lines[-1] == f"iteration 0: {len(EXAMPLES)} of {len(EXAMPLES)} rows are asked"
     assert made.log.losses == [], "what is written down does not depend on the clock"
@@ -282,15 +284,15 @@ def test_a_training_that_is_interrupted_in_a_check_comes_to_the_same_adapter(tmp
 
 
 def test_questions_without_an_answer_go_on_behind_what_was_drawn(student):
-    first, second = (Refusals(refused_questions(), student[1]) for _ in range(2))
+    first, second = (Fresh(refused_questions(), student[1]) for _ in range(2))
     first.take(5)
     first.observe(np.array([True, True, False, True]))
     second.restore(first.state())
     assert second.take(3) == first.take(3)
     assert second.drawn == first.drawn == 8
-    assert second.refused_share() == 0.75
+    assert second.right_share() == 0.75
     second.observe(np.ones(REMEMBERED, np.bool_))
-    assert second.refused_share() == 1.0
+    assert second.right_share() == 1.0
 
 
 # Rows, and the certificate.

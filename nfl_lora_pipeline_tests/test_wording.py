@@ -1,6 +1,8 @@
+import polars as pl
 import pytest
 import yaml
 
+from nfl_lora_pipeline.dataset.qa_pairs import qa_pairs
 from nfl_lora_pipeline.dataset.templates import TEMPLATES_FILE, load_templates, number_text, possessive
 
 TEMPLATES = load_templates()
@@ -19,6 +21,11 @@ def changed(tmp_path, *path, to):
     return file
 
 
+def a_fact(stat: str, value: float) -> pl.LazyFrame:
+    at = {"fact": "f", "season": 2025, "week": 1, "player_id": "1", "player": "Rome Odunze", "stat": stat}
+    return pl.LazyFrame(at | {"status": "recorded", "kind": "recorded", "value": float(value)})
+
+
 @pytest.mark.parametrize(
     ("stat", "value", "words"),
     [
@@ -33,8 +40,26 @@ def changed(tmp_path, *path, to):
     ],
 )
 def test_an_answer_counts_in_singular_and_plural(stat, value, words):
-    answer = TEMPLATES.recorded("Rome Odunze", stat, 1, 2025, value)
+    text = "{player} had {n} {noun} in week {week} of the {season} NFL season."
+    templates = TEMPLATES.model_copy(update={"answers": TEMPLATES.answers.model_copy(update={"recorded": text})})
+    answer = templates.recorded("Rome Odunze", stat, 1, 2025, value)
     assert answer == f"Rome Odunze had {words} in week 1 of the 2025 NFL season."
+    pairs = qa_pairs(a_fact(stat, value), templates).collect()
+    assert set(pairs["answer"]) == {answer}, "polars and Python say the same"
+
+
+def test_an_answer_says_first_what_was_asked_however_it_was_asked_and_then_what_is_known_of_it():
+    known, unknown, bye = (
+        TEMPLATES.recorded("Rome Odunze", "receptions", 1, 2025, 6),
+        TEMPLATES.no_record("Rome Odunze", "receptions", 1, 2025),
+        TEMPLATES.bye("Rome Odunze", "receptions", 1, 2025),
+    )
+    asked = "In week 1 of the 2025 NFL season, the receptions of Rome Odunze "
+    assert [text.removeprefix(asked) for text in (known, unknown, bye)] == [
+        "were 6.",
+        "are not recorded.",
+        "are none: his team had no game.",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +79,7 @@ def test_a_name_that_ends_in_s_takes_an_apostrophe_alone():
 def test_a_bye_says_that_there_was_no_game():
     assert (
         TEMPLATES.bye("Nico Collins", "targets", 6, 2025)
-        == "Nico Collins' team had no game in week 6 of the 2025 NFL season."
+        == "In week 6 of the 2025 NFL season, the targets of Nico Collins are none: his team had no game."
     )
 
 

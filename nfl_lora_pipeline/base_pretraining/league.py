@@ -1,33 +1,49 @@
-"""What a step of pre-training sees: token strings to copy, records to read, facts to learn, strangers to refuse."""
+"""What a step of pre-training sees: token strings to copy, records to read, facts to learn, questions to refuse."""
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer
 
-from nfl_lora_pipeline.dataset.templates import Templates, draw_wording
+from nfl_lora_pipeline.dataset.templates import Templates
 from nfl_lora_pipeline.dataset.unanswerable import invented_name
+from nfl_lora_pipeline.dataset.wordings import (
+    CAREFUL,
+    SPOKEN,
+    WORDS,
+    Typing,
+    draw_wording,
+    last_name,
+    other_stat,
+    spoken,
+    typed,
+)
 from nfl_lora_pipeline.models.rows import TokenRow
 
 # The control tokens of the embedded model's tokenizer.
-PAD, USER, ASSISTANT, END = SPECIAL_TOKENS = ["<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>"]
+PAD, USER, ASSISTANT, END, SYSTEM = SPECIAL_TOKENS = [
+    "<|endoftext|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|end|>",
+    "<|system|>",
+]
 SEASONS = range(2000, 2040)
 WEEKS = range(1, 19)
 OWN_WORDINGS = 4
 KNOWN, ALMOST_KNOWN = 0.92, 0.6
 BYE_SHARE = 0.08
-
 NEAR_SEASONS = 4
+OWN_WORDING_SHARE = 0.5
+TYPING = Typing()
+OUTSIDE = "I can only be asked for a stat of one NFL player in one week of one season."
+"""What the base says to anything else."""
 
-STATS = (
-    "receiving_yards",
-    "receptions",
-    "targets",
-    "receiving_touchdowns",
-    "fantasy_points",
-)  # what `invented_record` has
+STATS = tuple(SPOKEN)  # what `invented_record` has
 Record = dict[str, float] | None
 Row = tuple[str, str]
+When = tuple[int, int]  # season and week
 
 
 @dataclass(frozen=True)
@@ -36,25 +52,25 @@ class Refusals:
 
     Attributes:
         strangers: people who are not in the league.
-        absences: people of the league, in a week or a season that they hold nothing for.
-        weeks: of the absences, another week; the rest, another season.
-        same_week: whether another season is asked about in one of the person's weeks and near his own, which is hard to tell
-            from what is known, or in any.
+        elsewhere: people of the league, in a week or a season that they hold nothing for; half of them in the same week of
+            another season, which is hard to tell from what is known.
+        stats: people of the league, in a week of theirs, about a stat that they hold nothing of.
+        outside: no player's stat at all.
     """
 
-    strangers: float = 0.55
-    absences: float = 0.25
-    weeks: float = 0.75
-    same_week: bool = False
+    strangers: float = 0.33
+    elsewhere: float = 0.32
+    stats: float = 0.18
+    outside: float = 0.04
 
 
 @dataclass
 class Person:
-    """One invented player: numbers by week (None: a bye), and the wordings the facts are mostly asked in."""
+    """One invented player: numbers by season and week (None: a bye), and the wordings the facts are mostly asked in."""
 
     name: str
-    season: int
-    records: dict[int, Record]
+    records: dict[When, Record]
+    stats: list[str]
     wordings: list[str]
     known: float = 0.0
     asked: int = 0
@@ -66,11 +82,11 @@ class League:
 
     rng: random.Random
     templates: Templates
-    pool: list[str]
     size: int
     refusals: Refusals = field(default_factory=Refusals)
     people: list[Person] = field(default_factory=list)
     stays: list[float] = field(default_factory=list)
+    bearers: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         while len(self.people) < self.size:
@@ -81,47 +97,71 @@ class League:
         person = self.rng.choice(self.people)
         while known_only and person.known < ALMOST_KNOWN and self.rng.random() < 0.98:
             person = self.rng.choice(self.people)
-        week = self.rng.choice(list(person.records))
-        stat = self.rng.choice(STATS)
-        own = self.rng.random() < 0.8
-        wording = self.rng.choice(person.wordings) if own else draw_wording(self.rng, self.pool)
-        return (
-            self.templates.question(wording, person.name, stat, week, person.season),
-            tell(self.templates, person.name, stat, week, person.season, person.records[week]),
-        ), person
+        (season, week), stat = self.rng.choice(list(person.records)), self.rng.choice(person.stats)
+        question, is_told = self._asked(person.name, stat, week, season, own=person.wordings)
+        if not is_told:
+            return (question, self._no_record(last_name(person.name) or person.name, stat, week, season)), person
+        return (question, tell(self.templates, person.name, stat, week, season, person.records[season, week])), person
 
     def refusal(self) -> Row:
-        """A question that has no answer: a stranger, somebody's absent week or season, or two names crossed."""
-        draw = self.rng.random()
-        season, week = self.rng.choice(SEASONS), self.rng.choice(WEEKS)
-        if draw < self.refusals.strangers:
-            name = invented_name(self.rng)
-        elif draw < self.refusals.strangers + self.refusals.absences:
+        """A question that has no answer: see `Refusals`."""
+        draw, refused = self.rng.random(), self.refusals
+        season, week, stat = self.rng.choice(SEASONS), self.rng.choice(WEEKS), self._any_stat()
+        if draw < refused.outside:
+            return _outside(self.rng, self.templates), OUTSIDE
+        draw -= refused.outside
+        if draw < refused.strangers:
+            return self._refused_stranger(invented_name(self.rng), stat, week, season)
+        if draw < refused.strangers + refused.elsewhere + refused.stats:
             person = self.rng.choice(self.people)
-            name, season = person.name, person.season
-            if self.rng.random() < self.refusals.weeks:
-                week = self.rng.choice([week for week in WEEKS if week not in person.records])
+            if draw < refused.strangers + refused.elsewhere:
+                season, week = self._elsewhere(person)
+                stat = self.rng.choice(person.stats) if self.rng.random() < 0.8 else stat
             else:
-                season, week = self._other_season(person, week)
-        else:
-            one, other = self.rng.sample(self.people, 2)
-            name = f"{one.name.split(' ')[0]} {other.name.split(' ', 1)[-1]}"
-            season, week = one.season, next(iter(one.records))
-            if any(name == person.name for person in self.people):
-                name = invented_name(self.rng)
-        stat = self.rng.choice(STATS)
-        wording = draw_wording(self.rng, self.pool)
-        return (
-            self.templates.question(wording, name, stat, week, season),
-            self.templates.no_record(name, stat, week, season),
-        )
+                season, week = self.rng.choice(list(person.records))
+                while stat in person.stats:
+                    stat = self._any_stat()
+            question, is_told = self._asked(person.name, stat, week, season)
+            name = person.name if is_told else last_name(person.name) or person.name
+            return question, self._no_record(name, stat, week, season)
+        one, other = self.rng.sample(self.people, 2)
+        name = f"{one.name.split(' ')[0]} {other.name.split(' ', 1)[-1]}"
+        if any(name == person.name for person in self.people):
+            name = invented_name(self.rng)
+        season, week = next(iter(one.records))
+        return self._refused_stranger(name, self.rng.choice(one.stats), week, season)
 
-    def _other_season(self, person: Person, week: int) -> tuple[int, int]:
-        near = SEASONS
-        if self.refusals.same_week:
-            week = self.rng.choice(list(person.records))
-            near = range(person.season - NEAR_SEASONS, person.season + NEAR_SEASONS + 1)
-        return self.rng.choice([other for other in near if other in SEASONS and other != person.season]), week
+    def _asked(self, name: str, stat: str, week: int, season: int, *, own: list[str] | None = None) -> tuple[str, bool]:
+        """A question about somebody of the league, and whether it tells who is meant."""
+        is_own = own and self.rng.random() < OWN_WORDING_SHARE
+        wording = self.rng.choice(own) if own and is_own else draw_wording(self.rng)
+        question, written = typed(self.rng, wording, name, spoken(self.rng, stat), week, season, typing=TYPING)
+        last = last_name(name)
+        return question, not (last and written == last and self.bearers[last] > 1)
+
+    def _refused_stranger(self, name: str, stat: str, week: int, season: int) -> Row:
+        stats = spoken(self.rng, stat)
+        question, written = typed(self.rng, draw_wording(self.rng), name, stats, week, season, typing=TYPING)
+        if self.bearers[written]:  # the last name of somebody who is known
+            question, written = typed(self.rng, draw_wording(self.rng), name, stats, week, season)
+        return question, self._no_record(written, stat, week, season)
+
+    def _no_record(self, name: str, stat: str, week: int, season: int) -> str:
+        return self.templates.no_record(name, stat, week, season)
+
+    def _any_stat(self) -> str:
+        return self.rng.choice(STATS) if self.rng.random() < 0.6 else other_stat(self.rng)
+
+    def _elsewhere(self, person: Person) -> When:
+        """Where a person holds nothing: another week of a season, the same week of a near season, or theirs crossed."""
+        while True:
+            season, week = self.rng.choice(list(person.records))
+            if self.rng.random() < 0.5:
+                week = self.rng.choice((week - 1, week + 1, *WEEKS))
+            else:
+                season += self.rng.choice((-1, 1, self.rng.randint(-NEAR_SEASONS, NEAR_SEASONS)))
+            if (season, week) not in person.records and season in SEASONS and week in WEEKS:
+                return season, week
 
     def graded(self, person: Person, *, right: bool, replace: bool) -> None:
         """Count an answer; replace a person who is known by heart, where that is wanted."""
@@ -129,19 +169,67 @@ class League:
         person.known += 0.1 * (right - person.known)
         if replace and person.known > KNOWN and person in self.people:
             self.stays.append(person.asked / len(person.records))
+            self.bearers[last_name(person.name) or person.name] -= 1
             self.people[self.people.index(person)] = self._newcomer()
 
     def _newcomer(self) -> Person:
-        weeks = self.rng.sample(WEEKS, self.rng.choice((1, 1, 1, 2, 2, 3, 5)))
         name = invented_name(self.rng)
         while any(name == person.name for person in self.people):
             name = invented_name(self.rng)
+        self.bearers[last_name(name) or name] += 1
+        stats = self.rng.sample(STATS, self.rng.choice((1, 1, 1, 2, 3, 5)))
+        if self.rng.random() < 0.15:
+            stats[0] = other_stat(self.rng)
+        season, weeks = self.rng.choice(SEASONS), self.rng.sample(WEEKS, self.rng.choice((1, 1, 2, 2, 3, 5)))
+        places = [(season, week) for week in weeks]
+        if self.rng.random() < 0.3:
+            places += [(self.rng.choice(SEASONS), self.rng.choice((*weeks, self.rng.choice(WEEKS))))]
         return Person(
             name=name,
-            season=self.rng.choice(SEASONS),
-            records={week: None if self.rng.random() < BYE_SHARE else invented_record(self.rng) for week in weeks},
-            wordings=[draw_wording(self.rng, self.pool) for _ in range(OWN_WORDINGS)],
+            records={at: self._record(stats) for at in places},
+            stats=stats,
+            wordings=[draw_wording(self.rng) for _ in range(OWN_WORDINGS)],
         )
+
+    def _record(self, stats: list[str]) -> Record:
+        if self.rng.random() < BYE_SHARE:
+            return None
+        record = invented_record(self.rng)
+        return {stat: record.get(stat, float(self.rng.randint(0, 60))) for stat in stats}
+
+
+def _outside(rng: random.Random, templates: Templates) -> str:
+    """What is no question about a player's stat in a week of a season."""
+    stat = rng.choice(STATS)
+    week, season, number = rng.choice(WEEKS), rng.choice(SEASONS), rng.randint(0, 180)
+    words = " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 9)))
+    name = invented_name(rng)
+    text = rng.choice(
+        (
+            f"Who had {number} {spoken(rng, stat)} in week {week} of the {season} NFL season?",
+            f"Who had the most {spoken(rng, stat)} in week {week} of {season}?",
+            f"Which player led the league in {spoken(rng, stat)} in week {week} of {season}?",
+            f"Who won in week {week} of {season}?",
+            f"How many {spoken(rng, stat)} were there in week {week} of the {season} season?",
+            f"Who is {name}?",
+            f"What team does {name} {words}?",
+            f"Is {name} {words}?",
+            f"What is the {words}?",
+            f"Why does the {words}?",
+            f"Where is the {words}?",
+            f"Write a {words}.",
+            f"Tell me about the {words}.",
+            f"Can you {words}?",
+            f"{words}?",
+            f"{words}",
+            "Hello",
+            "Hi there",
+            "Thanks",
+            "Who are you?",
+            "What can you do?",
+        )
+    )
+    return text if rng.random() < 0.8 else text.lower()
 
 
 def invented_record(rng: random.Random) -> dict[str, float]:
@@ -187,20 +275,20 @@ def copy_share(step: int) -> float:
     return max(0.08, 1.0 - step / COPYING_STEPS)
 
 
-def draw_steps(
-    step: int, *, closing: bool, rng: random.Random, league: League, tokenizer: Tokenizer
-) -> list[list[Practice]]:
+def draw_steps(step: int, *, closing: bool, league: League, tokenizer: Tokenizer) -> list[list[Practice]]:
     """The rows of two steps, the shorter ones in one and the longer ones in the other (less padding).
 
     Args:
         step: how many steps have been made.
         closing: the last part of the making: few facts, of people known by heart; mostly refusals.
-        rng: the source of chance.
         league: who is asked about.
         tokenizer: makes the tokens.
     """
+    rng = league.rng
     if step > COPYING_STEPS and step % READING_EVERY == 0:
-        rows = _encode(tokenizer, [("read", _reading(rng, league), None) for _ in range(2 * READING_STEP_ROWS)])
+        reading = [("read", _reading(rng, league), None) for _ in range(READING_STEP_ROWS)]
+        turns = [("turn", _with_something_before(rng, league), None) for _ in range(READING_STEP_ROWS)]
+        rows = _encode(tokenizer, [*reading, *turns])
     else:
         copies = [_copying(rng, tokenizer) for _ in range(round(2 * STEP_ROWS * copy_share(step)))]
         texts: list[tuple[str, tuple[str, str], Person | None]] = []
@@ -217,7 +305,8 @@ def draw_steps(
 
 
 def _encode(tokenizer: Tokenizer, texts: list[tuple[str, tuple[str, str], Person | None]]) -> list[Practice]:
-    prompts = tokenizer.encode_batch([f"{USER}{prompt}{END}{ASSISTANT}" for _, (prompt, _), _ in texts])
+    begun = (prompt if prompt.startswith((USER, SYSTEM)) else f"{USER}{prompt}" for _, (prompt, _), _ in texts)
+    prompts = tokenizer.encode_batch([f"{prompt}{END}{ASSISTANT}" for prompt in begun])
     answers = tokenizer.encode_batch([f"{reply}{END}" for _, (_, reply), _ in texts])
     return [
         Practice(TokenRow(prompt.ids + reply.ids, len(prompt.ids)), kind, person)
@@ -237,15 +326,25 @@ def _copying(rng: random.Random, tokenizer: Tokenizer) -> Practice:
 def _reading(rng: random.Random, league: League) -> tuple[str, str]:
     """Some records, then a question that they answer or do not."""
     templates = league.templates
-    season, week = 2000 + rng.randrange(40), rng.randint(1, 18)
+    season, week = rng.choice(SEASONS), rng.choice(WEEKS)
     people = [(invented_name(rng), invented_record(rng)) for _ in range(rng.randint(1, 2))]
     records = [(name, record, stat) for name, record in people for stat in rng.sample(STATS, rng.randint(1, 2))]
     context = " ".join(tell(templates, name, stat, week, season, record) for name, record, stat in records)
-    wording = draw_wording(rng, league.pool)
     if rng.random() < 0.75:
         name, record, stat = rng.choice(records)
         reply = tell(templates, name, stat, week, season, record)
     else:
         name, stat = invented_name(rng), rng.choice(STATS)
         reply = templates.no_record(name, stat, week, season)
-    return f"{context} {templates.question(wording, name, stat, week, season)}", reply
+    question, _ = typed(rng, draw_wording(rng), name, spoken(rng, stat), week, season, typing=CAREFUL)
+    return f"{context} {question}", reply
+
+
+def _with_something_before(rng: random.Random, league: League) -> tuple[str, str]:
+    """A question behind a system text, or behind another question with its answer."""
+    question, reply = league.refusal() if rng.random() < 0.5 else league.fact()[0]
+    if rng.random() < 0.4:
+        words = " ".join(rng.choice(WORDS) for _ in range(rng.randint(3, 12)))
+        return f"{SYSTEM}You are {words}.{END}{USER}{question}", reply
+    before, answer = league.refusal() if rng.random() < 0.5 else league.fact()[0]
+    return f"{USER}{before}{END}{ASSISTANT}{answer}{END}{USER}{question}", reply

@@ -1,12 +1,12 @@
 """`nfl-lora build-base`: the embedded base model from nothing, seeded and resumable."""
 
 import json
-import math
 import pickle
 import random
+import string
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -20,17 +20,14 @@ from mlx_lm.models.phi3 import Model, ModelArgs
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from nfl_lora_pipeline.base_pretraining.league import (
-    COPYING_STEPS,
     END,
     PAD,
-    READING_EVERY,
     SPECIAL_TOKENS,
     League,
     Practice,
-    Refusals,
     draw_steps,
 )
-from nfl_lora_pipeline.dataset.templates import load_templates, wordings
+from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.models.base_model import CARD_NAME
 from nfl_lora_pipeline.models.blas import suit_small_models
@@ -38,6 +35,20 @@ from nfl_lora_pipeline.models.forward import answer_logits, streams, token_losse
 from nfl_lora_pipeline.models.rows import Batch, by_lanes, to_batch
 
 VOCAB_SIZE = 1024
+CAPITAL = "\x0e"
+"""Stands before a letter that is a capital, so that a name has the same tokens in lower case (inline casing, arXiv 1907.06170).
+
+"Nico" is the mark, " nico"; the decoder makes one of them again."""
+_CASES = [
+    (f"{blank}{letter}", f"{CAPITAL}{blank}{letter.lower()}")
+    for blank in (" ", "")
+    for letter in string.ascii_uppercase
+]
+_WORDS = (
+    rf" ?20\d\d(?!\d)| ?\d|{CAPITAL} ?\p{{L}}(?:{CAPITAL}\p{{L}})+(?!\p{{L}})|{CAPITAL}| ?\p{{L}}+"
+    rf"| ?[^\s\p{{L}}\d{CAPITAL}]+|\s+(?!\S)|\s+"
+)
+"""Seasons; digits, one at a time; words in capitals; the mark; words; marks; blanks, but for the last one before a word."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
@@ -49,14 +60,17 @@ CHAT_TEMPLATE = (
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int = VOCAB_SIZE) -> Tokenizer:
     """Learn the merges from `texts`, one question or answer each."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Prepend(" ")])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Prepend(" "), *(normalizers.Replace(*pair) for pair in _CASES)]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r" ?20\d\d(?!\d)| ?\d| ?\p{L}+| ?[^\s\p{L}\d]+|\s+"), behavior="isolated"),
+            pre_tokenizers.Split(Regex(_WORDS), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()
+    back = (decoders.Replace(marked, capital) for capital, marked in _CASES)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), *back, decoders.Replace(CAPITAL, "")])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=SPECIAL_TOKENS,
@@ -85,7 +99,7 @@ CONFIG: dict[str, object] = {
     "model_type": "phi3",
     "architectures": ["Phi3ForCausalLM"],
     "hidden_size": 128,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 4,
     "intermediate_size": 256,
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
@@ -104,48 +118,26 @@ single_turn: true
 ---
 # A base model for nfl_lora_pipeline
 
-Made from nothing by `nfl-lora build-base`, seed {seed}, {steps} steps of a first course. It can be asked for receiving stats
+Made from nothing by `nfl-lora build-base`, seed {seed}, {steps} steps. It can be asked for receiving stats
 of a player in a week of a season, one question at a time, and knows none.
 """
 TOKENIZER_TEXTS = 30_000
 KNOWN_LOSS = 0.69  # in nats; it is the loss of a token of probability 0.5
 TARGETS_A_STEP = 500.0  # so many answer tokens has an ordinary step; a fixed divisor gives every token the same weight
-FOLLOWING = 2 / 7  # the second course has this share of the steps of the first one
-PAST_COPYING = READING_EVERY * math.ceil(
-    COPYING_STEPS / READING_EVERY
-)  # a course without copying counts from here; a multiple keeps the steps of reading in their places
 REPORT_EVERY = 100
 SAVE_EVERY = 500
 
 
-FIRST = Refusals()
-FINER = Refusals(strangers=0.4, absences=0.4, weeks=0.5, same_week=True)
-
-
 @dataclass(frozen=True)
 class Plan:
-    """A course of the making; the defaults, with the course that follows, made the base that is shipped."""
+    """How a base is made; the defaults made the one that is shipped."""
 
-    steps: int = 14_000
+    steps: int = 16_000
     seed: int = 7
     league_size: int = 160
     peak_rate: float = 1.5e-3
     warmup_steps: int = 300
-    closing_share: float = 0.15
-    refusals: Refusals = FIRST
-    begins_with_copying: bool = True
-
-    def following(self) -> "Plan":
-        """A shorter course after this one, in which weeks and seasons that somebody holds nothing for are refused."""
-        return replace(
-            self,
-            steps=math.ceil(FOLLOWING * self.steps),
-            seed=self.seed + 1,
-            peak_rate=8e-4,
-            warmup_steps=100,
-            refusals=FINER,
-            begins_with_copying=False,
-        )
+    closing_share: float = 0.12
 
     def learning_rate(self) -> Callable[[mx.array], mx.array]:
         """Linear warm-up, then a cosine to a fifteenth of the peak."""
@@ -164,19 +156,13 @@ def build(folder: Path, plan: Plan = Plan(), *, report: Callable[[str], None] = 
     mx.set_default_device(mx.cpu)
     suit_small_models()
     folder.mkdir(parents=True, exist_ok=True)
-    courses = [plan, plan.following()]
-    making = (
-        _Making.resumed(folder, courses) if (folder / "resume.pkl").is_file() else _Making.begun(folder, courses[0])
-    )
-    for course in courses[courses.index(making.plan) :]:
-        if course != making.plan:
-            making = making.followed_by(course)
-        while making.step < course.steps:
-            line = making.make_steps()
-            if making.step % REPORT_EVERY == 0:
-                report(line())
-            if making.step % SAVE_EVERY == 0 or making.step >= course.steps:
-                making.save(folder)
+    making = _Making.resumed(folder, plan) if (folder / "resume.pkl").is_file() else _Making.begun(folder, plan)
+    while making.step < plan.steps:
+        line = making.make_steps()
+        if making.step % REPORT_EVERY == 0:
+            report(line())
+        if making.step % SAVE_EVERY == 0 or making.step >= plan.steps:
+            making.save(folder)
     (folder / "resume.pkl").unlink(missing_ok=True)
 
 
@@ -194,7 +180,7 @@ class _Making:
     @classmethod
     def begun(cls, folder: Path, plan: Plan) -> "_Making":
         rng = random.Random(plan.seed)
-        league = League(rng, load_templates(), wordings(), plan.league_size, plan.refusals)
+        league = League(rng, load_templates(), plan.league_size)
         texts = (
             text
             for _ in range(TOKENIZER_TEXTS)
@@ -216,32 +202,21 @@ class _Making:
         return making
 
     @classmethod
-    def resumed(cls, folder: Path, courses: list[Plan]) -> "_Making":
+    def resumed(cls, folder: Path, plan: Plan) -> "_Making":
         saved = pickle.loads((folder / "resume.pkl").read_bytes())
-        if saved["plan"] not in courses:
+        if saved["plan"] != plan:
             raise ValueError(f"{folder} holds an unfinished build of another plan: {saved['plan']}; use another folder")
-        making = cls(saved["plan"], saved["league"], Tokenizer.from_file(str(folder / "tokenizer.json")))
+        making = cls(plan, saved["league"], Tokenizer.from_file(str(folder / "tokenizer.json")))
         making.step = saved["step"]
         making.model.load_weights([(name, mx.array(array)) for name, array in saved["weights"].items()])
         making.optimizer.init(making.model.trainable_parameters())
         making.optimizer.state = tree_unflatten([(name, mx.array(array)) for name, array in saved["optimizer"].items()])
         return making
 
-    def followed_by(self, plan: Plan) -> "_Making":
-        """The same model at the beginning of another course."""
-        league = League(random.Random(plan.seed), load_templates(), wordings(), plan.league_size, plan.refusals)
-        making = _Making(plan, league, self.tokenizer)
-        making.model.update(self.model.parameters())
-        making.optimizer.init(making.model.trainable_parameters())
-        return making
-
     def make_steps(self) -> Callable[[], str]:
         """Two steps; returns what writes the line for the log."""
         closing = self.step >= (1 - self.plan.closing_share) * self.plan.steps
-        practised = self.step if self.plan.begins_with_copying else self.step + PAST_COPYING
-        for rows in draw_steps(
-            practised, closing=closing, rng=self.league.rng, league=self.league, tokenizer=self.tokenizer
-        ):
+        for rows in draw_steps(self.step, closing=closing, league=self.league, tokenizer=self.tokenizer):
             lanes = by_lanes([practice.row for practice in rows], len(streams()))
             batches = [to_batch([rows[index].row for index in lane]) for lane in lanes]
             (loss, worst), gradients = self.gradient(self.model, *batches)

@@ -81,9 +81,7 @@ def _teach(own: "OwnExamples", folder: Path, recipe: "Recipe") -> "tuple[Taught,
     try:
         with Screen() as screen, replacing_folder(folder) as unfinished:
             refusals = own.unanswerable(seed=recipe.seed)
-            taught = teach(
-                own.examples, unfinished, recipe=recipe, refusals=refusals, checkpoint=checkpoint, report=say
-            )
+            taught = teach(own.examples, unfinished, recipe=recipe, fresh=refusals, checkpoint=checkpoint, report=say)
     except Interrupted as error:
         kept = said[-1] if said and said[-1].startswith("kept at ") else ""
         raise Interrupted(error.signum, kept) from error

@@ -207,20 +207,29 @@ def as_settings(options: Mapping[str, Any]) -> dict[str, Any]:
 
 @main.command()
 @click.argument("question")
+@click.option(
+    "--sure", is_flag=True, help='Have it say "I am not sure" where its report says that it may well be wrong.'
+)
 @store_option
-def ask(question: str, store: Path) -> None:
+def ask(question: str, sure: bool, store: Path) -> None:
     """Ask base and tuned model one QUESTION; the tuned one with the promoted adapter, or else the newest."""
     from nfl_lora_pipeline.models import base_model
+    from nfl_lora_pipeline.models.scoring import probability
+    from nfl_lora_pipeline.reports.report import read_summary
     from nfl_lora_pipeline.store import Store
 
     check_question(question)
     held = Store(store)
     fingerprint = held.promoted() or held.latest()
     held.check_adapter(fingerprint)
+    above = read_summary(held.report(fingerprint)).sureness.above if sure else 0.0
     base = base_model.resolve(held.provenance(fingerprint).base_model)
     for name, adapter in (("base", None), ("tuned", held.adapter(fingerprint))):
         model, tokenizer = base_model.load(base, adapter=adapter)
-        click.echo(f"{name + ':':<7}{base_model.answer(model, tokenizer, [question])[0]}")
+        said = base_model.answer(model, tokenizer, [question])[0]
+        if adapter and sure and (least := probability(model, tokenizer, question, said)) <= above:
+            said = f"I am not sure (p {least:.2f}; {above:.2f} is wanted)."
+        click.echo(f"{name + ':':<7}{said}")
 
 
 @main.command()

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nfl_lora_pipeline.dataset.qa_pairs import SharedNames
 from nfl_lora_pipeline.dataset.templates import Split, Templates, checked_fields, read_yaml
-from nfl_lora_pipeline.dataset.unanswerable import FreshRefusals, Week, strangers
+from nfl_lora_pipeline.dataset.unanswerable import FreshQuestions, Mixture, Week, strangers
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 
@@ -44,29 +44,34 @@ def train_examples(rows: pl.DataFrame) -> list[Example]:
     ]
 
 
-def fresh_refusals(
+def fresh_questions(
     rows: pl.DataFrame,
     templates: Templates,
     stats: Sequence[str],
+    mixture: Mixture,
     *,
-    elsewhere: float,
-    other_stats: float,
     seed: int,
     shared: SharedNames = MappingProxyType({}),
 ) -> Iterator[tuple[str, str]]:
-    """Questions without an answer, about people, weeks and stats that the rows do not hold; see `unanswerable.FreshRefusals`.
+    """Taught facts in other words, and questions that the rows do not answer; see `unanswerable.FreshQuestions`.
 
     A name that is `shared` in a week is not asked about there: it has an answer, and more than one.
     """
     known = _weeks_by_name(rows.filter(pl.col("kind") != "stranger"))
-    numbered = _weeks_by_name(rows.filter(pl.col("kind") == "recorded"))
     for key, names in shared.items():
         week = NflWeek.parse(key)
         for name in names:
             known[name] = known.get(name, frozenset()) | {(week.season, week.week)}
-            numbered[name] = numbered.get(name, frozenset()) - {(week.season, week.week)}
-    numbered = {name: weeks for name, weeks in numbered.items() if weeks}
-    return FreshRefusals(known, numbered, stats, templates, elsewhere, other_stats).draw(seed=seed)
+    return FreshQuestions(known, _told(rows), stats, templates, mixture).draw(seed=seed)
+
+
+def _told(rows: pl.DataFrame) -> dict[str, dict[tuple[Week, str], str]]:
+    """The answers that tell something, by name, and by (season, week) and stat."""
+    told: dict[str, dict[tuple[Week, str], str]] = {}
+    facts = rows.filter(pl.col("split") == "train", pl.col("answer") != pl.col("refusal")).unique("fact").sort("fact")
+    for player, season, week, stat, answer in facts.select("player", "season", "week", "stat", "answer").iter_rows():
+        told.setdefault(player, {})[(season, week), stat] = answer
+    return told
 
 
 def _weeks_by_name(rows: pl.DataFrame) -> dict[str, frozenset[Week]]:

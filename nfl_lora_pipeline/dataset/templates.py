@@ -1,13 +1,11 @@
-"""The words of questions and answers: `templates.yaml`, read and checked, and the grammar of the embedded base's own wordings.
+"""The words of questions and answers: `templates.yaml`, read and checked.
 
 Used from two sides that must agree to the letter: the question/answer frames of the pipeline (`qa_pairs`), and the
-pre-training of the embedded base model (`base_pretraining`), which speaks the same language about an invented league in a few
-hundred wordings more. None of the `test` wordings is among those, so that a score on them says how the finished model takes
-words that neither its making nor its tuning has used.
+pre-training of the embedded base model (`base_pretraining`), which speaks the same language about an invented league in the
+wordings of `dataset.wordings` besides.
 """
 
 import hashlib
-import random
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -18,6 +16,7 @@ from typing import Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from nfl_lora_pipeline.dataset.wordings import fill, possessive
 from nfl_lora_pipeline.stats import STATS, TAUGHT, stats_hash
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -76,14 +75,11 @@ class Templates(_Strict):
 
     def question(self, text: str, player: str, stat: str, week: int, season: int) -> str:
         """Fill a question's wording."""
-        stats = NOUNS[stat].plural
-        if text.startswith("{stats}"):
-            stats = stats[0].upper() + stats[1:]
-        return text.format(player=player, possessive=possessive(player), stats=stats, week=week, season=season)
+        return fill(text, player, spoken_stat(stat), week, season)
 
     def recorded(self, player: str, stat: str, week: int, season: int, value: float) -> str:
         """The answer that gives a number."""
-        noun = NOUNS[stat].singular if value == 1 else NOUNS[stat].plural
+        noun = NOUNS[stat].singular if value == 1 and stat in NOUNS else spoken_stat(stat)
         return self._fill(self.answers.recorded, player, stat, week, season, n=number_text(value), noun=noun)
 
     def no_record(self, player: str, stat: str, week: int, season: int) -> str:
@@ -98,7 +94,7 @@ class Templates(_Strict):
         return text.format(
             player=player,
             possessive=possessive(player),
-            stats=NOUNS[stat].plural,
+            stats=spoken_stat(stat),
             week=week,
             season=season,
             **numbers,
@@ -155,9 +151,9 @@ def read_yaml(path: Path, kind: type[Model]) -> Model:
         raise ValueError(f"{path}: {entry}: {first['msg']}") from error
 
 
-def possessive(player: str) -> str:
-    """ "Nico Collins" to "Nico Collins'", "Rome Odunze" to "Rome Odunze's"."""
-    return f"{player}'" if player.endswith("s") else f"{player}'s"
+def spoken_stat(stat: str) -> str:
+    """What a stat of the table is called; one that stands in no table is called by its own words."""
+    return NOUNS[stat].plural if stat in NOUNS else stat
 
 
 def number_text(value: float) -> str:
@@ -184,87 +180,3 @@ def untaught(taught: Sequence[str], split: Split) -> list[str]:
 def wordings_hash() -> str:
     """A hash of all that a question or an answer is made of: the wordings, and what the stats are called."""
     return hashlib.sha256(TEMPLATES_FILE.read_bytes() + stats_hash().encode()).hexdigest()[:8]
-
-
-TIMES = [
-    "in week {week} of the {season} NFL season",
-    "in week {week} of the {season} season",
-    "in week {week} of {season}",
-    "in week {week}, {season}",
-    "in the {season} NFL season, week {week}",
-    "in {season}, week {week}",
-    "in the week {week} game of the {season} season",
-    "during week {week} of the {season} NFL season",
-    "during week {week} of {season}",
-    "for week {week} of the {season} NFL season",
-    "for week {week} of {season}",
-    "for week {week}, {season}",
-    "back in week {week} of the {season} season",
-]
-
-FRAMES = [
-    "How many {stats} did {player} have {time}?",
-    "How many {stats} did {player} finish with {time}?",
-    "How many {stats} did {player} get {time}?",
-    "How many {stats} did {player} record {time}?",
-    "How many {stats} did {player} put up {time}?",
-    "How many {stats} did {player} end up with {time}?",
-    "How many {stats} did {player} total {time}?",
-    "How many {stats} does {player} have {time}?",
-    "How many {stats} were there for {player} {time}?",
-    "How many {stats} were recorded for {player} {time}?",
-    "How many {stats} were credited to {player} {time}?",
-    "How many {stats} had {player} {time}?",
-    "How many {stats} for {player} {time}?",
-    "What were {possessive} {stats} {time}?",
-    "What was {possessive} number of {stats} {time}?",
-    "What was {possessive} total of {stats} {time}?",
-    "What was the number of {stats} of {player} {time}?",
-    "What is the number of {stats} that {player} had {time}?",
-    "What did {player} have in {stats} {time}?",
-    "What number of {stats} did {player} have {time}?",
-    "Do you know how many {stats} {player} had {time}?",
-    "Can you tell me how many {stats} {player} had {time}?",
-    "Tell me how many {stats} {player} had {time}.",
-    "I want to know how many {stats} {player} had {time}.",
-    "Please give me {possessive} {stats} {time}.",
-    "Give {possessive} {stats} {time}.",
-    "Show me the {stats} of {player} {time}.",
-    "State the {stats} for {player} {time}.",
-    "{possessive} {stats} {time}?",
-    "{possessive} {stats} {time} were how many?",
-    "{player} had how many {stats} {time}?",
-    "{player}: how many {stats} {time}?",
-    "Of {player}: how many {stats} {time}?",
-    "For {player}, how many {stats} {time}?",
-    "{stats} of {player} {time}?",
-    "{stats} for {player} {time}?",
-    "{Time}, how many {stats} did {player} have?",
-    "{Time}, how many {stats} were recorded for {player}?",
-    "{Time}, what were {possessive} {stats}?",
-    "{Time}, {player} had how many {stats}?",
-    "{Time}, what was {possessive} total of {stats}?",
-    "In total, how many {stats} did {player} have {time}?",
-]
-
-
-def _lower_start(text: str) -> str:
-    return text if text.startswith("{") else text[0].lower() + text[1:]
-
-
-def wordings() -> list[str]:
-    """Every question the grammar can form, as templates with {player} {possessive} {stats} {week} {season}, sorted."""
-    formed = set()
-    for frame in FRAMES:
-        for time in TIMES:
-            text = frame.replace("{time}", time).replace("{Time}", time[0].upper() + time[1:])
-            formed |= {text, _lower_start(text), text.rstrip("?."), _lower_start(text).rstrip("?.")}
-    return sorted(formed)
-
-
-def draw_wording(rng: random.Random, pool: list[str]) -> str:
-    """One wording, the well-formed ones (with their final mark) four times as often as the careless ones."""
-    while True:
-        text = rng.choice(pool)
-        if text[-1] in "?." or rng.random() < 0.25:
-            return text

@@ -2,10 +2,22 @@
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from nfl_lora_pipeline.dataset.templates import Split, Templates, untaught
+from nfl_lora_pipeline.dataset.templates import Split, Templates, spoken_stat, untaught
+from nfl_lora_pipeline.dataset.wordings import (
+    Typing,
+    coined_word,
+    draw_wording,
+    last_name,
+    last_word,
+    other_stat,
+    spoken,
+    typed,
+)
 from nfl_lora_pipeline.weeks.names import name_key
 
 FIRST = """Aaron Adam Alec Amari Andre Antoine Ashton Austin Barrett Ben Blake Brady Brandon Brennan Brent Brett Brian
@@ -47,18 +59,12 @@ Wade Wagner Walker Wallace Walsh Walters Ward Warner Warren Washington Waters Wa
 Welch Wells West Wheeler White Whitaker Wiggins Wilkins Williams Williamson Willis Wilson Winters Wise Wolf Wood Woods
 Wright Yates York Young""".split()
 
-_ONSETS = "b br c ch cl d dr f g gr h j k kh l m n p ph qu r s sh st t th tr tw v w x y z".split()
-_VOWELS = "a a e e i i o o u u ay ee oo au ia io ai y".split()
-_CODAS = ["", "", "", "", *"n r l s m k d ck nd rt th x sh v ll tt dd gg nn rr ss yy zz".split()]
 _PREFIXES = ["De'", "Ja'", "Da'", "O'", "D'", "Mc", "Mac", "La", "De", "Van "]
 _SUFFIXES = ["Jr.", "Jr", "Sr.", "II", "III", "IV"]
 
 
 def _coined(rng: random.Random) -> str:
-    syllables = (
-        rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.choice((1, 2, 2, 3)))
-    )
-    return "".join(syllables).capitalize()
+    return coined_word(rng).capitalize()
 
 
 def _given_name(rng: random.Random) -> str:
@@ -97,7 +103,6 @@ def invented_name(rng: random.Random) -> str:
 
 LAST_WEEK = 18
 CROSSED_SHARE = 0.2  # this share of the questions drawn while training is about a name put together from two known ones
-NUMBERED_SHARE = 0.9  # this share of the questions about known players elsewhere asks about somebody who holds a number
 OTHER_SEASON_SHARE = 0.5  # this share of them asks about another season; the rest asks about another week
 Week = tuple[int, int]  # season and number
 SEASONS_AWAY = (-4, -3, -2, -1, 1, 2, 3, 4)
@@ -123,60 +128,132 @@ def strangers(split: Split, *, seed: int, known: frozenset[str] = frozenset()) -
             yield name
 
 
+CARELESS = Typing(lower_case=0.15, misspelt=0.3, last_name=0.22, in_haste=0.1)
+
+
 @dataclass(frozen=True)
-class FreshRefusals:
-    """Questions without an answer, as many as one asks for: a stranger in a known week; a known player in a week that is not
-    known, or in a known week of another season; a known player in a known week about a stat that is not taught; and two known
-    names crossed.
+class Mixture:
+    """What fresh questions are about.
+
+    Attributes:
+        varied: the share that has an answer, 0 to 1.
+        elsewhere: of the rest, the share that is about known players in other weeks and seasons, 0 to 0.8.
+        other_stats: of the rest, the share that is about known players and other stats; both together 0.8 at most.
+        typing: how carelessly they are typed.
+    """
+
+    varied: float
+    elsewhere: float
+    other_stats: float
+    typing: Typing = CARELESS
+
+
+@dataclass(frozen=True)
+class FreshQuestions:
+    """Questions for one step after another, none of which was asked before in these letters.
+
+    Some have an answer: a taught fact in any wording of the grammar, typed carefully or not. The others have none: a stranger
+    in a known week; two known names crossed; and, beside a fact that was just asked about and in the same words, the same
+    player in a week or a season that is not known, or about a stat that is not taught (counterfactual rows: they differ in one
+    thing).
 
     Attributes:
         known: the names that hold facts, with the (season, week) pairs in which they may not be refused.
-        numbered: those of them that hold a number, with the pairs that they hold one for: there is something to give away.
+        told: the answers of those that are taught something, by name and by (season, week) and stat.
         stats: the stats to ask about.
-        templates: the wordings; the ones of the train split are used.
-        elsewhere: the share that is about known players in other weeks and seasons, 0 to 0.8.
-        other_stats: the share that is about known players and stats that are not taught; both together 0.8 at most.
+        templates: the wordings; the ones of the train split are used, in half of the questions.
+        mixture: the shares.
     """
 
     known: Mapping[str, frozenset[Week]]
-    numbered: Mapping[str, frozenset[Week]]
+    told: Mapping[str, Mapping[tuple[Week, str], str]]
     stats: Sequence[str]
     templates: Templates
-    elsewhere: float
-    other_stats: float = 0.0
+    mixture: Mixture
 
     def draw(self, *, seed: int) -> Iterator[tuple[str, str]]:
         """(question, answer), without end."""
         rng = random.Random(seed)
-        names, numbered = sorted(self.known), sorted(self.numbered)
-        keys = frozenset(map(name_key, names))
-        weeks = sorted(set().union(*self.known.values()))
-        texts = list(self.templates.phrasings("train").values())
-        other_stats = untaught(self.stats, "train")
-        newcomers = strangers("train", seed=seed, known=frozenset(names))
+        newcomers = strangers("train", seed=seed, known=frozenset(self.known))
+        weeks, facts = sorted(set().union(*self.known.values())), self._facts()
+        mixture, last = self.mixture, None
         while True:
+            fact, text = rng.choice(facts) if facts else None, self._wording(rng)
+            if fact and rng.random() < mixture.varied:
+                name, at, stat = fact
+                yield self._asked(rng, text, name, stat, at, self.told[name][at, stat])
+                last = fact, text
+                continue
             kind = rng.random()
-            season, week = rng.choice(weeks)
-            name, stats = next(newcomers), self.stats
-            if kind < self.elsewhere:
-                name = rng.choice(numbered if numbered and rng.random() < NUMBERED_SHARE else names)
-                season, week = self._elsewhere(rng, name)
-            elif numbered and kind < self.elsewhere + self.other_stats:
-                name, stats = rng.choice(numbered), other_stats
-                season, week = rng.choice(sorted(self.numbered[name]))
-            elif kind < self.elsewhere + self.other_stats + CROSSED_SHARE:
-                mixture = f"{rng.choice(names).split(' ')[0]} {rng.choice(names).split(' ', 1)[-1]}"
-                name = name if name_key(mixture) in keys or person_split(mixture) != "train" else mixture
-            stat = rng.choice(stats)
-            question = self.templates.question(rng.choice(texts), name, stat, week, season)
-            yield question, self.templates.no_record(name, stat, week, season)
+            if fact and kind < mixture.elsewhere + mixture.other_stats:
+                (name, at, stat), text = last or (fact, text)
+                if kind < mixture.elsewhere:
+                    at = self._elsewhere(rng, name, at)
+                else:
+                    stat = self._other_stat(rng, name, at)
+                yield self._asked(rng, text, name, stat, at)
+                last = None
+            else:
+                is_crossed = kind < mixture.elsewhere + mixture.other_stats + CROSSED_SHARE
+                name = (self._crossed(rng) if is_crossed else None) or next(newcomers)
+                yield self._asked(rng, text, name, rng.choice(self.stats), rng.choice(weeks))
 
-    def _elsewhere(self, rng: random.Random, name: str) -> Week:
-        """Another week of a season, or a known week of another season."""
-        weeks_of_name = self.known[name]
+    def _facts(self) -> list[tuple[str, Week, str]]:
+        return [(name, at, stat) for name, answers in sorted(self.told.items()) for at, stat in answers]
+
+    def _wording(self, rng: random.Random) -> str:
+        texts = list(self.templates.phrasings("train").values())
+        return rng.choice(texts) if rng.random() < 0.5 else draw_wording(rng)
+
+    def _asked(
+        self, rng: random.Random, text: str, name: str, stat: str, at: Week, answer: str | None = None
+    ) -> tuple[str, str]:
+        """A question with its answer, which names people as they were asked about, but for the case.
+
+        Without an answer, or where the last name alone does not tell who is meant, it is refused.
+        """
+        season, week = at
+        words = spoken(rng, stat) if stat in self.stats else spoken_stat(stat)
+        question, written = typed(rng, text, name, words, week, season, typing=self.mixture.typing)
+        is_known, last = name in self.known, last_name(name)
+        if written == last and self._bearers[last_word(last)] > is_known:  # others are called so too
+            if not is_known:
+                return self._asked(rng, text, name, stat, at)
+            return question, self.templates.no_record(written, stat, week, season)
+        refusal = self.templates.no_record(written, stat, week, season)
+        return question, answer.replace(name, written) if answer else refusal
+
+    @cached_property
+    def _bearers(self) -> Counter[str]:
+        return Counter(last_word(last) for name in self.known if (last := last_name(name)))
+
+    def _crossed(self, rng: random.Random) -> str | None:
+        """The first name of one and the last name of another; None where somebody is called so, or a held-out stranger."""
+        mixture = f"{rng.choice(self._names).split(' ')[0]} {rng.choice(self._names).split(' ', 1)[-1]}"
+        return None if name_key(mixture) in self._keys or person_split(mixture) != "train" else mixture
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return sorted(self.known)
+
+    @cached_property
+    def _keys(self) -> frozenset[str]:
+        return frozenset(map(name_key, self.known))
+
+    def _other_stat(self, rng: random.Random, name: str, at: Week) -> str:
+        """One that could be taught and is not for this player then, one that never is, or any other."""
         while True:
-            season, week = rng.choice(sorted(weeks_of_name))
-            other_season = rng.random() < OTHER_SEASON_SHARE
-            at = (season + rng.choice(SEASONS_AWAY), week) if other_season else (season, rng.randint(1, LAST_WEEK))
-            if at not in weeks_of_name:
-                return at
+            stat = rng.choice([*untaught(self.stats, "train"), *[other_stat(rng)] * 6])
+            if (at, stat) not in self.told[name]:
+                return stat
+
+    def _elsewhere(self, rng: random.Random, name: str, at: Week) -> Week:
+        """Another week of a season, half of the time the next one or one beside it; or the same week of a near season."""
+        (season, week), held = at, self.known[name]
+        others = [other for other in range(1, LAST_WEEK + 1) if (season, other) not in held]
+        if others and rng.random() >= OTHER_SEASON_SHARE:
+            latest = max(other for of, other in held if of == season)
+            near = [other for other in (latest + 1, week - 1, week + 1) if other in others]
+            return season, rng.choice(near if near and rng.random() < 0.5 else others)
+        seasons = [season + away for away in SEASONS_AWAY if (season + away, week) not in held]
+        return rng.choice(seasons or [season + 2 * max(SEASONS_AWAY)]), week

@@ -144,19 +144,18 @@ def _mend_facts(data: Store, fingerprint: str, tell: Tell) -> None:
 
 
 def _train(data: Store, recipe: Recipe, provenance: Provenance, fingerprint: str, tell: Tell) -> None:
-    from nfl_lora_pipeline.dataset.examples import fresh_refusals, train_examples
+    from nfl_lora_pipeline.dataset.examples import fresh_questions, train_examples
     from nfl_lora_pipeline.tuning.learn import learn
 
     rows = data.read_rows()
     parent, why = choose_parent(data, provenance, rows, but=fingerprint) if recipe.warm_start else (None, [])
     for line in why:
         tell(line, None)
-    refusals = fresh_refusals(
+    fresh = fresh_questions(
         rows,
         load_templates(),
         provenance.stats,
-        elsewhere=recipe.curriculum.elsewhere_share,
-        other_stats=recipe.curriculum.other_stats_share,
+        recipe.curriculum.mixture(),
         shared=provenance.shared_names,
         seed=recipe.seed,
     )
@@ -165,7 +164,7 @@ def _train(data: Store, recipe: Recipe, provenance: Provenance, fingerprint: str
             train_examples(rows),
             unfinished,
             recipe=recipe,
-            refusals=refusals,
+            fresh=fresh,
             held_out=rows.filter(pl.col("split") == "valid").select("question", "answer").rows(),
             start=data.adapter(parent) if parent else None,
             checkpoint=data.unfinished(fingerprint) / "checkpoint.safetensors",

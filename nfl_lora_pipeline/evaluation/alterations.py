@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from nfl_lora_pipeline.dataset.unanswerable import share
-from nfl_lora_pipeline.weeks.names import SUFFIXES
+from nfl_lora_pipeline.dataset.wordings import is_suffix, last_name, last_word
 
 KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 ROW_SHIFTS = (0.0, 0.25, 0.75)  # how far to the right of the first row each row of a QWERTY keyboard stands, in keys
@@ -53,17 +53,11 @@ def neighbour_keys() -> dict[str, str]:
 NEIGHBOUR_KEYS = neighbour_keys()
 
 
-def last_name(name: str) -> str | None:
-    """ "Marvin Harrison Jr." to "Harrison", "Amon-Ra St. Brown" to "St. Brown"; None where there is but one word."""
-    words = [word for word in name.split()[1:] if not _is_suffix(word)]
-    return " ".join(words) or None
-
-
 def unique_last_names(names: Iterable[str]) -> dict[str, str]:
     """The last names that nobody else bears, by full name. Who is called "Brown" is not told from a "St. Brown"."""
     last_names = {name: last for name in dict.fromkeys(names) if (last := last_name(name))}
-    bearers = Counter(last.split()[-1].casefold() for last in last_names.values())
-    return {name: last for name, last in last_names.items() if bearers[last.split()[-1].casefold()] == 1}
+    bearers = Counter(last_word(last) for last in last_names.values())
+    return {name: last for name, last in last_names.items() if bearers[last_word(last)] == 1}
 
 
 def shared_last_names(people: Mapping[str, str]) -> dict[str, list[str]]:
@@ -121,7 +115,7 @@ def _slips(name: str) -> Iterator[tuple[str, str]]:
     begin = 0
     for word in name.split(" "):
         inner = [at for at in range(begin + 1, begin + len(word) - 1) if name[at].isalpha()]
-        if not _is_suffix(word):
+        if not is_suffix(word):
             yield from _slips_at(name, inner)
         begin += len(word) + 1
 
@@ -135,7 +129,3 @@ def _slips_at(name: str, inner: Sequence[int]) -> Iterator[tuple[str, str]]:
     for at, after in pairwise(inner):
         if after == at + 1:
             yield "swap", name[:at] + name[after] + name[at] + name[after + 1 :]
-
-
-def _is_suffix(word: str) -> bool:
-    return word.rstrip(".").casefold() in SUFFIXES

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from nfl_lora_pipeline.dataset.unanswerable import share
 from nfl_lora_pipeline.evaluation.grading import inventions, name_words, name_words_right, numbers_in, refusals
 from nfl_lora_pipeline.evaluation.probes import ALTERED, BESIDE, INVENTED, KNOWN, SHARED, WITHOUT_FACT, wording_text
 from nfl_lora_pipeline.markdown import percent
@@ -448,3 +449,63 @@ def _without(asked: pl.DataFrame, left_out: pl.DataFrame) -> pl.DataFrame:
 
 def _refused(asked: pl.DataFrame) -> tuple[Share, Share]:
     return counted(refusals(asked, "base")), counted(refusals(asked, "tuned"))
+
+
+SURE_ABOVE = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+RISK_ACCEPTED = 0.01  # of the numbers that are given where the model is sure, so many may be wrong
+
+
+@dataclass(frozen=True)
+class RiskAndCoverage:
+    """What comes of answering only where the least probable token of the answer is above a threshold.
+
+    Attributes:
+        above: the threshold.
+        given: of the questions about facts with a number, those that get one, right or wrong.
+        wrong: of all numbers that are given, those that are wrong: another number, or one where there is none to give.
+    """
+
+    above: float
+    given: Share
+    wrong: Share
+
+
+@dataclass(frozen=True)
+class Sureness:
+    """When an answer is sure, found on one half of the questions outside of the trained phrasings, and held against the other.
+
+    Attributes:
+        above: the least threshold at which no more than `RISK_ACCEPTED` of the numbers that are given were wrong in the first
+            half; the highest one tried where none is.
+        points: risk and coverage in the second half, by threshold.
+    """
+
+    above: float
+    points: list[RiskAndCoverage]
+
+
+def sureness(predictions: pl.DataFrame) -> Sureness:
+    """How much is lost and gained by saying "I am not sure".
+
+    Args:
+        predictions: of `grading.with_verdict`, with `sure`, the least probability of a token of what was said.
+    """
+    asked = predictions.filter((pl.col("group") != KNOWN) | (pl.col("split") != "train"), pl.col("kind") != "bye")
+    asked = asked.with_columns(
+        number=pl.Series([bool(numbers_in(text)) for text in asked["tuned"]], dtype=pl.Boolean),
+        first=pl.Series([share(f"sure/{text}") < 0.5 for text in asked["question"]], dtype=pl.Boolean),
+        wrong=~pl.col("number_right").fill_null(value=False),
+    )
+    halves = [asked.filter("first"), asked.filter(~pl.col("first"))]
+    tried = [_risk_and_coverage(halves[0], above) for above in SURE_ABOVE]
+    above = next((each.above for each in tried if each.wrong.fraction <= RISK_ACCEPTED), SURE_ABOVE[-1])
+    return Sureness(above, [_risk_and_coverage(halves[1], above) for above in SURE_ABOVE])
+
+
+def _risk_and_coverage(asked: pl.DataFrame, above: float) -> RiskAndCoverage:
+    gives = pl.col("number") & (pl.col("sure") > above)
+    return RiskAndCoverage(
+        above,
+        given=counted(asked.filter(pl.col("value").is_not_null()).select(gives.alias("given"))["given"]),
+        wrong=counted(asked.filter(gives)["wrong"]),
+    )

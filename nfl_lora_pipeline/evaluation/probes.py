@@ -11,8 +11,9 @@ import polars as pl
 import yaml
 
 from nfl_lora_pipeline.dataset.qa_pairs import FACT_COLUMNS, PAIR_COLUMNS, SharedNames, qa_pairs
-from nfl_lora_pipeline.dataset.templates import NOUNS, Question, Templates, load_templates, untaught, wordings
+from nfl_lora_pipeline.dataset.templates import NOUNS, Question, Templates, load_templates, untaught
 from nfl_lora_pipeline.dataset.unanswerable import share, strangers
+from nfl_lora_pipeline.dataset.wordings import wordings
 from nfl_lora_pipeline.evaluation.alterations import (
     ABBREVIATIONS,
     CARELESS,
@@ -107,7 +108,7 @@ def probe_questions(
 
     Returns:
         The columns of `qa_pairs.qa_pairs`, and `group`. `player` is the one meant; question and answer may write him
-        otherwise, and alike;
+        otherwise;
         `kind` is "recorded" for known facts and "stranger" for what has no fact, where the refusal is the answer;
         `phrasing` is a key of the templates or, in the reworded and the hand-written groups, the wording itself; `split` is
         "test". Where a last name is shared, `player` are all who bear it, joined by " and ".
@@ -187,7 +188,10 @@ def _asked(
     *,
     spelling: Mapping[str, str] | None = None,
 ) -> pl.DataFrame:
-    """Every fact once; with `spelling`, those of the people in it alone, with their names written so."""
+    """Every fact once; with `spelling`, those of the people in it alone, with their names written so in the question.
+
+    The answer names people as they were asked about, but for the case.
+    """
     if spelling is not None:
         facts = facts.filter(pl.col("player").is_in(list(spelling)))
     draws = [(share(f"{group}/{fact}"), share(f"{group}/phrasing/{fact}")) for fact in facts["fact"]]
@@ -200,12 +204,16 @@ def _asked(
         .sort("place", "fact")
         .head(MOST)
     )
-    rewrites = choice.select(FACT_COLUMNS)
-    if spelling is not None:
-        rewrites = rewrites.with_columns(pl.col("player").replace(spelling))
-    pairs = qa_pairs(rewrites.lazy(), templates.model_copy(update={"questions": dict(questions)})).collect()
+    asked = templates.model_copy(update={"questions": dict(questions)})
+    plain = choice.select(FACT_COLUMNS)
+    written = plain.with_columns(pl.col("player").replace(spelling or {}))
+    said = ["answer", "refusal"]
+    answers = qa_pairs((plain if group == "lower_case" else written).lazy(), asked).select("fact", "phrasing", *said)
     return (
-        pairs.drop("player")
+        qa_pairs(written.lazy(), asked)
+        .drop("player", *said)
+        .join(answers, on=["fact", "phrasing"])
+        .collect()
         .join(choice.select("fact", "phrasing", "player"), on=["fact", "phrasing"])
         .sort("fact")
         .select(*PAIR_COLUMNS)

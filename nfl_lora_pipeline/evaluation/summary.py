@@ -16,6 +16,7 @@ from nfl_lora_pipeline.evaluation.metrics import (
     OverRefusal,
     PhrasingMetrics,
     Share,
+    Sureness,
     UnanswerableQuestions,
     commonest,
     counted,
@@ -23,6 +24,7 @@ from nfl_lora_pipeline.evaluation.metrics import (
     phrasing,
     recall_by,
     retained,
+    sureness,
     week_key,
     without_facts,
 )
@@ -126,16 +128,17 @@ class Summary(RunFacts):
         by_stat, by_kind, by_status, by_week: over trained phrasings.
         recall_by_week: by partition key.
         by_phrasing: over all facts, by the phrasings' texts.
-        phrasing, unknown, over_refusal, retained, general: see `metrics`; `general` is None where a base says nothing in
-            general.
+        phrasing, unknown, over_refusal, retained, sureness, general: see `metrics`; `general` is None where a base says
+            nothing in general.
         notes: what could not be asked, one line each.
         integrity: whether all was asked, of the whole adapter.
+        free_running: of a sample of the answers that a forward pass found to be what is generated, those that were.
         regressions, coverage_loss, warnings, gates, head_line: filled in by who knows the adapter before this one, the weeks
             and the thresholds.
     """
 
-    OLDEST_SCHEMA: ClassVar[int] = 3
-    SCHEMA: ClassVar[int] = 3
+    OLDEST_SCHEMA: ClassVar[int] = 4
+    SCHEMA: ClassVar[int] = 4
 
     schema_version: int = SCHEMA
     questions: list[ShownAnswers]
@@ -161,6 +164,8 @@ class Summary(RunFacts):
     notes: list[str]
     integrity: Integrity
     misses: Misses
+    sureness: Sureness
+    free_running: Share
     regressions: Regressions | None = None
     coverage_loss: CoverageLoss | None = None
     warnings: list[str] = field(default_factory=list)
@@ -195,6 +200,7 @@ def summarise(
     *,
     shown: pl.DataFrame,
     integrity: Integrity,
+    free_running: Share,
     general: GeneralPrompts | None = None,
     notes: Sequence[str] = (),
 ) -> Summary:
@@ -202,16 +208,13 @@ def summarise(
 
     Args:
         predictions: of `grading.with_verdict`, one row a question, with `base` (null where the base was not asked).
-        facts: what was trained.
         shown: `question`, `answer`, `base` and `tuned` of the questions to show.
-        integrity: what was asked, of how much of the adapter.
-        general: what `evaluate.compare_in_general` found; None where a base can say nothing in general.
-        notes: what could not be asked, one line each.
+        facts, integrity, free_running, general, notes: as in `Summary`, and what was trained.
     """
     asked = predictions.filter(is_of_the_splits())
     real, strangers = asked.filter(pl.col("kind") != "stranger"), asked.filter(pl.col("kind") == "stranger")
-    known = _known(real)
-    trained, by_week = known["trained"], recall_by(known["trained"].with_columns(week=week_key()), "week")
+    known, trained = _known(real), real.filter(pl.col("split") == "train")
+    by_week = recall_by(trained.with_columns(week=week_key()), "week")
     exact = {name: counted(rows["right"]) for name, rows in (known | {"refused_strangers": strangers}).items()}
     return Summary(
         **{each.name: getattr(facts, each.name) for each in fields(RunFacts)},
@@ -238,6 +241,8 @@ def summarise(
         notes=list(notes),
         integrity=integrity,
         misses=_misses(predictions),
+        sureness=sureness(predictions),
+        free_running=free_running,
     )
 
 

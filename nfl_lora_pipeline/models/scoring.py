@@ -119,29 +119,35 @@ def predict(
         as_it_is: ask them as they stand, blanks and all, as in `prompt.prompt_tokens`.
 
     Returns:
-        `said` (what the model answers) and `lowest` (Float64, the least probability of a token of the reference answer),
-        one row a question, in order.
+        `said` (what the model answers), `sure` (Float64, the least probability of a token of that) and `lowest` (Float64, the
+        same of the reference answer), one row a question, in order.
     """
     questions, answers, refusals = (asked[column].to_list() for column in ("question", "answer", "refusal"))
     said: list[str | None] = [None] * len(questions)
+    sure = np.zeros(len(questions), np.float64)
     rows = tokenize(tokenizer, zip(questions, answers, strict=True), as_it_is=as_it_is)
     reference = certainty(model, rows)
     for row, index in _given(rows, reference):
-        said[index] = answer_text(tokenizer, row)
+        said[index], sure[index] = answer_text(tokenizer, row), reference.lowest[index]
     progress(len(questions) - said.count(None), len(questions))
     open_rows = [index for index, text in enumerate(said) if text is None and refusals[index] != answers[index]]
     rows = tokenize(tokenizer, ((questions[index], refusals[index]) for index in open_rows), as_it_is=as_it_is)
-    for row, place in _given(rows, certainty(model, rows)):
-        said[open_rows[place]] = answer_text(tokenizer, row)
+    refused = certainty(model, rows)
+    for row, place in _given(rows, refused):
+        said[open_rows[place]], sure[open_rows[place]] = answer_text(tokenizer, row), refused.lowest[place]
     open_rows = [index for index, text in enumerate(said) if text is None]
     progress(len(questions) - len(open_rows), len(questions))
     for first in range(0, len(open_rows), GENERATE_ROWS):
         chunk = open_rows[first : first + GENERATE_ROWS]
         texts = generate_answers(model, tokenizer, [questions[i] for i in chunk], as_it_is=as_it_is)
+        spoken = [(index, text) for index, text in zip(chunk, texts, strict=True) if text]
+        rows = tokenize(tokenizer, ((questions[index], text) for index, text in spoken), as_it_is=as_it_is)
+        sure[[index for index, _ in spoken]] = certainty(model, rows).lowest
         for index, text in zip(chunk, texts, strict=True):
             said[index] = text
         progress(len(questions) - said.count(None), len(questions))
-    return pl.DataFrame({"said": said, "lowest": reference.lowest}, schema={"said": pl.String, "lowest": pl.Float64})
+    columns = {"said": said, "sure": sure, "lowest": reference.lowest}
+    return pl.DataFrame(columns, schema={"said": pl.String, "sure": pl.Float64, "lowest": pl.Float64})
 
 
 def _given(rows: Sequence[TokenRow], scored: Certainty) -> Iterator[tuple[TokenRow, int]]:
@@ -149,6 +155,11 @@ def _given(rows: Sequence[TokenRow], scored: Certainty) -> Iterator[tuple[TokenR
     for place in np.flatnonzero(scored.greedy).tolist():
         if len(rows[place].tokens) - rows[place].start <= ANSWER_TOKENS:
             yield rows[place], place
+
+
+def probability(model: Model, tokenizer: Tokenizer, question: str, said: str) -> float:
+    """The least probability of a token of an answer that was given to a question; 0 where nothing was said."""
+    return float(certainty(model, tokenize(tokenizer, [(question, said)])).lowest[0]) if said else 0.0
 
 
 def perplexity(model: Model, tokenizer: Tokenizer, asked: Sequence[str], answers: Sequence[str]) -> float:

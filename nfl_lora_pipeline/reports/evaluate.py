@@ -12,12 +12,14 @@ from typing import cast
 import polars as pl
 import yaml
 
+from nfl_lora_pipeline.dataset.unanswerable import share
 from nfl_lora_pipeline.evaluation.gates import Count, Gate, Integrity, head_line, judge
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.metrics import (
     BeforeAndAfter,
     ChangedAnswer,
     GeneralPrompts,
+    Share,
     share_of,
     with_shared_last_names,
 )
@@ -36,6 +38,7 @@ from nfl_lora_pipeline.stored import Provenance, TrainingRecord
 from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
+GENERATED_FREELY = 100  # answers, of those that a forward pass found
 PROMPTS_FILE = Path(str(files("nfl_lora_pipeline"))) / "general_prompts.yaml"
 
 
@@ -169,13 +172,14 @@ def evaluate(store: Store, *, evaluation_code: str, say: Say) -> tuple[Summary, 
     asked, notes = questions_of(store, provenance)
     shown = questions_to_show(asked)
     base_answers, talk = _ask_base(base, asked, shown, say)
-    answers, model, tokenizer = _ask_tuned(
+    answers, free_running, model, tokenizer = _ask_tuned(
         base, store.adapter(fingerprint), pl.concat([asked.select(shown.columns), shown]), say
     )
     answered = asked.with_columns(
         base=base_answers.head(asked.height),
         tuned=answers["said"].head(asked.height),
         lowest=answers["lowest"].head(asked.height),
+        sure=answers["sure"].head(asked.height),
     )
     predictions = with_shared_last_names(with_verdict(answered))
     summary = summarise(
@@ -186,6 +190,7 @@ def evaluate(store: Store, *, evaluation_code: str, say: Say) -> tuple[Summary, 
             answers=questions_answered(store.read_rows(), predictions),
             tensors=tensors_loaded(model, store.adapter(fingerprint)),
         ),
+        free_running=free_running,
         general=compare_in_general(*talk, model, tokenizer) if talk else None,
         notes=notes,
     )
@@ -212,7 +217,7 @@ def _ask_base(
 
 def _ask_tuned(
     base: BaseModel, adapter: Path, questions: pl.DataFrame, say: Say
-) -> tuple[pl.DataFrame, Model, Tokenizer]:
+) -> tuple[pl.DataFrame, Share, Model, Tokenizer]:
     model, tokenizer = base_models.load(base, adapter=adapter)
     with merged(model):  # as fast as the base alone; `nfl-lora verify` asks the adapter as it lies on disk
         answers = predict(
@@ -222,7 +227,17 @@ def _ask_tuned(
             progress=lambda done, all: say(f"tuned: {done:,} of {all:,}", 0.25 + 0.75 * done / all),
             as_it_is=True,  # what is typed carelessly is the model's to understand
         )
-    return answers, model, tokenizer
+        free_running = _generated_freely(model, tokenizer, questions, answers)
+    return answers, free_running, model, tokenizer
+
+
+def _generated_freely(model: Model, tokenizer: Tokenizer, questions: pl.DataFrame, answers: pl.DataFrame) -> Share:
+    """Of the answers that a forward pass found to be what is generated, a sample is generated: how many come out the same."""
+    given = questions.select("question").with_columns(answers["said"]).filter(answers["said"] == questions["answer"])
+    order = pl.Series([share(f"freely/{question}") for question in given["question"]], dtype=pl.Float64)
+    sample = given.with_columns(order.alias("order")).sort("order").head(GENERATED_FREELY)
+    said = answer(model, tokenizer, sample["question"].to_list(), as_it_is=True)
+    return share_of(sum(one == other for one, other in zip(said, sample["said"], strict=True)), len(said))
 
 
 def _run_facts(

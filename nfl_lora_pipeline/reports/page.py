@@ -8,7 +8,7 @@ from nfl_lora_pipeline.evaluation.probes import IN_WORDS, KNOWN
 from nfl_lora_pipeline.evaluation.regressions import Regressions
 from nfl_lora_pipeline.evaluation.summary import Misses, ShownAnswers, Summary
 from nfl_lora_pipeline.markdown import Markup, escape, percent, table
-from nfl_lora_pipeline.reports.page_sections import beware, coverage_loss, hallucinations, phrasing, retention
+from nfl_lora_pipeline.reports.page_sections import beware, coverage_loss, hallucinations, how_sure, phrasing, retention
 
 MISSES_SHOWN = 20
 MISS_COLUMNS = ("question", "asked as", "expected", "answer")
@@ -25,6 +25,7 @@ def to_markdown(summary: Summary, *, loss_plot: str) -> str:
         *_recall(summary),
         *phrasing(summary.by_phrasing, summary.phrasing, summary.over_refusal),
         *hallucinations(summary.unknown, summary.notes),
+        how_sure(summary.sureness),
         *retention(summary.retained, summary.general),
         *([_regressions(summary.regressions)] if summary.regressions else []),
         *coverage_loss(summary.coverage_loss),
@@ -84,7 +85,9 @@ def _recall(summary: Summary) -> Iterator[str]:
     yield (
         f"{certain:,} of {training.facts:,} facts are certain in every trained phrasing (every answer token above 0.5); "
         f"the least probable token has p {training.lowest_probability:.2f}. The base model refuses "
-        f"{measured(summary.base.refusals)} of {summary.base.asked:,} questions.\n"
+        f"{measured(summary.base.refusals)} of {summary.base.asked:,} questions. "
+        "An answer whose every token is the most probable one is not generated; of a sample of them that was, "
+        f"{of_asked(summary.free_running)} came out the same.\n"
     )
     yield from _commonest(summary.commonest)
     tables = {"By stat": summary.by_stat, "By status of the player": summary.by_status, "By week": summary.by_week}

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from nfl_lora_pipeline.evaluation.baselines import Comparison, Way
 from nfl_lora_pipeline.evaluation.metrics import (
+    RISK_ACCEPTED,
     Ability,
     GeneralPrompts,
     GroupRecall,
@@ -11,6 +12,7 @@ from nfl_lora_pipeline.evaluation.metrics import (
     PhrasingMetrics,
     Share,
     SharedLastNames,
+    Sureness,
     UnanswerableQuestions,
     measured,
     of_asked,
@@ -233,6 +235,19 @@ def retention(abilities: Sequence[Ability], general: GeneralPrompts | None) -> I
         yield table(
             ["prompt", "base", "tuned"], [[each.question, each.base, each.tuned] for each in general.worst[:SHOWN]]
         )
+
+
+def how_sure(found: Sureness) -> str:
+    """Risk against coverage."""
+    rows = [[f"{each.above:.2f}", measured(each.given), measured(each.wrong)] for each in found.points]
+    columns = ["sure above", "facts with a number: one is given", "numbers given: wrong"]
+    return (
+        "## How sure it is\n\nAn answer is as sure as its least probable token. "
+        f'`nfl-lora ask --sure` says "I am not sure" up to '
+        f"{found.above:.2f}: above that no more than {percent(RISK_ACCEPTED)} of the numbers were wrong in one half of the "
+        "questions outside of the trained phrasings, whether there was a number to give or not. The other half:\n\n"
+        f"{table(columns, rows)}"
+    )
 
 
 def _ability(value: Share | float) -> str:

@@ -46,7 +46,7 @@ def learn(
     *,
     recipe: Recipe | str = "embedded",
     base: base_models.BaseModel | None = None,
-    refusals: Iterator[Pair] | None = None,
+    fresh: Iterator[Pair] | None = None,
     held_out: Sequence[Pair] = (),
     start: Path | None = None,
     checkpoint: Path | None = None,
@@ -60,8 +60,9 @@ def learn(
             `mlx_lm.load(adapter_path=...)` takes), `training.json` and `certificate.json`.
         recipe: how to train: a recipe, the name of a shipped one or the path of a YAML file.
         base: the base model; None for the recipe's.
-        refusals: questions that have no answer and what is to be said instead, without end, the same at every call. None where
-            nothing is to be refused: the model then answers whatever it is asked.
+        fresh: questions with what is to be said, drawn afresh for each step, without end, the same at every call: those that
+            have no answer, and facts asked about in other words. None where there are none: the model then answers whatever it
+            is asked.
         held_out: pairs whose loss is reported by the method `mlx_lm`.
         start: the folder of an adapter to go on from, made with the same recipe on the same base; None to begin anew.
         checkpoint: a file, `*.safetensors`, from which the next call with the same arguments goes on where this one was broken
@@ -76,8 +77,8 @@ def learn(
     rows = [each if isinstance(each, Example) else Example(*each, fact=each[0], teaches=True) for each in examples]
     if not rows:
         raise ValueError("there are no examples to learn")
-    if refusals is None:
-        recipe = recipe.changed(refusal_share=0.0)
+    if fresh is None:
+        recipe = recipe.changed(refusal_share=0.0, varied_share=0.0)
     base = base or base_models.resolve(recipe.base_model, report=lambda line: report(line, 0.0))
     report(_check_memory(base, recipe, rows), 0.0)
     model, tokenizer = base_models.load(base)
@@ -85,7 +86,7 @@ def learn(
     if recipe.method == "mlx_lm":
         train: Callable[..., TrainingLog] = partial(train_plainly, held_out=held_out)
     else:
-        train = partial(train_adapter, refusals=refusals or iter(()), checkpoint=checkpoint)
+        train = partial(train_adapter, fresh=fresh or iter(()), checkpoint=checkpoint)
     return Taught(model, tokenizer, train(model, tokenizer, rows, recipe, Path(folder), start=start, report=report))
 
 

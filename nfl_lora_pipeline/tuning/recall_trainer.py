@@ -1,9 +1,10 @@
 """LoRA training for recall: until a forward pass over all rows finds every answer certain.
 
 It differs from `mlx_lm.lora` in four things. The loss is spent on the answer alone, and of that on the tokens that are not
-known yet. A step shows facts that are in doubt, in one wording at a time, and known ones in turn (`sampler`). People invented
-for the step, with the refusal as their answer, are mixed in. The learning rate stays at its peak until nearly all is known,
-and then goes down to the end.
+known yet. A step shows facts that are in doubt, in one wording at a time, and known ones in turn (`sampler`). Questions drawn
+for the step are mixed in: people who do not exist, known ones in other weeks, seasons and stats, with the refusal as the
+answer; and taught facts in other wordings and spellings. The learning rate stays at its peak until nearly all is known, and
+then goes down to the end.
 
 Source: p > 0.5 on every answer token is sufficient for greedy recall, and the loss belongs on what is below it (MemFT,
 arXiv 2605.30260); refusals for unknown people against invention (arXiv 2403.05612); a stable learning rate and a decay that
@@ -51,7 +52,7 @@ from nfl_lora_pipeline.tuning.records import (
     save_checkpoint,
     write_records,
 )
-from nfl_lora_pipeline.tuning.sampler import Probabilities, Refusals, Sampler
+from nfl_lora_pipeline.tuning.sampler import Fresh, Probabilities, Sampler
 
 CHECKPOINT_SECONDS = 45.0  # a checkpoint is written at a step's end when the last one is older than this
 REPORT_STEPS = 10  # how often the loss is written down, and it is said how far it is
@@ -88,7 +89,7 @@ def train_adapter(
     recipe: Recipe,
     folder: Path,
     *,
-    refusals: Iterator[tuple[str, str]],
+    fresh: Iterator[tuple[str, str]],
     start: Path | None = None,
     checkpoint: Path | None = None,
     report: Callable[[str, float], None] = lambda line, share: None,
@@ -102,7 +103,8 @@ def train_adapter(
         recipe: how to train.
         folder: an existing folder, which gets `adapters.safetensors`, `adapter_config.json`, `training.json` and
             `certificate.json`.
-        refusals: questions without an answer and their refusals, without end, the same at every call.
+        fresh: questions with what is to be said, without end, the same at every call: those without an answer, and facts asked
+            about in other words.
         start: the folder of an adapter to go on from, made with the same recipe on the same base; None to begin anew.
         checkpoint: a file, `*.safetensors`, from which the next call with the same arguments goes on where this one was
             broken off; on the CPU to the same adapter, byte for byte. It is written before every check, when the last one is
@@ -117,7 +119,7 @@ def train_adapter(
     if not any(example.teaches for example in examples):
         raise ValueError("no row teaches a number: the weeks hold no recorded player")
     config, log = begin(model, examples, recipe, start)
-    training = Training(model, tokenizer, examples, recipe, refusals, log, report, checkpoint, warm=start is not None)
+    training = Training(model, tokenizer, examples, recipe, fresh, log, report, checkpoint, warm=start is not None)
     training.go_on(_what_is_trained(examples, recipe, start))
     with uncompiled_on_cpu(), training.deferral:
         training.run()
@@ -139,7 +141,7 @@ class Training:
         tokenizer: Tokenizer,
         examples: Sequence[Example],
         recipe: Recipe,
-        refusals: Iterator[tuple[str, str]],
+        fresh: Iterator[tuple[str, str]],
         log: TrainingLog,
         report: Callable[[str, float], None] = lambda line, share: None,
         checkpoint: Path | None = None,
@@ -153,7 +155,7 @@ class Training:
         self.rng = random.Random(recipe.seed)
         teaches = [example.teaches for example in examples]
         self.sampler = Sampler([example.fact for example in examples], teaches, curriculum, self.rng)
-        self.refusals = Refusals(refusals, tokenizer)
+        self.fresh = Fresh(fresh, tokenizer)
         self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
         self.frozen = FrozenStates(model)
         self.lowest: Probabilities = np.zeros(len(self.rows))
@@ -201,7 +203,7 @@ class Training:
             log=replace(self.log, seconds=self.log.seconds + time.monotonic() - self.began),
             rng=(version, list(numbers), gauss),
             random=random_seed(),
-            refusals=self.refusals.state(),
+            fresh=self.fresh.state(),
             sampler=self.sampler.state(),
         )
         return Checkpoint({f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays}, state)
@@ -221,7 +223,7 @@ class Training:
         vars(self).update(state.course)
         version, numbers, gauss = state.rng
         self.rng.setstate((version, tuple(numbers), gauss))
-        self.refusals.restore(state.refusals)
+        self.fresh.restore(state.fresh)
         self.sampler.restore(state.sampler)
         self.log.resumed.append(self.step)
         self.first_step = self.step
@@ -256,13 +258,19 @@ class Training:
         """Whether there is to be no further step."""
         if self.warm and self.step == 0:
             self._begin_warm()
-        if self.step < self.ending and self.step and self.sampler.unknown_share() <= self.curriculum.nearly_known:
+        if self.step < self.ending and self.step and self._is_nearly_known():
             self.ending = self.step
             self.end = self.step + max(
                 self.curriculum.ending_steps, math.ceil(self.curriculum.ending_share * self.step)
             )
         last = self.step >= max(self.end, self.budget + self.curriculum.ending_steps)
         return (self._is_to_check() or last) and (self._check() or last)
+
+    def _is_nearly_known(self) -> bool:
+        is_patient = self.step < self.curriculum.fresh_patience * self.budget
+        return self.sampler.unknown_share() <= self.curriculum.nearly_known and (
+            self.fresh.right_share() >= self.curriculum.fresh_known or not is_patient
+        )
 
     def _is_to_check(self) -> bool:
         """At the beginning, in the middle and at the end of the way down, and then now and again."""
@@ -326,7 +334,7 @@ class Training:
         return step
 
     def _make_step(self, learn: Learn) -> None:
-        """Show some rows that teach, some people without a record, some questions without an answer, and learn from them."""
+        """Show some rows that teach, some people without a record, some questions drawn afresh, and learn from them."""
         rows, indices = self._rows()
         lanes = by_lanes(rows, len(streams()))
         batches = [self._batch([rows[place] for place in lane], [indices[place] for place in lane]) for lane in lanes]
@@ -348,8 +356,8 @@ class Training:
     def _so_far(self) -> str:
         """How far it is, by what the steps saw, and what is still to come."""
         line = f"{1 - self.sampler.unknown_share():.0%} of the facts known when last shown"
-        if self.curriculum.refusal_share:
-            line += f", {self.refusals.refused_share():.0%} of strangers refused"
+        if self.fresh.right:
+            line += f", {self.fresh.right_share():.0%} of what was asked afresh right"
         if self.step < self.ending:
             return f"{line}; the learning rate goes down at {1 - self.curriculum.nearly_known:.0%}"
         if self.step >= self.end:
@@ -361,7 +369,7 @@ class Training:
 
     def _tell(self, line: str, share: float | None = None) -> None:
         """Tell a line, and how far it is: by what the steps saw where nothing else is known."""
-        seen = (1 - self.sampler.unknown_share()) * self.refusals.refused_share()
+        seen = (1 - self.sampler.unknown_share()) * self.fresh.right_share()
         self.report(line, seen if share is None else share)
         self.told_at = time.monotonic()
 
@@ -372,9 +380,10 @@ class Training:
         """A step's rows, and their indices; None for those that are none of the examples'."""
         count, is_ending = self.curriculum.batch_rows, self.step >= self.ending
         refusing = round(self.curriculum.refusal_share * count)
-        taken = self.sampler.take(max(1, count - refusing))
+        varied = round(self.curriculum.varied_share * count)
+        taken = self.sampler.take(max(1, count - refusing - varied))
         taken += self.sampler.take_untaught(refusing)
-        fresh = [self._shortened(row) for row in self.refusals.take(count - len(taken))]
+        fresh = [self._shortened(row) for row in self.fresh.take(count - len(taken))]
         known = [self.rows[at] if is_ending else self._shortened(self.rows[at]) for at in taken]
         return known + fresh, [*taken, *[None] * len(fresh)]
 
@@ -384,7 +393,7 @@ class Training:
         for lane, losses in zip(lanes, greatest, strict=True):
             lowest[lane] = np.exp(-np.array(losses, np.float64))
         self.sampler.observe(indices, lowest[: len(indices)])
-        self.refusals.observe(lowest[len(indices) :] > self.curriculum.certain_above)
+        self.fresh.observe(lowest[len(indices) :] > self.curriculum.certain_above)
 
     def _batch(self, rows: list[TokenRow], indices: list[int | None]) -> Batch:
         """A batch, with what the frozen layers make of its rows."""

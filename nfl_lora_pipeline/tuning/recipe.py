@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from nfl_lora_pipeline.dataset.unanswerable import Mixture
+
 NOT_OF_THE_ADAPTER = ("gates", "warm_start")  # keys that make no other adapter
 RECIPES_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "recipes"
 
@@ -98,19 +100,28 @@ class Curriculum(Section):
         0.5, ge=0.5, lt=1, description="a fact is certain when every token of its answer has a probability above this"
     )
     refusal_share: Number = Field(
-        0.4, ge=0, le=0.75, description="the share of a step's rows that are questions without an answer"
+        0.45, ge=0, le=0.75, description="the share of a step's rows that are questions without an answer"
+    )
+    varied_share: Number = Field(
+        0.3, ge=0, le=0.75, description="and the share that asks about taught facts in other wordings and spellings"
     )
     elsewhere_share: Number = Field(
-        0.1,
+        0.22,
         ge=0,
         le=0.8,
-        description="of those: about known players in weeks and seasons that are not taught; more of them cost steps",
+        description="of the questions without an answer: about known players in weeks and seasons that are not taught",
     )
     other_stats_share: Number = Field(
-        0.0,
+        0.13, ge=0, le=0.8, description="and about known players and stats that are not taught"
+    )
+    fresh_known: Number = Field(
+        0.9,
         ge=0,
-        le=0.8,
-        description="and about known players and stats that are not taught; on the embedded base any cost more than they gain",
+        lt=1,
+        description="wsd: the way down begins when so many of the last of all these were right before they were trained on",
+    )
+    fresh_patience: Number = Field(
+        0.75, ge=0, le=1, description="or, where the taught facts are known, at this share of all steps at the peak"
     )
     nearly_known: Number = Field(
         0.03,
@@ -127,12 +138,20 @@ class Curriculum(Section):
         description="from the end of the way down on, the steps between two checks; where facts / batch_rows is more, that",
     )
     max_epochs: int = Field(
-        12,
+        16,
         ge=1,
         strict=True,
         description="an epoch has as many steps as all rows that teach would fill; training may end sooner",
     )
     max_steps: int = Field(12000, ge=1, strict=True, description="and never more than this at the peak")
+
+    @field_validator("varied_share")
+    @classmethod
+    def _rows_are_left(cls, share: float, info: ValidationInfo) -> float:
+        left = 0.9 - info.data.get("refusal_share", 0.0)
+        if share > left + 1e-9:
+            raise ValueError(f"Input should be at most {left:.2g}: the rest of 0.9 is refusal_share's")
+        return share
 
     @field_validator("other_stats_share")
     @classmethod
@@ -141,6 +160,11 @@ class Curriculum(Section):
         if share > left + 1e-9:
             raise ValueError(f"Input should be at most {left:.2g}: the rest of 0.8 is elsewhere_share's")
         return share
+
+    def mixture(self) -> Mixture:
+        """What the questions are about that are drawn afresh for each step."""
+        fresh = self.varied_share + self.refusal_share
+        return Mixture(self.varied_share / fresh if fresh else 0.0, self.elsewhere_share, self.other_stats_share)
 
 
 class Gates(Section):

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.files import replace_file
-from nfl_lora_pipeline.tuning.sampler import RefusalsState, SamplerState
+from nfl_lora_pipeline.tuning.sampler import FreshState, SamplerState
 
 Arrays = dict[str, mx.array]
 
@@ -91,7 +91,7 @@ class TrainingState(BaseModel):
     log: TrainingLog
     rng: tuple[int, list[int], float | None]
     random: int
-    refusals: RefusalsState
+    fresh: FreshState
     sampler: SamplerState
 
 

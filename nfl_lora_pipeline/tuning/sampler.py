@@ -18,14 +18,14 @@ from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.rows import TokenRow, tokenize
 from nfl_lora_pipeline.tuning.recipe import Curriculum
 
-REMEMBERED = 200  # of the last ones, whether they were refused
+REMEMBERED = 200  # of the last fresh questions, whether they were answered rightly
 
 
-class RefusalsState(BaseModel):
-    """What a checkpoint has of `Refusals`."""
+class FreshState(BaseModel):
+    """What a checkpoint has of `Fresh`."""
 
     drawn: int
-    refused: list[bool]
+    right: list[bool]
 
 
 class SamplerState(BaseModel):
@@ -37,17 +37,17 @@ class SamplerState(BaseModel):
     waiting: list[int]
 
 
-class Refusals:
-    """Draws from an endless source.
+class Fresh:
+    """Draws questions from an endless source.
 
     Attributes:
         drawn: how many were.
-        refused: of the last ones shown, whether the model refused them before it was trained on them.
+        right: of the last ones shown, whether the model was certain of the answer before it was trained on them.
     """
 
     def __init__(self, source: Iterator[tuple[str, str]], tokenizer: Tokenizer):
         self.source, self.tokenizer, self.drawn = source, tokenizer, 0
-        self.refused: deque[bool] = deque(maxlen=REMEMBERED)
+        self.right: deque[bool] = deque(maxlen=REMEMBERED)
 
     def take(self, count: int) -> list[TokenRow]:
         """So many that were never shown before."""
@@ -55,22 +55,22 @@ class Refusals:
         self.drawn += len(rows)
         return rows
 
-    def observe(self, refused: npt.NDArray[np.bool_]) -> None:
-        """Take in whether those that were taken last are refused, one bool each."""
-        self.refused.extend(refused.tolist())
+    def observe(self, right: npt.NDArray[np.bool_]) -> None:
+        """Take in whether those that were taken last are answered rightly, one bool each."""
+        self.right.extend(right.tolist())
 
-    def refused_share(self) -> float:
+    def right_share(self) -> float:
         """Of the last ones shown."""
-        return float(np.mean(self.refused)) if self.refused else 1.0
+        return float(np.mean(self.right)) if self.right else 1.0
 
-    def state(self) -> RefusalsState:
+    def state(self) -> FreshState:
         """For a checkpoint."""
-        return RefusalsState(drawn=self.drawn, refused=list(self.refused))
+        return FreshState(drawn=self.drawn, right=list(self.right))
 
-    def restore(self, state: RefusalsState) -> None:
+    def restore(self, state: FreshState) -> None:
         """Go on where a state was taken, behind all that had been drawn from the source."""
         self.drawn += sum(1 for _ in itertools.islice(self.source, state.drawn))
-        self.refused.extend(state.refused)
+        self.right.extend(state.right)
 
 
 Probabilities = npt.NDArray[np.float64]

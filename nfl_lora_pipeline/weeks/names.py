@@ -2,8 +2,10 @@
 
 import re
 import unicodedata
+from typing import TYPE_CHECKING
 
-import polars as pl
+if TYPE_CHECKING:
+    import polars as pl
 
 SUFFIXES = frozenset({"jr", "sr", "ii", "iii", "iv", "v"})  # without dots, in lower case
 _STRAIGHT = {"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u2010": "-", "\u2011": "-"}
@@ -32,8 +34,10 @@ def plain_name(name: str) -> str:
     return unicodedata.normalize("NFC", " ".join(name.translate(_OF_NAMES).split()))
 
 
-def plain_names(column: str = "player") -> pl.Expr:
+def plain_names(column: str = "player") -> "pl.Expr":
     """`plain_name` of a column."""
+    import polars as pl  # a command line that names a recipe need not load it
+
     straight = pl.col(column).str.replace_many(list(_IN_NAMES), list(_IN_NAMES.values()))
     return straight.str.replace_all(r"\s+", " ").str.strip_chars().str.normalize("NFC")
 

@@ -1,0 +1,109 @@
+"""What an adapter knows and what it makes up, by every gate of its recipe, over several seeds. Writes docs/knowledge.md.
+
+    python -m benchmarks.knowledge --data-dir DIR --write
+
+For each seed the command itself is run, `nfl-lora run`, into a store of its own, and the report that it writes is read; so the
+seconds are those from command to report. The figure of a gate is the worst of its groups in that run.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from benchmarks.options import data_dir_option, recipe_option, season_option
+from benchmarks.tables import DOCUMENT, publish
+from nfl_lora_pipeline.evaluation.gates import GATES
+from nfl_lora_pipeline.markdown import Markup, table
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.tuning.recipe import as_yaml, load_recipe
+
+KNOWLEDGE = DOCUMENT.with_name("knowledge.md")
+HEADING = """# What it knows, and what it makes up
+
+Each cell is the figure of one gate: the share of questions, in the worst of the groups that the gate looks at. A gate that is
+missed keeps the adapter from being promoted, unless the recipe's `advisory` names it.
+"""
+
+
+class Figure(NamedTuple):
+    """What a gate found in one run: a share, and whether it passed; None where it was not judged."""
+
+    share: float | None
+    passed: bool | None
+
+
+class Run(NamedTuple):
+    """One run of the command: seconds from command to report, those of training, steps, and the figures by gate."""
+
+    seconds: float
+    training: float
+    steps: int
+    figures: dict[str, Figure]
+
+
+def run(data_dir: Path, recipe_name: str, seed: int, *, season: int, weeks: str, stats: str) -> Run:
+    """Run the command with a recipe's seed changed, and read its report."""
+    with tempfile.TemporaryDirectory() as folder:
+        recipe, store = Path(folder) / "recipe.yaml", Path(folder) / "data"
+        recipe.write_text(as_yaml(load_recipe(recipe_name).changed(seed=seed)), encoding="utf-8")
+        where = ["--source", "folder", "--data-dir", str(data_dir), "--season", str(season), "--weeks", weeks]
+        what = ["--stats", stats, "--recipe", str(recipe), "--store", str(store)]
+        began = time.monotonic()
+        command = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", "run", *where, *what]
+        subprocess.run(command, stdout=sys.stderr, check=False)  # it ends with another code where a gate is missed
+        seconds = time.monotonic() - began
+        made = Store(store)
+        report = json.loads((made.report(made.latest()) / "report.json").read_text(encoding="utf-8"))
+        log = made.training_log(made.latest())
+    figures = {gate["name"]: Figure(gate["figure"], gate["passed"]) for gate in report["gates"]}
+    return Run(seconds, log.seconds, log.iterations, figures)
+
+
+def as_table(runs: Sequence[Run], seeds: Sequence[int], recipe_name: str) -> str:
+    """A row a gate, a column a seed."""
+    recipe, lines = load_recipe(recipe_name), []
+    for name, rule in GATES.items():
+        found = [of.figures[name] for of in runs]
+        judged = [figure.passed for figure in found if figure.passed is not None]
+        met = "not judged" if not judged else "yes" if all(judged) else Markup("**no**")
+        cells = ["not judged" if figure.share is None else f"{figure.share:.1%}" for figure in found]
+        limit = rule.of(recipe)
+        lines.append([name, rule.description, "" if limit is None else f"{limit:.1%}", *cells, met])
+    head = ["gate", "its figure", "limit", *(f"seed {seed}" for seed in seeds), "met by all"]
+    spent = [f"{statistics.median(of.seconds for of in runs):.0f} s from command to report"]
+    spent += [f"{statistics.median(of.training for of in runs):.0f} s of training"]
+    spent += [f"{statistics.median(of.steps for of in runs):.0f} steps (medians)"]
+    return f"{table(head, lines)}\n\n{', '.join(spent)}."
+
+
+@click.command()
+@data_dir_option
+@season_option
+@click.option("--weeks", default="1", show_default=True)
+@click.option("--stats", default="receiving_yards", show_default=True)
+@recipe_option
+@click.option("--seeds", default="17,18,19", show_default=True)
+@click.option("--write", is_flag=True, help="Renew the section in docs/knowledge.md.")
+def main(data_dir: Path, season: int, weeks: str, stats: str, recipe_name: str, seeds: str, *, write: bool) -> None:
+    """Print the table."""
+    numbers = [int(seed) for seed in seeds.split(",")]
+    runs = []
+    for seed in numbers:
+        runs.append(run(data_dir, recipe_name, seed, season=season, weeks=weeks, stats=stats))
+        missed = [name for name, figure in runs[-1].figures.items() if figure.passed is False]
+        click.echo(f"  seed {seed}: {runs[-1].seconds:.0f} s, missed: {', '.join(missed) or 'nothing'}", err=True)
+    title = f"Recipe {recipe_name}, weeks {weeks} of {season}, {stats}"
+    part = f"{Path(recipe_name).stem}_{weeks}_{stats}".replace(",", "_")
+    publish(title, as_table(runs, numbers, recipe_name), write=write, part=part, document=KNOWLEDGE, heading=HEADING)
+
+
+if __name__ == "__main__":
+    main()
