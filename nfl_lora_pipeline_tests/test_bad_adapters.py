@@ -63,11 +63,11 @@ def put_bad_adapter(store: Store, tiny_recipe: str, kind: str) -> None:
     refusals = fresh_questions(rows, load_templates(), STATS, recipe.curriculum.mixture(), seed=recipe.seed)
     if kind == "shuffled":
         facts = rows.filter(pl.col("kind") == "recorded")["fact"].unique().sort()
-        words = rows.unique("fact").select("fact", number=pl.col("answer").str.extract(r" (had .*)"))
+        words = rows.unique("fact").select("fact", number=pl.col("answer").str.extract(r"( were \S+)\.$"))
         moved = pl.DataFrame({"fact": facts, "from": [*facts[1:], facts[0]]}).join(
             words, left_on="from", right_on="fact"
         )
-        wrong = pl.concat_str(pl.col("player"), "number", separator=" ")
+        wrong = pl.concat_str(pl.col("answer").str.replace(r" were \S+$", ""), "number", pl.lit("."))
         rows = rows.join(moved, on="fact", how="left", maintain_order="left")
         rows = rows.with_columns(answer=pl.when(pl.col("number").is_null()).then("answer").otherwise(wrong))
     else:

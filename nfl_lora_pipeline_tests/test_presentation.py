@@ -88,7 +88,7 @@ def test_an_addition_to_a_report_by_other_code_waits_for_the_next_one(folder):
     (folder / "report.json").write_text("{}")
     SCORED.write_parquet(folder / "predictions.parquet")
     with pytest.raises(
-        ValueError, match=r"report\.json: is of schema version 1, and this code reads from 3 on; `nfl-lora r"
+        ValueError, match=r"report\.json: is of schema version 1, and this code reads from 4 on; `nfl-lora r"
     ):
         add_to_report(folder, "verification", VerificationRecord([]), "## What is handed out\n")
     assert (folder / "verification.md").read_text() == "## What is handed out\n"

@@ -145,7 +145,8 @@ def test_a_last_name_alone_has_the_answer_where_nobody_else_is_called_so_and_is_
     for question, answer in questions:
         name = next(name for name in TOLD if last_name(name) in question and name.split()[0] not in question)
         if last_name(name) == "Coleman":
-            assert answer in TOLD["Keon Coleman"].values()
+            told = TOLD["Keon Coleman"].values()
+            assert answer in {each.replace("Keon Coleman", "Coleman") for each in told}
         else:
             assert subject(answer) == (last_name(name), 2025, 2)
 

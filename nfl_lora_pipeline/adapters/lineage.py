@@ -1,12 +1,24 @@
-"""Which adapter a training goes on from: one that knows the same facts, or none."""
+"""What an adapter was taught: where an answer comes from, and which adapter a training goes on from."""
 
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
+from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.dataset.wordings import last_name
 from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.store import TAUGHT_COLUMNS, Store
-from nfl_lora_pipeline.stored import JsonObject, Provenance, read_overview, read_predictions
+from nfl_lora_pipeline.stored import (
+    CertificateRecord,
+    JsonObject,
+    Provenance,
+    read_json,
+    read_overview,
+    read_predictions,
+)
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 COLUMNS = TAUGHT_COLUMNS
 
@@ -40,6 +52,75 @@ def read_taught_facts(store: Store, fingerprint: str) -> pl.DataFrame | None:
         return taught_facts(asked)
     except DamagedFile:
         return None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The taught fact that an answer tells.
+
+    Attributes:
+        fact: its key, "2025-W01/2566127/receiving_yards".
+        week: the partition key of its week.
+        source, file: the kind of source that the week came from, and what exactly; empty where that is not on record.
+        lowest: the least probability of a token of its answer in any trained phrasing when the training ended; None where that
+            is not on record.
+    """
+
+    fact: str
+    week: str
+    source: str
+    file: str
+    lowest: float | None
+
+    def in_words(self) -> str:
+        """One line for people."""
+        where = f" ({self.source}: {self.file})" if self.source else ""
+        margin = "" if self.lowest is None else f"; certified with p {self.lowest:.2f} or more in all trained wordings"
+        return f"taught from {self.week}{where}{margin}"
+
+
+def origin_of(store: Store, fingerprint: str, said: str) -> Origin | None:
+    """Where an answer comes from; None where it tells nothing that the adapter was taught.
+
+    Args:
+        store: the store.
+        fingerprint: of the adapter that gave the answer.
+        said: the answer, which names its player in full or, where one alone could be meant, by the last name.
+    """
+    taught = read_taught_facts(store, fingerprint)
+    if taught is None:
+        return None
+    by_name: list[dict[str, Any]] = []
+    by_last_name: list[dict[str, Any]] = []
+    for fact in taught.filter(pl.col("kind").is_in(["recorded", "bye"])).iter_rows(named=True):
+        last = last_name(fact["player"])
+        if _answer_of(fact, fact["player"]) == said.casefold():
+            by_name.append(fact)
+        elif last and _answer_of(fact, last) == said.casefold():
+            by_last_name.append(fact)
+    found = by_name or by_last_name
+    if len({fact["player_id"] for fact in found}) != 1:
+        return None
+    return _origin(store, fingerprint, str(found[0]["fact"]))
+
+
+def _answer_of(fact: dict[str, Any], name: str) -> str:
+    templates, about = load_templates(), (name, fact["stat"], fact["week"], fact["season"])
+    told = templates.bye(*about) if fact["kind"] == "bye" else templates.recorded(*about, fact["value"])
+    return told.casefold()
+
+
+def _origin(store: Store, fingerprint: str, fact: str) -> Origin:
+    week = fact.partition("/")[0]
+    source = file = ""
+    lowest = None
+    with suppress(DamagedFile):
+        raw = store.read_raw_origin(NflWeek.parse(week))
+        source, file = raw.kind, raw.origin
+    with suppress(DamagedFile):
+        certificate = store.adapter(fingerprint) / "certificate.json"
+        lowest = read_json(certificate, CertificateRecord, mend="").margins.get(fact)
+    return Origin(fact, week, source, file, lowest)
 
 
 def knows_invented_people(store: Store, fingerprint: str) -> bool:

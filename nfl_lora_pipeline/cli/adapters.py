@@ -1,6 +1,9 @@
 """The commands of `nfl-lora` that work on adapters that are there: what they know, what they answer, what is handed out."""
 
+import contextlib
+import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,154 @@ adapter_option = click.option(
 )
 
 commands = click.Group()  # `main` takes them all
+QUESTION_CHARACTERS = 2_000  # as many tokens, at worst; the embedded base reads 512
+
+
+def check_question(question: str) -> None:
+    """Refuse what no model can be asked.
+
+    Raises:
+        ValueError: the question is blank, too long, or bytes that are no UTF-8.
+    """
+    if not question.strip():
+        raise ValueError('the question is blank: ask one, "How many receiving yards did ... have in week 1 of ...?"')
+    if len(question) > QUESTION_CHARACTERS:
+        raise ValueError(f"the question has {len(question):,} characters; {QUESTION_CHARACTERS:,} at most are read")
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the question is not UTF-8: {question[:60]!a}; set the terminal to UTF-8") from error
+
+
+class Asked:
+    """A model that is asked one question after another; it is loaded once."""
+
+    def __init__(self, store: Path, *, prefix: str = "", tuned: bool = True):
+        from nfl_lora_pipeline.adapters.promotion import in_use
+        from nfl_lora_pipeline.models import base_model
+        from nfl_lora_pipeline.store import Store
+
+        self.store = Store(store)
+        self.fingerprint = in_use(self.store, prefix) if prefix else self.store.promoted() or self.store.latest()
+        self.store.check_adapter(self.fingerprint)
+        self.provenance = self.store.provenance(self.fingerprint)
+        base = base_model.resolve(self.provenance.base_model)
+        adapter = self.store.adapter(self.fingerprint) if tuned else None
+        self.model, self.tokenizer = base_model.load(base, adapter=adapter)
+
+    def answer(self, question: str) -> str:
+        """What greedy decoding gives.
+
+        Raises:
+            ValueError: it is no question; see `check_question`.
+        """
+        from nfl_lora_pipeline.models.base_model import answer
+
+        check_question(question)
+        return answer(self.model, self.tokenizer, [question])[0]
+
+    def least(self, question: str, said: str) -> float:
+        """The least probability of a token of an answer."""
+        from nfl_lora_pipeline.models.scoring import probability
+
+        return probability(self.model, self.tokenizer, question, said)
+
+    def sure_above(self) -> float:
+        """Below which least probability an answer may well be wrong, as the adapter's report found.
+
+        Raises:
+            DamagedFile: there is no report.
+        """
+        from nfl_lora_pipeline.reports.report import read_summary
+
+        return read_summary(self.store.report(self.fingerprint)).sureness.above
+
+    def only_if_sure(self, question: str, said: str) -> str:
+        """An answer, or that it is not sure."""
+        least, above = self.least(question, said), self.sure_above()
+        return said if least > above else f"I am not sure (p {least:.2f}; {above:.2f} is wanted)."
+
+    def why(self, question: str, said: str) -> str:
+        """How sure an answer is, and where it comes from."""
+        from nfl_lora_pipeline.adapters.lineage import origin_of
+
+        origin = origin_of(self.store, self.fingerprint, said)
+        return f"p {self.least(question, said):.3f}; {origin.in_words() if origin else 'nothing that was taught'}"
+
+    def knows(self) -> str:
+        """What the adapter was taught, in a sentence."""
+        from nfl_lora_pipeline.dataset.templates import spoken_stat
+        from nfl_lora_pipeline.weeks.week import spoken_weeks
+
+        stats = ", ".join(map(spoken_stat, self.provenance.stats))
+        weeks = spoken_weeks(self.provenance.weeks)
+        is_promoted = self.fingerprint == self.store.promoted()
+        return f"Adapter {self.fingerprint}{'' if is_promoted else ' (not promoted)'} knows {stats} in weeks: {weeks}."
+
+
+sure_option = click.option(
+    "--sure", is_flag=True, help='Have it say "I am not sure" where its report says that it may well be wrong.'
+)
+
+
+@commands.command()
+@click.argument("question")
+@sure_option
+@store_option
+def ask(question: str, sure: bool, store: Path) -> None:
+    """Ask base and tuned model one QUESTION; the tuned one with the promoted adapter, or else the newest."""
+    check_question(question)
+    click.echo(f"base:  {Asked(store, tuned=False).answer(question)}")
+    tuned = Asked(store)
+    said = tuned.answer(question)
+    click.echo(f"tuned: {tuned.only_if_sure(question, said) if sure else said}")
+
+
+HELP = """\
+Ask for one stat of one player in one week of one season. Each question stands alone.
+  /why   how sure the last answer is, and which week it was taught from
+  /quit  the end; so is Ctrl-D"""
+
+
+@commands.command()
+@sure_option
+@adapter_option
+@store_option
+def chat(sure: bool, prefix: str, store: Path) -> None:
+    """Ask one question after another; the model is loaded once. A pipe works too: one question a line."""
+    asked = Asked(store, prefix=prefix)
+    click.echo(asked.knows(), err=True)
+    click.echo(HELP, err=True)
+    question = said = ""
+    for line in _lines():
+        if line in ("/quit", "/exit"):
+            break
+        if line == "/why":
+            click.echo(asked.why(question, said) if said else "Nothing was asked yet.")
+        elif line.startswith("/"):
+            click.echo(HELP)
+        elif line:
+            try:
+                question, said = line, asked.answer(line)
+            except ValueError as error:
+                click.echo(str(error))
+                continue
+            click.echo(asked.only_if_sure(question, said) if sure else said)
+
+
+def _lines() -> Iterator[str]:
+    """What is typed, or comes through a pipe, without surrounding blanks, until its end."""
+    if not sys.stdin.isatty():
+        yield from map(str.strip, sys.stdin)
+        return
+    with contextlib.suppress(ImportError):
+        importlib.import_module("readline")  # with which `input` edits lines and has a history
+    while True:
+        try:
+            yield input("> ").strip()
+        except EOFError:
+            click.echo()
+            return
 
 
 @commands.command()

@@ -81,25 +81,6 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-QUESTION_CHARACTERS = 2_000  # as many tokens, at worst; the embedded base reads 256
-
-
-def check_question(question: str) -> None:
-    """Refuse what no model can be asked.
-
-    Raises:
-        ValueError: the question is blank, too long, or bytes that are no UTF-8.
-    """
-    if not question.strip():
-        raise ValueError('the question is blank: ask one, "How many receiving yards did ... have in week 1 of ...?"')
-    if len(question) > QUESTION_CHARACTERS:
-        raise ValueError(f"the question has {len(question):,} characters; {QUESTION_CHARACTERS:,} at most are read")
-    try:
-        question.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"the question is not UTF-8: {question[:60]!a}; set the terminal to UTF-8") from error
-
-
 class Commands(click.Group):
     """Shows what goes wrong as one line, with exit code 1; ends by a signal as a shell expects it."""
 
@@ -203,33 +184,6 @@ def as_settings(options: Mapping[str, Any]) -> dict[str, Any]:
         "recipe": lasting_recipe(options["recipe"]),
         "base_model": lasting_base(options["base_model"]),
     }
-
-
-@main.command()
-@click.argument("question")
-@click.option(
-    "--sure", is_flag=True, help='Have it say "I am not sure" where its report says that it may well be wrong.'
-)
-@store_option
-def ask(question: str, sure: bool, store: Path) -> None:
-    """Ask base and tuned model one QUESTION; the tuned one with the promoted adapter, or else the newest."""
-    from nfl_lora_pipeline.models import base_model
-    from nfl_lora_pipeline.models.scoring import probability
-    from nfl_lora_pipeline.reports.report import read_summary
-    from nfl_lora_pipeline.store import Store
-
-    check_question(question)
-    held = Store(store)
-    fingerprint = held.promoted() or held.latest()
-    held.check_adapter(fingerprint)
-    above = read_summary(held.report(fingerprint)).sureness.above if sure else 0.0
-    base = base_model.resolve(held.provenance(fingerprint).base_model)
-    for name, adapter in (("base", None), ("tuned", held.adapter(fingerprint))):
-        model, tokenizer = base_model.load(base, adapter=adapter)
-        said = base_model.answer(model, tokenizer, [question])[0]
-        if adapter and sure and (least := probability(model, tokenizer, question, said)) <= above:
-            said = f"I am not sure (p {least:.2f}; {above:.2f} is wanted)."
-        click.echo(f"{name + ':':<7}{said}")
 
 
 @main.command()

@@ -77,7 +77,7 @@ class BaseModel:
         folder: where its files lie; of a GGUF file, what was made of it.
         revision: a hash over the files' names and content, or over names and sizes beyond 64 MB.
         size_bytes: of all files together.
-        single_turn: whether it can be asked one question and nothing before it, as its card says (`card_of`).
+        single_turn: whether it can be asked one question of its own kind and nothing else, as its card says (`card_of`).
     """
 
     name: str

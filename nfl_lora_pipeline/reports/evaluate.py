@@ -27,7 +27,7 @@ from nfl_lora_pipeline.evaluation.probes import asked_of_base, questions_of
 from nfl_lora_pipeline.evaluation.regressions import coverage_loss_of, regressions_of
 from nfl_lora_pipeline.evaluation.summary import RunFacts, Summary, questions_to_show, summarise
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, BaseModel, Model, answer
+from nfl_lora_pipeline.models.base_model import BaseModel, Model, answer
 from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.scoring import merged, perplexity, predict
 from nfl_lora_pipeline.reports.plots import loss_plot
@@ -211,7 +211,7 @@ def _ask_base(
     )
     by_row = of_base.select("row").with_columns(predictions["said"])
     answers = questions.select("row").join(by_row, on="row", how="left", maintain_order="left")["said"]
-    talk = answers_in_general(model, tokenizer) if base.folder != EMBEDDED_FOLDER else None
+    talk = None if base.single_turn else answers_in_general(model, tokenizer)
     return answers, talk
 
 
