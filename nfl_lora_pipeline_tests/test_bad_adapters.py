@@ -60,7 +60,6 @@ def put_bad_adapter(store: Store, tiny_recipe: str, kind: str) -> None:
     """Train on the splits of a good one with the answers shuffled among the players, or all of them "were 0"."""
     rows = pl.read_parquet(store.splits / "rows.parquet")
     recipe = load_recipe(tiny_recipe).changed(max_steps=ENOUGH_STEPS)
-    refusals = fresh_questions(rows, load_templates(), STATS, recipe.curriculum.mixture(), seed=recipe.seed)
     if kind == "shuffled":
         facts = rows.filter(pl.col("kind") == "recorded")["fact"].unique().sort()
         words = rows.unique("fact").select("fact", number=pl.col("answer").str.extract(r"( were \S+)\.$"))
@@ -72,11 +71,13 @@ def put_bad_adapter(store: Store, tiny_recipe: str, kind: str) -> None:
         rows = rows.with_columns(answer=pl.when(pl.col("number").is_null()).then("answer").otherwise(wrong))
     else:
         rows = rows.with_columns(answer=pl.col("refusal").str.replace("are not recorded", "were 0"))
-        refusals = zeros(refusals)
+    fresh = fresh_questions(rows, load_templates(), STATS, recipe.curriculum.mixture(), seed=recipe.seed)
     model, tokenizer = base_models.load(base_models.resolve("embedded"))
     folder = store.adapter(f"{kind:0<16}")
     folder.mkdir()
-    train_adapter(model, tokenizer, train_examples(rows), recipe, folder, fresh=refusals)
+    train_adapter(
+        model, tokenizer, train_examples(rows), recipe, folder, fresh=zeros(fresh) if kind == "lazy" else fresh
+    )
     (folder / "provenance.json").write_text(json.dumps(store.provenance(store.latest()).content() | {"parent": None}))
     store.set_latest(folder.name)
 
