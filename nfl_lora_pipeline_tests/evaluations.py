@@ -9,7 +9,7 @@ from nfl_lora_pipeline.evaluation.gates import Count, Integrity
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.metrics import share_of, with_shared_last_names
 from nfl_lora_pipeline.evaluation.probes import of_the_splits, probe_questions
-from nfl_lora_pipeline.evaluation.summary import RunFacts, questions_to_show, summarise
+from nfl_lora_pipeline.evaluation.summary import Exam, RunFacts, questions_to_show, summarise
 from nfl_lora_pipeline.stored import TrainingRecord
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.week import NflWeek
@@ -92,7 +92,8 @@ def summarised(predictions, facts, *, shown, **more):
         with_shared_last_names(with_verdict(predictions)),
         facts,
         shown=shown,
-        **{"integrity": WHOLE, "free_running": share_of(100, 100)} | more,
+        **{"integrity": WHOLE, "exam": Exam(possible=3000, asked=1000, certified=1500, generated=share_of(100, 100))}
+        | more,
     )
 
 

@@ -17,6 +17,7 @@ from nfl_lora_pipeline.defs.common import CODE
 from nfl_lora_pipeline.defs.report import _passed
 from nfl_lora_pipeline.defs.resources import Trainer
 from nfl_lora_pipeline.evaluation.gates import Count
+from nfl_lora_pipeline.evaluation.probes import comes_first, in_turn, of_the_splits
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModelError
 from nfl_lora_pipeline.reports.evaluate import Evaluation, evaluate_latest, questions_answered, tensors_loaded
@@ -177,4 +178,5 @@ def test_an_answer_that_is_missing_fails_the_evaluation(spoilt, tiny_recipe):
     predictions.filter(pl.col("phrasing") != "seed").write_parquet(file)
     assert judged(store, tiny_recipe).failed["evaluation_is_complete"] < 1
     rows = pl.read_parquet(store.splits / "rows.parquet")
-    assert questions_answered(rows, predictions) == Count(found=rows.height, wanted=rows.height)
+    wanted = in_turn(rows.with_columns(of_the_splits())).filter(comes_first()).height
+    assert questions_answered(rows, predictions) == Count(found=wanted, wanted=wanted)

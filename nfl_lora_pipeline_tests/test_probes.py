@@ -7,9 +7,11 @@ from nfl_lora_pipeline.dataset.qa_pairs import PAIR_COLUMNS
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.evaluation.probes import (
     ALTERED,
+    FIRST,
     GROUPS,
     WITHOUT_FACT,
     asked_of_base,
+    in_turn,
     of_the_splits,
     probe_questions,
 )
@@ -171,9 +173,11 @@ def test_where_every_stat_is_taught_there_are_others_to_ask_about(rows):
 
 
 def test_the_base_is_asked_about_one_stat_of_each_person_in_every_group(asked):
-    of_base = asked.filter(pl.Series(asked_of_base(asked)))
+    of_base = asked.filter(pl.Series(asked_of_base(in_turn(asked))))
     for group in WITHOUT_FACT[1:]:
-        assert set(of(of_base, group)["player"]) == set(of(asked, group)["player"])
+        people, of_group = set(of(asked, group)["player"]), of(of_base, group)["player"]
+        assert set(of_group) <= people if of(asked, group).height > FIRST else set(of_group) == people
+        assert not of_group.is_empty()
     assert not of(of_base, "untaught_stats")["player"].is_duplicated().any()
 
 

@@ -35,7 +35,7 @@ CODE = {
     "dataset_splits": "4",
     "base_model": "1",
     "adapter": "8",
-    "evaluation_report": "6",
+    "evaluation_report": "7",
     "promoted_adapter": "1",
 }
 

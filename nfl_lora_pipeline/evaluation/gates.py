@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import polars as pl
 
 from nfl_lora_pipeline.evaluation.alterations import CARELESS
+from nfl_lora_pipeline.evaluation.grading import numbers_in
 from nfl_lora_pipeline.evaluation.metrics import (
     PERPLEXITY,
     AlteredQuestions,
+    counted,
+    may_be,
     misses_of,
     of_asked,
     week_key,
@@ -132,6 +135,8 @@ class Rule(NamedTuple):
         threshold: where no recipe does.
         at_most: whether the threshold is the most that is allowed, and not the least that is wanted.
         is_ratio: whether it is no share.
+        hit: what is counted, as a column of the predictions, where it is a share of questions of which more can be asked.
+        groups: whose questions these are.
     """
 
     description: str
@@ -140,6 +145,8 @@ class Rule(NamedTuple):
     threshold: float | None = None
     at_most: bool = False
     is_ratio: bool = False
+    hit: str = ""
+    groups: Sequence[str] = ()
 
     def of(self, recipe: Recipe) -> float | None:
         """The threshold under a recipe; None for one that nothing can miss, which is no limit."""
@@ -178,6 +185,29 @@ def judge(summary: "Summary", predictions: pl.DataFrame, recipe: Recipe) -> list
     wrong = predictions.filter(is_of_the_splits(), ~pl.col("right")).sort("fact", "phrasing")
     evidence = Evidence(summary, wrong)
     return [_held_against(name, rule, rule.find(evidence), recipe) for name, rule in GATES.items()]
+
+
+def undecided(predictions: pl.DataFrame, recipe: Recipe) -> set[str]:
+    """The groups of which more questions have to be asked: a limit lies within the interval of what was asked so far.
+
+    Args:
+        predictions: of `grading.with_verdict`, of a sample of the questions, none in a trained phrasing.
+        recipe: with the limits.
+    """
+    texts = predictions.select("right", "tuned").iter_rows()
+    wrong = [not right and bool(numbers_in(answer)) for right, answer in texts]
+    graded = predictions.with_columns(
+        wrong_number=pl.Series(wrong, dtype=pl.Boolean),
+        number_refused=pl.when(pl.col("kind") == "recorded").then("refused"),
+    )
+    by_group = {str(group): rows for (group,), rows in graded.group_by("group")}
+    found: set[str] = set()
+    for rule in GATES.values():
+        limit = rule.of(recipe)
+        shares = {group: counted(by_group[group][rule.hit].drop_nulls()) for group in rule.groups if group in by_group}
+        if limit is not None:
+            found |= {group for group, share in shares.items() if may_be(share, limit)}
+    return found
 
 
 def _held_against(name: str, rule: Rule, found: Finding, recipe: Recipe) -> Gate:
@@ -401,11 +431,13 @@ def _altered_groups(names: Sequence[str], evidence: Evidence) -> list[AlteredQue
 
 
 def _share_of_right(names: Sequence[str], what: str, limit: str) -> Rule:
-    return Rule(f"The share of questions {what} that get the right number.", partial(_altered, names), limit)
+    description = f"The share of questions {what} that get the right number."
+    return Rule(description, partial(_altered, names), limit, hit="number_right", groups=names)
 
 
 def _share_of_refusals(names: Sequence[str], whom: str, limit: str) -> Rule:
-    return Rule(f"The share of questions about {whom} that are refused.", partial(_refused, names), limit)
+    description = f"The share of questions about {whom} that are refused."
+    return Rule(description, partial(_refused, names), limit, hit="refused", groups=names)
 
 
 GATES = {
@@ -418,7 +450,11 @@ GATES = {
         "The share of trained questions answered right, in the worst week.", _recall, "min_recall"
     ),
     "other_phrasings_are_understood": Rule(
-        "The share of questions in held-out phrasings answered right.", _held_out, "min_held_out"
+        "The share of questions in held-out phrasings answered right.",
+        _held_out,
+        "min_held_out",
+        hit="right",
+        groups=[KNOWN],
     ),
     "hand_written_wordings_are_understood": _share_of_right(
         ["hand_written"], "in wordings written by hand", "min_hand_written"
@@ -431,6 +467,8 @@ GATES = {
         "The share of questions by a last name of several people that are refused, or name them all.",
         _shared_last_names,
         "min_shared_last_name",
+        hit="right",
+        groups=[SHARED],
     ),
     "typos_are_understood": _share_of_right(["typo"], "with a typo in the name", "min_typo"),
     "typos_get_no_wrong_number": Rule(
@@ -438,6 +476,8 @@ GATES = {
         _wrong_numbers,
         "max_wrong_typo",
         at_most=True,
+        hit="wrong_number",
+        groups=["typo"],
     ),
     "strangers_are_refused": _share_of_refusals(
         [INVENTED, "reworded_strangers"], "people who do not exist", "min_refused"
@@ -455,7 +495,12 @@ GATES = {
         ["untaught_stats"], "known players and stats not taught", "min_refused_stats"
     ),
     "known_facts_are_answered": Rule(
-        "The share of questions about known numbers that are refused.", _over_refusal, "max_over_refused", at_most=True
+        "The share of questions about known numbers that are refused.",
+        _over_refusal,
+        "max_over_refused",
+        at_most=True,
+        hit="number_refused",
+        groups=[KNOWN],
     ),
     "base_is_retained": Rule("What is left of the least retained of the base's abilities.", _retention, "min_retained"),
     "general_prompts_are_retained": Rule(

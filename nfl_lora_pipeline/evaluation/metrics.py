@@ -69,6 +69,11 @@ def share_of(right: int, asked: int) -> Share:
     return Share(right, asked, right / asked if asked else None, low, high)
 
 
+def may_be(share: Share, value: float) -> bool:
+    """Whether a value lies within a share's interval; not where nothing was asked."""
+    return share.low is not None and share.high is not None and share.low <= value <= share.high
+
+
 def measured(share: Share) -> str:
     """A share with its interval: "98.9% (98.3 to 99.3)"."""
     if share.low is None or share.high is None:

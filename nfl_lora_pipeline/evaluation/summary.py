@@ -81,6 +81,24 @@ class ShownAnswers:
 
 
 @dataclass(frozen=True)
+class Exam:
+    """How much was asked of the tuned model.
+
+    Attributes:
+        possible: questions that there are.
+        asked: those that were.
+        certified: those that were not, since the certificate of the same weights has them, but for those of `generated`.
+        generated: of what the certificate has (or, where it has nothing, of what a forward pass found), those that were
+            generated token by token, and how many came out to the letter.
+    """
+
+    possible: int
+    asked: int
+    certified: int
+    generated: Share
+
+
+@dataclass(frozen=True)
 class BaseMetrics:
     """The base on the questions of the splits that it was asked: right numbers, and refusals in any words."""
 
@@ -132,7 +150,7 @@ class Summary(RunFacts):
             nothing in general.
         notes: what could not be asked, one line each.
         integrity: whether all was asked, of the whole adapter.
-        free_running: of a sample of the answers that a forward pass found to be what is generated, those that were.
+        exam: how much was asked.
         regressions, coverage_loss, warnings, gates, head_line: filled in by who knows the adapter before this one, the weeks
             and the thresholds.
     """
@@ -165,7 +183,7 @@ class Summary(RunFacts):
     integrity: Integrity
     misses: Misses
     sureness: Sureness
-    free_running: Share
+    exam: Exam
     regressions: Regressions | None = None
     coverage_loss: CoverageLoss | None = None
     warnings: list[str] = field(default_factory=list)
@@ -200,7 +218,7 @@ def summarise(
     *,
     shown: pl.DataFrame,
     integrity: Integrity,
-    free_running: Share,
+    exam: Exam,
     general: GeneralPrompts | None = None,
     notes: Sequence[str] = (),
 ) -> Summary:
@@ -209,7 +227,7 @@ def summarise(
     Args:
         predictions: of `grading.with_verdict`, one row a question, with `base` (null where the base was not asked).
         shown: `question`, `answer`, `base` and `tuned` of the questions to show.
-        facts, integrity, free_running, general, notes: as in `Summary`, and what was trained.
+        facts, integrity, exam, general, notes: as in `Summary`, and what was trained.
     """
     asked = predictions.filter(is_of_the_splits())
     real, strangers = asked.filter(pl.col("kind") != "stranger"), asked.filter(pl.col("kind") == "stranger")
@@ -242,7 +260,7 @@ def summarise(
         integrity=integrity,
         misses=_misses(predictions),
         sureness=sureness(predictions),
-        free_running=free_running,
+        exam=exam,
     )
 
 

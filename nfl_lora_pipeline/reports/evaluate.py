@@ -12,8 +12,7 @@ from typing import cast
 import polars as pl
 import yaml
 
-from nfl_lora_pipeline.dataset.unanswerable import share
-from nfl_lora_pipeline.evaluation.gates import Count, Gate, Integrity, head_line, judge
+from nfl_lora_pipeline.evaluation.gates import Count, Gate, Integrity, head_line, judge, undecided
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.metrics import (
     BeforeAndAfter,
@@ -23,22 +22,30 @@ from nfl_lora_pipeline.evaluation.metrics import (
     share_of,
     with_shared_last_names,
 )
-from nfl_lora_pipeline.evaluation.probes import asked_of_base, questions_of
+from nfl_lora_pipeline.evaluation.probes import (
+    TRAINED,
+    asked_of_base,
+    comes_first,
+    in_turn,
+    of_the_splits,
+    questions_of,
+)
 from nfl_lora_pipeline.evaluation.regressions import coverage_loss_of, regressions_of
-from nfl_lora_pipeline.evaluation.summary import RunFacts, Summary, questions_to_show, summarise
+from nfl_lora_pipeline.evaluation.summary import Exam, RunFacts, Summary, questions_to_show, summarise
+from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel, Model, answer
-from nfl_lora_pipeline.models.prompt import Tokenizer
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer
 from nfl_lora_pipeline.models.scoring import merged, perplexity, predict
 from nfl_lora_pipeline.reports.plots import loss_plot
 from nfl_lora_pipeline.reports.report import is_whole, read_report, write_report
 from nfl_lora_pipeline.season.checks import warnings_of
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.stored import Provenance, TrainingRecord
+from nfl_lora_pipeline.stored import CertificateRecord, Provenance, TrainingRecord, check_weights, read_json
 from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
-GENERATED_FREELY = 100  # answers, of those that a forward pass found
+GENERATED_FREELY = 100  # answers, of those that the certificate has or a forward pass found
 PROMPTS_FILE = Path(str(files("nfl_lora_pipeline"))) / "general_prompts.yaml"
 
 
@@ -50,10 +57,11 @@ def prompts() -> list[str]:
 
 
 def questions_answered(rows: pl.DataFrame, predictions: pl.DataFrame) -> Count:
-    """How many of the rows of the splits have an answer."""
+    """How many of the rows of the splits that have to be answered, which are those that `comes_first`, are."""
     same = ["fact", "phrasing", "question", "answer"]
+    wanted = in_turn(rows.with_columns(of_the_splits())).filter(comes_first())
     with_answer = predictions.filter(pl.col("tuned").is_not_null()).select(same)
-    return Count(found=rows.join(with_answer.unique(), on=same, how="semi").height, wanted=rows.height)
+    return Count(found=wanted.join(with_answer.unique(), on=same, how="semi").height, wanted=wanted.height)
 
 
 def tensors_loaded(model: Model, adapter: Path) -> Count:
@@ -141,7 +149,7 @@ def evaluate_latest(
     earlier = read_report(store.report(fingerprint), evaluation_code=evaluation_code)
     if earlier:
         say(f"adapter {fingerprint} was evaluated before: same questions, same code", 1.0)
-    old, predictions, plot = earlier or evaluate(store, evaluation_code=evaluation_code, say=say)
+    old, predictions, plot = earlier or evaluate(store, recipe, evaluation_code=evaluation_code, say=say)
     summary = dataclasses.replace(
         old,
         regressions=regressions_of(store, fingerprint, predictions),
@@ -156,41 +164,38 @@ def evaluate_latest(
     return Evaluation(summary, plot, gates, reused=earlier is not None)
 
 
-def evaluate(store: Store, *, evaluation_code: str, say: Say) -> tuple[Summary, pl.DataFrame, bytes]:
+def evaluate(store: Store, recipe: Recipe, *, evaluation_code: str, say: Say) -> tuple[Summary, pl.DataFrame, bytes]:
     """Ask base and tuned model.
 
-    The tuned model answers everything, the base model what `asked_of_base` says.
+    What the certificate of the tuned model's weights has is not asked again, but for a sample that is generated and has to
+    come out to the letter. Of all else the tuned model answers what `comes_first`, and the rest of the groups whose figure
+    may lie on either side of the recipe's limit; the base model answers what `asked_of_base` says.
 
     Returns:
-        The summary, the predictions (one row a question) and the loss plot as PNG.
+        The summary, the predictions (one row a question that was asked or is certified) and the loss plot as PNG.
     """
     start = time.perf_counter()
     fingerprint = store.latest()
     provenance = store.provenance(fingerprint)
     training = store.training_log(fingerprint)
     base = base_models.resolve(provenance.base_model)
-    asked, notes = questions_of(store, provenance)
-    shown = questions_to_show(asked)
-    base_answers, talk = _ask_base(base, asked, shown, say)
-    answers, free_running, model, tokenizer = _ask_tuned(
-        base, store.adapter(fingerprint), pl.concat([asked.select(shown.columns), shown]), say
-    )
-    answered = asked.with_columns(
-        base=base_answers.head(asked.height),
-        tuned=answers["said"].head(asked.height),
-        lowest=answers["lowest"].head(asked.height),
-        sure=answers["sure"].head(asked.height),
-    )
-    predictions = with_shared_last_names(with_verdict(answered))
+    questions, notes = questions_of(store, provenance)
+    shown = questions_to_show(questions)
+    base_answers, base_shown, talk = _ask_base(base, questions, shown, say)
+    model, tokenizer = base_models.load(base, adapter=store.adapter(fingerprint))
+    with merged(model):  # as fast as the base alone; `nfl-lora verify` asks the adapter as it lies on disk
+        examination = Examination(model, tokenizer, recipe, say)
+        predictions, exam = examination.of(questions.with_columns(base=base_answers), _margins(store, fingerprint))
+        tuned_shown = predict(model, tokenizer, shown, as_it_is=True)["said"]
     summary = summarise(
         predictions,
         _run_facts(store, provenance, base, training, evaluation_code),
-        shown=shown.with_columns(base=base_answers.tail(shown.height), tuned=answers["said"].tail(shown.height)),
+        shown=shown.with_columns(base=base_shown, tuned=tuned_shown),
         integrity=Integrity(
             answers=questions_answered(store.read_rows(), predictions),
             tensors=tensors_loaded(model, store.adapter(fingerprint)),
         ),
-        free_running=free_running,
+        exam=exam,
         general=compare_in_general(*talk, model, tokenizer) if talk else None,
         notes=notes,
     )
@@ -198,46 +203,109 @@ def evaluate(store: Store, *, evaluation_code: str, say: Say) -> tuple[Summary, 
     return dataclasses.replace(summary, seconds=seconds), predictions, loss_plot(training.losses, training.certain)
 
 
+def _margins(store: Store, fingerprint: str) -> dict[str, float]:
+    """Of each certain fact the lowest probability in any trained phrasing, as the certificate of these very weights says.
+
+    Nothing where the weights are not those that were certified, or that cannot be told.
+    """
+    folder, provenance = store.adapter(fingerprint), store.provenance(fingerprint)
+    if provenance.weights_sha256 is None:
+        return {}
+    try:
+        check_weights(folder, provenance, mend="")
+        certificate = read_json(folder / "certificate.json", CertificateRecord, mend="")
+    except DamagedFile:
+        return {}
+    return {fact: lowest for fact, lowest in certificate.margins.items() if lowest > max(certificate.above, 0.5)}
+
+
 def _ask_base(
-    base: BaseModel, asked: pl.DataFrame, shown: pl.DataFrame, say: Say
-) -> tuple[pl.Series, tuple[list[str], float] | None]:
-    """What the base answers (null where it is not asked), those shown behind the others; and its answers in general."""
-    questions = pl.concat([asked.select(shown.columns), shown]).with_row_index("row")
-    is_asked = pl.Series([*asked_of_base(asked), *[True] * shown.height], dtype=pl.Boolean)
-    of_base = questions.filter(is_asked)
+    base: BaseModel, questions: pl.DataFrame, shown: pl.DataFrame, say: Say
+) -> tuple[pl.Series, pl.Series, tuple[list[str], float] | None]:
+    """What the base answers (null where it is not asked); what it answers to those shown; and its answers in general."""
+    numbered = questions.with_row_index("row")
+    of_base = numbered.filter(pl.Series(asked_of_base(questions), dtype=pl.Boolean))
     model, tokenizer = base_models.load(base)
-    predictions = predict(
-        model, tokenizer, of_base, progress=lambda done, all: say(f"base: {done:,} of {all:,}", done / all / 4)
-    )
-    by_row = of_base.select("row").with_columns(predictions["said"])
-    answers = questions.select("row").join(by_row, on="row", how="left", maintain_order="left")["said"]
+    both = pl.concat([of_base.select(shown.columns), shown])
+    said = predict(
+        model, tokenizer, both, progress=lambda done, all: say(f"base: {done:,} of {all:,}", done / all / 4)
+    )["said"]
+    by_row = of_base.select("row", said=said.head(of_base.height))
+    answers = numbered.select("row").join(by_row, on="row", how="left", maintain_order="left")["said"]
     talk = None if base.single_turn else answers_in_general(model, tokenizer)
-    return answers, talk
+    return answers, said.tail(shown.height), talk
 
 
-def _ask_tuned(
-    base: BaseModel, adapter: Path, questions: pl.DataFrame, say: Say
-) -> tuple[pl.DataFrame, Share, Model, Tokenizer]:
-    model, tokenizer = base_models.load(base, adapter=adapter)
-    with merged(model):  # as fast as the base alone; `nfl-lora verify` asks the adapter as it lies on disk
+@dataclass(frozen=True)
+class Examination:
+    """The tuned model in its exam."""
+
+    model: Model
+    tokenizer: Tokenizer
+    recipe: Recipe
+    say: Say
+
+    def of(self, questions: pl.DataFrame, margins: dict[str, float]) -> tuple[pl.DataFrame, Exam]:
+        """Ask what has to be asked.
+
+        Args:
+            questions: of `questions_of`, with `base`.
+            margins: of `_margins`.
+
+        Returns:
+            The predictions, in the order of the questions, and how much was asked.
+        """
+        numbered = questions.with_row_index("row").with_columns(
+            lowest=pl.col("fact").replace_strict(margins, default=None, return_dtype=pl.Float64)
+        )
+        is_certified = (
+            (pl.col("part") == TRAINED) & pl.col("lowest").is_not_null() & self._are_short(numbered["answer"])
+        )
+        certified = numbered.filter(is_certified).with_columns(tuned="answer", sure="lowest")
+        generated = self._generated(certified)
+        if generated.right < generated.asked:  # the certificate is not to be trusted
+            certified = certified.clear()
+        others = numbered.join(certified, on="row", how="anti", maintain_order="left").drop("lowest")
+        first, rest = others.filter(comes_first()), others.filter(~comes_first())
+        answered = [certified, self._asked(first)]
+        more = undecided(_graded(answered[-1].filter(pl.col("part") != TRAINED)), self.recipe)
+        answered.append(self._asked(rest.filter(pl.col("group").is_in(list(more)))))
+        columns = [*questions.columns, "tuned", "lowest", "sure"]
+        predictions = _graded(pl.concat([part.select("row", *columns) for part in answered]).sort("row").drop("row"))
+        if not generated.asked:
+            generated = self._generated(predictions.filter(pl.col("tuned") == pl.col("answer")))
+        return predictions.drop("part", "turn"), Exam(
+            possible=questions.height,
+            asked=predictions.height - certified.height,
+            certified=certified.height,
+            generated=generated,
+        )
+
+    def _are_short(self, answers: pl.Series) -> pl.Series:
+        """Whether each answer, with its end, is one that generation gives whole."""
+        texts = answers.unique()
+        short = [text for text in texts if len(self.tokenizer.encode(text)) < ANSWER_TOKENS]
+        return answers.is_in(short)
+
+    def _asked(self, questions: pl.DataFrame) -> pl.DataFrame:
         answers = predict(
-            model,
-            tokenizer,
+            self.model,
+            self.tokenizer,
             questions,
-            progress=lambda done, all: say(f"tuned: {done:,} of {all:,}", 0.25 + 0.75 * done / all),
+            progress=lambda done, all: self.say(f"tuned: {done:,} of {all:,}", 0.25 + 0.75 * done / max(all, 1)),
             as_it_is=True,  # what is typed carelessly is the model's to understand
         )
-        free_running = _generated_freely(model, tokenizer, questions, answers)
-    return answers, free_running, model, tokenizer
+        return questions.with_columns(tuned=answers["said"], lowest=answers["lowest"], sure=answers["sure"])
+
+    def _generated(self, found: pl.DataFrame) -> Share:
+        """Of answers that nobody has generated a sample is generated: how many come out the same."""
+        sample = found.sort("turn").head(GENERATED_FREELY)
+        said = answer(self.model, self.tokenizer, sample["question"].to_list(), as_it_is=True)
+        return share_of(sum(one == other for one, other in zip(said, sample["tuned"], strict=True)), len(said))
 
 
-def _generated_freely(model: Model, tokenizer: Tokenizer, questions: pl.DataFrame, answers: pl.DataFrame) -> Share:
-    """Of the answers that a forward pass found to be what is generated, a sample is generated: how many come out the same."""
-    given = questions.select("question").with_columns(answers["said"]).filter(answers["said"] == questions["answer"])
-    order = pl.Series([share(f"freely/{question}") for question in given["question"]], dtype=pl.Float64)
-    sample = given.with_columns(order.alias("order")).sort("order").head(GENERATED_FREELY)
-    said = answer(model, tokenizer, sample["question"].to_list(), as_it_is=True)
-    return share_of(sum(one == other for one, other in zip(said, sample["said"], strict=True)), len(said))
+def _graded(answered: pl.DataFrame) -> pl.DataFrame:
+    return with_shared_last_names(with_verdict(answered))
 
 
 def _run_facts(

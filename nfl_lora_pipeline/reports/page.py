@@ -6,7 +6,7 @@ from nfl_lora_pipeline.evaluation.gates import Gate, head_line
 from nfl_lora_pipeline.evaluation.metrics import CommonestNumber, GroupRecall, Share, measured, of_asked
 from nfl_lora_pipeline.evaluation.probes import IN_WORDS, KNOWN
 from nfl_lora_pipeline.evaluation.regressions import Regressions
-from nfl_lora_pipeline.evaluation.summary import Misses, ShownAnswers, Summary
+from nfl_lora_pipeline.evaluation.summary import Exam, Misses, ShownAnswers, Summary
 from nfl_lora_pipeline.markdown import Markup, escape, percent, table
 from nfl_lora_pipeline.reports.page_sections import beware, coverage_loss, hallucinations, how_sure, phrasing, retention
 
@@ -86,14 +86,25 @@ def _recall(summary: Summary) -> Iterator[str]:
         f"{certain:,} of {training.facts:,} facts are certain in every trained phrasing (every answer token above 0.5); "
         f"the least probable token has p {training.lowest_probability:.2f}. The base model refuses "
         f"{measured(summary.base.refusals)} of {summary.base.asked:,} questions. "
-        "An answer whose every token is the most probable one is not generated; of a sample of them that was, "
-        f"{of_asked(summary.free_running)} came out the same.\n"
+        f"{_exam(summary.exam)}\n"
     )
     yield from _commonest(summary.commonest)
     tables = {"By stat": summary.by_stat, "By status of the player": summary.by_status, "By week": summary.by_week}
     for title, groups in tables.items():
         if len(groups) > 1:
             yield f"### {title}\n\nIn trained phrasings.\n\n{_recall_table(groups)}"
+
+
+def _exam(exam: Exam) -> str:
+    asked = f"Of {exam.possible:,} questions {exam.asked:,} were asked"
+    if exam.certified:
+        asked += f"; {exam.certified:,} are in the certificate of these weights"
+    if left := exam.possible - exam.asked - exam.certified:
+        asked += f"; {left:,} were left out, where a sample tells on which side of its limit a figure lies"
+    return (
+        f"{asked}. An answer whose every token is the most probable one is not generated; of a sample of them that was, "
+        f"{of_asked(exam.generated)} came out the same."
+    )
 
 
 def _recall_rows(summary: Summary) -> list[list[str]]:

@@ -1,0 +1,120 @@
+"""How much is asked: what a certificate has is not asked again, and of a large group no more than tells it from its limit."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from nfl_lora_pipeline.dataset.splits import split_rows
+from nfl_lora_pipeline.evaluation.gates import undecided
+from nfl_lora_pipeline.evaluation.grading import with_verdict
+from nfl_lora_pipeline.evaluation.probes import FIRST, TRAINED, asked_of_base, comes_first, in_turn, of_the_splits
+from nfl_lora_pipeline.reports.evaluate import Examination
+from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline_tests.evaluations import STATS, TEMPLATES, YARDS, pairs_of, perfect_answers
+
+RECIPE = load_recipe("embedded").changed(min_refused_stats=0.97, min_typo=0.8, max_wrong_typo=0.02)
+
+
+@pytest.fixture(scope="module")
+def questions():
+    return in_turn(split_rows(pairs_of(), TEMPLATES, stats=STATS).with_columns(of_the_splits()))
+
+
+def many(group, count, **columns):
+    """So many answers of a group, all of them to one question."""
+    answers = perfect_answers(pairs_of()).filter(pl.col("group") == group).head(1)
+    return pl.concat([answers.clear(), *[answers.with_columns(**columns)] * count])
+
+
+def refusing(share):
+    refused = round(FIRST * share)
+    right, wrong = many("untaught_stats", refused), many("untaught_stats", FIRST - refused, tuned=pl.lit("were 7."))
+    return with_verdict(pl.concat([right, wrong]))
+
+
+def test_the_turns_are_a_sample_that_no_order_of_the_rows_changes(questions):
+    shuffled = in_turn(questions.drop("part", "turn").sample(fraction=1, shuffle=True, seed=3))
+    same = questions.join(shuffled.select("question", "answer", "turn"), on=["question", "answer"])
+    assert (same["turn"] == same["turn_right"]).all()
+    for (part,), rows in questions.group_by("part"):
+        assert sorted(rows["turn"]) == list(range(rows.height)), part
+    assert set(questions.filter(pl.col("part") == TRAINED)["split"]) == {"train"}
+    assert set(questions.filter(pl.col("part") == "known")["split"]) == {"valid", "test"}
+
+
+def test_what_is_taught_is_asked_in_every_trained_phrasing_and_of_all_else_the_first_come_first(questions):
+    large = questions.with_columns(turn=pl.col("turn") + FIRST - 1)
+    first = large.filter(comes_first())
+    assert first.filter(pl.col("part") == TRAINED).height == questions.filter(pl.col("part") == TRAINED).height
+    others = first.filter(pl.col("part") != TRAINED)
+    assert others.height == others["part"].n_unique(), "one of each, since all but the first are beyond"
+
+
+def test_the_base_is_asked_no_more_than_the_first_of_a_group_and_only_what_comes_first(questions):
+    names = [f"Man Number{at}" for at in range(2 * FIRST)]
+    rows = split_rows(pairs_of(yards=dict.fromkeys([*YARDS, *names], 7)), TEMPLATES, stats=STATS[:1])
+    asked = in_turn(rows.with_columns(of_the_splits()))
+    chosen = asked.filter(pl.Series(asked_of_base(asked)))
+    known = chosen.filter(pl.col("group") == "known")
+    assert known.height == FIRST
+    assert not known["fact"].is_duplicated().any()
+    assert chosen.filter(~comes_first()).is_empty()
+
+
+@pytest.mark.parametrize(("share", "more"), [(1.0, False), (0.995, False), (0.975, True), (0.95, True), (0.9, False)])
+def test_more_is_asked_where_the_interval_has_the_limit_in_it(share, more):
+    assert undecided(refusing(share), RECIPE) == ({"untaught_stats"} if more else set())
+
+
+def test_where_there_is_no_limit_nothing_more_is_asked():
+    assert undecided(refusing(0.975), RECIPE.changed(min_refused_stats=None)) == set()
+
+
+def test_wrong_numbers_for_typos_have_a_limit_of_their_own():
+    right, wrong = many("typo", FIRST - 4), many("typo", 4, tuned=pl.lit("Nico Collins had 999 receiving yards."))
+    assert undecided(with_verdict(pl.concat([right, wrong])), RECIPE) == {"typo"}
+    assert undecided(with_verdict(many("typo", FIRST)), RECIPE) == set()
+
+
+def test_a_certificate_that_the_sample_does_not_bear_out_is_not_believed(embedded, questions):
+    """The base knows nobody, whatever a certificate says."""
+    margins = dict.fromkeys(questions["fact"], 0.9)
+    examination = Examination(*embedded, RECIPE, lambda line, share: None)
+    predictions, exam = examination.of(questions.with_columns(base=pl.lit(None, pl.String)), margins)
+    assert (exam.certified, exam.possible) == (0, questions.height)
+    assert exam.asked == predictions.height
+    recorded = predictions.filter(pl.col("kind") == "recorded", pl.col("split") == "train")
+    assert recorded.height > 0
+    assert not recorded["right"].any()
+
+
+def test_a_report_says_how_much_was_asked_and_what_the_certificate_has(trained_store):
+    store = trained_store.store
+    folder = store.report(store.latest())
+    exam = json.loads((folder / "report.json").read_text())["exam"]
+    predictions = pl.read_parquet(folder / "predictions.parquet")
+    trained = predictions.filter(pl.col("group") == "known", pl.col("split") == "train")
+    assert exam["certified"] == trained.height
+    assert exam["asked"] == predictions.height - trained.height
+    assert exam["possible"] >= predictions.height
+    assert exam["generated"]["right"] == exam["generated"]["asked"] > 0
+    page = (folder / "report.md").read_text()
+    assert f"; {exam['certified']} are in the certificate of these weights" in page
+
+
+def test_other_weights_than_the_certified_ones_are_asked_everything(trained_store):
+    from nfl_lora_pipeline.reports.evaluate import _margins
+
+    store = trained_store.store
+    margins = _margins(store, store.latest())
+    assert margins
+    assert min(margins.values()) > 0.5
+    weights: Path = store.adapter(store.latest()) / "adapters.safetensors"
+    whole = weights.read_bytes()
+    try:
+        weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        assert _margins(store, store.latest()) == {}
+    finally:
+        weights.write_bytes(whole)
