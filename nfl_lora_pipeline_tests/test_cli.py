@@ -166,7 +166,7 @@ def test_the_original_experiment_is_one_command(tmp_path, tiny_week_folder):
     recipe.write_text(yaml.safe_dump(load_recipe("original").changed(max_steps=8).model_dump()))
     chosen = ["--recipe", str(recipe), "--split-mode", "random_facts", "--base-model", "embedded", "--json"]
     result = run_in(tmp_path, "--source", "folder", "--data-dir", str(tiny_week_folder), *chosen)
-    assert result.exit_code == 0
+    assert result.exit_code == 3, "it was not promoted"
     summary = json.loads(result.stdout.splitlines()[-1])
     assert (summary["split_mode"], summary["training"]["iterations"], summary["training"]["stopped"]) == (
         "random_facts",

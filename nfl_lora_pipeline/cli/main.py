@@ -81,6 +81,9 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+NOT_PROMOTED = 3  # exit code
+
+
 class Commands(click.Group):
     """Shows what goes wrong as one line, with exit code 1; ends by a signal as a shell expects it."""
 
@@ -135,7 +138,10 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on the last line.")
 @store_option
 def run(season: int, weeks: str | None, as_json: bool, **options: Any) -> None:
-    """The whole job: fetch weeks, train an adapter, evaluate it, answer three questions before and after."""
+    """The whole job: fetch weeks, train an adapter, evaluate it, answer three questions before and after.
+
+    Exit code 3: a gate failed, so that the adapter was not promoted.
+    """
     started = time.perf_counter()
     check_choices(options)
     numbers, data_dir = None if weeks is None else parse_weeks(weeks), options["data_dir"]
@@ -160,6 +166,8 @@ def run(season: int, weeks: str | None, as_json: bool, **options: Any) -> None:
     show_outcome(summary, seconds)
     if as_json:
         click.echo(json.dumps(in_short(summary)))
+    if any(gate["passed"] is False and gate["blocks"] for gate in summary["gates"]):
+        raise SystemExit(NOT_PROMOTED)
 
 
 def check_choices(options: Mapping[str, Any]) -> None:

@@ -3,14 +3,17 @@
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from nfl_lora_pipeline.files import os_error
 
@@ -108,40 +111,62 @@ SAYINGS: dict[str, Say] = {
 }
 
 
+STEP_CHARACTERS, BAR_CHARACTERS = 18, 20  # with share and time 50 columns
+
+
 class Screen:
-    """A bar for each step that tells how far it is, on standard error; plain lines where that is no terminal."""
+    """What runs, on standard error: a bar, how far it is and for how long, and what it says; a step that is over leaves a line.
+
+    Where that is no terminal, or one that cannot go back a line (`TERM=dumb`), whatever is said is a plain line.
+    """
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self.progress = Progress(
-            TextColumn("{task.description:<18}"),
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[line]}"),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self.tasks: dict[str, TaskID] = {}
+        self.step, self.line, self.share, self.began = "", "starting", 0.0, time.monotonic()
+        is_live = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.live = Live(get_renderable=self._shown, console=self.console, transient=True) if is_live else None
 
     def __enter__(self) -> "Screen":
-        self.progress.start()
+        if self.live:
+            self.live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.progress.stop()
+        if self.live:
+            self._leave_a_line()
+            self.step = ""
+            self.live.stop()
 
     def told(self, step: str, line: str, share: float | None) -> None:
         """Show what a step says."""
-        if not self.console.is_terminal:
+        if not self.live:
             self.console.print(f"{step}: {line}", markup=False, soft_wrap=True)
             return
-        if step not in self.tasks:
-            for task in self.tasks.values():
-                self.progress.update(task, completed=1.0)
-            self.tasks[step] = self.progress.add_task(step, total=1.0, line="")
-        self.progress.update(self.tasks[step], completed=1.0 if share is None else share, line=escape(line))
+        if step != self.step:
+            self._leave_a_line()
+            self.step, self.began, self.share = step, time.monotonic(), 0.0
+        self.line, self.share = line, max(self.share, 1.0 if share is None else share)
+
+    def _leave_a_line(self) -> None:
+        if self.step:
+            text = f"{self.step:<{STEP_CHARACTERS}}{_clock(time.monotonic() - self.began)}  {self.line}"
+            self.console.print(Text(text), no_wrap=True, overflow="ellipsis")
+
+    def _shown(self) -> Group:
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            Text(f"{self.step:<{STEP_CHARACTERS - 1}}", style="bold", no_wrap=True),
+            ProgressBar(total=1.0, completed=self.share, width=BAR_CHARACTERS),
+            f"{self.share:>4.0%}",
+            _clock(time.monotonic() - self.began),
+        )
+        return Group(head, Text(f"  {self.line}", overflow="fold"))
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60:>2}:{int(seconds) % 60:02}"
 
 
 def show_outcome(summary: dict[str, Any], steps: dict[str, float]) -> None:

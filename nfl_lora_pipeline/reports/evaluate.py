@@ -292,10 +292,14 @@ class Examination:
             self.model,
             self.tokenizer,
             questions,
-            progress=lambda done, all: self.say(f"tuned: {done:,} of {all:,}", 0.25 + 0.75 * done / max(all, 1)),
+            progress=self._tell,
             as_it_is=True,  # what is typed carelessly is the model's to understand
         )
         return questions.with_columns(tuned=answers["said"], lowest=answers["lowest"], sure=answers["sure"])
+
+    def _tell(self, done: int, total: int) -> None:
+        if total:
+            self.say(f"tuned: {done:,} of {total:,}", 0.25 + 0.75 * done / total)
 
     def _generated(self, found: pl.DataFrame) -> Share:
         """Of answers that nobody has generated a sample is generated: how many come out the same."""
