@@ -1,9 +1,13 @@
-"""The commands of `nfl-lora` that work on adapters that are there: what they know, what they answer, what is handed out."""
+"""The commands of `nfl-lora` that work on what is there: what adapters know and answer, what is handed out, what ails."""
 
 import contextlib
 import importlib
+import os
+import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +292,81 @@ def compare(prefix: str, store: Path, **counts: int) -> None:
     result = ask_all(held, fingerprint, say=_say, **counts)
     click.echo(to_markdown(result))
     add_to_report(held.report(fingerprint), "alternatives", result, to_markdown(result))
+
+
+REACH_SECONDS = 5.0
+LOW_DISK_BYTES = 1_000_000_000
+
+
+@commands.command()
+@store_option
+def doctor(store: Path) -> None:
+    """What this machine has for a training, what can be reached, and whether the store is whole. Exit code 1: it is not."""
+    from huggingface_hub.constants import ENDPOINT
+
+    from nfl_lora_pipeline.adapters.history import problems_of
+    from nfl_lora_pipeline.models.blas import load_fast_blas
+    from nfl_lora_pipeline.store import Store
+    from nfl_lora_pipeline.tuning.memory import machine_memory
+    from nfl_lora_pipeline.weeks.sources.github import UPSTREAM_URL
+    from nfl_lora_pipeline.weeks.week import spoken_weeks
+
+    def say(what: str, text: str, *, is_well: bool = True) -> None:
+        click.echo(
+            f"{click.style('ok  ', fg='green') if is_well else click.style('note', fg='yellow')} {what:<9} {text}"
+        )
+
+    say("versions", ", ".join(f"{name} {version(name)}" for name in ("mlx", "mlx-lm", "dagster", "polars")))
+    blas = load_fast_blas()
+    device, is_fast = _device(blas)
+    say("device", device, is_well=is_fast)
+    say("memory", f"{machine_memory() / 1e9:.1f} GB to work in")
+    free = shutil.disk_usage(
+        next(folder for folder in (store.absolute(), *store.absolute().parents) if folder.exists())
+    ).free
+    say("disk", f"{free / 1e9:.1f} GB free", is_well=free > LOW_DISK_BYTES)
+    places = {
+        "upstream": (UPSTREAM_URL, "use --source folder or sample"),
+        "models": (ENDPOINT, "use the embedded base, a folder or a GGUF file"),
+    }
+    with ThreadPoolExecutor(len(places)) as pool:
+        for name, found in zip(places, pool.map(lambda place: _reach(*place), places.values()), strict=True):
+            say(name, found or "reached", is_well=not found)
+    held = Store(store)
+    weeks = spoken_weeks([str(week) for week in held.weeks()])
+    say("store", f"{store}: weeks {weeks or 'none'}, promoted {held.promoted() or 'nothing'}", is_well=bool(weeks))
+    problems = problems_of(held)
+    for problem in problems:
+        say("store", problem, is_well=False)
+    if problems:
+        raise SystemExit(1)
+
+
+def _device(blas: str | None) -> tuple[str, bool]:
+    """Where MLX computes, and whether that is as fast as this machine can be."""
+    import mlx.core as mx
+
+    if mx.default_device() != mx.Device(mx.cpu):
+        return f"{mx.default_device()}", True
+    if sys.platform != "linux":
+        return "CPU", True
+    cores = f"{os.cpu_count()} cores"
+    if blas:
+        return f"CPU, {cores}, matrix products by {Path(blas).name}", True
+    return f"CPU, {cores}, matrix products by MLX's own, some 20 times slower: install OpenBLAS or MKL", False
+
+
+def _reach(address: str, mend: str) -> str:
+    """Why a server cannot be reached, and what to do; empty where it answers, whatever it says."""
+    import requests
+
+    try:
+        requests.head(address, timeout=REACH_SECONDS, allow_redirects=False)
+    except requests.Timeout:
+        return f"no answer within {REACH_SECONDS:g} s; {mend}"
+    except requests.RequestException:
+        return f"no connection; {mend}"
+    return ""
 
 
 def _reported(held: Any, prefix: str) -> str:

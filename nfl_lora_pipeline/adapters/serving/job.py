@@ -14,6 +14,9 @@ from nfl_lora_pipeline.adapters.serving.schema import ChatRequest, CompletionReq
 from nfl_lora_pipeline.models.prompt import prompt_tokens
 
 ANSWER_SECONDS = 120
+CONTEXT_TOKENS = (
+    8  # before a token that say how it is written: a mark that the next letter is a capital, part of a character
+)
 UNFINISHED = "\ufffd"  # what half of a character is decoded to
 NO_LOGPROB = -9999.0  # OpenAI's number for minus infinity
 
@@ -188,8 +191,19 @@ class Job:
         likeliest = cast(list[int], mx.argsort(-logprobs)[:wanted].tolist()) if wanted else []
         tokens = [token, *likeliest]
         values = [max(NO_LOGPROB, value) for value in cast(list[float], logprobs[mx.array(tokens)].tolist())]
-        texts = [self._tokenizer.decode([each]) for each in tokens]
+        texts = self._as_continued(tokens)
         return TokenLogprob(texts[0], values[0], list(zip(texts[1:], values[1:], strict=True)))
+
+    def _as_continued(self, tokens: list[int]) -> list[str]:
+        """What each token would add to the answer up to the last one; by itself a token may look otherwise."""
+        context = self._tokens[-CONTEXT_TOKENS - 1 : -1]
+        before = self._tokenizer.decode(context) if context else ""
+        whole = [self._tokenizer.decode([*context, token]) for token in tokens]
+        alone = (self._tokenizer.decode([token]) for token in tokens)
+        return [
+            text.removeprefix(before) if text.startswith(before) else token
+            for text, token in zip(whole, alone, strict=True)
+        ]
 
     def _tell(self, event: Event) -> None:
         try:
