@@ -24,6 +24,7 @@ from nfl_lora_pipeline.defs.dataset import dataset_splits, players, qa_pairs, ra
 from nfl_lora_pipeline.defs.report import evaluation_report_of, promoted_adapter
 from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.evaluation.gates import GATES
+from nfl_lora_pipeline.evaluation.probes import is_of_the_splits
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.season.checks import CHECKS, warnings_of
@@ -216,8 +217,11 @@ def test_the_report_has_the_recall_in_words_and_figures_and_every_prediction(who
     assert "| facts, in trained phrasings | 100% (94.5 to 100.0) |" in (folder / "report.md").read_text()
     predictions = pl.read_parquet(folder / "predictions.parquet")
     rows = pl.read_parquet(whole.graph.store.splits / "rows.parquet")
-    assert predictions["question"].head(rows.height).to_list() == rows["question"].to_list()
+    of_splits = predictions.filter(is_of_the_splits())["question"].to_list()
+    places = {question: place for place, question in enumerate(rows["question"])}
+    assert [places[question] for question in of_splits] == sorted(places[question] for question in of_splits)
     trained = predictions.filter(pl.col("split") == "train")
+    assert trained["question"].to_list() == rows.filter(pl.col("split") == "train")["question"].to_list()
     assert trained["tuned"].to_list() == trained["answer"].to_list()
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import random
+import re
 import select
 import signal
 import sqlite3
@@ -24,6 +25,7 @@ from nfl_lora_pipeline_tests import kills
 from nfl_lora_pipeline_tests.kills import Run, Scene
 
 SHORTLY = 10.0  # seconds, however busy the machine is; the campaign, on a quiet one, allows 3
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 CLEARED = "\x1b[?25h"  # the cursor is shown again: what comes after it is what the command says at its end
 
 
@@ -199,7 +201,7 @@ def test_control_c_in_a_terminal_gives_the_prompt_back_and_says_one_line(scene, 
     assert os.waitstatus_to_exitcode(status) == 130
     said = screen[said_before:]
     assert "Traceback" not in said
-    last = said.rsplit(CLEARED, 1)[-1].strip().splitlines()
+    last = ESCAPES.sub("", said.rsplit(CLEARED, 1)[-1]).strip().splitlines()
     assert len(last) <= 3, last
     assert last[-1].startswith("Interrupted: "), last
 

@@ -87,12 +87,14 @@ def test_questions_and_answers_need_no_templates_and_mlx_lm_answers_with_what_ca
     assert said.strip() == answer
 
 
-def test_ctrl_c_keeps_what_was_learnt_and_the_same_command_goes_on_to_the_same_adapter(facts, tmp_path):
+def test_ctrl_c_keeps_what_was_learnt_and_the_same_command_goes_on_to_the_same_adapter(tmp_path, tiny_recipe):
+    people = [(name, "receiving yards", yards) for name, yards in another_league(12)]
+    facts = written(tmp_path / "facts.csv", [("subject", "attribute", "value"), *people])
     templates = tmp_path / "templates.yaml"
     templates.write_text(TEMPLATES, encoding="utf-8")
 
     def started(folder: str) -> "subprocess.Popen[str]":
-        words = ["learn", str(facts), str(tmp_path / folder), "--templates", str(templates)]
+        words = ["learn", str(facts), str(tmp_path / folder), "--templates", str(templates), "--recipe", tiny_recipe]
         command = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", *words]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -174,7 +174,7 @@ def test_ask_prints_what_the_report_says_on_a_base_whose_template_thinks(name, t
     assert done.exit_code == 0, done.output
     held = Store(tmp_path / "data")
     report = json.loads((held.report(held.latest()) / "report.json").read_text())
-    predictions = pl.read_parquet(held.report(held.latest()) / "predictions.parquet")
+    predictions = pl.read_parquet(held.report(held.latest()) / "predictions.parquet").sample(150, seed=1)
     loaded = base_model.load(base_model.resolve(str(base)), adapter=held.adapter(held.latest()))
     said = base_model.answer(*loaded, predictions["question"].to_list(), as_it_is=True)
     assert said == predictions["tuned"].to_list()

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -346,14 +345,16 @@ def _device(blas: str | None) -> tuple[str, bool]:
     """Where MLX computes, and whether that is as fast as this machine can be."""
     import mlx.core as mx
 
+    from nfl_lora_pipeline.models.blas import cores
+
     if mx.default_device() != mx.Device(mx.cpu):
         return f"{mx.default_device()}", True
     if sys.platform != "linux":
         return "CPU", True
-    cores = f"{os.cpu_count()} cores"
+    count = f"{cores()} cores"
     if blas:
-        return f"CPU, {cores}, matrix products by {Path(blas).name}", True
-    return f"CPU, {cores}, matrix products by MLX's own, some 20 times slower: install OpenBLAS or MKL", False
+        return f"CPU, {count}, matrix products by {Path(blas).name}", True
+    return f"CPU, {count}, matrix products by MLX's own, some 20 times slower: install OpenBLAS or MKL", False
 
 
 def _reach(address: str, mend: str) -> str:

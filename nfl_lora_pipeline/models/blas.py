@@ -43,6 +43,11 @@ def load_fast_blas() -> str | None:
     return next(filter(_loads, _candidates()), None)
 
 
+def cores() -> int:
+    """How many of this machine's cores this process may use (`taskset`, a container's set of them)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class BlasFirst(MetaPathFinder):
     """Stands before the other finders: whoever imports `mlx.core`, the BLAS is loaded before it."""
 
@@ -132,7 +137,7 @@ def divided_cores(streams: int) -> Iterator[None]:
     if before is None:
         yield
         return
-    _set_threads(min(before, max(1, (os.cpu_count() or 1) // streams)))
+    _set_threads(min(before, max(1, cores() // streams)))
     try:
         yield
     finally:

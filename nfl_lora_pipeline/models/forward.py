@@ -6,7 +6,6 @@ for all families whose layers are attention with rotated positions, a gated SiLU
 (projections fused or not, norms of q and k, shared keys) is read off the layer.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from math import e, factorial, log, log2
@@ -17,7 +16,7 @@ from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm.models import gemma3_text, llama, phi3, qwen2, qwen3
 
-from nfl_lora_pipeline.models.blas import subnormals_flushed
+from nfl_lora_pipeline.models.blas import cores, subnormals_flushed
 from nfl_lora_pipeline.models.rows import TokenRow, to_batch
 
 FAMILIES = (phi3.Model, llama.Model, qwen2.Model, qwen3.Model)  # mlx-lm calls mistral llama
@@ -31,7 +30,7 @@ def streams() -> list[mx.Stream]:
     On the CPU an MLX stream is a thread, and an operation uses no other (but for a BLAS's own), so that two streams keep two
     cores busy with a small model.
     """
-    if mx.default_device() == mx.Device(mx.cpu) and (os.cpu_count() or 1) > 1:
+    if mx.default_device() == mx.Device(mx.cpu) and cores() > 1:
         with subnormals_flushed():
             second = mx.new_stream(mx.cpu)
             mx.eval(mx.zeros(1, stream=second))
