@@ -17,6 +17,7 @@ from types import FrameType, TracebackType
 
 ENDS = (signal.SIGINT, signal.SIGTERM)
 AGAIN_SECONDS = 0.05
+SENT_AGAIN = 5  # times
 _AGAIN: list[threading.Timer] = []  # what is still to be sent again
 BY_SHELL = 128  # a shell's exit code of what a signal ended is this and the signal's number
 
@@ -109,6 +110,34 @@ def heard() -> Iterator[Arrivals]:
         printer.removeFilter(_tells_no_interrupt)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def sent_again() -> Iterator[None]:
+    """In the block, which waits for a key, what has come is sent to the main thread a few times more, until it is acted on.
+
+    Python looks whether a signal has come when a system call is interrupted. One that comes between its last look and the
+    call, or within a hook of `readline`, which drops exceptions, would be noticed at the next key.
+    """
+    with noted() as arrivals:
+        is_left = threading.Event()
+
+        def send() -> None:
+            for _ in range(SENT_AGAIN):
+                while not (number := arrivals.first()):
+                    if is_left.wait(AGAIN_SECONDS):
+                        return
+                if is_left.wait(AGAIN_SECONDS):
+                    return
+                signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        try:
+            yield
+        finally:
+            is_left.set()
+            sender.join()
 
 
 def take_default_handlers() -> None:

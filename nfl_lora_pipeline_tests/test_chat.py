@@ -3,6 +3,7 @@
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,18 @@ from nfl_lora_pipeline.adapters.lineage import origin_of
 
 COMMAND = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", "chat", "--store"]
 QUESTION = "How many receiving yards did Amari Stone have in week 1 of the 2025 NFL season?"
+SHORTLY = 20.0  # seconds, on a busy machine
+TOO_SOON = """
+import os, readline, signal, sys
+from nfl_lora_pipeline.cli.main import main
+pressed = []
+def press():
+    if not pressed:
+        pressed.append(True)
+        os.kill(os.getpid(), signal.SIGINT)
+readline.set_pre_input_hook(press)
+main(["chat", "--store", sys.argv[1]])
+"""
 ANSWER = "In week 1 of the 2025 NFL season, the receiving yards of Amari Stone were 131."
 
 
@@ -75,10 +88,10 @@ def test_at_a_terminal_it_answers_and_ends_at_a_key(trained_store, key, code, la
     shown = shown.partition(ANSWER)[2]
     read_until("> ")
     try:
-        while True:
-            os.write(terminal, key)  # pressed again where it came before the line was read, as somebody would
-            while select.select([terminal], [], [], 3)[0]:
-                shown += os.read(terminal, 65_536).decode(errors="replace")
+        os.write(terminal, key)
+        while select.select([terminal], [], [], SHORTLY)[0]:
+            shown += os.read(terminal, 65_536).decode(errors="replace")
+        os.kill(pid, signal.SIGKILL)
     except OSError:  # which the end of the other side is
         pass
     _, status = os.waitpid(pid, 0)
@@ -86,3 +99,22 @@ def test_at_a_terminal_it_answers_and_ends_at_a_key(trained_store, key, code, la
     assert os.waitstatus_to_exitcode(status) == code
     assert "Traceback" not in shown
     assert shown.strip().endswith(last)
+
+
+def test_a_ctrl_c_that_comes_before_the_line_is_read_is_not_lost(trained_store):
+    """It comes within a hook of the line editor, between the prompt and the first key, where an exception is dropped."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", TOO_SOON, str(trained_store.store.root)])
+    shown = ""
+    try:
+        while select.select([terminal], [], [], 2 * SHORTLY)[0]:
+            shown += os.read(terminal, 65_536).decode(errors="replace")
+        os.kill(pid, signal.SIGKILL)
+    except OSError:  # which the end of the other side is
+        pass
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 130, shown
+    assert shown.strip().endswith("Interrupted.")
+    assert "Traceback" not in shown

@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from nfl_lora_pipeline.interrupts import sent_again
+
 store_option = click.option(
     "--store",
     type=click.Path(path_type=Path, file_okay=False),
@@ -172,10 +174,12 @@ def _lines() -> Iterator[str]:
         importlib.import_module("readline")  # with which `input` edits lines and has a history
     while True:
         try:
-            yield input("> ").strip()
+            with sent_again():
+                line = input("> ")
         except EOFError:
             click.echo()
             return
+        yield line.strip()
 
 
 @commands.command()

@@ -216,7 +216,7 @@ def _margins(store: Store, fingerprint: str) -> dict[str, float]:
         certificate = read_json(folder / "certificate.json", CertificateRecord, mend="")
     except DamagedFile:
         return {}
-    return {fact: lowest for fact, lowest in certificate.margins.items() if lowest > max(certificate.above, 0.5)}
+    return {fact: lowest for fact, lowest in certificate.margins.items() if lowest > certificate.above}
 
 
 def _ask_base(

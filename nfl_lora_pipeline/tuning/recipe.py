@@ -22,6 +22,8 @@ from pydantic import (
 from nfl_lora_pipeline.dataset.unanswerable import Mixture
 
 NOT_OF_THE_ADAPTER = ("gates", "warm_start")  # keys that make no other adapter
+LEFT_OF = {"varied_share": (0.9, "refusal_share"), "other_stats_share": (0.8, "elsewhere_share")}
+"""Shares that are at most what another one leaves of so much: some rows must teach, some be about strangers."""
 RECIPES_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "recipes"
 
 
@@ -145,20 +147,13 @@ class Curriculum(Section):
     )
     max_steps: int = Field(12000, ge=1, strict=True, description="and never more than this at the peak")
 
-    @field_validator("varied_share")
+    @field_validator(*LEFT_OF)
     @classmethod
-    def _rows_are_left(cls, share: float, info: ValidationInfo) -> float:
-        left = 0.9 - info.data.get("refusal_share", 0.0)
+    def _is_left(cls, share: float, info: ValidationInfo) -> float:
+        whole, other = LEFT_OF[str(info.field_name)]
+        left = whole - info.data.get(other, 0.0)
         if share > left + 1e-9:
-            raise ValueError(f"Input should be at most {left:.2g}: the rest of 0.9 is refusal_share's")
-        return share
-
-    @field_validator("other_stats_share")
-    @classmethod
-    def _strangers_are_left(cls, share: float, info: ValidationInfo) -> float:
-        left = 0.8 - info.data.get("elsewhere_share", 0.0)
-        if share > left + 1e-9:
-            raise ValueError(f"Input should be at most {left:.2g}: the rest of 0.8 is elsewhere_share's")
+            raise ValueError(f"Input should be at most {left:.2g}: the rest of {whole} is {other}'s")
         return share
 
     def mixture(self) -> Mixture:

@@ -14,9 +14,7 @@ from nfl_lora_pipeline.adapters.serving.schema import ChatRequest, CompletionReq
 from nfl_lora_pipeline.models.prompt import prompt_tokens
 
 ANSWER_SECONDS = 120
-CONTEXT_TOKENS = (
-    8  # before a token that say how it is written: a mark that the next letter is a capital, part of a character
-)
+CONTEXT_TOKENS = 8  # before a token, that say how it is written: a mark for a capital, or part of a character
 UNFINISHED = "\ufffd"  # what half of a character is decoded to
 NO_LOGPROB = -9999.0  # OpenAI's number for minus infinity
 
@@ -198,11 +196,10 @@ class Job:
         """What each token would add to the answer up to the last one; by itself a token may look otherwise."""
         context = self._tokens[-CONTEXT_TOKENS - 1 : -1]
         before = self._tokenizer.decode(context) if context else ""
-        whole = [self._tokenizer.decode([*context, token]) for token in tokens]
-        alone = (self._tokenizer.decode([token]) for token in tokens)
+        whole = (self._tokenizer.decode([*context, token]) for token in tokens)
         return [
-            text.removeprefix(before) if text.startswith(before) else token
-            for text, token in zip(whole, alone, strict=True)
+            text.removeprefix(before) if text.startswith(before) else self._tokenizer.decode([token])
+            for text, token in zip(whole, tokens, strict=True)
         ]
 
     def _tell(self, event: Event) -> None:
