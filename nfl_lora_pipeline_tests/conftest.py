@@ -10,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from benchmarks import screenshots
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe
@@ -44,6 +45,15 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"no real weeks at {REAL_DATA}: they are not part of the repository")
     return REAL_DATA
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium, driven by Playwright."""
+    if screenshots.chromium() is None:
+        pytest.skip(f"no {screenshots.CHROMIUM} on this machine: `apt-get install {screenshots.CHROMIUM}`")
+    with screenshots.browser() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")
