@@ -95,6 +95,7 @@ class Provenance(Record):
         shared_names: by partition key, names of several people, of whom nothing is taught.
         code: the version of the code that trained.
         weights_sha256: of `adapters.safetensors`, as it was written.
+        trained_at: when its training ended, UTC, ISO 8601; None where it is not on record.
     """
 
     weeks: list[str]
@@ -110,6 +111,7 @@ class Provenance(Record):
     shared_names: dict[str, list[str]] = {}
     code: str | None = None
     weights_sha256: str | None = None
+    trained_at: str | None = None
 
 
 class Training(Record):

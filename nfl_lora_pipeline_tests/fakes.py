@@ -22,8 +22,8 @@ TRAINING = {
 NO_TENSORS = b"{}"  # the header of a safetensors file
 
 
-def put_adapter(held: Store, fingerprint: str, *, trained_at: float | None = None, **made_of: Any) -> None:
-    """An adapter of week 1, trained at that second since 1970."""
+def put_adapter(held: Store, fingerprint: str, *, written_at: float | None = None, **made_of: Any) -> None:
+    """An adapter of week 1, whose provenance was written at that second since 1970."""
     folder = held.adapter(fingerprint)
     folder.mkdir(parents=True)
     content = {"weeks": ["2025-W01"], "stats": ["receiving_yards"], "base_model": "embedded", "recipe": "embedded"}
@@ -32,5 +32,5 @@ def put_adapter(held: Store, fingerprint: str, *, trained_at: float | None = Non
     (folder / "adapter_config.json").write_text(json.dumps({"fine_tune_type": "lora", "num_layers": 3}))
     (folder / "training.json").write_text(json.dumps(TRAINING))
     (folder / "provenance.json").write_text(json.dumps(content | {"fingerprint": fingerprint} | made_of))
-    if trained_at is not None:
-        os.utime(folder / "provenance.json", (trained_at, trained_at))
+    if written_at is not None:
+        os.utime(folder / "provenance.json", (written_at, written_at))

@@ -25,8 +25,8 @@ def put_report(held, fingerprint, **changes):
 @pytest.fixture
 def store(tmp_path):
     held = Store(tmp_path / "data")
-    put_adapter(held, NEW, trained_at=1_760_000_000, weeks=["2025-W01", "2025-W02"], parent=OLD)
-    put_adapter(held, OLD, trained_at=1_750_000_000, recipe="/some/where/own.yaml")
+    put_adapter(held, NEW, written_at=1_760_000_000, weeks=["2025-W01", "2025-W02"], parent=OLD)
+    put_adapter(held, OLD, written_at=1_750_000_000, recipe="/some/where/own.yaml")
     return held
 
 
@@ -46,6 +46,27 @@ def test_the_table_has_every_adapter_the_newest_first_with_what_it_knows_and_rec
     data = history_of(store)[0].data
     assert first == ["*", NEW, "2025-10-09", "08:53", "2025", "1-2", "embedded", data, "99.9%", "100%", "-", "92.0%"]
     assert second == ["from", OLD[:8], "312", "steps,", "40", "s", "receiving_yards", "embedded"]
+
+
+def test_adapters_stand_in_the_order_of_their_records_whatever_became_of_the_files_times(tmp_path):
+    copied = Store(tmp_path / "data")
+    put_adapter(copied, NEW, written_at=1_750_000_000, trained_at="2026-02-03T04:05:06+00:00")
+    put_adapter(copied, OLD, written_at=1_760_000_000, trained_at="2026-01-02T03:04:05+00:00")
+    first, second = [line for line in history(copied).splitlines() if NEW in line or OLD in line]
+    assert first.split()[:3] == [NEW, "2026-02-03", "04:05"]
+    assert second.split()[:3] == [OLD, "2026-01-02", "03:04"]
+
+
+def test_a_training_writes_down_when_it_ended(trained_store):
+    (entry,) = history_of(trained_store.store)
+    assert entry.trained_at == trained_store.store.provenance(entry.fingerprint).trained_at
+    assert entry.trained_at.endswith("+00:00")
+
+
+def test_where_nothing_is_promoted_there_is_no_star(store):
+    put_report(store, NEW)
+    assert "*" not in history(store)
+    assert "none is promoted" in history(store)
 
 
 def test_an_adapter_without_a_report_says_so(store):

@@ -201,6 +201,29 @@ def test_a_refusal_is_told_apart_from_a_missing_week(server, tmp_path):
     assert type(caught.value) is SourceError
 
 
+def test_a_run_whose_upstream_never_answers_says_what_it_waits_for_and_ends_with_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    command = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", "run", "--source", "github"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system takes connections, and nobody answers
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        begun = time.monotonic()
+        done = subprocess.run(
+            [*command, "--store", str(tmp_path / "data")],
+            env=os.environ | {"NFL_LORA_BASE_URL": url},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    *waits, last = done.stderr.splitlines()
+    waiting = f"raw_wr_json: waiting for {url.removeprefix('http://')}, try"
+    assert [line[: len(waiting) + 7] for line in waits] == [f"{waiting} {number} of 3" for number in (1, 2, 3)]
+    assert last.startswith(f"Error: {url}/2025/1/WR.json: no answer (")
+    assert 3 * Limits().answer_seconds + Limits().backoff_seconds < 20, "which leaves ten seconds to start in"
+    assert time.monotonic() - begun < 60, "on a machine with other work; 24 s on a quiet one"
+
+
 def test_a_refused_connection_names_the_url_and_the_mend(refusing_url, tmp_path):
     with pytest.raises(SourceUnreachable, match=r"no answer .*refused.*; check the network, or put the file") as caught:
         fetch(tmp_path, refusing_url)
@@ -291,12 +314,13 @@ def test_a_plain_body_has_the_same_cap(server, tmp_path):
     assert len(fetch(tmp_path, server.url, largest=1000).content) == 1000
 
 
-def test_each_failed_attempt_that_another_follows_is_said(server, tmp_path):
+def test_each_attempt_says_whom_it_asks_and_why_it_follows_another(server, tmp_path):
     server.answers = [(503, b"", {}), (503, b"", {}), (200, CONTENT, {})]
     said: list[str] = []
-    fetch(tmp_path, server.url, say=said.append)
-    assert [line.rpartition("; ")[2] for line in said] == ["attempt 2 of 3", "attempt 3 of 3"]
-    assert "the server is in trouble (HTTP 503)" in said[0]
+    fetch(tmp_path, server.url.replace("//", "//ann:secret@"), say=said.append)
+    host = f"waiting for 127.0.0.1:{server.server_port}, try"
+    why = "; the last: the server is in trouble (HTTP 503)"
+    assert said == [f"{host} 1 of 3", f"{host} 2 of 3{why}", f"{host} 3 of 3{why}"]
 
 
 def test_a_redirect_within_the_host_is_followed_with_its_password(server, tmp_path):

@@ -29,7 +29,7 @@ class Entry:
     """One adapter.
 
     Attributes:
-        trained_at: UTC, ISO 8601.
+        trained_at: UTC, ISO 8601, by its provenance; of adapters of earlier code, which have no time in it, by the file's.
         weeks: partition keys.
         parent: the adapter that its training started from.
         raw_sha256: of each week's file, by partition key; None where there is no report.
@@ -101,7 +101,8 @@ def show_history(entries: Sequence[Entry], problems: Sequence[str] = ()) -> None
     console.print(table)
     for damage in [*(entry.damage for entry in entries if entry.damage), *problems]:
         console.print(f"damaged: {escape(damage)}", soft_wrap=True)
-    console.print("* promoted; trained, nonzero and held out are recall; refused is of strangers", soft_wrap=True)
+    star = "* promoted" if any(entry.promoted for entry in entries) else "none is promoted"
+    console.print(f"{star}; trained, nonzero and held out are recall; refused is of strangers", soft_wrap=True)
 
 
 def _cells(entry: Entry) -> list[str]:
@@ -142,12 +143,10 @@ def _entry(store: Store, fingerprint: str) -> Entry:
     provenance, training = read(store.provenance), read(store.training)
     overview = read(lambda _: read_overview(store.report(fingerprint))) if store.report(fingerprint).is_dir() else None
     read(store.check_adapter)
-    file = folder / "provenance.json"
-    trained_at = datetime.fromtimestamp((file if file.is_file() else folder).stat().st_mtime, UTC)
     return Entry(
         fingerprint=fingerprint,
         promoted=fingerprint == store.promoted(),
-        trained_at=trained_at.isoformat(timespec="seconds"),
+        trained_at=(provenance.trained_at if provenance else None) or _time_of(folder),
         weeks=provenance.weeks if provenance else [],
         stats=provenance.stats if provenance else [],
         base_model=provenance.base_model if provenance else "",
@@ -159,3 +158,9 @@ def _entry(store: Store, fingerprint: str) -> Entry:
         seconds=training.seconds if training else 0.0,
         damage=str(damages[0]) if damages else "",
     )
+
+
+def _time_of(folder: Path) -> str:
+    file = folder / "provenance.json"
+    written_at = datetime.fromtimestamp((file if file.is_file() else folder).stat().st_mtime, UTC)
+    return written_at.isoformat(timespec="seconds")

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import dagster as dg
 import polars as pl
@@ -22,7 +23,7 @@ from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import Provenance, TrainingRecord, json_bytes, weights_hash
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe
 
-NOT_COUNTED = ("recipe", "sources", "parent", "weights_sha256", "schema_version")
+NOT_COUNTED = ("recipe", "sources", "parent", "weights_sha256", "trained_at", "schema_version")
 Tell = Callable[[str, float | None], None]
 
 
@@ -171,7 +172,10 @@ def _train(data: Store, recipe: Recipe, provenance: Provenance, fingerprint: str
             report=tell,
         )
         taught_facts(rows).write_parquet(unfinished / data.taught_facts(fingerprint).name)
-        made = provenance.model_copy(update={"parent": parent, "weights_sha256": weights_hash(unfinished)})
+        trained_at = datetime.now(UTC).isoformat(timespec="seconds")
+        made = provenance.model_copy(
+            update={"parent": parent, "weights_sha256": weights_hash(unfinished), "trained_at": trained_at}
+        )
         (unfinished / "provenance.json").write_bytes(json_bytes(made.content()))
 
 

@@ -50,7 +50,7 @@ class Limits:
     """
 
     whole_seconds: float = 60.0
-    answer_seconds: float = 10.0
+    answer_seconds: float = 6.0
     silence_seconds: float = 20.0
     largest: int = LARGEST
     attempts: int = 3
@@ -79,6 +79,11 @@ def shown_url(url: str) -> str:
     _, secret, place = url.removeprefix(scheme).rpartition("@")
     path, asked, _ = place.partition("?")
     return _printable(f"{scheme}{'***@' if secret else ''}{path.partition('#')[0]}{'?***' if asked else ''}")
+
+
+def _shown_host(shown: str) -> str:
+    """Who is asked, of a URL as people may see it."""
+    return _SCHEME.sub("", shown).partition("/")[0].removeprefix("***@")
 
 
 class Connections:
@@ -243,15 +248,16 @@ def download(
         headers: of the request. With some that set a condition, 304 is an answer as good as 200.
         limits: those of `Limits` unless given.
         by_hand: what to do instead, for messages.
-        say: is told of each attempt that failed, and that there is another.
+        say: is told of each attempt whom it asks, which one it is of how many, and why there has to be another.
 
     Raises:
         SourceUnreachable: the server gave no answer, or is in trouble, in all attempts; or the time is over.
         SourceError: the download broke off, is too large, was refused or sent to another host, or the URL is of no use.
     """
-    limits, shown = limits or Limits(), shown_url(url)
+    limits, shown, why = limits or Limits(), shown_url(url), ""
     ends = time.monotonic() + limits.whole_seconds
     for attempt in range(1, limits.attempts + 1):
+        say(f"waiting for {_shown_host(shown)}, try {attempt} of {limits.attempts}{why}")
         try:
             answer = _Attempt(connections, url, headers or {}, limits).within(ends - time.monotonic())
             if answer.status == 429 or answer.status >= 500:
@@ -263,7 +269,7 @@ def download(
             pause = limits.backoff_seconds * 2 ** (attempt - 2) if attempt > 1 else 0.0
             if attempt == limits.attempts or time.monotonic() + pause >= ends:
                 raise SourceUnreachable(f"{shown}: {error}, or {by_hand}") from None
-            say(f"{shown}: {str(error).partition(';')[0]}; attempt {attempt + 1} of {limits.attempts}")
+            why = f"; the last: {str(error).partition(';')[0]}"
             time.sleep(pause)
         except SourceError as error:
             raise SourceError(f"{shown}: {error}, or {by_hand}") from None
