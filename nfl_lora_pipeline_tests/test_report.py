@@ -17,7 +17,7 @@ from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.metrics import BeforeAndAfter, ChangedAnswer, FailingFact, GeneralPrompts, share_of
 from nfl_lora_pipeline.evaluation.probes import ALTERED, GROUPS
 from nfl_lora_pipeline.evaluation.regressions import CoverageLoss, Lost, Part, Regression, Regressions
-from nfl_lora_pipeline.evaluation.summary import ORIGINAL_QUESTIONS, Misses, Summary, questions_to_show
+from nfl_lora_pipeline.evaluation.summary import ORIGINAL_QUESTIONS, Misses, Summary, key_figures, questions_to_show
 from nfl_lora_pipeline.reports import page_sections as alternatives_text
 from nfl_lora_pipeline.reports.page import to_markdown
 from nfl_lora_pipeline.reports.plots import loss_plot
@@ -545,6 +545,34 @@ def test_a_long_list_of_misses_says_where_the_rest_is(answers):
     assert "90 in the phrasings of the splits and 71 in the other groups. The first 20 are here;" in section
     assert "all in `predictions.parquet`" in section
     assert section.count("| 12? |") == 20
+
+
+def test_five_figures_say_the_most_and_of_several_groups_the_worst_one_speaks(answers):
+    wrong = saying(answers, pl.col("group") == "typo", "He had 12.")
+    wrong = saying(wrong, (pl.col("group") == "tight_ends") & (pl.col("stat") == "receptions"), "He had 12.")
+    lost = Regressions(Lost(90, 21), Lost(60, 3), [], against="feed", promoted=True)
+    figures = key_figures(replace(summary_of(wrong), regressions=lost))
+    assert [(each.name, each.text) for each in figures] == [
+        ("right as taught", "100%"),
+        ("right in other words", "100%"),
+        ("right as people type", "0%"),
+        ("refused where it cannot know", "50.0%"),
+        ("lost in the update", "3 of 60"),
+    ]
+    assert figures[0].meaning == "of 84 questions in trained phrasings, to the letter; 14 of 14 facts are certain"
+    assert figures[2].meaning == "of 10 questions with a typo in the name, the worst of 8 groups"
+    assert figures[3].meaning == "of 2 questions about real tight ends of the week, the worst of 8 groups"
+    assert figures[4].share == 0.05
+
+
+def test_a_figure_of_nothing_is_a_dash_that_says_why(predictions):
+    held_out = predictions.filter(pl.col("kind") == "no_record", pl.col("split") == "train")
+    figures = key_figures(summary_of(held_out))
+    assert [each.text for each in figures] == ["100%", "-", "-", "-", "-"]
+    assert [each.meaning for each in figures[1:]] == [
+        *["nothing of the kind was asked"] * 3,
+        "there is no adapter before this one to compare it with",
+    ]
 
 
 HOSTILE = "![x](http://127.0.0.1/x) <img src=x onerror=alert(1)> [a](javascript:alert(1)) `code` | pipe $x$ _e_ &lt; www.x.org"

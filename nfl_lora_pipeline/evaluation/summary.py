@@ -20,16 +20,19 @@ from nfl_lora_pipeline.evaluation.metrics import (
     UnanswerableQuestions,
     commonest,
     counted,
+    of_asked,
     over_refusal,
     phrasing,
     recall_by,
     retained,
+    share_of,
     sureness,
     week_key,
     without_facts,
 )
-from nfl_lora_pipeline.evaluation.probes import GROUPS, is_of_the_splits, wording_text
+from nfl_lora_pipeline.evaluation.probes import GROUPS, IN_WORDS, is_of_the_splits, wording_text
 from nfl_lora_pipeline.evaluation.regressions import CoverageLoss, Regressions
+from nfl_lora_pipeline.markdown import percent
 from nfl_lora_pipeline.stored import TrainingRecord
 
 ORIGINAL_QUESTIONS = [
@@ -189,6 +192,73 @@ class Summary(RunFacts):
     warnings: list[str] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
     head_line: str = ""
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """One of the few figures that a report begins with.
+
+    Attributes:
+        name: what it is of, in a few words.
+        text: the figure for people: "99.0%", "441 of 441"; "-" where there is none.
+        share: the figure as a number, from 0 to 1; None where there is none.
+        meaning: of what it is counted, as a sentence without its end.
+    """
+
+    name: str
+    text: str
+    share: float | None
+    meaning: str
+
+
+def key_figures(summary: Summary) -> list[KeyFigure]:
+    """Five figures: what was taught, in its words, in others and as people type; what cannot be known; what was known before.
+
+    Of several groups of questions the worst one speaks.
+    """
+    training, right = summary.training, "of {asked} questions in "
+    certain = share_of(training.facts - len(training.uncertain), training.facts)
+    typed = {group.name: group.numbers for group in summary.phrasing.altered}
+    unknown = {group.name: group.refused for group in summary.unknown}
+    return [
+        _figure(
+            "right as taught",
+            summary.exact["trained"],
+            f"{right}trained phrasings, to the letter; {of_asked(certain)} facts are certain",
+        ),
+        _figure(
+            "right in other words",
+            summary.exact["heldout_phrasings"],
+            f"{right}phrasings never trained, to the letter",
+        ),
+        _worst("right as people type", typed, "of {asked} questions with "),
+        _worst("refused where it cannot know", unknown, "of {asked} questions about "),
+        _lost(summary.regressions),
+    ]
+
+
+def _figure(name: str, share: Share, meaning: str) -> KeyFigure:
+    if not share.asked:
+        return KeyFigure(name, "-", None, "nothing of the kind was asked")
+    return KeyFigure(name, percent(share.share), share.share, meaning.format(asked=f"{share.asked:,}"))
+
+
+def _worst(name: str, groups: dict[str, Share], meaning: str) -> KeyFigure:
+    asked = {group: share for group, share in groups.items() if share.asked}
+    if not asked:
+        return _figure(name, share_of(0, 0), "")
+    worst = min(asked, key=lambda group: asked[group].fraction)
+    which = f", the worst of {len(asked)} groups" if len(asked) > 1 else ""
+    return _figure(name, asked[worst], f"{meaning}{IN_WORDS[worst]}{which}")
+
+
+def _lost(regressions: Regressions | None) -> KeyFigure:
+    name = "lost in the update"
+    if regressions is None or not regressions.trained.questions:
+        return KeyFigure(name, "-", None, "there is no adapter before this one to compare it with")
+    counts = regressions.trained
+    meaning = f"questions in trained phrasings that adapter {regressions.against} had right and that are wrong now"
+    return KeyFigure(name, f"{counts.lost:,} of {counts.questions:,}", counts.lost / counts.questions, meaning)
 
 
 def questions_to_show(rows: pl.DataFrame) -> pl.DataFrame:
