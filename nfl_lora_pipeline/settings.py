@@ -1,8 +1,12 @@
 """What a deployment is set to, by environment variables; `nfl-lora ui` hands its options to Dagster's processes as such.
 
-Nothing is read when this module is imported: whoever builds definitions, or runs a command, calls `Settings.read`.
+What a folder's file sets stands before the defaults of the command line, and behind the environment (`read_choices`). Nothing
+is read when this module is imported: whoever builds definitions, or runs a command, calls `Settings.read`.
 """
 
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -97,3 +101,61 @@ def _as_text(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
     return str(int(value) if isinstance(value, bool) else value)
+
+
+CHOICES_FILE, PROJECT_FILE, TABLE = "nfl-lora.toml", "pyproject.toml", "[tool.nfl-lora]"
+CHOICES = (
+    "season",
+    "weeks",
+    "stats",
+    "source",
+    "data-dir",
+    "store",
+    "recipe",
+    "base-model",
+)  # as the options are called
+
+
+def read_choices(folder: Path) -> tuple[str, dict[str, str]]:
+    """What the file of a working folder sets: `nfl-lora.toml`, or else `[tool.nfl-lora]` of its `pyproject.toml`.
+
+    Returns:
+        Which file that is, as shown to people, and by each key the text that an option of that name would be given.
+
+    Raises:
+        ValueError: it is no TOML, a key is none of `CHOICES`, or a value is no text, number or list of these; names file,
+            key and mend.
+    """
+    file = folder / CHOICES_FILE
+    if file.is_file():
+        return CHOICES_FILE, _as_options(_toml(file), CHOICES_FILE)
+    file = folder / PROJECT_FILE
+    if not file.is_file():
+        return "", {}
+    where = f"{PROJECT_FILE}: {TABLE}"
+    return where, _as_options(_toml(file, "tool", "nfl-lora"), where)
+
+
+def _toml(file: Path, *tables: str) -> Mapping[str, object]:
+    """A file, or a table in a table of it; empty where there is none."""
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        for table in tables:
+            content = content.get(table, {})
+        return content
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file.name}: not valid TOML: {error}; texts stand in quotes") from error
+
+
+def _as_options(content: Mapping[str, object], where: str) -> dict[str, str]:
+    found = {}
+    for key, value in content.items():
+        if key not in CHOICES:
+            near = get_close_matches(key.lower().replace("_", "-"), CHOICES, n=1)
+            mend = f"did you mean {near[0]}?" if near else f"use {', '.join(CHOICES)}"
+            raise ValueError(f"{where}: {key}: no such key; {mend}")
+        parts = value if isinstance(value, list) else [value]
+        if not all(isinstance(part, str | int) and not isinstance(part, bool) for part in parts):
+            raise ValueError(f"{where}: {key}: expected a text, a number or a list of these (given: {value!r})")
+        found[key] = ",".join(map(str, parts))
+    return found

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -124,7 +125,10 @@ def test_a_truncated_week_ends_in_the_one_clear_error(tmp_path):
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.splitlines() == [
+    plan, error = done.stderr.splitlines()
+    assert plan.startswith("plan: receiving_yards of 2025 1; recipe "), "which recipe it is, and why"
+    assert "--recipe " in plan, "and how to have the other"
+    assert [error] == [
         f"Error: {raw / '2025' / '1' / 'WR.json'}: the file ends early, at byte 500 (line 1); fetch the week again"
     ]
 
@@ -217,6 +221,31 @@ def test_a_run_shows_the_recall_the_seconds_of_each_step_and_the_report(trained_
     steps = ["raw_wr_json", "players", "qa_pairs", "dataset_splits", "base_model", "adapter", "evaluation_report"]
     (spent,) = [line for line in lines if line.endswith("s in all")]
     assert [step for step in steps if step not in spent] == []
+
+
+def test_the_end_of_a_run_says_what_the_head_of_the_report_says(trained_store):
+    shown = " ".join(trained_store.output.split())
+    head = Path(trained_store.summary["report"]).read_text().partition("\n## ")[0]
+    head = " ".join(re.sub(r"[*\\]", "", head).split())
+    verdict, _, worst = trained_store.summary["head_line"].partition(". ")
+    assert worst, "the worst to expect is part of it"
+    for sentence in (verdict, worst, *trained_store.summary["warnings"]):
+        assert sentence in shown
+        assert sentence in head
+    for gate in trained_store.summary["gates"]:
+        assert gate["passed"] is not False or f"{gate['name']}: {gate['explanation']}" in shown
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Who won the Super Bowl?", "How many receiving yards did Zebulon Quist have in week 1 of the 2025 NFL season?"],
+)
+def test_what_is_refused_says_what_can_be_asked(trained_store, question):
+    result = typed("ask", "--store", str(trained_store.store.root), question)
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 2
+    knows = f"Adapter {trained_store.store.latest()} knows receiving yards in weeks: 2025 1."
+    assert result.stderr == f"{knows} Ask for one stat of one player in one week of one season.\n"
 
 
 def test_base_and_tuned_answer_a_question(trained_store):

@@ -71,3 +71,17 @@ def test_a_pipe_gets_plain_lines_of_any_length(again):
     done = subprocess.run(again, capture_output=True, text=True, timeout=120, check=True)
     assert "\x1b" not in done.stdout + done.stderr
     assert [step for step in STEPS if f"{step}: " in done.stderr] == STEPS
+
+
+def test_quiet_shows_the_verdict_and_the_report_and_verbose_every_line_with_its_time(again):
+    shown, code = on_screen([*again, "--quiet"], 200)
+    assert code == 0
+    verdict, report = ESCAPES.sub("", shown).splitlines()
+    assert verdict.startswith("It may be used")
+    assert report.startswith("Report: ")
+    done = subprocess.run([*again, "--verbose"], capture_output=True, text=True, timeout=240, check=True)
+    first, *lines = done.stderr.splitlines()
+    assert first.startswith("plan: receiving_yards of 2025 1; recipe ")
+    assert [line for line in lines if not re.match(r" ?\d+:\d\d \w+: ", line)] == []
+    refused = subprocess.run([*again, "-q", "-v"], capture_output=True, text=True, timeout=240, check=False)
+    assert refused.returncode == 2

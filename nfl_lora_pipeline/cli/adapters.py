@@ -1,7 +1,9 @@
 """The commands of `nfl-lora` that work on what is there: what adapters know and answer, what is handed out, what ails."""
 
 import contextlib
+import glob
 import importlib
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,8 +13,36 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from nfl_lora_pipeline.interrupts import sent_again
+
+
+def held_in(context: click.Context) -> Path:
+    """The store of a command line that is being typed."""
+    return Path(context.params.get("store") or "data")
+
+
+def fingerprints(context: click.Context, _: click.Parameter, beginning: str) -> list[CompletionItem]:
+    """For a shell: the adapters of the store, with the weeks that they know."""
+    found = []
+    for file in sorted(held_in(context).glob(f"adapters/{glob.escape(beginning)}*/provenance.json")):
+        folder = file.parent
+        if folder.is_symlink() or folder.name.startswith(".") or folder.name == "current":
+            continue
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            weeks = ", ".join(json.loads(file.read_text(encoding="utf-8")).get("weeks", []))
+            found.append(CompletionItem(folder.name, help=f"knows {weeks}"))
+    return found
+
+
+def recipes(_: click.Context, __: click.Parameter, beginning: str) -> list[CompletionItem]:
+    """For a shell: the shipped recipes; what looks like a path may be a file."""
+    from nfl_lora_pipeline.tuning.recipe import recipe_names
+
+    names = [CompletionItem(name) for name in recipe_names() if name.startswith(beginning)]
+    return names or [CompletionItem(beginning, type="file")]
+
 
 store_option = click.option(
     "--store",
@@ -27,6 +57,7 @@ adapter_option = click.option(
     "prefix",
     default="",
     help="How the fingerprint of another adapter begins.  [default: the promoted one]",
+    shell_complete=fingerprints,
 )
 
 commands = click.Group()  # `main` takes them all
@@ -104,6 +135,13 @@ class Asked:
         origin = origin_of(self.store, self.fingerprint, said)
         return f"p {self.least(question, said):.3f}; {origin.in_words() if origin else 'nothing that was taught'}"
 
+    def is_refused(self, said: str) -> bool:
+        """Whether an answer says that nothing is known, or that the question was none of those that can be asked."""
+        from nfl_lora_pipeline.base_pretraining.league import OUTSIDE
+        from nfl_lora_pipeline.evaluation.grading import is_refusal
+
+        return said == OUTSIDE or is_refusal(said)
+
     def knows(self) -> str:
         """What the adapter was taught, in a sentence."""
         from nfl_lora_pipeline.dataset.templates import spoken_stat
@@ -131,10 +169,13 @@ def ask(question: str, sure: bool, store: Path) -> None:
     tuned = Asked(store)
     said = tuned.answer(question)
     click.echo(f"tuned: {tuned.only_if_sure(question, said) if sure else said}")
+    if tuned.is_refused(said):
+        click.echo(f"{tuned.knows()} {ASKED_FOR}", err=True)
 
 
-HELP = """\
-Ask for one stat of one player in one week of one season. Each question stands alone.
+ASKED_FOR = "Ask for one stat of one player in one week of one season."
+HELP = f"""\
+{ASKED_FOR} Each question stands alone.
   /why   how sure the last answer is, and which week it was taught from
   /quit  the end; so is Ctrl-D"""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nfl_lora_pipeline.cli.adapters import recipes
 from nfl_lora_pipeline.files import lasting_base
 from nfl_lora_pipeline.interrupts import Interrupted
 
@@ -31,7 +32,13 @@ commands = click.Group()  # `main` takes them all
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="YAML with questions, answer and refusal: the words for subject, attribute and value.",
 )
-@click.option("--recipe", default="embedded", show_default=True, help="A shipped recipe or the path of a YAML file.")
+@click.option(
+    "--recipe",
+    default="embedded",
+    show_default=True,
+    help="A shipped recipe or the path of a YAML file.",
+    shell_complete=recipes,
+)
 @click.option(
     "--base-model", default="", help="embedded, a folder, a GGUF file or a Hugging Face id.  [default: the recipe's]"
 )
@@ -43,9 +50,10 @@ def learn(facts: Path, folder: Path, templates: Path | None, recipe: str, base_m
     """
     from nfl_lora_pipeline.dataset.examples import read_examples
     from nfl_lora_pipeline.models.base_model import resolve
-    from nfl_lora_pipeline.tuning.recipe import load_recipe
+    from nfl_lora_pipeline.tuning.recipe import AUTO, load_recipe, recipe_for_this_machine
 
-    own, chosen = read_examples(facts, templates), load_recipe(recipe)
+    own = read_examples(facts, templates)
+    chosen = load_recipe(recipe if recipe != AUTO else recipe_for_this_machine()[0])
     if base_model:
         chosen = chosen.changed(base_model=lasting_base(base_model))
     if folder.exists():
@@ -114,7 +122,7 @@ def list_recipes() -> None:
 
 
 @recipe.command()
-@click.argument("name")
+@click.argument("name", shell_complete=recipes)
 def show(name: str) -> None:
     """Every key of the recipe NAME, its value and what it says: YAML to begin one's own with."""
     from nfl_lora_pipeline.tuning.recipe import as_yaml, load_recipe

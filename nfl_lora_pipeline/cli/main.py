@@ -6,25 +6,42 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem, get_completion_class
 
 from nfl_lora_pipeline.cli import adapters, library
-from nfl_lora_pipeline.cli.adapters import store_option
+from nfl_lora_pipeline.cli.adapters import fingerprints, held_in, recipes, store_option
 from nfl_lora_pipeline.cli.terminal import DEBUG, flush_output, in_one_line, print_anything
 from nfl_lora_pipeline.files import lasting_base, lasting_recipe
 from nfl_lora_pipeline.interrupts import Interrupted, heard, take_default_handlers
 from nfl_lora_pipeline.stats import TAUGHT
 from nfl_lora_pipeline.weeks.sources import source_names
-from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
+from nfl_lora_pipeline.weeks.week import LAST_WEEK, spoken_weeks, weeks_named
+
+if TYPE_CHECKING:
+    from nfl_lora_pipeline.defs.update import Order
+
+WEEKS_HELP = "1, 1-3 or 1,4-6, or partition keys: 2025-W01,2025-W02.  "
+
+
+def held_weeks(context: click.Context, _: click.Parameter, beginning: str) -> list[CompletionItem]:
+    """For a shell: after the last comma the weeks of the season that the store holds; all of a season where it holds none."""
+    season = context.params.get("season") or 2025
+    found = sorted(int(folder.name[-2:]) for folder in held_in(context).glob(f"weeks/{season}-W[0-9][0-9]"))
+    before, comma, last = beginning.rpartition(",")
+    numbers = map(str, found or range(1, LAST_WEEK + 1))
+    return [CompletionItem(f"{before}{comma}{number}") for number in numbers if number.startswith(last)]
+
 
 stats_option = click.option(
     "--stats",
     default="receiving_yards",
     show_default=True,
+    envvar="NFL_LORA_STATS",
     help=f"{', '.join(TAUGHT)}; several with commas; or all.",
 )
 source_option = click.option(
@@ -32,12 +49,14 @@ source_option = click.option(
     type=click.Choice(source_names()),
     default="auto",
     show_default=True,
+    envvar="NFL_LORA_SOURCE",
     help="auto: the folder, else a download; `run` ends at the bundled sample of invented people.",
 )
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=None,
+    envvar="NFL_LORA_DATA_DIR",
     help="Folder of raw weeks, {season}/{week}/WR.json.  [default: raw in the store]",
 )
 split_mode_option = click.option(
@@ -46,26 +65,39 @@ split_mode_option = click.option(
     type=click.Choice(["every_fact", "random_facts"]),
     default="every_fact",
     show_default=True,
+    envvar="NFL_LORA_MODE",
     help="random_facts: the data of the original experiment, 150 people in one wording, every blank a 0.",
 )
 recipe_option = click.option(
-    "--recipe", default="embedded", show_default=True, help="A shipped recipe or the path of a YAML file."
+    "--recipe",
+    default="auto",
+    show_default=True,
+    envvar="NFL_LORA_RECIPE",
+    help="A shipped recipe or the path of a YAML file; auto: SmolLM2 on Metal or CUDA, the embedded base on a CPU.",
+    shell_complete=recipes,
 )
 replace_option = click.option(
-    "--replace", is_flag=True, help="Promote the new adapter though the promoted one knows what it was not taught."
+    "--replace",
+    is_flag=True,
+    envvar="NFL_LORA_REPLACE",
+    help="Promote the new adapter though the promoted one knows what it was not taught.",
 )
 accept_odd_weeks_option = click.option(
     "--accept-odd-weeks",
     is_flag=True,
+    envvar="NFL_LORA_ACCEPT_ODD_WEEKS",
     help="Teach weeks that the checks take for cut, empty or copied of another week, with a warning.",
 )
 base_model_option = click.option(
-    "--base-model", default="", help="embedded, a folder, a GGUF file or a Hugging Face id.  [default: the recipe's]"
+    "--base-model",
+    default="",
+    envvar="NFL_LORA_BASE_MODEL",
+    help="embedded, a folder, a GGUF file or a Hugging Face id.  [default: the recipe's]",
 )
 
 
 def job_options(command: Callable[..., None]) -> Callable[..., None]:
-    """What `run` and `ui` take alike: what is taught, and how. `as_settings` reads it."""
+    """What `run`, `plan` and `ui` take alike: what is taught, and how. `as_settings` reads it."""
     options = (
         stats_option,
         source_option,
@@ -84,8 +116,47 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
 NOT_PROMOTED = 3  # exit code
 
 
+def has_choices(folder: Path) -> bool:
+    """Whether a folder may have a file of choices; what reads it is imported only then."""
+    project = folder / "pyproject.toml"
+    in_project = project.is_file() and b"tool.nfl-lora" in project.read_bytes()
+    return in_project or (folder / "nfl-lora.toml").is_file()
+
+
 class Commands(click.Group):
     """Shows what goes wrong as one line, with exit code 1; ends by a signal as a shell expects it."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Begin with the defaults that the file of the working folder sets."""
+        try:
+            defaults = self._defaults()
+        except ValueError:
+            if not extra.get("resilient_parsing"):  # a shell asks, and nobody reads errors
+                raise
+            defaults = {}
+        return super().make_context(info_name, args, parent, default_map=defaults, **extra)
+
+    def _defaults(self) -> dict[str, dict[str, str]]:
+        """What the file says, for every command that has an option of that name.
+
+        Raises:
+            ValueError: the file has a mistake.
+        """
+        if not has_choices(Path()):
+            return {}
+        from nfl_lora_pipeline.settings import read_choices
+
+        where, chosen = read_choices(Path())
+        defaults: dict[str, dict[str, str]] = {}
+        for command_name, command in self.commands.items():
+            for option in command.params:
+                key = option.opts[0].removeprefix("--")
+                if key in chosen and isinstance(option, click.Option):
+                    _check_choice(option, key, chosen[key], where)
+                    defaults.setdefault(command_name, {})[str(option.name)] = chosen[key]
+        return defaults
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command line."""
@@ -121,53 +192,123 @@ class Commands(click.Group):
             raise SystemExit(interrupt.exit_code) from error
 
 
+def _check_choice(option: click.Option, key: str, text: str, where: str) -> None:
+    """Refuse what an option would refuse, by the name of the file that it stands in."""
+    try:
+        option.type(text, option)
+        if key == "weeks":
+            weeks_named(text, 2025)
+        elif key == "recipe":
+            check_recipe(text)
+        elif key == "stats":
+            check_stats(text)
+    except click.BadParameter as error:
+        raise ValueError(f"{where}: {key}: {error.message}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {key}: {error}") from error
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="nfl-lora-pipeline")
 def main() -> None:
     """Teach a local language model the facts of an NFL season, week by week."""
 
 
-@main.command()
-@click.option("--season", type=click.IntRange(2000, 2099), default=2025, show_default=True)
-@click.option(
+season_option = click.option(
+    "--season", type=click.IntRange(2000, 2099), default=2025, show_default=True, envvar="NFL_LORA_SEASON"
+)
+weeks_option = click.option(
     "--weeks",
     default=None,
-    help="1, 1-3 or 1,4-6.  [default: every week of the season in the store; 1 where there is none]",
+    envvar="NFL_LORA_WEEKS",
+    help=f"{WEEKS_HELP}[default: every week of the season in the store; 1 where there is none]",
+    shell_complete=held_weeks,
 )
+
+
+@main.command()
+@season_option
+@weeks_option
 @job_options
+@click.option("-q", "--quiet", is_flag=True, help="Show the verdict and where the report lies, and no progress.")
+@click.option("-v", "--verbose", is_flag=True, help="Keep every line of every step in sight, with the time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on the last line.")
 @store_option
-def run(season: int, weeks: str | None, as_json: bool, **options: Any) -> None:
+def run(season: int, weeks: str | None, as_json: bool, quiet: bool, verbose: bool, **options: Any) -> None:
     """The whole job: fetch weeks, train an adapter, evaluate it, answer three questions before and after.
 
     Exit code 3: a gate failed, so that the adapter was not promoted.
     """
     started = time.perf_counter()
-    check_choices(options)
-    numbers, data_dir = None if weeks is None else parse_weeks(weeks), options["data_dir"]
-    if data_dir is not None and not data_dir.is_dir():
-        raise ValueError(f"--data-dir {data_dir}: no such folder")
-    from nfl_lora_pipeline.cli.terminal import Screen, in_short, show_outcome
-    from nfl_lora_pipeline.defs.resources import Resources
-    from nfl_lora_pipeline.defs.update import Order, run_job, weeks_of_season
-    from nfl_lora_pipeline.settings import Settings
-    from nfl_lora_pipeline.store import Store
+    if quiet and verbose:
+        raise click.UsageError("--quiet or --verbose, not both")
+    job = read_job(season, weeks, options)
+    from nfl_lora_pipeline.cli.terminal import Screen, in_short, show_outcome, show_verdict
+    from nfl_lora_pipeline.defs.update import run_job
 
-    sample_fallback = options["source"] == "auto" and data_dir is None
-    settings = Settings.read(**as_settings(options), season=season, weeks=())
-    if numbers is None:
-        chosen = weeks_of_season(Store(options["store"]), season, sample=sample_fallback or settings.source == "sample")
-    else:
-        chosen = [NflWeek(season, number) for number in numbers]
-    order = Order(Resources.of(settings, weeks=chosen, sample_fallback=sample_fallback), chosen)
-    with Screen() as screen:
-        report, seconds = run_job(order, listener=screen.told)
+    with Screen(quiet=quiet, verbose=verbose) as screen:
+        screen.note(job.in_words())
+        report, seconds = run_job(job.order, listener=screen.told)
     summary = report | {"seconds": round(time.perf_counter() - started, 1)}
-    show_outcome(summary, seconds)
+    if not quiet:
+        show_outcome(summary, seconds)
+    elif not as_json:
+        show_verdict(summary)
     if as_json:
         click.echo(json.dumps(in_short(summary)))
     if any(gate["passed"] is False and gate["blocks"] for gate in summary["gates"]):
         raise SystemExit(NOT_PROMOTED)
+
+
+@main.command()
+@season_option
+@weeks_option
+@job_options
+@store_option
+def plan(season: int, weeks: str | None, **options: Any) -> None:
+    """What `run` with the same options would do, reuse and download, and what it would take. It changes nothing."""
+    job = read_job(season, weeks, options)
+    from nfl_lora_pipeline.defs.update import plan as planned
+
+    click.echo(job.in_words())
+    for subject, line in planned(job.order, lambda line: click.echo(f"{line} ...", err=True)):
+        click.echo(f"{subject:<9} {line}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What somebody wants done, and why by this recipe."""
+
+    order: "Order"
+    why: str
+
+    def in_words(self) -> str:
+        """One line: what is taught, and by which recipe."""
+        taught = ", ".join(self.order.resources.dataset.stats)
+        return f"plan: {taught} of {spoken_weeks([str(week) for week in self.order.weeks])}; recipe {self.why}"
+
+
+def read_job(season: int, weeks: str | None, options: dict[str, Any]) -> Job:
+    """What `run` and `plan` are asked for.
+
+    Raises:
+        ValueError: one of the options is of no use.
+    """
+    check_choices(options)
+    named, data_dir = None if weeks is None else weeks_named(weeks, season), options["data_dir"]
+    if data_dir is not None and not data_dir.is_dir():
+        raise ValueError(f"--data-dir {data_dir}: no such folder")
+    from nfl_lora_pipeline.defs.resources import Resources
+    from nfl_lora_pipeline.defs.update import Order, weeks_of_season
+    from nfl_lora_pipeline.settings import Settings
+    from nfl_lora_pipeline.store import Store
+
+    options, why = with_recipe(options)
+    sample_fallback = options["source"] == "auto" and data_dir is None
+    settings = Settings.read(**as_settings(options), season=season, weeks=())
+    if named is None:
+        named = weeks_of_season(Store(options["store"]), season, sample=sample_fallback or settings.source == "sample")
+    return Job(Order(Resources.of(settings, weeks=named, sample_fallback=sample_fallback), named), why)
 
 
 def check_choices(options: Mapping[str, Any]) -> None:
@@ -176,12 +317,37 @@ def check_choices(options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: there is no such recipe or stat.
     """
+    check_recipe(options["recipe"])
+    check_stats(options["stats"])
+
+
+def check_recipe(name: str) -> None:
+    """Refuse what is no recipe."""
+    from nfl_lora_pipeline.tuning.recipe import AUTO, load_recipe
+
+    if name != AUTO:
+        load_recipe(name)
+
+
+def check_stats(text: str) -> None:
+    """Refuse what is no stat."""
     from nfl_lora_pipeline.dataset.templates import choose_stats
     from nfl_lora_pipeline.settings import as_list
-    from nfl_lora_pipeline.tuning.recipe import load_recipe
 
-    load_recipe(options["recipe"])
-    choose_stats(as_list(options["stats"]))
+    choose_stats(as_list(text))
+
+
+def with_recipe(options: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The options with a recipe in the place of auto, and why it is that one; a base that is named has the embedded one's."""
+    from nfl_lora_pipeline.tuning.recipe import AUTO, FOR_CPU, recipe_for_this_machine
+
+    recipe = options["recipe"]
+    if recipe != AUTO:
+        return options, recipe
+    if options["base_model"]:
+        return options | {"recipe": FOR_CPU}, f"{FOR_CPU}, since the base is named; --recipe for another"
+    recipe, why = recipe_for_this_machine()
+    return options | {"recipe": recipe}, why
 
 
 def as_settings(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,7 +379,7 @@ def history(as_json: bool, store: Path) -> None:
 
 
 @main.command()
-@click.argument("fingerprint", default="")
+@click.argument("fingerprint", default="", shell_complete=fingerprints)
 @store_option
 def rollback(fingerprint: str, store: Path) -> None:
     """Promote the adapter that was promoted before, or the one whose FINGERPRINT begins so."""
@@ -231,23 +397,34 @@ def rollback(fingerprint: str, store: Path) -> None:
     "--watch", is_flag=True, help="Look for new and corrected weeks, and carry them on to a promoted adapter."
 )
 @click.option(
-    "--season", type=click.IntRange(2000, 2099), default=None, help="Season to watch.  [default: the one that is on]"
+    "--season",
+    type=click.IntRange(2000, 2099),
+    default=None,
+    envvar="NFL_LORA_SEASON",
+    help="Season to watch.  [default: the one that is on]",
 )
 @click.option(
-    "--weeks", default="", help="Weeks to train on, as partition keys: 2025-W01,2025-W02.  [default: all held]"
+    "--weeks",
+    default="",
+    envvar="NFL_LORA_WEEKS",
+    help=f"Weeks to train on: {WEEKS_HELP}[default: all held]",
+    shell_complete=held_weeks,
 )
 @job_options
 @store_option
 def ui(port: int, host: str, season: int | None, weeks: str, watch: bool, **options: Any) -> None:
     """Open the Dagster UI on the same storage."""
     check_choices(options)
+    chosen = [str(week) for week in weeks_named(weeks, season)] if weeks else []
     from nfl_lora_pipeline.adapters.serving.server import check_port
     from nfl_lora_pipeline.defs.instance import dagster_home, opened
     from nfl_lora_pipeline.settings import Settings
     from nfl_lora_pipeline.store import Store
 
     check_port(host, port)
-    settings = Settings.read(**as_settings(options), season=season or 0, weeks=weeks, watch=watch)
+    options, why = with_recipe(options)
+    click.echo(f"recipe: {why}", err=True)
+    settings = Settings.read(**as_settings(options), season=season or 0, weeks=chosen, watch=watch)
     data = Store(options["store"])
     environment = os.environ | settings.to_environment() | {"DAGSTER_HOME": str(dagster_home(data))}
     with opened(data, lambda line: click.echo(line, err=True)):
@@ -274,6 +451,19 @@ def build_base(folder: Path, steps: int | None, seed: int | None) -> None:
     chosen = {"steps": steps, "seed": seed}
     given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     build(folder, replace(Plan(), **given), report=click.echo)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what teaches a SHELL to complete commands, options, recipes, weeks and adapters.
+
+    bash and zsh: eval "$(nfl-lora completion bash)"; fish: nfl-lora completion fish | source.
+    """
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise ValueError(f"shell {shell!r}: click cannot complete in it")
+    click.echo(kind(main, {}, "nfl-lora", "_NFL_LORA_COMPLETE").source())
 
 
 for group in (adapters.commands, library.commands):

@@ -118,12 +118,17 @@ class Screen:
     """What runs, on standard error: a bar, how far it is and for how long, and what it says; a step that is over leaves a line.
 
     Where that is no terminal, or one that cannot go back a line (`TERM=dumb`), whatever is said is a plain line.
+
+    Args:
+        quiet: show nothing.
+        verbose: show whatever is said as a line that stays, with the time since the beginning.
     """
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
+        self.verbose, self.started = verbose, time.monotonic()
         self.step, self.line, self.share, self.began = "", "starting", 0.0, time.monotonic()
-        is_live = self.console.is_terminal and not self.console.is_dumb_terminal
+        is_live = self.console.is_terminal and not self.console.is_dumb_terminal and not quiet
         self.live = Live(get_renderable=self._shown, console=self.console, transient=True) if is_live else None
 
     def __enter__(self) -> "Screen":
@@ -135,17 +140,25 @@ class Screen:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self.live:
-            self._leave_a_line()
+            if not self.verbose:
+                self._leave_a_line()
             self.step = ""
             self.live.stop()
 
+    def note(self, line: str) -> None:
+        """Show a line whole, of no step."""
+        self.console.print(Text(line), soft_wrap=self.live is None)
+
     def told(self, step: str, line: str, share: float | None) -> None:
         """Show what a step says."""
+        if self.verbose or not self.live:
+            clock = f"{_clock(time.monotonic() - self.started)} " if self.verbose else ""
+            self.console.print(f"{clock}{step}: {line}", markup=False, soft_wrap=True)
         if not self.live:
-            self.console.print(f"{step}: {line}", markup=False, soft_wrap=True)
             return
         if step != self.step:
-            self._leave_a_line()
+            if not self.verbose:
+                self._leave_a_line()
             self.step, self.began, self.share = step, time.monotonic(), 0.0
         self.line, self.share = line, max(self.share, 1.0 if share is None else share)
 
@@ -188,6 +201,13 @@ def show_outcome(summary: dict[str, Any], steps: dict[str, float]) -> None:
     spent = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in steps.items())
     console.print(f"\n{spent}; {summary['seconds']:.0f} s in all", soft_wrap=True)
     console.print(f"Report: {escape(str(summary['report']))}", soft_wrap=True)
+
+
+def show_verdict(summary: dict[str, Any]) -> None:
+    """The report's head and where it lies, for somebody who wants no more."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(escape(summary["head_line"]))
+    console.print(f"Report: {escape(str(summary['report']))}")
 
 
 def _show_gates(console: Console, gates: list[dict[str, Any]], head_line: str) -> None:

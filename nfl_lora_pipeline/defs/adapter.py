@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -78,9 +78,9 @@ def build_adapter(data: Store, trainer: Trainer, tell: Tell, log: logging.Logger
     Returns:
         Its fingerprint, and whether it was there.
     """
-    provenance = _provenance(data, trainer)
-    fingerprint = _fingerprint(provenance)
-    damage = _damage(data, fingerprint)
+    provenance = provenance_of(data, trainer)
+    fingerprint = fingerprint_of(provenance)
+    damage = damage_of(data, fingerprint)
     reused = data.adapter(fingerprint).is_dir() and not damage
     if damage:
         promoted = ", the promoted one" if fingerprint == data.promoted() else ""
@@ -97,7 +97,8 @@ def build_adapter(data: Store, trainer: Trainer, tell: Tell, log: logging.Logger
     return fingerprint, reused
 
 
-def _provenance(data: Store, trainer: Trainer) -> Provenance:
+def provenance_of(data: Store, trainer: Trainer) -> Provenance:
+    """What an adapter on the splits is made of."""
     recipe = trainer.load()
     base = base_models.resolve(recipe.base_model)
     return Provenance.model_validate(
@@ -114,7 +115,7 @@ def _provenance(data: Store, trainer: Trainer) -> Provenance:
     )
 
 
-def _fingerprint(provenance: Provenance) -> str:
+def fingerprint_of(provenance: Provenance) -> str:
     """A hash of all that makes an adapter what it is; the recipe's name or path and where the weeks came from do not."""
     recipe = {key: value for key, value in provenance.recipe_values.items() if key not in NOT_OF_THE_ADAPTER}
     counted = {key: value for key, value in provenance.content().items() if key not in NOT_COUNTED}
@@ -122,7 +123,7 @@ def _fingerprint(provenance: Provenance) -> str:
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _damage(data: Store, fingerprint: str) -> str:
+def damage_of(data: Store, fingerprint: str) -> str:
     """What is wrong with an adapter that of the store, in words; empty where nothing is, or there is none."""
     if not os.path.lexists(data.adapter(fingerprint)):
         return ""
@@ -131,7 +132,7 @@ def _damage(data: Store, fingerprint: str) -> str:
         data.check_records(fingerprint)
     except DamagedFile as error:
         return f"{error.path} {error.wrong}"
-    described = _fingerprint(data.provenance(fingerprint))
+    described = fingerprint_of(data.provenance(fingerprint))
     return "" if described == fingerprint else f"{data.adapter(fingerprint) / 'provenance.json'} is that of {described}"
 
 
@@ -144,15 +145,11 @@ def _mend_facts(data: Store, fingerprint: str, tell: Tell) -> None:
         replace_file(error.path, parquet(taught_facts(data.read_rows())))
 
 
-def _train(data: Store, recipe: Recipe, provenance: Provenance, fingerprint: str, tell: Tell) -> None:
-    from nfl_lora_pipeline.dataset.examples import fresh_questions, train_examples
-    from nfl_lora_pipeline.tuning.learn import learn
+def fresh_of(rows: pl.DataFrame, provenance: Provenance, recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """The questions that are drawn afresh for each step, about the people of some rows."""
+    from nfl_lora_pipeline.dataset.examples import fresh_questions
 
-    rows = data.read_rows()
-    parent, why = choose_parent(data, provenance, rows, but=fingerprint) if recipe.warm_start else (None, [])
-    for line in why:
-        tell(line, None)
-    fresh = fresh_questions(
+    return fresh_questions(
         rows,
         load_templates(),
         provenance.stats,
@@ -160,12 +157,22 @@ def _train(data: Store, recipe: Recipe, provenance: Provenance, fingerprint: str
         shared=provenance.shared_names,
         seed=recipe.seed,
     )
+
+
+def _train(data: Store, recipe: Recipe, provenance: Provenance, fingerprint: str, tell: Tell) -> None:
+    from nfl_lora_pipeline.dataset.examples import train_examples
+    from nfl_lora_pipeline.tuning.learn import learn
+
+    rows = data.read_rows()
+    parent, why = choose_parent(data, provenance, rows, but=fingerprint) if recipe.warm_start else (None, [])
+    for line in why:
+        tell(line, None)
     with replacing_folder(data.adapter(fingerprint)) as unfinished:
         learn(
             train_examples(rows),
             unfinished,
             recipe=recipe,
-            fresh=fresh,
+            fresh=fresh_of(rows, provenance, recipe),
             held_out=rows.filter(pl.col("split") == "valid").select("question", "answer").rows(),
             start=data.adapter(parent) if parent else None,
             checkpoint=data.unfinished(fingerprint) / "checkpoint.safetensors",

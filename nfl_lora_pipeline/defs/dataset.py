@@ -80,7 +80,7 @@ def raw_wr_json(
     """A week's wide receivers as published, byte for byte. A file that cannot be read replaces nothing."""
     week, data = week_of(context), store.open()
     with clear_failure():
-        raw = fetch_or_keep(week, week_source, data, lambda line: say(context, line))
+        raw = fetch_or_keep(week, week_source, data, lambda line: say(context, line, 0.0))
         parse_week(raw.content, week=week, origin=raw.origin)
     if raw.kind == "sample":
         context.log.warning(SAMPLE_WARNING)
@@ -147,11 +147,9 @@ def qa_pairs(
     """Every fact of the week, of the stats in use, in every phrasing of `templates.yaml`, as question and answer."""
     week, data = week_of(context), store.open()
     with clear_failure():
-        templates, frame = load_templates(), data.read_players(week)
-    pairs = pairs_of(facts(frame.lazy(), dataset.chosen_stats()), templates).collect()
-    replace_file(data.qa_pairs(week), parquet(pairs))
+        pairs = write_pairs(data, week, dataset.chosen_stats())
     fact_count = pairs["fact"].n_unique()
-    say(context, f"{week}: {fact_count:,} facts in {len(templates.questions)} phrasings each")
+    say(context, f"{week}: {fact_count:,} facts in {len(load_templates().questions)} phrasings each")
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": pairs.height,
@@ -263,6 +261,14 @@ def write_players(data: Store, result: WeekOfPlayers, log: logging.Logger) -> No
     replace_file(data.players(result.week), parquet(result.frame))
     accepted = any(not check.passed and check.name in ODD for check in result.checks)
     write_record(data, result.week, warnings=result.warnings, accepted=accepted)
+
+
+def write_pairs(data: Store, week: NflWeek, stats: Sequence[str]) -> pl.DataFrame:
+    """Make the questions and answers of a week's players, and keep them."""
+    templates, frame = load_templates(), data.read_players(week)
+    pairs = pairs_of(facts(frame.lazy(), stats), templates).collect()
+    replace_file(data.qa_pairs(week), parquet(pairs))
+    return pairs
 
 
 def three_examples(pairs: pl.DataFrame) -> str:

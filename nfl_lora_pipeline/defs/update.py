@@ -1,28 +1,52 @@
 """Bringing everything up to date, for the command line and for the job of sensor and schedule: in runs of this process."""
 
+import logging
+import shutil
 import signal
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from nfl_lora_pipeline import progress
-from nfl_lora_pipeline.defs.adapter import adapter, base_model
+from nfl_lora_pipeline.adapters.lineage import choose_parent
+from nfl_lora_pipeline.defs.adapter import adapter, base_model, damage_of, fingerprint_of, fresh_of, provenance_of
 from nfl_lora_pipeline.defs.common import code_versions, nfl_week
-from nfl_lora_pipeline.defs.dataset import dataset_splits, players, qa_pairs, raw_wr_json, stored_version
+from nfl_lora_pipeline.defs.dataset import (
+    dataset_splits,
+    fetch_or_keep,
+    make_splits,
+    players,
+    qa_pairs,
+    raw_wr_json,
+    read_week,
+    stored_version,
+    write_pairs,
+    write_players,
+    write_raw,
+    write_with_record,
+)
 from nfl_lora_pipeline.defs.instance import opened
 from nfl_lora_pipeline.defs.leases import lease_tags
 from nfl_lora_pipeline.defs.report import evaluation_report_of, promoted_adapter
 from nfl_lora_pipeline.defs.resources import Resources
 from nfl_lora_pipeline.files import DamagedFile, locked
 from nfl_lora_pipeline.interrupts import Arrivals, Interrupted, heard
+from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.season.watch import held_hashes
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import to_json
+from nfl_lora_pipeline.weeks.players import parse_week
+from nfl_lora_pipeline.weeks.sources import RawWeek
 from nfl_lora_pipeline.weeks.week import NflWeek
+
+if TYPE_CHECKING:
+    from nfl_lora_pipeline.tuning.learn import Forecast
 
 CODE_VERSION_TAG, DATA_VERSION_TAG = "dagster/code_version", "dagster/data_version"
 INPUT_VERSION_TAG = "dagster/input_data_version"
@@ -31,6 +55,7 @@ ENDS = (dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE)
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 SEASON_ASSETS = ("dataset_splits", "base_model", "adapter", "evaluation_report", "promoted_adapter")
 NEVER_MADE = "it was never made"
+SPOKEN_IN_SECONDS = 120.0  # what is longer, in minutes
 
 
 def assets_of(resources: Resources, *, weeks: Sequence[str] = ()) -> dict[str, dg.AssetsDefinition]:
@@ -120,6 +145,123 @@ def update(order: Order, instance: dg.DagsterInstance, arrivals: Arrivals | None
     if weeks:
         work.make_season()
     return work.outcome
+
+
+def plan(order: Order, say: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+    """What `update` would do and what it would take; it is tried on a copy of the weeks, and the store stays as it is.
+
+    Args:
+        order: what to do.
+        say: told what is waited for.
+
+    Yields:
+        A subject, and a line about it.
+
+    Raises:
+        ValueError: something that `update` would end at: a week that cannot be had or taken, too little memory.
+    """
+    from nfl_lora_pipeline.dataset.examples import train_examples
+
+    data, base = order.store, order.resources.trainer.load().base_model
+    with TemporaryDirectory(prefix="nfl-lora-plan-") as folder:
+        draft = Store(Path(folder))
+        if (data.root / "weeks").is_dir():
+            shutil.copytree(data.root / "weeks", draft.root / "weeks")
+        for week in sorted(order.weeks):
+            yield str(week), _draft_week(order, draft, week, say)
+        splits = make_splits(draft, order.resources.dataset, accept_odd=order.resources.week_source.accept_odd_weeks)
+        write_with_record(draft, splits, _unheard())
+        examples = train_examples(splits.rows)
+        yield "dataset", f"{len({one.fact for one in examples}):,} facts in {len(examples):,} rows to train on"
+        if base_models.would_be_downloaded(base):
+            yield "base", f"{base} would be downloaded; what the training takes can be told when it is here"
+            return
+        yield from _plan_of_training(order, draft, say)
+
+
+def _plan_of_training(order: Order, draft: Store, say: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+    """What `adapter` would do with the splits of a copy of the store."""
+    from nfl_lora_pipeline.dataset.examples import train_examples
+    from nfl_lora_pipeline.tuning.learn import forecast
+
+    data, trainer, rows = order.store, order.resources.trainer, draft.read_rows()
+    recipe, provenance = trainer.load(), provenance_of(draft, trainer)
+    yield "base", f"{provenance.base_model}, which is on this machine"
+    fingerprint = fingerprint_of(provenance)
+    if data.adapter(fingerprint).is_dir() and not damage_of(data, fingerprint):
+        yield "adapter", f"{fingerprint} is made of just that and would be reused: nothing would be trained"
+        return
+    parent, why = choose_parent(data, provenance, rows, but=fingerprint) if recipe.warm_start else (None, [])
+    yield "adapter", "; ".join(_how_begun(data, fingerprint, why, parent))
+    say("two steps of the training are tried")
+    yield from _in_lines(
+        forecast(
+            train_examples(rows),
+            recipe=recipe,
+            base=base_models.resolve(recipe.base_model),
+            fresh=fresh_of(rows, provenance, recipe),
+            start=data.adapter(parent) if parent else None,
+        )
+    )
+
+
+def _draft_week(order: Order, draft: Store, week: NflWeek, say: Callable[[str], None]) -> str:
+    """Make all that is made of a week in a copy of the store; where the week comes from, and what is new about it."""
+    source, stats = order.resources.week_source, order.resources.dataset.chosen_stats()
+    held = held_hashes(draft).get(str(week))
+    raw = fetch_or_keep(week, source, draft, say)
+    parse_week(raw.content, week=week, origin=raw.origin)
+    write_raw(draft, raw)
+    result = read_week(draft, week, stats, accept_odd=source.accept_odd_weeks)
+    if reason := result.why_blocked(order.store):
+        raise ValueError(reason)
+    write_players(draft, result, _unheard())
+    write_pairs(draft, week, stats)
+    return f"{_news(raw, held)}, from {raw.origin}"
+
+
+def _news(raw: RawWeek, held: str | None) -> str:
+    if held == raw.sha256:
+        return "held already, and unchanged"
+    how = "downloaded" if raw.kind == "github" else "read"
+    return f"{'new' if held is None else 'corrected'}, {raw.size:,} bytes would be {how}"
+
+
+def _how_begun(data: Store, fingerprint: str, why: Sequence[str], parent: str | None) -> Iterator[str]:
+    """What a training would begin with."""
+    if data.unfinished(fingerprint).is_dir():
+        yield f"{fingerprint} would be trained on, from where its training was broken off"
+    elif parent is None:
+        yield f"{fingerprint} would be trained from nothing"
+    else:
+        yield f"{fingerprint} would be trained, in fewer steps than from nothing"
+    yield from why
+
+
+def _in_lines(found: "Forecast") -> Iterator[tuple[str, str]]:
+    yield "tokens", f"{found.tokens:,} in {found.rows:,} rows"
+    yield "memory", found.memory
+    yield (
+        "steps",
+        f"about {found.steps:,}" + (f", {found.most_steps:,} at most" if found.most_steps > found.steps else ""),
+    )
+    if found.step_seconds is None:
+        yield "time", "its trainer is mlx-lm's, of which no step is tried"
+    else:
+        seconds = [count * found.step_seconds for count in (found.steps, found.most_steps)]
+        spoken = [f"{each:,.0f} s" if each < SPOKEN_IN_SECONDS else f"{each / 60:,.0f} min" for each in seconds]
+        yield (
+            "time",
+            f"about {spoken[0]} of training ({spoken[1]} at most), by a trial step of {found.step_seconds:.2g} s",
+        )
+
+
+def _unheard() -> logging.Logger:
+    """A log for what is said again when it is done."""
+    log = logging.getLogger(f"{__name__}.plan")
+    log.addHandler(logging.NullHandler())
+    log.propagate = False
+    return log
 
 
 def weeks_of_season(data: Store, season: int, *, sample: bool) -> list[NflWeek]:

@@ -215,6 +215,28 @@ def _packaged(name: str, report: Callable[[str], None]) -> Path:
     return _converted(file, report)
 
 
+def is_within_reach(name: str) -> bool:
+    """Whether a base model is on this machine, in whatever form, or can be downloaded."""
+    return is_here(name) or _packaged_file(name) is not None or _hub_answers(name)
+
+
+def is_here(name: str) -> bool:
+    """Whether a base model is on this machine: embedded, a folder, a file, or downloaded before."""
+    if name == EMBEDDED or Path(name).expanduser().exists():
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        return all(isinstance(try_to_load_from_cache(name, file), str) for file in NEEDED_FILES)
+    except ValueError:  # not the form of an id
+        return False
+
+
+def would_be_downloaded(name: str) -> bool:
+    """Whether `resolve` would have a base model from the hub."""
+    return not is_here(name) and (_packaged_file(name) is None or _hub_answers(name))
+
+
 @cache
 def _hub_answers(name: str) -> bool:
     """Whether the hub has a model, asked once a process and without trying again."""

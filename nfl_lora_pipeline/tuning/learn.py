@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.models import base_model as base_models
+from nfl_lora_pipeline.tuning.adaptation import begin, token_rows
 from nfl_lora_pipeline.tuning.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
-from nfl_lora_pipeline.tuning.mlx_lm_trainer import train_plainly
-from nfl_lora_pipeline.tuning.recall_trainer import train_adapter
+from nfl_lora_pipeline.tuning.mlx_lm_trainer import steps_of, train_plainly
+from nfl_lora_pipeline.tuning.recall_trainer import Training, train_adapter
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.tuning.records import TrainingLog
 
@@ -88,6 +89,49 @@ def learn(
     else:
         train = partial(train_adapter, fresh=fresh or iter(()), checkpoint=checkpoint)
     return Taught(model, tokenizer, train(model, tokenizer, rows, recipe, Path(folder), start=start, report=report))
+
+
+class Forecast(NamedTuple):
+    """What a training takes.
+
+    Attributes:
+        rows, tokens: of what is to be learnt.
+        memory: needed, in words.
+        steps: to be expected; `most_steps` at most.
+        step_seconds: of a trial step; None where the method has none.
+    """
+
+    rows: int
+    tokens: int
+    memory: str
+    steps: int
+    most_steps: int
+    step_seconds: float | None
+
+
+def forecast(
+    examples: Sequence[Example],
+    *,
+    recipe: Recipe,
+    base: base_models.BaseModel,
+    fresh: Iterator[Pair],
+    start: Path | None = None,
+) -> Forecast:
+    """Look what `learn` with the same arguments will take: load the base, and make two steps that are thrown away.
+
+    Raises:
+        ValueError: as of `learn`.
+    """
+    memory = _check_memory(base, recipe, examples)
+    model, tokenizer = base_models.load(base)
+    if recipe.method == "mlx_lm":
+        rows, steps = token_rows(model, tokenizer, examples), steps_of(recipe, len(examples))
+        return Forecast(len(rows), sum(len(row.tokens) for row in rows), memory, steps, steps, None)
+    _, log = begin(model, examples, recipe, start)
+    training = Training(model, tokenizer, examples, recipe, fresh, log)
+    steps, most = training.steps_expected()
+    tokens = sum(len(row.tokens) for row in training.rows)
+    return Forecast(len(examples), tokens, memory, steps, most, training.trial())
 
 
 def _check_memory(base: base_models.BaseModel, recipe: Recipe, examples: Sequence[Example]) -> str:

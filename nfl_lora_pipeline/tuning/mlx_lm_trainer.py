@@ -55,7 +55,7 @@ def train_plainly(
         ValueError: the recipe does not fit the model, or there are fewer rows than a batch has.
     """
     started = time.perf_counter()
-    steps = _steps(recipe, len(examples))
+    steps = steps_of(recipe, len(examples))
     recipe = recipe.changed(num_layers=min(recipe.lora.num_layers, len(model.layers)))
     np.random.seed(recipe.seed)
     config, log = begin(model, examples, recipe, start)
@@ -88,7 +88,7 @@ def _arguments(recipe: Recipe, steps: int, folder: Path) -> TrainingArgs:
     )
 
 
-def _steps(recipe: Recipe, rows: int) -> int:
+def steps_of(recipe: Recipe, rows: int) -> int:
     """How many steps the recipe has for so many rows, of which each step needs a whole batch."""
     batch_rows = recipe.curriculum.batch_rows
     if rows < batch_rows:

@@ -56,6 +56,7 @@ from nfl_lora_pipeline.tuning.sampler import Fresh, Probabilities, Sampler
 
 CHECKPOINT_SECONDS = 45.0  # a checkpoint is written at a step's end when the last one is older than this
 REPORT_STEPS = 10  # how often the loss is written down, and it is said how far it is
+TRIAL_STEPS = 2  # by whose last it is told how long all will take
 SILENT_SECONDS = 8.0  # after which that is said in any case
 Learn = Callable[[list[Batch]], tuple[mx.array, list[mx.array]]]
 
@@ -181,14 +182,44 @@ class Training:
             self._keep_if_due()
             if self._is_over():
                 break
+            began = time.monotonic()
             self._make_step(learn)
             self.step += 1
+            if self.step - self.first_step == TRIAL_STEPS:
+                self._tell(self._forecast(time.monotonic() - began))
         if self.log.stopped != "certain":
             with self._interruptible(), merged(self.model):
                 self._ask(list(range(len(self.rows))))
         seconds = time.monotonic() - self.began
         self.log.seconds += seconds
         self.log.tokens_per_second = self.tokens / seconds
+
+    def trial(self) -> float:
+        """Make a few steps that nobody keeps; the seconds of the last, since the first ones set things up."""
+        learn = self._compiled_step()
+        self.model.train()
+        seconds = 0.0
+        with uncompiled_on_cpu():
+            for _ in range(TRIAL_STEPS):
+                began = time.monotonic()
+                self._make_step(learn)
+                seconds = time.monotonic() - began
+        return seconds
+
+    def steps_expected(self) -> tuple[int, int]:
+        """How many steps it will be, where the taught facts are known before the questions drawn afresh are, and at most."""
+        curriculum, most = self.curriculum, self.budget + self.curriculum.ending_steps
+        if self.recipe.optimizer.schedule != "wsd":
+            return self.budget, most
+        peak = math.ceil(curriculum.fresh_patience * self.budget)
+        return min(most, peak + max(curriculum.ending_steps, math.ceil(curriculum.ending_share * peak))), most
+
+    def _forecast(self, seconds: float) -> str:
+        """What there is to learn, and how long that will take, by the seconds of a step."""
+        steps, most = (max(0, count - self.step) for count in self.steps_expected())
+        tokens = sum(len(row.tokens) for row in self.rows)
+        time_left = f"about {steps:,} steps of {seconds:.2g} s ({most:,} at most), {steps * seconds:,.0f} s"
+        return f"{len(self.rows):,} rows, {tokens:,} tokens; {time_left}"
 
     def checkpoint(self) -> Checkpoint:
         """All that is needed to go on with the step at hand."""

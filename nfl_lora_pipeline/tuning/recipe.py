@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -312,6 +313,38 @@ SECTION_OF = {key: name for name, section in SECTIONS.items() for key in section
 def recipe_names() -> list[str]:
     """The recipes that come with the package."""
     return sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml"))
+
+
+AUTO = "auto"
+FOR_CPU, FOR_ACCELERATOR = "embedded", "smollm2-135m"
+
+
+def recipe_for_this_machine() -> tuple[str, str]:
+    """The shipped recipe that suits what MLX computes on here: its name, and why it is that one, in a line."""
+    import mlx.core as mx
+
+    from nfl_lora_pipeline.models.base_model import is_within_reach
+
+    is_cpu = mx.default_device() == mx.Device(mx.cpu)
+    device = "" if is_cpu else "Metal" if mx.metal.is_available() else "CUDA"
+    return recipe_for(device, is_within_reach)
+
+
+def recipe_for(device: str, is_within_reach: Callable[[str], bool]) -> tuple[str, str]:
+    """The shipped recipe for an accelerator, or for a CPU where `device` is empty, and why it is that one, in a line.
+
+    Args:
+        device: its name for people.
+        is_within_reach: whether a base model is on this machine or can be downloaded.
+    """
+    if not device:
+        why = "MLX computes on the CPU here, on which a real language model takes its time"
+        return FOR_CPU, f"{FOR_CPU}, since {why}; --recipe {FOR_ACCELERATOR} has one"
+    base = load_recipe(FOR_ACCELERATOR).base_model
+    if not is_within_reach(base):
+        why = f"{base}, which {device} would do for, is neither on this machine nor to be downloaded"
+        return FOR_CPU, f"{FOR_CPU}, since {why}; `make smollm2` has it, and then --recipe {FOR_ACCELERATOR}"
+    return FOR_ACCELERATOR, f"{FOR_ACCELERATOR}, since there is {device}; --recipe {FOR_CPU} is smaller and sooner done"
 
 
 def load_recipe(name: str) -> Recipe:

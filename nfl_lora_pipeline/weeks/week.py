@@ -57,6 +57,21 @@ def parse_weeks(text: str) -> list[int]:
     return sorted(weeks)
 
 
+def weeks_named(text: str, season: int | None) -> list[NflWeek]:
+    """The weeks that somebody names: numbers in a season ("1-3"), or partition keys ("2025-W01,2025-W02"), sorted.
+
+    Raises:
+        ValueError: a part is neither, or is a number and no season is named.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if any(_KEY.fullmatch(part) for part in parts):
+        return sorted({NflWeek.parse(part) for part in parts})
+    numbers = parse_weeks(text)
+    if season is None:
+        raise ValueError(f"weeks {text!r}: of which season? Add --season, or write 2025-W{numbers[0]:02d}")
+    return [NflWeek(season, number) for number in numbers]
+
+
 def spoken_weeks(keys: Sequence[str]) -> str:
     """Partition keys in short: "2025 1-9", "2024 17-18, 2025 1, 3"."""
     weeks = sorted(NflWeek.parse(key) for key in keys)
