@@ -103,7 +103,7 @@ def test_what_is_needed_is_not_far_from_what_a_training_uses(tmp_path):
     answers = [f"Nico Hale had {yards} receiving yards {when}." for yards in range(64)]
     held = base_model.resolve("embedded")
     model, tokenizer = base_model.load(held)
-    recipe = a_recipe(batch_rows=64, max_steps=2, rank=32, refusal_share=0)
+    recipe = a_recipe(batch_rows=64, max_steps=2, ending_steps=1, rank=32, refusal_share=0)
     examples = [Example(asked, answer, fact=answer, teaches=True) for answer in answers]
     strangers = iter([(asked, answers[0])] * 1000)
     log = train_adapter(model, tokenizer, examples, recipe, tmp_path, fresh=strangers)
