@@ -3,9 +3,29 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import NamedTuple
 
+
+class Figures(NamedTuple):
+    """How far a training is, in numbers that a curve is drawn of.
+
+    Attributes:
+        iteration: steps made.
+        certain: share of the facts that are certain, from 0 to 1: as the steps saw them, or as a check has found.
+        loss: the mean of the last steps.
+        checked: whether a check has found it.
+    """
+
+    iteration: int
+    certain: float
+    loss: float
+    checked: bool
+
+
+Gauge = Callable[[Figures], None]
 Listener = Callable[[str, str, float | None], None]
 _listener: ContextVar[Listener | None] = ContextVar("progress_listener", default=None)
+_gauge: ContextVar[Gauge | None] = ContextVar("progress_gauge", default=None)
 
 
 def tell(step: str, line: str, share: float | None = None) -> None:
@@ -22,3 +42,19 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+def measure(figures: Figures) -> None:
+    """Give figures of a training to whoever draws them, if there is somebody."""
+    if gauge := _gauge.get():
+        gauge(figures)
+
+
+@contextmanager
+def measuring(gauge: Gauge) -> Iterator[None]:
+    """Give the figures of a training inside the block to `gauge`."""
+    token = _gauge.set(gauge)
+    try:
+        yield
+    finally:
+        _gauge.reset(token)

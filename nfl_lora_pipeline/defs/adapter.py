@@ -3,14 +3,17 @@
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
 import polars as pl
 
+from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.adapters.lineage import choose_parent, taught_facts
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.defs.common import CODE, OWNERS, accelerator, clear_failure, data_uri, on_change, say
@@ -24,6 +27,7 @@ from nfl_lora_pipeline.stored import Provenance, TrainingRecord, json_bytes, wei
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe
 
 NOT_COUNTED = ("recipe", "sources", "parent", "weights_sha256", "trained_at", "schema_version")
+OBSERVED_EVERY_SECONDS = 60.0
 Tell = Callable[[str, float | None], None]
 
 
@@ -45,7 +49,7 @@ def base_model(context: dg.AssetExecutionContext, trainer: Trainer) -> dg.Materi
             "name": base.name,
             "folder": str(base.folder),
             "revision": base.revision,
-            "size_mb": base.size_bytes / 1e6,
+            "size_mb": round(base.size_bytes / 1e6, 1),
         },
         data_version=dg.DataVersion(base.revision),
     )
@@ -63,13 +67,38 @@ def base_model(context: dg.AssetExecutionContext, trainer: Trainer) -> dg.Materi
 def adapter(context: dg.AssetExecutionContext, store: StoreResource, trainer: Trainer) -> dg.MaterializeResult[None]:
     """The LoRA adapter that knows every fact in the splits; kept under the fingerprint of all that made it."""
     data = store.open()
-    with clear_failure(), accelerator(context, data):
+    with clear_failure(), accelerator(context, data), progress.measuring(Curve(context).take):
         fingerprint, reused = build_adapter(data, trainer, lambda line, share: say(context, line, share), context.log)
         log = data.training_log(fingerprint)
     return dg.MaterializeResult(
         metadata={"folder": str(data.adapter(fingerprint)), "reused": reused, **_figures(log)},
         data_version=dg.DataVersion(fingerprint),
     )
+
+
+class Curve:
+    """Draws a training in the UI while it runs: an observation of the asset at the first check, and every minute.
+
+    The materialisation at its end has the same figures by the same names, so that one curve goes on in the other.
+    """
+
+    def __init__(self, context: dg.AssetExecutionContext):
+        self.context, self.observed_at, self.is_checked = context, time.monotonic(), False
+
+    def take(self, figures: progress.Figures) -> None:
+        """Take figures in, and show them where it is time to."""
+        is_first_check = figures.checked and not self.is_checked
+        self.is_checked |= figures.checked
+        if not is_first_check and time.monotonic() - self.observed_at < OBSERVED_EVERY_SECONDS:
+            return
+        self.observed_at = time.monotonic()
+        metadata = {"iterations": figures.iteration, **_curve(figures.certain, figures.loss)}
+        self.context.log_event(dg.AssetObservation(self.context.asset_key, metadata=metadata))
+
+
+def _curve(certain: float, loss: float) -> dict[str, float]:
+    """The figures that are drawn as they grow; a loss that there is none of yet is left out."""
+    return {"certain (%)": round(100 * certain, 1)} | ({} if math.isnan(loss) else {"loss": round(loss, 4)})
 
 
 def build_adapter(data: Store, trainer: Trainer, tell: Tell, log: logging.Logger) -> tuple[str, bool]:
@@ -194,10 +223,11 @@ def _figures(log: TrainingRecord) -> dict[str, dg.MetadataValue | str | float]:
         "ended": log.stopped,
         "facts": log.facts,
         "uncertain_facts": len(log.uncertain),
-        "lowest_probability": log.lowest_probability,
+        "lowest_probability": round(log.lowest_probability, 3),
         "trained_parameters": log.trained_parameters,
-        "tokens_per_second": log.tokens_per_second,
-        "peak_memory_mb": log.peak_memory_bytes / 1e6,
-        "training_seconds": log.seconds,
-        "loss": dg.MetadataValue.md(f"![loss]({data_uri(loss_plot(log.losses, log.certain))})"),
+        "tokens_per_second": round(log.tokens_per_second),
+        "peak_memory_mb": round(log.peak_memory_bytes / 1e6),
+        "training_seconds": round(log.seconds, 1),
+        **_curve(1 - len(log.uncertain) / max(1, log.facts), log.losses[-1][1] if log.losses else math.nan),
+        "course": dg.MetadataValue.md(f"![loss]({data_uri(loss_plot(log.losses, log.certain))})"),
     }

@@ -149,19 +149,23 @@ def data_uri(png: bytes) -> str:
 RETRY_CRON = "17 * * * *"  # once an hour
 
 
-def on_change() -> dg.AutomationCondition:  # type: ignore[type-arg]
-    """Input or code changed, or never made; nothing before it is missing, being made, or blocked by a check."""
+def on_change(*, skipped_checks_pass: bool = False) -> dg.AutomationCondition:  # type: ignore[type-arg]
+    """Input or code changed, or never made; nothing before it is missing, being made, or blocked by a check.
+
+    Args:
+        skipped_checks_pass: whether a blocking check before it may have been left out of its run: what was not judged.
+    """
     condition = dg.AutomationCondition
+    checked = condition.all_deps_blocking_checks_passed()
+    if skipped_checks_pass:
+        fine = ~condition.check_failed() | condition.will_be_requested()
+        checked = condition.all_deps_match(condition.all_checks_match(fine, blocking_only=True))
     never_made = condition.missing() & ~condition.execution_failed()
     changed = condition.any_deps_match(condition.data_version_changed()) | condition.code_version_changed()
     trigger: dg.AutomationCondition = never_made | changed | _failed()  # type: ignore[type-arg]
     wanted = trigger.since_last_handled()
     return (
-        wanted
-        & ~condition.any_deps_missing()
-        & ~condition.any_deps_in_progress()
-        & ~condition.in_progress()
-        & condition.all_deps_blocking_checks_passed()
+        wanted & ~condition.any_deps_missing() & ~condition.any_deps_in_progress() & ~condition.in_progress() & checked
     ).with_label("its input or its code changed")
 
 

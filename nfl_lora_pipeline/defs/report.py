@@ -1,10 +1,10 @@
 """The report on the newest adapter, and its promotion."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -14,7 +14,8 @@ from nfl_lora_pipeline.defs.common import CODE, OWNERS, accelerator, clear_failu
 from nfl_lora_pipeline.defs.resources import StoreResource, Trainer
 from nfl_lora_pipeline.evaluation.gates import GATES, Gate, blocks, judge
 from nfl_lora_pipeline.evaluation.regressions import coverage_loss_of
-from nfl_lora_pipeline.markdown import table
+from nfl_lora_pipeline.evaluation.summary import Summary, key_figures
+from nfl_lora_pipeline.markdown import escape, table
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import Recipe
 
@@ -28,7 +29,7 @@ PROMOTION_DUE = dg.FreshnessPolicy.cron(
 
 
 def evaluation_report_of(recipe: Recipe | None) -> dg.AssetsDefinition:
-    """The asset `evaluation_report`, with a check for each gate.
+    """The asset `evaluation_report`, with a check for each gate, of which a run may leave some out.
 
     Args:
         recipe: says which gates block what comes after, and which are told and no more; None for one that cannot be read,
@@ -43,41 +44,39 @@ def evaluation_report_of(recipe: Recipe | None) -> dg.AssetsDefinition:
         )
         for name, rule in GATES.items()
     ]
-    return dg.asset(
-        name="evaluation_report",
+    asset = dg.AssetSpec(
+        "evaluation_report",
         deps=[adapter],
+        description=_evaluate.__doc__,
         group_name="season",
         kinds={"mlx", "markdown"},
         owners=OWNERS,
         tags={"stage": "evaluation"},
         code_version=CODE["evaluation_report"],
         automation_condition=on_change(),
-        check_specs=specs,
-    )(_evaluate)
+    )
+    return dg.multi_asset(name="evaluation_report", specs=[asset], check_specs=specs, can_subset=True)(_evaluate)
 
 
-def _evaluate(context: dg.AssetExecutionContext, store: StoreResource, trainer: Trainer) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def _evaluate(
+    context: dg.AssetExecutionContext, store: StoreResource, trainer: Trainer
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:  # type: ignore[type-arg]
     """Base against tuned, question by question: `report.md`, `report.json` and every prediction.
 
     Kept under the adapter's fingerprint: what the same code has asked before is not asked again. The checks decide whether
-    the adapter is promoted.
+    the adapter is promoted; one that could not be judged is skipped.
     """
     data, code = store.open(), CODE["evaluation_report"]
     with clear_failure(), accelerator(context, data):
         evaluation = report_on_newest(data, trainer, code, lambda line, share: say(context, line, share))
-    folder = data.report(evaluation.summary.adapter)
-    return dg.MaterializeResult(
-        metadata={
-            "report": dg.MetadataValue.md(_page(folder)),
-            "folder": str(folder),
-            "reused": evaluation.reused,
-            "head_line": evaluation.summary.head_line,
-            "warnings": evaluation.summary.warnings or ["none"],
-            **{f"recall_{name}": share for name, share in evaluation.summary.recall.items() if share is not None},
-        },
-        data_version=dg.DataVersion(f"{evaluation.summary.adapter}-{code}"),
-        check_results=[_check_result(gate) for gate in evaluation.gates],
-    )
+    if context.selected_asset_keys:
+        yield dg.MaterializeResult(
+            asset_key="evaluation_report",
+            metadata=_metadata(evaluation, data.report(evaluation.summary.adapter)),
+            data_version=dg.DataVersion(f"{evaluation.summary.adapter}-{code}"),
+        )
+    shown = {key.name for key in context.selected_asset_check_keys}
+    yield from (_check_result(gate) for gate in _not_skipped(evaluation.gates) if gate.name in shown)
 
 
 @dg.asset(
@@ -87,7 +86,7 @@ def _evaluate(context: dg.AssetExecutionContext, store: StoreResource, trainer: 
     owners=OWNERS,
     tags={"stage": "promotion"},
     code_version=CODE["promoted_adapter"],
-    automation_condition=on_change(),
+    automation_condition=on_change(skipped_checks_pass=True),
     freshness_policy=PROMOTION_DUE,
 )
 def promoted_adapter(
@@ -160,24 +159,56 @@ def _passed(data: Store, trainer: Trainer) -> str:
     return fingerprint
 
 
-def _page(folder: Path) -> str:
-    """The report with its pictures in it."""
-    from nfl_lora_pipeline.reports.report import with_pictures_inside
+def _metadata(evaluation: "Evaluation", folder: Path) -> dict[str, Any]:
+    """What the UI shows of a report: the verdict, five figures (in percent, so that it plots them), and the report's head."""
+    summary, verdict = evaluation.summary, evaluation.summary.head_line.partition(". ")[0].rstrip(".")
+    figures = key_figures(summary)
+    unjudged = [gate.name for gate in evaluation.gates if gate.passed is None]
+    return {
+        "verdict": verdict,
+        **{f"{figure.name} (%)": "-" if figure.share is None else round(100 * figure.share, 1) for figure in figures},
+        "report": dg.MetadataValue.md(_head(summary, verdict, folder)),
+        "folder": str(folder),
+        "not judged": unjudged or ["none"],
+        "warnings": summary.warnings or ["none"],
+        "reused": evaluation.reused,
+    }
 
-    return with_pictures_inside((folder / "report.md").read_text(encoding="utf-8"), folder)
+
+def _head(summary: Summary, verdict: str, folder: Path) -> str:
+    """The report in short, in Markdown: all of it is too long to be opened beside other figures."""
+    worst = summary.head_line.partition(". ")[2]
+    figures = table(
+        ["", "", "of what"], [[figure.name, figure.text, figure.meaning] for figure in key_figures(summary)]
+    )
+    asked = table(
+        ["question", "before", "after", "right is"],
+        [[shown.question, shown.base or "-", shown.tuned, shown.expected] for shown in summary.questions],
+    )
+    paragraphs = [f"**{escape(verdict)}.** {escape(worst)}", figures, asked]
+    return "\n\n".join([*paragraphs, f"All of it: `{folder / 'report.html'}`"])
+
+
+def _not_skipped(gates: Sequence[Gate]) -> Iterator[Gate]:
+    """The gates whose checks have a result.
+
+    A check is passed or failed; of one without a result the UI says "Skipped" where the run went well, and "Execution failed"
+    where it did not. So what was not judged has none, but for a run that is to fail, in which it is a warning.
+    """
+    is_kept_back = any(gate.keeps_back for gate in gates)
+    return (gate for gate in gates if gate.passed is not None or is_kept_back)
 
 
 def _check_result(gate: Gate) -> dg.AssetCheckResult:
-    """A gate's verdict. A check has no third state: what was not judged does not stand in the way, and says so in its
-    description, its metadata and its severity."""
+    """A gate's verdict; what was not judged, and has a result all the same, is a warning that says so."""
     worst = table(
         ["question", "expected", "answer"], [[miss.question, miss.expected, miss.answer] for miss in gate.worst]
     )
-    figure = {} if gate.figure is None else {"figure": gate.figure}
+    figure = {} if gate.figure is None else {"figure": round(gate.figure, 4)}
     is_judged = gate.passed is not None
     return dg.AssetCheckResult(
         check_name=gate.name,
-        passed=not gate.missed,
+        passed=bool(gate.passed),
         severity=dg.AssetCheckSeverity.ERROR if gate.blocks and is_judged else dg.AssetCheckSeverity.WARN,
         description=gate.explanation,
         metadata={

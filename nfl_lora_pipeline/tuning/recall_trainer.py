@@ -28,6 +28,7 @@ from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.utils import maybe_set_recommended_wired_limit
 
+from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.interrupts import Deferral, is_interrupt
 from nfl_lora_pipeline.models.blas import divided_cores
@@ -335,6 +336,7 @@ class Training:
         self.sampler.choose_anew()
         self.log.certain.append((self.step, 1 - uncertain / len(self.rows)))
         self.log.stopped = "budget" if uncertain else "certain"
+        self._measure(1 - uncertain / len(self.rows), checked=True)
         line = f"iteration {self.step}: {uncertain:,} of {len(asked):,} rows asked are not certain"
         self._tell(line, 1 - uncertain / len(self.rows))
         return not uncertain
@@ -379,6 +381,7 @@ class Training:
         self.loss_sum += float(loss)
         if (self.step + 1) % REPORT_STEPS == 0:
             self.log.losses.append((self.step + 1, self.loss_sum / REPORT_STEPS))
+            self._measure(1 - self.sampler.unknown_share())
             self._tell(f"iteration {self.step + 1}, loss {self.loss_sum / REPORT_STEPS:.3f}: {self._so_far()}")
             self.loss_sum = 0.0
         elif self._is_silent():
@@ -403,6 +406,10 @@ class Training:
         seen = (1 - self.sampler.unknown_share()) * self.fresh.right_share()
         self.report(line, seen if share is None else share)
         self.told_at = time.monotonic()
+
+    def _measure(self, certain: float, *, checked: bool = False) -> None:
+        loss = self.log.losses[-1][1] if self.log.losses else math.nan
+        progress.measure(progress.Figures(self.step + (not checked), certain, loss, checked))
 
     def _is_silent(self) -> bool:
         return time.monotonic() - self.told_at > SILENT_SECONDS
