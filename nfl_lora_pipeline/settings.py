@@ -10,11 +10,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from nfl_lora_pipeline.files import lasting_base, lasting_recipe
 from nfl_lora_pipeline.weeks.sources.github import UPSTREAM_URL
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 PREFIX = "NFL_LORA_"
 EXPECTED = {"bool_parsing": "use 1 or 0", "int_parsing": "expected a number"}  # by pydantic's name of the mistake
@@ -29,6 +30,12 @@ def _parts(value: object) -> object:
     return as_list(value) if isinstance(value, str) else value
 
 
+def _weeks(keys: tuple[str, ...]) -> tuple[str, ...]:
+    for key in keys:
+        NflWeek.parse(key)
+    return keys
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)]
 
 
@@ -39,7 +46,9 @@ class Settings(BaseSettings):
 
     store: str = Field("data", description="the folder for all results")
     season: int = Field(0, ge=0, description="the year that a season begins in; 0 for the one that is on, or was last")
-    weeks: Names = Field((), description="partition keys to train on; empty for every week held of the newest season")
+    weeks: Annotated[Names, AfterValidator(_weeks)] = Field(
+        (), description="partition keys to train on; empty for every week held of the newest season"
+    )
     stats: Names = Field(("receiving_yards",), description='which stats to teach, or "all"')
     mode: Literal["every_fact", "random_facts"] = Field(
         "every_fact", description="how the splits are made; random_facts is that of the original experiment"

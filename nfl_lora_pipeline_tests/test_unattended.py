@@ -31,7 +31,7 @@ from nfl_lora_pipeline.defs.automation import (
 )
 from nfl_lora_pipeline.defs.dataset import parquet
 from nfl_lora_pipeline.defs.resources import Resources, WeekSource
-from nfl_lora_pipeline.defs.update import Order, StepFailed, _Work, update
+from nfl_lora_pipeline.defs.update import BY_TAG, MAKES_TAG, Order, StepFailed, _Work, update
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
@@ -183,6 +183,33 @@ def test_a_failed_update_is_asked_for_again_after_an_hour_and_with_the_next_week
     monkeypatch.undo()
     here.publish(2)
     assert asked(here.sense(cursor)) == [("update_season", None, ["2025-W01", "2025-W02"])]
+
+
+@pytest.mark.parametrize(("key", "says"), [("2025-W99", "week 99: "), ("abc", "week 'abc': ")])
+def test_an_update_for_what_is_no_week_says_so_at_once_and_is_never_asked_for_again(here, monkeypatch, key, says):
+    monkeypatch.setattr(unattended, "AGAIN_SECONDS", 0.0)
+    failed = _failed_run(here, key)
+    events = [record.dagster_event for record in here.instance.all_logs(failed.run_id)]
+    (said,) = [event.step_failure_data.user_failure_data for event in events if event and event.is_step_failure]
+    assert said is not None
+    assert (said.description or "").startswith(says)
+    assert here.made() == {}
+    assert asked(here.sense()) == []
+    here.publish(1)
+    assert asked(here.sense()) == [("update_season", None, ["2025-W01"])]
+
+
+def test_a_run_says_in_its_name_and_tags_whose_it_is_and_what_it_makes(here):
+    here.publish(1)
+    update(Order(here.resources, [NflWeek(2025, 1)]), here.instance)
+    by_command = here.instance.get_runs()
+    assert {run.job_name for run in by_command} == {"nfl_lora_run"}
+    assert {run.tags[BY_TAG] for run in by_command} == {"nfl-lora run"}
+    assert [run.tags[MAKES_TAG] for run in reversed(by_command)] == [
+        f"{name}, 2025-W01" for name in ("raw_wr_json", "players", "qa_pairs")
+    ]
+    here.update("2025-W01")
+    assert here.instance.get_runs(limit=1)[0].tags[BY_TAG] == "part of update_season"
 
 
 def test_a_failed_update_that_was_made_up_for_is_left_alone(here, monkeypatch):

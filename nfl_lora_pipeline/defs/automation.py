@@ -15,14 +15,14 @@ from typing import Any
 import dagster as dg
 
 from nfl_lora_pipeline import progress
-from nfl_lora_pipeline.defs.common import OWNERS, nfl_week
+from nfl_lora_pipeline.defs.common import OWNERS, clear_failure, nfl_week
 from nfl_lora_pipeline.defs.leases import assets_of, dead_and_wanted, end_dead_runs, in_words
 from nfl_lora_pipeline.defs.resources import DatasetResource, Resources, StoreResource, Trainer, Watch, WeekSource
 from nfl_lora_pipeline.defs.update import Order, StepFailed, alone, update
 from nfl_lora_pipeline.interrupts import noted
 from nfl_lora_pipeline.season.watch import Look, Memory, Sighting, held_hashes, look
 from nfl_lora_pipeline.settings import Settings
-from nfl_lora_pipeline.weeks.week import NflWeek
+from nfl_lora_pipeline.weeks.week import NflWeek, is_key
 
 TAGS = {"does": "update"}
 AUTOMATION = "automation"
@@ -83,7 +83,9 @@ def look_and_update(
         What did not work.
     """
     data, purpose = resources.store.open(), f"{update_season.name}, run {context.run.run_id[:8]}"
-    weeks, failures = {NflWeek.parse(key) for key in config.weeks}, []
+    with clear_failure():
+        weeks = {NflWeek.parse(key) for key in config.weeks}
+    failures: list[StepFailed] = []
     with (
         progress.listening(lambda step, line, share: context.log.info(f"{step}: {line}")),
         alone(data, purpose, context.log.info),
@@ -95,7 +97,7 @@ def look_and_update(
             failures += [
                 StepFailed(sighting.problem, worth_retrying=True) for sighting in found.sightings if sighting.problem
             ]
-        order = Order(resources, weeks, fetch_only=fetch_only, patient=True)
+        order = Order(resources, weeks, fetch_only=fetch_only, patient=True, purpose=f"part of {update_season.name}")
         failures += update(order, context.instance, arrivals).failures
     if fetch_only:
         context.log.info(f"the sensor {AUTOMATION!r} is on: it makes the rest")
@@ -263,7 +265,9 @@ def _updates(found: Look, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     if not found.changed and (failed is None or time.time() - (failed.end_time or 0) < AGAIN_SECONDS):
         return []
     asked = _asked_of(failed.dagster_run) if failed else {}
-    weeks = sorted({*asked.get("weeks", []), *keys_of(found.changed)})
+    weeks = sorted({*filter(is_key, asked.get("weeks", [])), *keys_of(found.changed)})
+    if not weeks and asked.get("weeks") and not asked.get("look"):
+        return []  # it asked for nothing that is a week, and can never work
     parts = [_run_key(sighting) for sighting in found.changed] or [failed.dagster_run.run_id if failed else ""]
     run_key = parts[0] if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     config = update_config(weeks, look_too=bool(asked.get("look")))

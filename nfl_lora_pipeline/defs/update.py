@@ -1,6 +1,7 @@
 """Bringing everything up to date, for the command line and for the job of sensor and schedule: in runs of this process."""
 
 import logging
+import re
 import shutil
 import signal
 import uuid
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 CODE_VERSION_TAG, DATA_VERSION_TAG = "dagster/code_version", "dagster/data_version"
 INPUT_VERSION_TAG = "dagster/input_data_version"
 ORDER_TAG = ".dagster/nfl_lora/order"
+BY_TAG, MAKES_TAG = "nfl_lora/by", "nfl_lora/makes"  # shown in the list of runs
+COMMAND = "nfl-lora run"
 ENDS = (dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE)
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 SEASON_ASSETS = ("dataset_splits", "base_model", "adapter", "evaluation_report", "promoted_adapter")
@@ -97,12 +100,14 @@ class Order:
         weeks: to be fetched.
         fetch_only: whether somebody else makes the rest: the assets' own conditions.
         patient: whether a step that fails keeps the others from nothing; otherwise it ends the update.
+        purpose: who wants it, as its runs say.
     """
 
     resources: Resources
     weeks: Collection[NflWeek] = ()
     fetch_only: bool = False
     patient: bool = False
+    purpose: str = COMMAND
 
     @property
     def store(self) -> Store:
@@ -351,14 +356,16 @@ class _Work:
 
     def _run(self, assets: Sequence[dg.AssetsDefinition], partition_key: str | None) -> None:
         mark = {ORDER_TAG: uuid.uuid4().hex}
+        makes = ", ".join(
+            [*(asset.key.to_user_string() for asset in assets), *([partition_key] if partition_key else [])]
+        )
+        job = self._job(assets)
         try:
-            dg.materialize(
-                assets,
+            job.execute_in_process(
                 instance=self.instance,
                 partition_key=partition_key,
                 run_config={"loggers": QUIET},
-                tags=mark | lease_tags(),
-                resources=self.order.resources.by_name(),
+                tags=mark | lease_tags() | {BY_TAG: self.order.purpose, MAKES_TAG: makes},
             )
         except dg.Failure as failure:
             raise StepFailed(failure.description or str(failure), worth_retrying=failure.allow_retries) from failure
@@ -376,6 +383,13 @@ class _Work:
         for run in self._runs(mark):
             for name, seconds in _seconds(self.instance, run.run_id):
                 self.outcome.seconds[name] = self.outcome.seconds.get(name, 0.0) + seconds
+
+    def _job(self, assets: Sequence[dg.AssetsDefinition]) -> dg.JobDefinition:
+        """What `dagster.materialize` executes, under a name that says whose run it is."""
+        name = re.sub(r"\W+", "_", self.order.purpose)
+        job = dg.define_asset_job(name, description=f"Part of {self.order.purpose}.")
+        defs = dg.Definitions(assets=assets, jobs=[job], resources=self.order.resources.by_name())
+        return defs.resolve_job_def(name)
 
     def _runs(self, mark: Mapping[str, str]) -> Sequence[dg.DagsterRun]:
         return self.instance.get_runs(dg.RunsFilter(tags=mark))
@@ -405,7 +419,7 @@ def run_job(order: Order, *, listener: progress.Listener) -> tuple[dict[str, Any
     data = order.store
     with heard() as arrivals:
         try:
-            with opened(data, say) as instance, progress.listening(listen), alone(data, "nfl-lora run", say):
+            with opened(data, say) as instance, progress.listening(listen), alone(data, COMMAND, say):
                 outcome = update(order, instance, arrivals)
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as interrupt:
             step, line = list(newest.items())[-1] if newest else ("", "")

@@ -39,6 +39,14 @@ class NflWeek:
         return cls(int(match[1]), int(match[2]))
 
 
+def is_key(text: str) -> bool:
+    """Whether a text is a partition key of a week that can be."""
+    try:
+        return bool(NflWeek.parse(text))
+    except ValueError:
+        return False
+
+
 def parse_weeks(text: str) -> list[int]:
     """Week numbers from "1", "1-3" or "1,4-6", sorted, each once.
 
