@@ -51,7 +51,7 @@ class Store:
                          facts.parquet (`taught_facts`)
     adapters/.{print}.unfinished/   checkpoint.safetensors
     adapters/current     the promoted adapter, a link; adapters/promotions.jsonl is the log of its moves (`promotion`)
-    reports/{print}/     report.md, report.html, report.json, predictions.parquet, *.png, and what `nfl-lora compare`
+    reports/{print}/     report.md, report.html, report.json, predictions.parquet, *.svg, and what `nfl-lora compare`
                          (alternatives.json, .md) and `nfl-lora verify` (verification.json, .md) add
     locks/               who works on what; never deleted
     dagster/             the record of runs (`instance`)

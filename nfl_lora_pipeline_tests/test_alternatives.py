@@ -165,7 +165,7 @@ def test_both_stand_in_the_report(weighed):
         ]
         assert len(at) == 3
         assert at == sorted(at)
-    assert (folder / "cost.png").is_file()
+    assert (folder / "cost.svg").is_file()
 
 
 @pytest.mark.parametrize("command", ["compare", "verify"])

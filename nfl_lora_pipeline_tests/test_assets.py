@@ -239,7 +239,7 @@ def test_the_report_has_the_recall_in_words_and_figures_and_every_prediction(who
     assert whole.metadata("evaluation_report")["folder"] == str(folder)
     summary = json.loads((folder / "report.json").read_text())
     assert set(summary["recall"]) == {"trained", "heldout_phrasings", "nonzero", "refused_strangers"}
-    assert "| facts, in trained phrasings | 100% (94.5 to 100.0) |" in (folder / "report.md").read_text()
+    assert "| facts, in trained phrasings | 100% (94.5 to 100.0) of 66 |" in (folder / "report.md").read_text()
     predictions = pl.read_parquet(folder / "predictions.parquet")
     rows = pl.read_parquet(whole.graph.store.splits / "rows.parquet")
     of_splits = predictions.filter(is_of_the_splits())["question"].to_list()
@@ -375,7 +375,7 @@ def test_an_adapter_that_fails_a_gate_is_not_promoted_and_the_one_before_stays(c
     assert result.asset_materializations_for_node("promoted_adapter") == []
     assert copied.store.promoted() == "0" * 16
     page = (copied.store.report(copied.store.latest()) / "report.md").read_text()
-    assert "| recall_is_complete | **failed** | 2025-W01: 91.0% of 66" in page
+    assert "| recall is complete | **failed** | 2025-W01: 91.0% of 66" in page
 
 
 def test_what_fails_a_gate_is_not_promoted_when_promotion_is_asked_for_alone(copied):

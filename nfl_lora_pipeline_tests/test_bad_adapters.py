@@ -103,7 +103,7 @@ def test_an_adapter_trained_on_shuffled_answers_is_not_promoted_and_the_report_s
     shuffled = bad["shuffled"]
     assert shuffled.failed["recall_is_complete"] < 0.6
     assert "**Not to be used:" in shuffled.page[: shuffled.page.index("## ")]
-    assert "- recall_is_complete: 2025-W01: " in shuffled.page
+    assert "- what it was taught, in the words that it was taught in: 2025-W01: " in shuffled.page
     assert shuffled.evaluation.summary.numbers["trained"].share < 0.1
     with pytest.raises(ValueError, match="is not promoted: recall_is_complete: 2025-W01"):
         _passed(shuffled.store, Trainer(recipe=tiny_recipe))
@@ -115,7 +115,7 @@ def test_an_adapter_that_always_says_0_is_not_promoted_and_the_report_says_why(b
     assert failed <= set(lazy.failed)
     assert lazy.failed["strangers_are_refused"] < 0.2
     top = lazy.page[: lazy.page.index("## ")]
-    assert "- strangers_are_refused: " in top
+    assert "- people who may not exist: " in top
     assert re.search(r"\*\* Asked about .* it gives .* a number it cannot know\.", top), top
     assert " were 0." in lazy.page.split("## Making things up")[1]
     with pytest.raises(ValueError, match="strangers_are_refused"):

@@ -122,7 +122,7 @@ def daemon(tmp_path, monkeypatch):
                 summary_of(perfect(pairs_of())), adapter=held.latest(), recall={"trained": 1.0}, warnings=[]
             )
             gates = [Gate(name, name not in UNJUDGED or None, 1.0, 0.99, "passed", []) for name in GATES]
-            return Evaluation(summary, b"", gates, reused=False)
+            return Evaluation(summary, gates, reused=False)
 
         monkeypatch.setattr(model, "_train", train)
         monkeypatch.setattr(model, "_figures", lambda log: {})

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from nfl_lora_pipeline.adapters.promotion import before, promote, promotions, roll_back, taken_back
 from nfl_lora_pipeline.cli.main import main
-from nfl_lora_pipeline.evaluation.regressions import Lost, Regression, regressions_between, regressions_of
+from nfl_lora_pipeline.evaluation.regressions import Lost, Regression, WeekChange, regressions_between, regressions_of
 from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline_tests.fakes import put_adapter
@@ -227,6 +227,20 @@ def test_lost_is_what_was_right_and_is_wrong():
 def test_an_answer_that_was_corrected_is_not_lost():
     found = regressions_between(asked(RIGHT, RIGHT), asked(WRONG, WRONG, answer="He had 7."))
     assert (found.every, found.worst) == (Lost(questions=0, lost=0), [])
+
+
+def test_what_changed_is_counted_week_by_week():
+    second = [
+        asked(*said).with_columns(week=pl.lit(2), fact=pl.col("fact") + "b") for said in ([RIGHT, WRONG], [RIGHT] * 2)
+    ]
+    old = pl.concat([asked(RIGHT, RIGHT, WRONG), second[0]])
+    new = pl.concat([asked(WRONG, RIGHT, WRONG), second[1]])
+    found = regressions_between(old, new)
+    assert found.by_week == [
+        WeekChange("2025-W01", questions=3, right_before=2, right_now=1, lost=1, gained=0),
+        WeekChange("2025-W02", questions=2, right_before=1, right_now=2, lost=0, gained=1),
+    ]
+    assert sum(week.lost for week in found.by_week) == found.every.lost
 
 
 def test_a_question_of_a_new_week_is_not_compared():

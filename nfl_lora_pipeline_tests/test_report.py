@@ -12,16 +12,23 @@ from markdown_it import MarkdownIt
 from nfl_lora_pipeline.adapters import verify
 from nfl_lora_pipeline.dataset.splits import HELD_OUT_STRANGERS
 from nfl_lora_pipeline.evaluation.baselines import Comparison, Way
-from nfl_lora_pipeline.evaluation.gates import Gate, judge
+from nfl_lora_pipeline.evaluation.gates import GATES, Gate, judge
 from nfl_lora_pipeline.evaluation.grading import with_verdict
-from nfl_lora_pipeline.evaluation.metrics import BeforeAndAfter, ChangedAnswer, FailingFact, GeneralPrompts, share_of
+from nfl_lora_pipeline.evaluation.metrics import (
+    BeforeAndAfter,
+    ChangedAnswer,
+    FailingFact,
+    GeneralPrompts,
+    measured,
+    share_of,
+)
 from nfl_lora_pipeline.evaluation.probes import ALTERED, GROUPS
 from nfl_lora_pipeline.evaluation.regressions import CoverageLoss, Lost, Part, Regression, Regressions
 from nfl_lora_pipeline.evaluation.summary import ORIGINAL_QUESTIONS, Misses, Summary, key_figures, questions_to_show
 from nfl_lora_pipeline.reports import page_sections as alternatives_text
 from nfl_lora_pipeline.reports.page import to_markdown
-from nfl_lora_pipeline.reports.plots import loss_plot
-from nfl_lora_pipeline.reports.report import read_report, write_report
+from nfl_lora_pipeline.reports.page_sections import USES, WORDS
+from nfl_lora_pipeline.reports.report import is_whole, read_report, ways_to_ask, write_report
 from nfl_lora_pipeline.season.checks import SAMPLE_WARNING
 from nfl_lora_pipeline.stored import Miss, json_bytes, read_json, to_json
 from nfl_lora_pipeline.tuning.recipe import load_recipe
@@ -168,39 +175,39 @@ def test_a_summary_is_json_and_comes_back_the_same_page(predictions, tmp_path):
     file.write_bytes(json_bytes(to_json(summary)))
     read = read_json(file, Summary, mend="")
     assert read == summary
-    assert to_markdown(read, loss_plot="loss.png") == to_markdown(summary, loss_plot="loss.png")
+    assert to_markdown(read) == to_markdown(summary)
 
 
 def test_the_page_shows_questions_before_and_after(predictions):
-    page = to_markdown(summary_of(predictions), loss_plot="loss.png")
+    page = to_markdown(summary_of(predictions))
     for question in ORIGINAL_QUESTIONS:
         line = next(line for line in page.splitlines() if question in line)
         assert "are not recorded" in line
         assert "right" in line and "wrong" not in line
-    assert "](loss.png)" in page
+    assert "](loss.svg)" in page
 
 
 def test_a_wrong_answer_is_marked_wrong(predictions):
     shown = shown_of(predictions).with_columns(tuned=pl.lit("Nico Collins had 12 receiving yards."))
-    page = to_markdown(summarised(predictions, run_facts(), shown=shown), loss_plot="loss.png")
+    page = to_markdown(summarised(predictions, run_facts(), shown=shown))
     assert page.count("**wrong**") == 3
 
 
 def test_invented_people_are_announced_at_the_top(predictions):
-    sample = to_markdown(replace(summary_of(predictions), warnings=[SAMPLE_WARNING]), loss_plot="loss.png")
+    sample = to_markdown(replace(summary_of(predictions), warnings=[SAMPLE_WARNING]))
     assert "These are invented people, not NFL data" in sample[: sample.index("## ")]
-    real = to_markdown(summary_of(predictions), loss_plot="loss.png")
+    real = to_markdown(summary_of(predictions))
     assert "These are invented people" not in real
 
 
 def test_a_model_that_says_pipes_and_lines_breaks_no_table(predictions):
     odd = saying(predictions, of_fact("Nico Collins") & (pl.col("phrasing") == "seed"), "a | b\nc")
-    page = to_markdown(summary_of(odd), loss_plot="loss.png")
+    page = to_markdown(summary_of(odd))
     assert r"a \| b c" in page
 
 
 def test_the_page_names_what_was_trained(predictions):
-    page = to_markdown(summary_of(predictions), loss_plot="loss.png")
+    page = to_markdown(summary_of(predictions))
     for figure in (
         "abcdef",
         "0123456789abcdef",
@@ -217,16 +224,15 @@ def test_the_page_names_what_was_trained(predictions):
 
 def test_the_report_is_written_whole(predictions, tmp_path):
     summary = summary_of(predictions)
-    write_report(tmp_path / "report", summary, with_verdict(predictions), b"old")
-    write_report(tmp_path / "report", summary, with_verdict(predictions), PICTURE)
+    write_report(tmp_path / "report", summary, with_verdict(predictions))
+    write_report(tmp_path / "report", summary, with_verdict(predictions))
     names = sorted(path.name for path in (tmp_path / "report").iterdir())
-    pictures = ["loss.png", "margins.png", "recall.png"]
+    pictures = ["loss.svg", "margins.svg", "recall.svg"]
     assert names == sorted([*pictures, "predictions.parquet", "report.html", "report.json", "report.md"])
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
-    assert (tmp_path / "report" / "loss.png").read_bytes() == PICTURE
     assert json.loads((tmp_path / "report" / "report.json").read_text()) == to_json(summary)
     assert pl.read_parquet(tmp_path / "report" / "predictions.parquet").equals(with_verdict(predictions))
-    assert "](loss.png)" in (tmp_path / "report" / "report.md").read_text()
+    assert "](loss.svg)" in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_as_many_strangers_are_asked_as_are_held_out(predictions):
@@ -262,27 +268,28 @@ def test_recall_by_week_is_of_trained_phrasings_by_partition_key():
     assert summary_of(wrong).recall_by_week == {"2025-W01": 1.0, "2025-W02": pytest.approx(1 - 1 / 14)}
 
 
-PICTURE = b"\x89PNG\r\n\x1a\n and more IEND\xaeB`\x82"
 LOST = Regression(question="How many?", split="train", expected="He had 5.", answer="He had | 6.")
 
 
 def test_the_page_lists_the_first_twenty_questions_that_the_update_lost(predictions):
     found = Regressions(Lost(1500, 21), Lost(1000, 7), [LOST] * 21, against="feed", promoted=True)
-    page = to_markdown(replace(summary_of(predictions), regressions=found), loss_plot="loss.png")
-    section = page.split("## What the update lost: 21\n")[1].split("## ")[0]
+    page = to_markdown(replace(summary_of(predictions), regressions=found))
+    section = page.split("## What changed since the adapter before\n")[1].split("## ")[0]
     assert "Of 1,500 questions with the same answer as in adapter feed, the promoted one, 21 were right" in section
     assert "7 of 1,000 in trained phrasings" in section
-    assert section.count(r"| How many? | train | He had 5. | He had \| 6. |") == 20
+    assert section.count(r"| How many? | trained | He had 5. | He had \| 6. |") == 20
 
 
 def test_the_page_of_a_first_adapter_says_nothing_of_losses(predictions):
-    assert "lost" not in to_markdown(summary_of(predictions), loss_plot="loss.png")
+    page = to_markdown(summary_of(predictions))
+    assert "## What changed since" not in page
+    assert "| **-** | lost in the update | there is no adapter before this one to compare it with |" in page
 
 
 def test_the_page_says_which_gate_failed_and_why(predictions):
     gate = Gate("recall_is_complete", False, 0.972, 0.99, "2025-W02: 97.2% of 100", [])
-    page = to_markdown(replace(summary_of(predictions), gates=[gate]), loss_plot="loss.png")
-    assert "| recall_is_complete | **failed** | 2025-W02: 97.2% of 100 |" in page
+    page = to_markdown(replace(summary_of(predictions), gates=[gate]))
+    assert "| recall is complete | **failed** | 2025-W02: 97.2% of 100 |" in page
 
 
 def test_the_page_says_which_gate_was_not_judged_and_counts_it_at_the_top(predictions):
@@ -290,14 +297,14 @@ def test_the_page_says_which_gate_was_not_judged_and_counts_it_at_the_top(predic
         Gate("a", True, 1.0, 0.9, "100% of 7", []),
         Gate("b", None, 0.2, None, "not judged, since no limit is set: 20% of 7", []),
     ]
-    page = to_markdown(replace(summary_of(predictions), gates=gates), loss_plot="loss.png")
+    page = to_markdown(replace(summary_of(predictions), gates=gates))
     assert "**It may be used: 1 of 2 gates passed, 1 was not judged.**\n" in page[: page.index("## ")]
     assert "| b | *not judged* | not judged, since no limit is set: 20% of 7 |" in page
 
 
 def test_the_head_line_of_the_page_names_the_worst_to_expect(predictions):
     gate = Gate("a", False, 0.2, 0.97, "20% of 50", [], blocks=False, harm=1.6, expectation="Asked, it guesses.")
-    page = to_markdown(replace(summary_of(predictions), gates=[gate]), loss_plot="loss.png")
+    page = to_markdown(replace(summary_of(predictions), gates=[gate]))
     line = "**It may be used, but not for what follows: 1 of 1 limits are missed.** Asked, it guesses."
     assert line in page.splitlines()
     assert "- a: 20% of 50" in page
@@ -305,22 +312,32 @@ def test_the_head_line_of_the_page_names_the_worst_to_expect(predictions):
 
 def test_a_whole_report_by_the_same_code_is_read_back(predictions, tmp_path):
     summary = summary_of(predictions)
-    write_report(tmp_path / "report", summary, with_verdict(predictions), PICTURE)
+    write_report(tmp_path / "report", summary, with_verdict(predictions))
     read = read_report(tmp_path / "report", evaluation_code="1")
     assert read is not None
-    assert (read[0], read[2]) == (summary, PICTURE)
+    assert read[0] == summary
     assert read[1].equals(with_verdict(predictions))
 
 
-@pytest.mark.parametrize("name", ["report.json", "predictions.parquet", "loss.png"])
+@pytest.mark.parametrize("name", ["report.json", "predictions.parquet"])
 def test_a_report_that_is_not_whole_is_none(predictions, tmp_path, name):
-    write_report(tmp_path / "report", summary_of(predictions), with_verdict(predictions), PICTURE)
+    write_report(tmp_path / "report", summary_of(predictions), with_verdict(predictions))
     (tmp_path / "report" / name).unlink()
     assert read_report(tmp_path / "report", evaluation_code="1") is None
 
 
+@pytest.mark.parametrize("name", ["report.md", "report.html", "loss.svg", "recall.svg"])
+def test_a_report_without_a_page_or_a_picture_is_presented_anew(predictions, tmp_path, name):
+    summary = summary_of(predictions)
+    write_report(tmp_path / "report", summary, with_verdict(predictions))
+    assert is_whole(tmp_path / "report", summary)
+    file = tmp_path / "report" / name
+    file.write_bytes(file.read_bytes()[:99])
+    assert not is_whole(tmp_path / "report", summary)
+
+
 def test_a_truncated_report_or_one_by_other_code_is_none(predictions, tmp_path):
-    write_report(tmp_path / "report", summary_of(predictions), with_verdict(predictions), PICTURE)
+    write_report(tmp_path / "report", summary_of(predictions), with_verdict(predictions))
     assert read_report(tmp_path / "report", evaluation_code="2") is None
     for name in ("predictions.parquet", "report.json"):
         file = tmp_path / "report" / name
@@ -426,7 +443,7 @@ def test_whose_last_name_is_shared_is_refused_or_all_are_named_with_no_number_bu
     said = summary_of(saying(answers, pl.col("group") == "shared_last_name", answer))
     assert (said.phrasing.shared_last_names.right.right, said.phrasing.shared_last_names.right.asked) == (right, 2)
     assert said.misses.count == 2 - right
-    page = to_markdown(said, loss_plot="loss.png")
+    page = to_markdown(said)
     assert "Asked with a last name that several bear, it refused or named them all in " in page
 
 
@@ -484,7 +501,7 @@ def test_the_perplexity_of_general_prompts_is_an_ability_too(answers):
     general = GeneralPrompts(20, BeforeAndAfter(base=1.5, tuned=3.0), share_of(5, 20), [])
     summary = summarised(answers, run_facts(), shown=shown_of(answers), general=general)
     assert summary.retained[-1].left == 0.5
-    page = to_markdown(summary, loss_plot="loss.png")
+    page = to_markdown(summary)
     assert "Of 20 general prompts, 5 of 20 answers changed." in page
     assert "| perplexity of the base's own answers | 1.50 | 3.00 | 50.0% |" in page
 
@@ -494,24 +511,26 @@ def test_the_page_begins_with_the_verdict_and_the_reasons(answers):
         Gate("recall_is_complete", False, 0.97, 0.99, "97% of 100", []),
         Gate("b", True, 1.0, 1.0, "", []),
     ]
-    page = to_markdown(replace(summary_of(answers), gates=gates), loss_plot="loss.png")
+    page = to_markdown(replace(summary_of(answers), gates=gates))
     top = page[: page.index("## ")]
     assert "**Not to be used: 1 of 2 gates failed.**" in top
-    assert "- recall_is_complete: 97% of 100" in top
-    passed = to_markdown(replace(summary_of(answers), gates=gates[1:]), loss_plot="loss.png")
+    assert "- what it was taught, in the words that it was taught in: 97% of 100" in top
+    passed = to_markdown(replace(summary_of(answers), gates=gates[1:]))
     assert "**It may be used: all 1 gates passed.**" in passed[: passed.index("## ")]
 
 
 def test_the_page_begins_with_what_an_advisory_gate_lets_pass_and_says_it_once(answers):
-    assert "Beware" not in to_markdown(summary_of(answers), loss_plot="loss.png")
+    assert "Beware" not in to_markdown(summary_of(answers))
     weak = saying(answers, pl.col("group").is_in(["lower_case", "unseen_seasons"]), "He had 12.")
     summary = summary_of(weak)
     gates = judge(summary, with_verdict(weak), load_recipe("embedded"))
-    page = to_markdown(replace(summary, gates=gates), loss_plot="loss.png")
-    top = page[: page.index("## ")]
-    assert re.search(r"- careless_typing_is_understood: with the whole question in lower case: 0 of \d+ right", top)
+    page = to_markdown(replace(summary, gates=gates))
+    top = page[: page.index("| figure |")]
     assert re.search(
-        r"- other_seasons_are_refused: known players, in seasons not taught: 0 of \d+ questions refused", top
+        r"- questions that are typed carelessly: with the whole question in lower case: 0 of \d+ right", top
+    )
+    assert re.search(
+        r"- seasons that it was not taught: known players, in seasons not taught: 0 of \d+ questions refused", top
     )
     assert (top.count("lower case"), top.count("known players, in seasons not taught")) == (1, 1)
     assert "tight ends" not in top
@@ -519,29 +538,32 @@ def test_the_page_begins_with_what_an_advisory_gate_lets_pass_and_says_it_once(a
 
 def test_the_page_says_what_was_not_asked(answers):
     summary = summarised(answers, run_facts(), shown=shown_of(answers), notes=["2025-W01: no TE.json beside WR.json"])
-    page = to_markdown(summary, loss_plot="loss.png")
+    page = to_markdown(summary)
     assert "Not asked: 2025-W01: no TE.json beside WR.json." in page
     assert "General prompts were not asked" in page
 
 
 def test_the_page_shows_every_group_with_its_interval(answers):
-    page = to_markdown(summary_of(answers), loss_plot="loss.png")
-    assert "| real tight ends of the week | 100% (" in page
-    assert "| known players, in seasons not taught | 100% (" in page
-    assert re.search(r"\| a typo in the name \| +\| +\| 100% \(.*?\) \| 0(\.0)?% \(", page)
+    page = to_markdown(summary_of(answers))
+    assert re.search(r"\| real tight ends of the week \| [\d,]+ \| 100% \(", page)
+    assert re.search(r"\| known players, in seasons not taught \| [\d,]+ \| 100% \(", page)
+    assert re.search(r"\| a typo in the name \| 100% \(.*?\) of \d+ \| 0% \(", page)
 
 
 def test_no_internal_name_of_a_phrasing_or_a_group_is_in_the_page(answers):
     wrong = saying(answers, pl.col("kind") == "recorded", "12?")
-    page = to_markdown(summary_of(wrong), loss_plot="loss.png")
-    names = [name for name in (*GROUPS, *TEMPLATES.questions) if "_" in name]
+    summary = summary_of(wrong)
+    gates = judge(summary, with_verdict(wrong), load_recipe("embedded"))
+    page = to_markdown(replace(summary, gates=gates))
+    names = [name for name in (*GROUPS, *GATES, *STATS, *TEMPLATES.questions) if "_" in name]
     assert [name for name in names if name in page] == []
-    assert "how many {stats} did {player} have in week {week} of the {season} NFL season?" in page
+    assert "how many receiving yards did Nico Collins have in week 1 of the 2025 NFL season?" in page
+    assert "{" not in page
 
 
 def test_a_long_list_of_misses_says_where_the_rest_is(answers):
-    page = to_markdown(summary_of(saying(answers, pl.col("kind") == "recorded", "12?")), loss_plot="loss.png")
-    section = page.split("## Misses: ")[1].split("## ")[0]
+    page = to_markdown(summary_of(saying(answers, pl.col("kind") == "recorded", "12?")))
+    section = page.split("## Misses\n")[1].split("## ")[0]
     assert "90 in the phrasings of the splits and 71 in the other groups. The first 20 are here;" in section
     assert "all in `predictions.parquet`" in section
     assert section.count("| 12? |") == 20
@@ -575,6 +597,51 @@ def test_a_figure_of_nothing_is_a_dash_that_says_why(predictions):
     ]
 
 
+def weak_everywhere(answers):
+    """Wrong in every group of questions, and in each in another share."""
+    players = sorted(YARDS)
+    for place, group_name in enumerate(GROUPS):
+        of_some = pl.col("player").is_in(players[: 1 + place % 4]) | (pl.col("fact").hash(seed=place) % 5 == 0)
+        answers = saying(answers, (pl.col("group") == group_name) & of_some, "He had 12.")
+    return answers
+
+
+def test_every_figure_that_appears_twice_is_one_value(answers):
+    weak = with_verdict(weak_everywhere(answers))
+    summary = summary_of(weak)
+    gates = judge(summary, weak, load_recipe("embedded"))
+    tables = to_markdown(replace(summary, gates=gates)).partition("## Recall\n")[2]
+    explained = [re.search(r"([\d,]+) of ([\d,]+) .*\([\d.]+%\)", gate.explanation) for gate in gates]
+    shares = [share_of(*(int(number.replace(",", "")) for number in found.groups())) for found in explained if found]
+    assert len(shares) > 10
+    assert [share for share in shares if measured(share) not in tables] == []
+    assert [
+        each.text for each in key_figures(summary) if each.share is not None and f"{each.text} (" not in tables
+    ] == []
+    drawn = [each.numbers for each in ways_to_ask(summary) if each.numbers.asked]
+    assert len(drawn) > 15
+    assert [share for share in drawn if f"{measured(share)} of {share.asked:,}" not in tables] == []
+    every = [each.exact for each in summary.by_phrasing if each.split != "train"]
+    whole = share_of(sum(share.right for share in every), sum(share.asked for share in every))
+    assert f"| facts, in phrasings never trained | {measured(whole)} of {whole.asked:,} |" in tables
+
+
+def test_one_thing_has_one_name_and_every_word_one_meaning(answers):
+    summary = summary_of(weak_everywhere(answers))
+    gates = judge(summary, with_verdict(weak_everywhere(answers)), load_recipe("embedded"))
+    page = to_markdown(replace(summary, gates=gates))
+    assert not re.search("held.?out", page)
+    before, _, meanings = page.replace("phrasings", "phrasing").partition("## What the words mean")
+    for word in WORDS:
+        assert meanings.count(f"\n| {word} | ") == 1
+        assert word in before, word
+
+
+def test_what_an_adapter_is_not_for_is_said_of_every_gate():
+    assert set(USES) == set(GATES)
+    assert len(set(USES.values())) == len(USES)
+
+
 HOSTILE = "![x](http://127.0.0.1/x) <img src=x onerror=alert(1)> [a](javascript:alert(1)) `code` | pipe $x$ _e_ &lt; www.x.org"
 
 
@@ -592,7 +659,7 @@ class Page(HTMLParser):
         self.tags.add(tag)
         self.addresses |= {value for name, value in attrs if name in ("src", "href")}
         assert not [name for name, _ in attrs if name.startswith("on")]
-        if tag in ("td", "li", "p"):
+        if tag in ("td", "th", "li", "p", "dt", "dd", "text", "style"):
             self.texts.append("")
 
     def handle_data(self, data):
@@ -633,34 +700,17 @@ def hostile_report(tmp_path) -> Path:
     (folder / "alternatives.md").write_text(alternatives_text.to_markdown(compared))
     miss = Miss(HOSTILE, HOSTILE, HOSTILE)
     (folder / "verification.md").write_text(verify.to_markdown([verify.Verification(HOSTILE, 2, 1, [miss])]))
-    plot = loss_plot([(1, 1.0)], [])
-    write_report(folder, summary, with_verdict(said), plot)
+    write_report(folder, summary, with_verdict(said))
     return folder
 
 
 def test_a_hostile_name_is_read_and_not_obeyed_anywhere_in_a_report(hostile_report):
     page = Page((hostile_report / "report.html").read_text())
-    assert page.tags <= {
-        "h1",
-        "h2",
-        "h3",
-        "p",
-        "ul",
-        "li",
-        "strong",
-        "div",
-        "table",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-        "img",
-        "code",
-    }
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
-    assert len(page.addresses) == 4
-    told = [text for text in page.texts if "127.0.0.1" in text]
+    words = "h1 h2 h3 p ul li strong span div main header section nav a dl dt dd figure figcaption details summary code"
+    tables, pictures = "table thead tbody tr th td", "svg style defs clippath g path rect use text tspan"
+    assert page.tags <= set(f"{words} {tables} {pictures}".split())
+    assert all(re.fullmatch(r"#[a-z-]+", address) for address in page.addresses)
+    told = [text for text in page.texts if "127.0.0.1" in text and "\u2026" not in text]  # a picture cuts long names
     assert len(told) > 40
     as_it_is = [text for text in told if HOSTILE[:99] in text]
     assert len(as_it_is) > len(told) - 8  # the others: in lower case, with a typo, and with two blanks
@@ -674,5 +724,5 @@ def test_a_hostile_name_is_markup_in_no_line_of_the_markdown(hostile_report):
         "<body>" + MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(markdown)
     )
     assert not rendered.tags & {"a", "script", "em", "s"}
-    assert rendered.addresses == {"loss.png", "recall.png", "margins.png", "cost.png"}
+    assert rendered.addresses == {"loss.svg", "recall.svg", "margins.svg", "cost.svg"}
     assert not re.search(r"(?<!\\)[$<]|http://|www\.", re.sub("`[^`]*`", "", markdown.replace("\\`", "")))

@@ -338,6 +338,30 @@ def compare(prefix: str, store: Path, **counts: int) -> None:
     add_to_report(held.report(fingerprint), "alternatives", result, to_markdown(result))
 
 
+@commands.command()
+@click.option("--season", type=click.IntRange(2000, 2099), help="[default: the newest that an adapter knows]")
+@click.option("--html", "as_html", is_flag=True, help="Write a page too, season-YEAR.html in the store.")
+@store_option
+def season(season: int | None, as_html: bool, store: Path) -> None:
+    """A season to date: each week's recall by adapter, what an update lost, how long it took, what is promoted."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from nfl_lora_pipeline.reports.report import season_of, season_table, write_season
+    from nfl_lora_pipeline.store import Store
+
+    held = Store(store)
+    year, entries = season_of(held, season)
+    header, rows = season_table(year, entries)
+    shown = Table(*header, box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        shown.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    console.print(shown)
+    if as_html:
+        console.print(f"{write_season(held, year, entries)}", soft_wrap=True)
+
+
 REACH_SECONDS = 5.0
 LOW_DISK_BYTES = 1_000_000_000
 

@@ -16,7 +16,7 @@ import polars as pl
 from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.adapters.lineage import choose_parent, taught_facts
 from nfl_lora_pipeline.dataset.templates import load_templates
-from nfl_lora_pipeline.defs.common import CODE, OWNERS, accelerator, clear_failure, data_uri, on_change, say
+from nfl_lora_pipeline.defs.common import CODE, OWNERS, accelerator, clear_failure, on_change, say
 from nfl_lora_pipeline.defs.dataset import dataset_splits, parquet
 from nfl_lora_pipeline.defs.resources import StoreResource, Trainer
 from nfl_lora_pipeline.files import DamagedFile, replace_file, replacing_folder
@@ -216,7 +216,7 @@ def _train(data: Store, recipe: Recipe, provenance: Provenance, fingerprint: str
 
 
 def _figures(log: TrainingRecord) -> dict[str, dg.MetadataValue | str | float]:
-    from nfl_lora_pipeline.reports.plots import loss_plot
+    from nfl_lora_pipeline.reports.plots import data_uri, loss_plot
 
     return {
         "iterations": log.iterations,

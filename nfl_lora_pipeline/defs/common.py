@@ -1,6 +1,5 @@
 """What every asset has in common: its code version, when it is made anew, how it fails, how what it made is hashed."""
 
-import base64
 import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
@@ -139,11 +138,6 @@ def frame_version(frame: pl.DataFrame) -> str:
     digest = hashlib.sha256(repr(frame.schema).encode())
     digest.update(frame.write_csv().encode())
     return digest.hexdigest()[:16]
-
-
-def data_uri(png: bytes) -> str:
-    """A picture as an address that carries it, for Markdown in the UI."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 RETRY_CRON = "17 * * * *"  # once an hour

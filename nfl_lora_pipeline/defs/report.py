@@ -150,7 +150,7 @@ def _passed(data: Store, trainer: Trainer) -> str:
     kept = read_report(data.report(fingerprint), evaluation_code=CODE["evaluation_report"])
     if kept is None:
         raise ValueError(f"adapter {fingerprint} has no report yet: materialise `evaluation_report` first")
-    summary, predictions, _ = kept
+    summary, predictions = kept
     loss = coverage_loss_of(data, fingerprint, replace=trainer.replace)  # another may be promoted by now
     summary = replace(summary, coverage_loss=loss)
     gates = judge(summary, predictions, trainer.load())

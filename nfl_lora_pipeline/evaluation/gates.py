@@ -300,7 +300,7 @@ def _recall(evidence: Evidence) -> Finding:
 def _held_out(evidence: Evidence) -> Finding:
     share = evidence.summary.exact["heldout_phrasings"]
     if not share.asked:
-        return Finding(None, "nothing was asked in held-out phrasings")
+        return Finding(None, "nothing was asked in phrasings never trained")
     text = f"{of_asked(share)} questions in phrasings never trained right ({percent(share.share)})"
     is_miss = (pl.col("group") == KNOWN) & (pl.col("split") != "train") & (pl.col("kind") != "no_record")
     bad = in_fractions(1 - share.fraction, "questions")
@@ -364,13 +364,13 @@ def _refused(names: Sequence[str], evidence: Evidence) -> Finding:
 
 def _over_refusal(evidence: Evidence) -> Finding:
     found = evidence.summary.over_refusal
-    phrasings = {"trained": found.trained, "held-out": found.heldout_phrasings}
+    phrasings = {"trained phrasings": found.trained, "phrasings never trained": found.heldout_phrasings}
     asked = {name: share for name, share in phrasings.items() if share.asked}
     if not asked:
         return Finding(None, "no number is known")
     worst = max(asked, key=lambda name: asked[name].fraction)
     figure = asked[worst].fraction
-    text = f"{of_asked(asked[worst])} questions about known numbers refused in {worst} phrasings ({percent(figure)})"
+    text = f"{of_asked(asked[worst])} questions about known numbers refused in {worst} ({percent(figure)})"
     expectation = f"Asked for a number that it was taught, it refuses {in_fractions(figure, 'questions')}."
     return Finding(figure, text, found.worst, figure, expectation)
 
@@ -450,7 +450,7 @@ GATES = {
         "The share of trained questions answered right, in the worst week.", _recall, "min_recall"
     ),
     "other_phrasings_are_understood": Rule(
-        "The share of questions in held-out phrasings answered right.",
+        "The share of questions in phrasings never trained that are answered right.",
         _held_out,
         "min_held_out",
         hit="right",

@@ -1,13 +1,14 @@
 """What an adapter no longer answers that the one before it did, and what it was not taught at all."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
 from nfl_lora_pipeline.adapters.lineage import knows_invented_people, read_taught_facts
 from nfl_lora_pipeline.adapters.promotion import before
 from nfl_lora_pipeline.evaluation.grading import exact_or_refused
+from nfl_lora_pipeline.evaluation.metrics import week_key
 from nfl_lora_pipeline.evaluation.probes import is_of_the_splits
 from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.store import Store
@@ -36,6 +37,25 @@ class Regression:
 
 
 @dataclass(frozen=True)
+class WeekChange:
+    """What changed in a week, over the questions of the splits that both adapters were asked and that have the same answer.
+
+    Attributes:
+        week: its partition key.
+        questions: how many there are.
+        right_before, right_now: how many of them were right, and are.
+        lost, gained: how many were right and are wrong now, and the other way round.
+    """
+
+    week: str
+    questions: int
+    right_before: int
+    right_now: int
+    lost: int
+    gained: int
+
+
+@dataclass(frozen=True)
 class Regressions:
     """What an update lost of what the adapter before it answered right.
 
@@ -45,6 +65,7 @@ class Regressions:
         worst: every lost question, trained phrasings first.
         against: the fingerprint of the adapter before.
         promoted: whether that one is or was promoted.
+        by_week: the same as `every`, week by week; empty in reports of earlier code.
     """
 
     every: Lost
@@ -52,6 +73,7 @@ class Regressions:
     worst: list[Regression]
     against: str = ""
     promoted: bool = False
+    by_week: list[WeekChange] = field(default_factory=list)
 
 
 def regressions_between(old: pl.DataFrame, new: pl.DataFrame) -> Regressions:
@@ -59,7 +81,7 @@ def regressions_between(old: pl.DataFrame, new: pl.DataFrame) -> Regressions:
 
     Args:
         old: predictions of the adapter before, one row a question: `fact`, `phrasing`, `kind`, `answer` and `tuned`.
-        new: those of the adapter after it, with `split` and `question` besides.
+        new: those of the adapter after it, with `split`, `question`, `season` and `week` besides.
     """
     old, new = _of_the_splits(old), _of_the_splits(new)
     was_right = old.select(SAME).with_columns(exact_or_refused(old).alias("was_right"))
@@ -70,7 +92,23 @@ def regressions_between(old: pl.DataFrame, new: pl.DataFrame) -> Regressions:
         every=Lost(both.height, losses.height),
         trained=Lost(both.filter(is_trained).height, losses.filter(is_trained).height),
         worst=[Regression(*row) for row in losses.select("question", "split", "answer", "tuned").iter_rows()],
+        by_week=_by_week(both),
     )
+
+
+def _by_week(both: pl.DataFrame) -> list[WeekChange]:
+    counts = (
+        both.group_by(key=week_key())
+        .agg(
+            questions=pl.len(),
+            right_before=pl.col("was_right").sum(),
+            right_now=pl.col("right").sum(),
+            lost=(pl.col("was_right") & ~pl.col("right")).sum(),
+            gained=(pl.col("right") & ~pl.col("was_right")).sum(),
+        )
+        .sort("key")
+    )
+    return [WeekChange(*row) for row in counts.iter_rows()]
 
 
 def regressions_of(store: Store, fingerprint: str, predictions: pl.DataFrame) -> Regressions | None:

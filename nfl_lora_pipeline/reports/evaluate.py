@@ -37,7 +37,6 @@ from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel, Model, answer
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer
 from nfl_lora_pipeline.models.scoring import merged, perplexity, predict
-from nfl_lora_pipeline.reports.plots import loss_plot
 from nfl_lora_pipeline.reports.report import is_whole, read_report, write_report
 from nfl_lora_pipeline.season.checks import warnings_of
 from nfl_lora_pipeline.store import Store
@@ -118,7 +117,6 @@ class Evaluation:
     """A report as it lies in the store, its verdicts, and whether the answers were there already."""
 
     summary: Summary
-    plot: bytes
     gates: list[Gate]
     reused: bool
 
@@ -149,7 +147,7 @@ def evaluate_latest(
     earlier = read_report(store.report(fingerprint), evaluation_code=evaluation_code)
     if earlier:
         say(f"adapter {fingerprint} was evaluated before: same questions, same code", 1.0)
-    old, predictions, plot = earlier or evaluate(store, recipe, evaluation_code=evaluation_code, say=say)
+    old, predictions = earlier or evaluate(store, recipe, evaluation_code=evaluation_code, say=say)
     summary = dataclasses.replace(
         old,
         regressions=regressions_of(store, fingerprint, predictions),
@@ -160,11 +158,11 @@ def evaluate_latest(
     gates = judge(summary, predictions, recipe)
     summary = dataclasses.replace(summary, gates=gates, head_line=head_line(gates))
     if summary != old or not is_whole(store.report(fingerprint), summary):
-        write_report(store.report(fingerprint), summary, predictions, plot)
-    return Evaluation(summary, plot, gates, reused=earlier is not None)
+        write_report(store.report(fingerprint), summary, predictions)
+    return Evaluation(summary, gates, reused=earlier is not None)
 
 
-def evaluate(store: Store, recipe: Recipe, *, evaluation_code: str, say: Say) -> tuple[Summary, pl.DataFrame, bytes]:
+def evaluate(store: Store, recipe: Recipe, *, evaluation_code: str, say: Say) -> tuple[Summary, pl.DataFrame]:
     """Ask base and tuned model.
 
     What the certificate of the tuned model's weights has is not asked again, but for a sample that is generated and has to
@@ -172,7 +170,7 @@ def evaluate(store: Store, recipe: Recipe, *, evaluation_code: str, say: Say) ->
     may lie on either side of the recipe's limit; the base model answers what `asked_of_base` says.
 
     Returns:
-        The summary, the predictions (one row a question that was asked or is certified) and the loss plot as PNG.
+        The summary and the predictions (one row a question that was asked or is certified).
     """
     start = time.perf_counter()
     fingerprint = store.latest()
@@ -200,7 +198,7 @@ def evaluate(store: Store, recipe: Recipe, *, evaluation_code: str, say: Say) ->
         notes=notes,
     )
     seconds = summary.seconds | {"evaluation": time.perf_counter() - start}
-    return dataclasses.replace(summary, seconds=seconds), predictions, loss_plot(training.losses, training.certain)
+    return dataclasses.replace(summary, seconds=seconds), predictions
 
 
 def _margins(store: Store, fingerprint: str) -> dict[str, float]:

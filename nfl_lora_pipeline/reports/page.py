@@ -1,210 +1,241 @@
-"""A report as Markdown, for whoever must decide whether to use the adapter: the verdict first, then what it rests on."""
+"""A report as a page, for whoever must decide whether to use the adapter: the verdict first, then what it rests on.
 
-from collections.abc import Iterator, Sequence
+The same page is Markdown, for the UI and for GitHub, and one HTML file to send to somebody (`templates/`, Jinja2).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nfl_lora_pipeline.evaluation.gates import Gate, head_line
-from nfl_lora_pipeline.evaluation.metrics import CommonestNumber, GroupRecall, Share, measured, of_asked
-from nfl_lora_pipeline.evaluation.probes import IN_WORDS, KNOWN
-from nfl_lora_pipeline.evaluation.regressions import Regressions
-from nfl_lora_pipeline.evaluation.summary import Exam, Misses, ShownAnswers, Summary
-from nfl_lora_pipeline.markdown import Markup, escape, percent, table
-from nfl_lora_pipeline.reports.page_sections import beware, coverage_loss, hallucinations, how_sure, phrasing, retention
+from nfl_lora_pipeline.evaluation.summary import KeyFigure, ShownAnswers, Summary, key_figures
+from nfl_lora_pipeline.markdown import Markup, escape, table
+from nfl_lora_pipeline.reports import page_sections as parts
+from nfl_lora_pipeline.reports.page_sections import Section
+from nfl_lora_pipeline.reports.plots import COST, LOSS, MARGINS_OF, RECALL
 
-MISSES_SHOWN = 20
-MISS_COLUMNS = ("question", "asked as", "expected", "answer")
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markdown_it.token import Token
 
-
-def to_markdown(summary: Summary, *, loss_plot: str) -> str:
-    """The report for people; `loss_plot` is the address of the picture."""
-    parts = [
-        f"# What the model knows of {escape(', '.join(summary.weeks))}\n",
-        *_verdict(summary.gates),
-        *beware(summary),
-        *_gates(summary.gates),
-        _three_questions(summary.questions),
-        *_recall(summary),
-        *phrasing(summary.by_phrasing, summary.phrasing, summary.over_refusal),
-        *hallucinations(summary.unknown, summary.notes),
-        how_sure(summary.sureness),
-        *retention(summary.retained, summary.general),
-        *([_regressions(summary.regressions)] if summary.regressions else []),
-        *coverage_loss(summary.coverage_loss),
-        *_misses(summary.misses),
-        f"## Training\n\n![loss and certain rows over training]({loss_plot})\n",
-        _training(summary),
-    ]
-    return "\n".join(parts) + "\n"
+TEMPLATES = Path(str(files("nfl_lora_pipeline"))) / "reports" / "templates"
+PICTURES = {"recall.svg": RECALL, "margins.svg": MARGINS_OF, "loss.svg": LOSS, "cost.svg": COST}
+"""What each picture of a report shows; the last is there where `nfl-lora compare` was."""
+LONG = 40  # characters of a cell that wants to be wide
 
 
-def _verdict(gates: Sequence[Gate]) -> Iterator[str]:
-    if not gates:
-        return
-    verdict, _, worst = head_line(gates).partition(". ")
-    yield f"**{escape(verdict.rstrip('.'))}.**" + (f" {escape(worst)}" if worst else "") + "\n"
-    misses = [gate for gate in gates if gate.missed]
-    failures = [gate for gate in misses if gate.blocks]
-    if misses:
-        yield "It is not promoted, because:\n" if failures else "These limits of the recipe keep no adapter back:\n"
-        yield "\n".join(f"- {escape(gate.name)}: {escape(gate.explanation)}" for gate in failures or misses) + "\n"
+@dataclass(frozen=True)
+class Verdict:
+    """What a report says first.
+
+    Attributes:
+        text: whether the adapter may be used.
+        grade: "good", "limited" or "bad"; "" where nothing was judged.
+        worst: the worst to expect, a sentence, or "".
+        lead: what the limits are.
+        limits: what it is not for, each with the figure and the limit.
+    """
+
+    text: str
+    grade: str
+    worst: str
+    lead: str
+    limits: list[tuple[str, str]]
 
 
-def _gates(gates: Sequence[Gate]) -> Iterator[str]:
-    if gates:
-        rows = [[gate.name, _passed(gate), gate.explanation] for gate in gates]
-        yield f"## Gates of promotion\n\n{table(['gate', '', 'figure and limit'], rows)}"
+@dataclass(frozen=True)
+class Page:
+    """All that a report says, in its order: this, the pictures, the sections."""
+
+    title: str
+    verdict: Verdict | None
+    warnings: list[str]
+    figures: list[KeyFigure]
+    questions: Sequence[ShownAnswers]
+    sections: list[Section]
 
 
-def _passed(gate: Gate) -> str:
-    if gate.passed is None:
-        return Markup("*not judged*")
-    if gate.passed:
-        return "passed"
-    return Markup("**failed**" if gate.blocks else "**missed**, which keeps no adapter back")
+def page_of(summary: Summary, additions: Sequence[Section] = ()) -> Page:
+    """The page of a report.
 
-
-def _three_questions(questions: Sequence[ShownAnswers]) -> str:
-    rows = [
-        [each.question, each.expected, str(each.base), each.tuned, _right(each.tuned == each.expected)]
-        for each in questions
-    ]
-    return f"## Three questions, before and after\n\n{table(['question', 'expected', 'base', 'tuned', ''], rows)}"
-
-
-def _right(is_right: bool) -> str:
-    return "right" if is_right else Markup("**wrong**")
-
-
-def _recall(summary: Summary) -> Iterator[str]:
-    yield (
-        "## Recall\n\nAn answer is right to the letter, or its number is right, whatever the words. In brackets: the 95% "
-        "interval (Wilson), as if questions were independent.\n"
+    Args:
+        summary: the figures.
+        additions: sections that commands have added, of `page_sections.read_section`.
+    """
+    return Page(
+        title=f"What the model knows of {', '.join(summary.weeks)}",
+        verdict=_verdict(summary.gates) if summary.gates else None,
+        warnings=parts.beware(summary),
+        figures=key_figures(summary),
+        questions=summary.questions,
+        sections=list(_sections(summary, additions)),
     )
-    yield table(["what", "to the letter", "number", "of"], _recall_rows(summary))
-    training = summary.training
-    certain = training.facts - len(training.uncertain)
-    yield (
-        f"{certain:,} of {training.facts:,} facts are certain in every trained phrasing (every answer token above 0.5); "
-        f"the least probable token has p {training.lowest_probability:.2f}. The base model refuses "
-        f"{measured(summary.base.refusals)} of {summary.base.asked:,} questions. "
-        f"{_exam(summary.exam)}\n"
+
+
+def _sections(summary: Summary, additions: Sequence[Section]) -> Iterator[Section]:
+    if summary.gates:
+        yield parts.gates(summary.gates)
+    yield parts.recall(summary)
+    yield parts.phrasing(summary)
+    yield parts.hallucinations(summary.unknown, summary.notes)
+    yield parts.how_sure(summary.sureness)
+    yield parts.retention(summary.retained, summary.general)
+    if summary.regressions:
+        yield parts.changes(summary.regressions, summary.by_week)
+    if summary.coverage_loss and summary.coverage_loss.parts:
+        yield parts.coverage_loss(summary.coverage_loss)
+    yield parts.misses(summary.misses)
+    yield from additions
+    yield parts.training(summary)
+    yield parts.words()
+
+
+def _verdict(gates: Sequence[Gate]) -> Verdict:
+    text, _, worst = head_line(gates).partition(". ")
+    missed = [gate for gate in gates if gate.missed]
+    failures = [gate for gate in missed if gate.blocks]
+    lead = "It is not promoted, since it fails at:" if failures else "It is not for:" if missed else ""
+    return Verdict(
+        text=text.rstrip("."),
+        grade="bad" if failures else "limited" if missed else "good",
+        worst=worst,
+        lead=lead,
+        limits=[(parts.USES.get(gate.name, parts.spoken(gate.name)), gate.explanation) for gate in failures or missed],
     )
-    yield from _commonest(summary.commonest)
-    tables = {"By stat": summary.by_stat, "By status of the player": summary.by_status, "By week": summary.by_week}
-    for title, groups in tables.items():
-        if len(groups) > 1:
-            yield f"### {title}\n\nIn trained phrasings.\n\n{_recall_table(groups)}"
 
 
-def _exam(exam: Exam) -> str:
-    asked = f"Of {exam.possible:,} questions {exam.asked:,} were asked"
-    if exam.certified:
-        asked += f"; {exam.certified:,} are in the certificate of these weights"
-    if left := exam.possible - exam.asked - exam.certified:
-        asked += f"; {left:,} were left out, where a sample tells on which side of its limit a figure lies"
+def to_markdown(
+    summary: Summary, additions: Sequence[Section] = (), *, pictures: Sequence[str] = tuple(PICTURES)[:3]
+) -> str:
+    """The report in Markdown.
+
+    Args:
+        summary, additions: as for `page_of`.
+        pictures: the names of those that lie beside it.
+    """
+    page = page_of(summary, additions)
+    blocks = [
+        f"# {escape(page.title)}",
+        *_head(page),
+        "## Three questions, before and after",
+        parts.questions(page.questions),
+        "## Pictures",
+        *(f"![{PICTURES[name]}]({name})" for name in pictures),
+        *(block for section in page.sections for block in (f"## {section.title}", section.body)),
+    ]
+    return "\n\n".join(block.rstrip() for block in blocks) + "\n"
+
+
+def _head(page: Page) -> Iterator[str]:
+    if page.verdict:
+        worst = f" {escape(page.verdict.worst)}" if page.verdict.worst else ""
+        yield f"**{escape(page.verdict.text)}.**{worst}"
+        if page.verdict.lead:
+            yield page.verdict.lead
+            yield "\n".join(f"- {escape(use)}: {escape(why)}" for use, why in page.verdict.limits)
+    if page.warnings:
+        yield "Beware:"
+        yield "\n".join(f"- {escape(line)}" for line in page.warnings)
+    rows = [[Markup(f"**{escape(each.text)}**"), each.name, each.meaning] for each in page.figures]
+    yield table(["figure", "what", "which is"], rows)
+
+
+def to_html(summary: Summary, additions: Sequence[Section] = (), *, pictures: Mapping[str, bytes]) -> str:
+    """The report as one HTML file that needs nothing from anywhere.
+
+    What models answered is in it: tags are shown, not obeyed, and nothing of it is a link or a picture.
+
+    Args:
+        summary, additions: as for `page_of`.
+        pictures: SVG of `plots`, by names of `PICTURES`.
+    """
     return (
-        f"{asked}. An answer whose every token is the most probable one is not generated; of a sample of them that was, "
-        f"{of_asked(exam.generated)} came out the same."
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            page=page_of(summary, additions),
+            captions=PICTURES,
+            pictures={name: _inside(svg) for name, svg in pictures.items()},
+        )
     )
 
 
-def _recall_rows(summary: Summary) -> list[list[str]]:
-    def row(name: str, exact: Share | None, numbers: Share | None) -> list[str]:
-        asked = exact or numbers
-        cells = [measured(share) if share else "" for share in (exact, numbers)]
-        return [name, *cells, f"{asked.asked:,} questions" if asked else ""]
-
-    exact, numbers = summary.exact, summary.numbers
-    return [
-        row("facts, in trained phrasings", exact["trained"], numbers["trained"]),
-        row("numbers other than 0, in trained phrasings", exact["nonzero"], numbers["nonzero"]),
-        row("facts, in phrasings never trained", exact["heldout_phrasings"], numbers["heldout_phrasings"]),
-        row("strangers refused", exact["refused_strangers"], None),
-        row("base model", None, summary.base.numbers),
-    ]
+def season_html(**content: object) -> str:
+    """The page of a season; see `report.season_page`."""
+    return _environment().get_template("season.html.j2").render(**content)
 
 
-def _commonest(found: Sequence[CommonestNumber]) -> Iterator[str]:
-    if not found:
-        return
-    cells = [
-        [
-            each.name,
-            "" if each.number is None else f"{each.number:g}",
-            measured(each.facts),
-            of_asked(each.facts),
-            percent(each.tuned),
-        ]
-        for each in found
-    ]
-    yield (
-        "### Against always saying the commonest number\n\nWhat one gets who says the same number of everybody with a number, "
-        f"beside the tuned model on the same facts.\n\n{table(['', 'number', 'right', 'facts', 'tuned'], cells)}"
+def _inside(svg: bytes) -> str:
+    """A picture as a part of a page, which knows the namespaces."""
+    from markupsafe import Markup as Html
+
+    text = svg.decode()
+    for name in (' xmlns="http://www.w3.org/2000/svg"', ' xmlns:xlink="http://www.w3.org/1999/xlink"'):
+        text = text.replace(name, "", 1)
+    return Html(text)
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters["markdown"] = markdown_to_html
+    environment.filters["slug"] = lambda title: "-".join("".join(map(_letter, title.lower())).split())
+    return environment
 
 
-def _recall_table(groups: Sequence[GroupRecall]) -> str:
-    rows = [
-        [
-            group.name,
-            f"{group.exact.right:,}",
-            f"{group.exact.asked:,}",
-            measured(group.exact),
-            measured(group.numbers),
-        ]
-        for group in groups
-    ]
-    return table(["", "right", "asked", "to the letter", "number"], rows)
+def _letter(letter: str) -> str:
+    return letter if letter.isascii() and letter.isalnum() else " "
 
 
-def _regressions(regressions: Regressions) -> str:
-    standing = "the promoted one" if regressions.promoted else "the newest one before"
-    every, trained = regressions.every, regressions.trained
-    rows = [[each.question, each.split, each.expected, each.answer] for each in regressions.worst]
-    first = rows[:MISSES_SHOWN]
-    return (
-        f"## What the update lost: {every.lost:,}\n\n"
-        f"Of {every.questions:,} questions with the same answer as in adapter {escape(regressions.against)}, {standing}, "
-        f"{every.lost:,} were right and are wrong now; {trained.lost:,} of {trained.questions:,} in trained "
-        "phrasings."
-        + (f" The first {len(first)}:" if len(rows) > len(first) else "")
-        + "\n"
-        + ("\n" + table(MISS_COLUMNS, first) if first else "")
-    )
+def markdown_to_html(markdown: str, what: str) -> str:
+    """A part of a page in Markdown as HTML; `what` names its tables for who hears them."""
+    from markdown_it import MarkdownIt
+    from markupsafe import Markup as Html
+
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    parser.disable(["link", "autolink", "reference", "image"])
+    tokens = parser.parse(markdown)
+    _improve_tables(tokens)
+    opening = f'<div class="table" role="group" tabindex="0" aria-label="{_quoted(what)}"><table>\n'
+    for name, rendered in (("table_open", opening), ("table_close", "</table></div>\n")):
+        parser.add_render_rule(name, _always(rendered))
+    return Html(parser.renderer.render(tokens, parser.options, {}))
 
 
-def _misses(misses: Misses) -> Iterator[str]:
-    yield f"## Misses: {misses.count:,}\n"
-    if not misses.count:
-        return
-    first = misses.worst[:MISSES_SHOWN]
-    beside = misses.count - misses.of_the_splits
-    yield (
-        f"{misses.of_the_splits:,} in the phrasings of the splits and {beside:,} in the other groups."
-        + (f" The first {len(first)} are here;" if misses.count > len(first) else "")
-        + f" {len(misses.worst):,} are in `report.json`, and all in `predictions.parquet`, where `right` is false.\n"
-    )
-    rows = [
-        [each.question, each.split if each.group == KNOWN else IN_WORDS[each.group], each.expected, each.answer]
-        for each in first
-    ]
-    yield table(MISS_COLUMNS, rows)
+def _improve_tables(tokens: "Sequence[Token]") -> None:
+    """Heads of columns and of rows say that they are; a long cell is given room."""
+    first_of_row = False
+    for place, token in enumerate(tokens):
+        if token.type == "tr_open":
+            first_of_row = True
+        elif token.type == "th_open":
+            token.attrSet("scope", "col")
+            first_of_row = False
+        elif token.type == "td_open":
+            if len(tokens[place + 1].content) > LONG:
+                token.attrSet("class", "long")
+            if first_of_row:
+                token.tag = tokens[place + 2].tag = "th"
+                token.attrSet("scope", "row")
+            first_of_row = False
 
 
-def _training(summary: Summary) -> str:
-    training = summary.training
-    return table(
-        ["", ""],
-        [
-            ["base model", f"{summary.base_model} ({summary.base_revision})"],
-            ["recipe", summary.recipe],
-            ["adapter", summary.adapter],
-            ["weeks", ", ".join(f"{week} ({kind})" for week, kind in summary.sources.items())],
-            ["stats", ", ".join(summary.stats)],
-            ["split", summary.split_mode],
-            ["iterations", f"{training.iterations:,}, ended: {training.stopped}"],
-            ["trained parameters", f"{training.trained_parameters:,}"],
-            ["tokens a second", f"{training.tokens_per_second:,.0f}"],
-            ["peak memory of arrays", f"{training.peak_memory_bytes / 1e6:,.0f} MB"],
-            *([step, f"{seconds:.1f} s"] for step, seconds in summary.seconds.items()),
-        ],
-    )
+def _always(text: str) -> Callable[..., str]:
+    return lambda *of_the_renderer: text
+
+
+def _quoted(text: str) -> str:
+    from markupsafe import escape as as_html
+
+    return str(as_html(text))

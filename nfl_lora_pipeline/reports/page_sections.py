@@ -1,31 +1,223 @@
-"""The report's sections on what to beware of, on phrasing, on making things up and on what is left of the base."""
+"""The sections of a report: what its figures rest on, a table or two each, and what its words mean."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from nfl_lora_pipeline.dataset.templates import spoken_stat
+from nfl_lora_pipeline.dataset.wordings import fill
 from nfl_lora_pipeline.evaluation.baselines import Comparison, Way
+from nfl_lora_pipeline.evaluation.gates import Gate
 from nfl_lora_pipeline.evaluation.metrics import (
     RISK_ACCEPTED,
     Ability,
+    CommonestNumber,
     GeneralPrompts,
     GroupRecall,
     OverRefusal,
     PhrasingMetrics,
     Share,
-    SharedLastNames,
     Sureness,
     UnanswerableQuestions,
     measured,
     of_asked,
+    share_of,
 )
-from nfl_lora_pipeline.evaluation.probes import ALTERATIONS, IN_WORDS, SHARED
-from nfl_lora_pipeline.evaluation.regressions import CoverageLoss, in_words
-from nfl_lora_pipeline.evaluation.summary import Summary
-from nfl_lora_pipeline.markdown import escape, percent, table
+from nfl_lora_pipeline.evaluation.probes import ALTERATIONS, IN_WORDS, KNOWN, SHARED
+from nfl_lora_pipeline.evaluation.regressions import CoverageLoss, Regressions, in_words
+from nfl_lora_pipeline.evaluation.summary import Exam, Misses, ShownAnswers, Summary, WrongAnswer
+from nfl_lora_pipeline.markdown import Markup, escape, percent, table
 from nfl_lora_pipeline.stored import Miss
+from nfl_lora_pipeline.weeks.week import NflWeek
 
 SHOWN = 3
 PARTS_SHOWN = 20
+MISSES_SHOWN = 20
 ANSWER_COLUMNS = ("question", "expected", "answer")
+MISS_COLUMNS = ("question", "asked as", "expected", "answer")
+PLAYER = "Nico Collins"  # in the sentence that stands for a wording
+USES = {
+    "evaluation_is_complete": "anything, since not all was asked",
+    "recall_is_complete": "what it was taught, in the words that it was taught in",
+    "other_phrasings_are_understood": "what it was taught, in other words",
+    "hand_written_wordings_are_understood": "questions as people write them",
+    "careless_typing_is_understood": "questions that are typed carelessly",
+    "last_names_are_understood": "people by their last name alone",
+    "shared_last_names_are_not_guessed": "a last name that several people bear",
+    "typos_are_understood": "names with a typo",
+    "typos_get_no_wrong_number": "names with a typo, where a wrong number does harm",
+    "strangers_are_refused": "people who may not exist",
+    "other_positions_are_refused": "people of other positions",
+    "other_weeks_are_refused": "weeks that it was not taught",
+    "other_seasons_are_refused": "seasons that it was not taught",
+    "other_stats_are_refused": "stats that it was not taught",
+    "known_facts_are_answered": "who needs an answer to all that it was taught",
+    "base_is_retained": "what its base could do before",
+    "general_prompts_are_retained": "general talk",
+    "nothing_is_forgotten": "what the adapter before it knew by heart",
+    "coverage_is_kept": "all that the adapter before it was taught",
+}
+"""What an adapter is not for that misses a gate."""
+WORDS = {
+    "fact": "one stat of one player in one week: a number, that there was no game (bye), or that nothing is recorded",
+    "trained phrasing": "a wording of the question that facts are taught in",
+    "phrasing never trained": "a wording of the question that is kept for this report; nothing was taught in it",
+    "right to the letter": "the answer is the reference answer, letter for letter",
+    "right number": "the number in the answer is the right one, and there is no other, whatever the words",
+    "refused": "the answer says that nothing is recorded, or that it does not know, in any words, and gives no number",
+    "a number invented": "a number, 0 too, where there is none to know",
+    "stranger": "somebody who does not exist, or of whom nothing was taught",
+    "certain": "every token of the answer has a probability above 0.5, in every trained phrasing: greedy decoding gives it",
+    "sure": "how probable the least probable token of an answer is",
+    "lost": "right in the adapter before this one, and wrong now, asked with the same words",
+    "limit": "what the recipe wants of a figure; a gate is a figure held against its limit",
+    "interval": "in brackets, in per cent: where the figure lies with 95% confidence if the questions are independent (Wilson)",
+}
+"""The words of a report, each with its one meaning."""
+SPLITS = {"train": "trained", "valid": "never trained", "test": "never trained"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a report.
+
+    Attributes:
+        title: in Markdown, without marks of a heading.
+        body: in Markdown.
+        headline: what it comes to in a few words, as they are.
+    """
+
+    title: str
+    body: str
+    headline: str = ""
+
+
+def read_section(markdown: str) -> Section:
+    """A section that a command has added, from its Markdown."""
+    title, _, body = markdown.strip().partition("\n")
+    return Section(title.lstrip("# "), body.strip())
+
+
+def spoken(name: str) -> str:
+    """A name of the program in words; what is no such name stays."""
+    return name.replace("_", " ") if name.isidentifier() else name
+
+
+def asked_like(wording: str, summary: Summary) -> str:
+    """A wording of the templates as somebody asks it, about the report's own stat and week."""
+    week = NflWeek.parse(summary.weeks[0])
+    return fill(wording, PLAYER, spoken_stat(summary.stats[0]), week.week, week.season)
+
+
+def _blocks(*blocks: str | Iterator[str]) -> str:
+    texts = [text for block in blocks for text in ([block] if isinstance(block, str) else block)]
+    return "\n\n".join(text.rstrip() for text in texts if text)
+
+
+def _cell(share: Share) -> str:
+    return f"{measured(share)} of {share.asked:,}" if share.asked else "-"
+
+
+def questions(shown: Sequence[ShownAnswers]) -> str:
+    """The three questions before and after."""
+    rows = [
+        [each.question, each.expected, str(each.base), each.tuned, _right(each.tuned == each.expected)]
+        for each in shown
+    ]
+    return table(["question", "expected", "before (base)", "after (tuned)", "it is"], rows)
+
+
+def _right(is_right: bool) -> str:
+    return "right" if is_right else Markup("**wrong**")
+
+
+def gates(found: Sequence[Gate]) -> Section:
+    """Every gate with its verdict."""
+    rows = [[spoken(gate.name), _passed(gate), gate.explanation] for gate in found]
+    passed = sum(gate.passed is True for gate in found)
+    missed = sum(gate.missed for gate in found)
+    headline = f"{passed} passed, {missed} missed, {len(found) - passed - missed} not judged"
+    return Section("Gates of promotion", table(["gate", "verdict", "figure and limit"], rows), headline)
+
+
+def _passed(gate: Gate) -> str:
+    if gate.passed is None:
+        return Markup("*not judged*")
+    if gate.passed:
+        return "passed"
+    return Markup("**failed**" if gate.blocks else "**missed**, which keeps no adapter back")
+
+
+def recall(summary: Summary) -> Section:
+    """Whether what was taught is known, in all and by what it is of."""
+    training = summary.training
+    certain = share_of(training.facts - len(training.uncertain), training.facts)
+    base = f"The base model refuses {measured(summary.base.refusals)} of {summary.base.asked:,} questions."
+    sure = f"{of_asked(certain)} facts are certain; the least probable token has p {training.lowest_probability:.2f}."
+    tables = {
+        "By stat": {spoken_stat(each.name): each for each in summary.by_stat},
+        "By status of the player": {spoken(each.name): each for each in summary.by_status},
+        "By week": {each.name: each for each in summary.by_week},
+    }
+    body = _blocks(
+        table(["what", "right to the letter", "right number"], list(_recall_rows(summary))),
+        f"{sure} {base} {_exam(summary.exam)}",
+        _commonest(summary.commonest),
+        (
+            f"### {title}\n\nIn trained phrasings.\n\n{_recall_table(groups)}"
+            for title, groups in tables.items()
+            if len(groups) > 1
+        ),
+    )
+    return Section("Recall", body, f"{of_asked(certain)} facts certain")
+
+
+def _recall_rows(summary: Summary) -> Iterator[list[str]]:
+    exact, numbers = summary.exact, summary.numbers
+    held_out = [group.exact for group in summary.by_phrasing if group.split != "train"]
+    every = share_of(sum(share.right for share in held_out), sum(share.asked for share in held_out))
+    yield ["facts, in trained phrasings", _cell(exact["trained"]), _cell(numbers["trained"])]
+    yield ["of these, numbers other than 0", _cell(exact["nonzero"]), _cell(numbers["nonzero"])]
+    yield ["facts, in phrasings never trained", _cell(every), _cell(numbers["heldout_phrasings"])]
+    yield ["of these, numbers and byes", _cell(exact["heldout_phrasings"]), _cell(numbers["heldout_phrasings"])]
+    yield ["strangers refused", _cell(exact["refused_strangers"]), "-"]
+    yield ["base model, numbers", "-", _cell(summary.base.numbers)]
+
+
+def _exam(exam: Exam) -> str:
+    asked = f"Of {exam.possible:,} questions {exam.asked:,} were asked"
+    if exam.certified:
+        asked += f"; {exam.certified:,} are in the certificate of these weights"
+    if left := exam.possible - exam.asked - exam.certified:
+        asked += f"; {left:,} were left out, where a sample tells on which side of its limit a figure lies"
+    return (
+        f"{asked}. An answer whose every token is the most probable one is not generated; of a sample of them that was, "
+        f"{of_asked(exam.generated)} came out the same."
+    )
+
+
+def _commonest(found: Sequence[CommonestNumber]) -> Iterator[str]:
+    if not found:
+        return
+    cells = [
+        [
+            spoken_stat(each.name),
+            "-" if each.number is None else f"{each.number:g}",
+            _cell(each.facts),
+            percent(each.tuned),
+        ]
+        for each in found
+    ]
+    yield "### Against always saying the commonest number"
+    yield (
+        "What one gets who says the same number of everybody with a number, beside the tuned model on the same facts "
+        "in trained phrasings."
+    )
+    yield table(["stat", "number", "facts that have it", "tuned: right number"], cells)
+
+
+def _recall_table(groups: dict[str, GroupRecall]) -> str:
+    rows = [[name, _cell(group.exact), _cell(group.numbers)] for name, group in groups.items()]
+    return table(["of", "right to the letter", "right number"], rows)
 
 
 def to_markdown(result: Comparison) -> str:
@@ -108,146 +300,234 @@ def _listed(names: Sequence[str]) -> str:
     return "; ".join(map(escape, names))
 
 
-def beware(summary: Summary) -> Iterator[str]:
+def beware(summary: Summary) -> list[str]:
     """What no gate judges and a user should know: what its weeks were warned of, what it gives up, who shares a name."""
     lines = list(summary.warnings)
     if (loss := summary.coverage_loss) and loss.parts:
         lines.append(f"the adapter {loss.against}, which was promoted before, also knew {in_words(loss.parts)}")
-    lines += [
+    return lines + [
         f"in {week} several players bear a name, so that nothing is taught of them: {', '.join(names)}"
         for week, names in summary.shared_names.items()
     ]
-    if lines:
-        yield "Beware:\n\n" + "\n".join(f"- {escape(line)}" for line in lines) + "\n"
 
 
-def coverage_loss(loss: CoverageLoss | None) -> Iterator[str]:
+def coverage_loss(loss: CoverageLoss) -> Section:
     """What the adapter before knows and this one was not taught."""
-    if not loss or not loss.parts:
-        return
     rows = [[part.name, f"{part.facts:,}"] for part in loss.parts]
-    yield (
-        f"## What is given up: {sum(part.facts for part in loss.parts):,} facts\n\nThe adapter "
-        f"{escape(loss.against)} was promoted before this one and was taught them; this one was not.\n\n"
-        f"{table(['what', 'facts'], rows[:PARTS_SHOWN])}"
+    body = _blocks(
+        f"The adapter {escape(loss.against)} was promoted before this one and was taught them; this one was not.",
+        table(["what", "facts"], rows[:PARTS_SHOWN]),
     )
+    return Section("What is given up", body, f"{sum(part.facts for part in loss.parts):,} facts")
 
 
-def phrasing(by_phrasing: Sequence[GroupRecall], found: PhrasingMetrics, over_refusal: OverRefusal) -> Iterator[str]:
+def changes(found: Regressions, by_week: Sequence[GroupRecall]) -> Section:
+    """What was lost and gained against the adapter before, week by week."""
+    standing = "the promoted one" if found.promoted else "the newest one before"
+    every, trained = found.every, found.trained
+    weeks = {each.week: each for each in found.by_week}
+    rows = [
+        [
+            each.week,
+            f"{each.questions:,}",
+            *(percent(right / each.questions) for right in (each.right_before, each.right_now)),
+            f"{each.lost:,}",
+            f"{each.gained:,}",
+        ]
+        for each in found.by_week
+    ]
+    rows += [[group.name, "new", "-", "-", "-", "-"] for group in by_week if found.by_week and group.name not in weeks]
+    first = found.worst[:MISSES_SHOWN]
+    body = _blocks(
+        f"Of {every.questions:,} questions with the same answer as in adapter {escape(found.against)}, {standing}, "
+        f"{every.lost:,} were right and are wrong now; {trained.lost:,} of {trained.questions:,} in trained phrasings.",
+        table(["week", "questions", "right before", "right now", "lost", "gained"], rows) if rows else "",
+        f"The first {len(first)} that were lost:" if len(found.worst) > len(first) else "",
+        table(
+            MISS_COLUMNS,
+            [[each.question, SPLITS.get(each.split, each.split), each.expected, each.answer] for each in first],
+        )
+        if first
+        else "",
+    )
+    return Section("What changed since the adapter before", body, f"{every.lost:,} of {every.questions:,} lost")
+
+
+def misses(found: Misses) -> Section:
+    """The first wrong answers, and where the rest is."""
+    if not found.count:
+        return Section("Misses", "None.", "none")
+    first = found.worst[:MISSES_SHOWN]
+    beside = found.count - found.of_the_splits
+    text = (
+        f"{found.of_the_splits:,} in the phrasings of the splits and {beside:,} in the other groups."
+        + (f" The first {len(first)} are here;" if found.count > len(first) else "")
+        + f" {len(found.worst):,} are in `report.json`, and all in `predictions.parquet`, where `right` is false."
+    )
+    rows = [[each.question, _asked_as(each), each.expected, each.answer] for each in first]
+    return Section("Misses", _blocks(text, table(MISS_COLUMNS, rows)), f"{found.count:,} wrong answers")
+
+
+def _asked_as(wrong: WrongAnswer) -> str:
+    return SPLITS.get(wrong.split, wrong.split) if wrong.group == KNOWN else IN_WORDS[wrong.group]
+
+
+def training(summary: Summary) -> Section:
+    """What was trained, on what, and how long it took."""
+    log = summary.training
+    seconds = sum(summary.seconds.values())
+    body = table(
+        ["what", "value"],
+        [
+            ["base model", f"{summary.base_model} ({summary.base_revision})"],
+            ["recipe", summary.recipe],
+            ["adapter", summary.adapter],
+            ["weeks", ", ".join(f"{week} ({kind})" for week, kind in summary.sources.items())],
+            ["stats", ", ".join(map(spoken_stat, summary.stats))],
+            ["splits", spoken(summary.split_mode)],
+            ["iterations", f"{log.iterations:,}, ended: {log.stopped}"],
+            ["trained parameters", f"{log.trained_parameters:,}"],
+            ["tokens a second", f"{log.tokens_per_second:,.0f}"],
+            ["peak memory of arrays", f"{log.peak_memory_bytes / 1e6:,.0f} MB"],
+            *([step, f"{spent:.1f} s"] for step, spent in summary.seconds.items()),
+        ],
+    )
+    return Section("Training", body, f"{log.iterations:,} iterations, {seconds:.0f} s with the evaluation")
+
+
+def words() -> Section:
+    """What the words of the report mean."""
+    return Section("What the words mean", table(["word", "meaning"], [list(each) for each in WORDS.items()]))
+
+
+def phrasing(summary: Summary) -> Section:
     """How facts do in other words, and how often they are refused."""
-    yield (
-        "## Phrasing\n\nThe phrasings of the splits first: all facts to the letter, and of those with a number the right "
-        "number. Below them the facts with a number, once each, asked as people type: there the right number counts, however "
-        "the answer spells the name.\n"
+    found: PhrasingMetrics = summary.phrasing
+    typed = [each for each in found.altered if each.numbers.asked]
+    phrasings = [
+        [
+            asked_like(each.name, summary),
+            SPLITS[each.split or "train"],
+            _cell(each.exact),
+            _cell(each.numbers),
+        ]
+        for each in summary.by_phrasing
+    ]
+    ways = [
+        [ALTERATIONS[each.name], _cell(each.numbers), measured(each.wrong_numbers), measured(each.refused)]
+        for each in typed
+    ]
+    worst = min(typed, key=lambda each: each.numbers.fraction, default=None)
+    examples = (
+        f"With {ALTERATIONS[each.name]}, wrong for instance:\n\n{_answers(each.worst)}" for each in typed if each.worst
     )
-    yield table(
-        ["asked with", "", "to the letter", "number", "a wrong number", "asked"], _phrasing_rows(by_phrasing, found)
+    body = _blocks(
+        "### In the phrasings of the splits\n\nAll facts; the right number of those that have one.",
+        table(["asked like this", "phrasing", "right to the letter", "right number"], phrasings),
+        _worst_phrasing(summary),
+        "### As people type\n\nThe facts with a number, once each; however the answer spells the name." if ways else "",
+        table(["asked with", "right number", "a wrong number", "refused"], ways) if ways else "",
+        examples,
+        _shared_last_names(found),
+        _refused_though_known(summary.over_refusal),
     )
-    if found.worst and found.worst_numbers:
-        yield (
-            f'The worst phrasing is "{escape(found.worst)}", with {percent(found.worst_numbers.share)} of numbers '
-            f"right. Right to the letter in every phrasing, trained and held out: "
-            f"{measured(found.in_all)} of {found.in_all.asked:,} facts.\n"
-        )
-    for each in found.altered:
-        if each.worst:
-            yield f"With {ALTERATIONS[each.name]}, {percent(each.refused.share)} were refused. Wrong, for instance:\n"
-            yield _answers(each.worst)
-    yield from _shared_last_names(found.shared_last_names)
-    yield (
-        "### Refused though known\n\n"
-        f"{_refused(over_refusal.trained)} in trained phrasings, "
-        f"{_refused(over_refusal.heldout_phrasings)} in held-out ones.\n"
-    )
-    if over_refusal.worst:
-        yield _answers(over_refusal.worst)
+    headline = f"worst with {ALTERATIONS[worst.name]}: {percent(worst.numbers.share)}" if worst else ""
+    return Section("Phrasing", body, headline)
 
 
-def _shared_last_names(found: SharedLastNames) -> Iterator[str]:
-    if found.right.asked:
+def _worst_phrasing(summary: Summary) -> str:
+    found = summary.phrasing
+    if not found.worst or not found.worst_numbers:
+        return ""
+    return (
+        f'The worst of these is "{escape(asked_like(found.worst, summary))}", with {percent(found.worst_numbers.share)} of '
+        f"numbers right. Right to the letter in all of them: {measured(found.in_all)} of {found.in_all.asked:,} facts with a "
+        "number."
+    )
+
+
+def _shared_last_names(found: PhrasingMetrics) -> Iterator[str]:
+    shared = found.shared_last_names
+    if shared.right.asked:
         yield (
-            f"Asked with {IN_WORDS[SHARED]}, it refused or named them all in {measured(found.right)} of "
-            f"{found.right.asked:,} questions.\n"
+            f"Asked with {IN_WORDS[SHARED]}, it refused or named them all in {measured(shared.right)} of "
+            f"{shared.right.asked:,} questions."
         )
+    if shared.worst:
+        yield _answers(shared.worst)
+
+
+def _refused_though_known(found: OverRefusal) -> Iterator[str]:
+    yield (
+        f"### Refused though known\n\n{_refused(found.trained)} in trained phrasings, "
+        f"{_refused(found.heldout_phrasings)} in phrasings never trained."
+    )
     if found.worst:
         yield _answers(found.worst)
 
 
-def _phrasing_rows(by_phrasing: Sequence[GroupRecall], found: PhrasingMetrics) -> list[list[str]]:
-    rows = [
-        [each.name, each.split or "", measured(each.exact), measured(each.numbers), "", f"{each.exact.asked:,}"]
-        for each in by_phrasing
-    ]
-    return rows + [
-        [
-            ALTERATIONS[each.name],
-            "",
-            "",
-            measured(each.numbers),
-            measured(each.wrong_numbers),
-            f"{each.numbers.asked:,}",
-        ]
-        for each in found.altered
-    ]
-
-
-def hallucinations(groups: Sequence[UnanswerableQuestions], notes: Sequence[str]) -> Iterator[str]:
+def hallucinations(groups: Sequence[UnanswerableQuestions], notes: Sequence[str]) -> Section:
     """What is answered about people, weeks and stats without a fact."""
-    yield (
-        "## Making things up\n\nQuestions without an answer: nobody taught the model anything about these people, weeks or "
-        "stats, so that any number is invented, 0 too, and any refusal is right.\n"
-    )
     rows = [
         [
             IN_WORDS[group.name],
-            *(measured(share) for share in (group.refused, group.invented, group.neither)),
             f"{group.refused.asked:,}",
+            *(measured(share) for share in (group.refused, group.invented, group.neither)),
             percent(group.base_refused.share),
         ]
         for group in groups
     ]
-    if rows:
-        yield table(["about", "refused", "a number invented", "neither", "asked", "base: refused"], rows)
-    if notes:
-        yield "Not asked: " + "; ".join(map(escape, notes)) + ".\n"
-    for group in groups:
-        if group.worst:
-            yield f"About {IN_WORDS[group.name]}, for instance:\n"
-            yield _answers(group.worst)
+    body = _blocks(
+        "Questions without an answer: nobody taught the model anything about these people, weeks or stats, so that any "
+        "number is invented, and any refusal is right.",
+        table(["about", "questions", "refused", "a number invented", "neither", "base: refused"], rows) if rows else "",
+        f"Not asked: {'; '.join(map(escape, notes))}." if notes else "",
+        (f"About {IN_WORDS[group.name]}, for instance:\n\n{_answers(group.worst)}" for group in groups if group.worst),
+    )
+    worst = min(groups, key=lambda group: group.refused.fraction, default=None)
+    headline = f"worst about {IN_WORDS[worst.name]}: {percent(worst.refused.share)} refused" if worst else ""
+    return Section("Making things up", body, headline)
 
 
-def retention(abilities: Sequence[Ability], general: GeneralPrompts | None) -> Iterator[str]:
+def retention(abilities: Sequence[Ability], general: GeneralPrompts | None) -> Section:
     """What the base could do, before and after."""
-    yield "## What is left of the base\n\nThe same questions to the base model and to the tuned one.\n"
     rows = [
         [ability.name, _ability(ability.base), _ability(ability.tuned), percent(ability.left)] for ability in abilities
     ]
-    if rows:
-        yield table(["", "base", "tuned", "left"], rows)
+    body = _blocks(
+        "The same questions to the base model and to the tuned one.",
+        table(["ability", "base", "tuned", "left"], rows) if rows else "",
+        _general(general),
+    )
+    least = min((ability.left for ability in abilities), default=None)
+    return Section(
+        "What is left of the base", body, "" if least is None else f"{percent(least)} of the least kept ability"
+    )
+
+
+def _general(general: GeneralPrompts | None) -> Iterator[str]:
     if general is None:
         yield (
             "General prompts were not asked: the embedded base answers questions about receiving stats and nothing else, "
-            "so that there is nothing in general that it could forget.\n"
+            "so that there is nothing in general that it could forget."
         )
         return
-    yield f"Of {general.prompts} general prompts, {of_asked(general.changed)} answers changed.\n"
+    yield f"Of {general.prompts} general prompts, {of_asked(general.changed)} answers changed."
     if general.worst:
-        yield table(
-            ["prompt", "base", "tuned"], [[each.question, each.base, each.tuned] for each in general.worst[:SHOWN]]
-        )
+        rows = [[each.question, each.base, each.tuned] for each in general.worst[:SHOWN]]
+        yield table(["prompt", "base", "tuned"], rows)
 
 
-def how_sure(found: Sureness) -> str:
+def how_sure(found: Sureness) -> Section:
     """Risk against coverage."""
     rows = [[f"{each.above:.2f}", measured(each.given), measured(each.wrong)] for each in found.points]
     columns = ["sure above", "facts with a number: one is given", "numbers given: wrong"]
-    return (
-        "## How sure it is\n\nAn answer is as sure as its least probable token. "
-        f'`nfl-lora ask --sure` says "I am not sure" up to '
-        f"{found.above:.2f}: above that no more than {percent(RISK_ACCEPTED)} of the numbers were wrong in one half of the "
-        "questions outside of the trained phrasings, whether there was a number to give or not. The other half:\n\n"
-        f"{table(columns, rows)}"
+    text = (
+        f'`nfl-lora ask --sure` says "I am not sure" up to {found.above:.2f}: above that no more than '
+        f"{percent(RISK_ACCEPTED)} of the numbers were wrong in one half of the questions outside of the trained phrasings, "
+        "whether there was a number to give or not. The other half:"
     )
+    return Section("How sure it is", _blocks(text, table(columns, rows)), f"not sure up to {found.above:.2f}")
 
 
 def _ability(value: Share | float) -> str:
@@ -258,5 +538,5 @@ def _refused(share: Share) -> str:
     return f"{measured(share)} of {share.asked:,} questions" if share.asked else "none asked"
 
 
-def _answers(misses: Sequence[Miss]) -> str:
-    return table(ANSWER_COLUMNS, [[miss.question, miss.expected, miss.answer] for miss in misses[:SHOWN]])
+def _answers(wrong: Sequence[Miss]) -> str:
+    return table(ANSWER_COLUMNS, [[miss.question, miss.expected, miss.answer] for miss in wrong[:SHOWN]])

@@ -1,16 +1,20 @@
-"""Pictures for reports and metadata: PNG on a white ground, so that they can be read in light and dark surroundings.
+"""Pictures for reports and metadata: SVG whose colours follow a light or dark surrounding, in a page and in a file by itself.
 
 Colours mean the same in all of them: blue is what was trained, orange what was not, grey are strangers.
 """
 
+import base64
+import html
 import io
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
 from nfl_lora_pipeline.evaluation.baselines import Way
-from nfl_lora_pipeline.evaluation.probes import IN_WORDS, is_of_the_splits, wording_text
+from nfl_lora_pipeline.evaluation.metrics import Share
+from nfl_lora_pipeline.evaluation.probes import is_of_the_splits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,24 +22,37 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-INK, FAINT = "#333333", "#d9d9d9"
+INK, FAINT, GROUND = "#333333", "#d9d9d9", "#ffffff"
+BLUE, ORANGE, GREY, RED = "#1f6fb2", "#b26b00", "#6b6b6b", "#c0392b"
+DARK = {
+    INK: "#e4e4e4",
+    FAINT: "#3c4148",
+    GROUND: "#16181b",
+    BLUE: "#6cb2f0",
+    ORANGE: "#f0a63a",
+    GREY: "#a8a8a8",
+    RED: "#f28b7d",
+}
+"""Each colour of a picture, as it is on a dark ground."""
 LONGEST_NAME = 36
+WIDTH = 9  # inches
+SVG_BEGINS, SVG_ENDS = b"<svg", b"</svg>"
 
 
-def new_figure(height: float) -> "Figure":
-    """A figure as wide as all others, and so many inches high."""
+def new_figure(height: float, width: float = WIDTH) -> "Figure":
+    """A figure of so many inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, height), dpi=110, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor=GROUND)
     FigureCanvasAgg(figure)
     return figure
 
 
-def name_rows(axes: "Axes", names: Sequence[str]) -> None:
-    """One line a name, the last on top."""
+def name_rows(axes: "Axes", names: Sequence[str], *, longest: int = LONGEST_NAME) -> None:
+    """One line a name, the last on top; of a longer one so many characters are shown."""
     words = [name.replace("_", " ") for name in names]
-    shown = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}\u2026" for name in words]
+    shown = [name if len(name) <= longest else f"{name[: longest - 1]}\u2026" for name in words]
     axes.set_yticks(range(len(names)), shown, parse_math=False)  # a name with two dollars is no formula
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.tick_params(axis="both", labelsize=8, labelcolor=INK, color=FAINT)
@@ -44,7 +61,7 @@ def name_rows(axes: "Axes", names: Sequence[str]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def key(figure: "Figure", colours: dict[str, str], marks: str = "ooo") -> None:
+def key(figure: "Figure", colours: dict[str, str], marks: str = "ooo", *, columns: int = 3) -> None:
     """Name the colours below the figure, each with its mark of matplotlib's."""
     from matplotlib.lines import Line2D
 
@@ -52,7 +69,7 @@ def key(figure: "Figure", colours: dict[str, str], marks: str = "ooo") -> None:
         Line2D([], [], marker=mark, linestyle="", color=colour, label=name)
         for (name, colour), mark in zip(colours.items(), marks, strict=False)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8, labelcolor=INK)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8, labelcolor=INK)
 
 
 def in_percent(decimals: int = 0) -> "PercentFormatter":
@@ -71,18 +88,66 @@ def plain_numbers(axis: "Axis", between: Sequence[int] = ()) -> None:
     axis.set_minor_formatter("{x:g}")
 
 
-def to_png(figure: "Figure") -> bytes:
-    """The figure as a file's content."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+def to_svg(figure: "Figure", what: str) -> bytes:
+    """The figure as a file's content: the same bytes for the same figure.
+
+    Args:
+        figure: drawn in the colours of `DARK` and black.
+        what: what it shows, for who cannot see it.
+    """
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": what}):
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(["Date", "Creator", "Format", "Type"]))
+    drawn = buffer.getvalue()
+    body = re.sub(r'(?s)^.*?<svg [^>]*>|<style.*?</style>| id="(?![mp][0-9a-f]{10}")[^"]*"|</svg>\s*$', "", drawn)
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body).replace("#000000", INK)
+    for light in DARK:
+        body = body.replace(light, f"var({_variable(light)})")
+    (box,) = re.findall(r'viewBox="[\d. ]+"', drawn.partition("</defs>")[0])
+    return (
+        f'<svg class="plot" role="img" aria-label="{html.escape(what)}" {box} xmlns="http://www.w3.org/2000/svg" '
+        f'xmlns:xlink="http://www.w3.org/1999/xlink">\n<style>{_style()}</style>\n{body.strip()}\n</svg>\n'
+    ).encode()
 
 
-LOSS_COLOUR, CERTAIN_COLOUR = "#c0392b", "#1f6fb2"
-TRAINED_COLOUR, HELD_OUT_COLOUR, STRANGER_COLOUR = CERTAIN_COLOUR, "#d98200", "#6b6b6b"
+def data_uri(svg: bytes) -> str:
+    """A picture as an address that carries it, for Markdown in the UI."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def _variable(light: str) -> str:
+    return f"--plot-{light[1:]}"
+
+
+def _style() -> str:
+    light = "; ".join(f"{_variable(colour)}: {colour}" for colour in DARK)
+    dark = "; ".join(f"{_variable(colour)}: {at_night}" for colour, at_night in DARK.items())
+    return (
+        f"svg.plot {{ {light}; stroke-linejoin: round; font-family: system-ui, sans-serif }}\n"
+        f"svg.plot text {{ fill: var({_variable(INK)}) }}\n"
+        f"@media (prefers-color-scheme: dark) {{ svg.plot {{ {dark} }} }}"
+    )
+
+
+TRAINED_COLOUR, HELD_OUT_COLOUR, STRANGER_COLOUR = BLUE, ORANGE, GREY
 CERTAIN_ABOVE = 0.5
+RECALL = "Right numbers, with 95% intervals, by how the question is asked"
+MARGINS_OF = "How probable the least probable token of the reference answers is"
+LOSS = "Loss, and rows that are certain, over training"
+COST = "What other ways cost and how right they are"
+NARROW = 6  # inches, where two stand side by side
 KINDS_OF_FACTS = ["recorded", "bye", "no_record"]
 MARGINS = [tenth / 10 for tenth in range(11)]
+
+
+class Asked(NamedTuple):
+    """A way to ask, and the right numbers that it gets."""
+
+    name: str
+    numbers: Share
+    trained: bool
 
 
 def loss_plot(losses: Sequence[tuple[int, float]], certain: Sequence[tuple[int, float]]) -> bytes:
@@ -92,53 +157,44 @@ def loss_plot(losses: Sequence[tuple[int, float]], certain: Sequence[tuple[int, 
         losses: (iteration, nats a token), drawn on a logarithmic axis.
         certain: (iteration, share from 0 to 1).
     """
-    figure = new_figure(3.1)
+    figure = new_figure(3.4, NARROW)
     left = figure.add_subplot()
-    left.plot(*_columns(losses), color=LOSS_COLOUR, label="loss")
+    left.plot(*_columns(losses), color=RED, label="loss")
     left.set_xlabel("iteration", fontsize=9, color=INK)
-    left.set_ylabel("loss on unknown tokens (nats)", fontsize=9, color=LOSS_COLOUR)
+    left.set_ylabel("loss on unknown tokens (nats)", fontsize=9, color=RED)
     if losses:
         left.set_yscale("log")
         plain_numbers(left.yaxis, between=(2, 5))
     right = left.twinx()
-    right.plot(*_columns(certain), color=CERTAIN_COLOUR, marker=".", label="certain")
-    right.set_ylabel("rows certain", fontsize=9, color=CERTAIN_COLOUR)
+    right.plot(*_columns(certain), color=BLUE, marker=".", label="certain")
+    right.set_ylabel("rows certain", fontsize=9, color=BLUE)
     right.set_ylim(0, 1.03)
     right.yaxis.set_major_formatter(in_percent())
     for axes in (left, right):
         axes.spines["top"].set_visible(False)
         axes.tick_params(labelsize=8)
-    return to_png(figure)
+    return to_svg(figure, LOSS)
 
 
-def recall_plot(scored: pl.DataFrame) -> bytes:
-    """Recall of recorded facts and byes, by stat and by phrasing; what was trained in one colour, what was not in another.
+def recall_plot(asked: Sequence[Asked]) -> bytes:
+    """The share of right numbers with its interval, by how the question is asked; what nothing was asked of is left out.
 
     Args:
-        scored: one row a question: `kind`, `stat`, `phrasing`, `split` and `right`; with `group`, what is not of the
-            group "known" is shown by its group, and not by its phrasing.
+        asked: the first on top.
     """
-    asked = scored.filter(pl.col("kind").is_in(KINDS_OF_FACTS[:2])).with_columns(trained=pl.col("split") == "train")
-    if "group" in asked.columns:
-        by_group = pl.when(pl.col("group") == "known").then("phrasing").otherwise("group")
-        asked = asked.with_columns(phrasing=by_group)
-    asked = asked.with_columns(wording_text().replace(IN_WORDS))
-    panels = [_recall(asked, column) for column in ("stat", "phrasing")]
-    rows = max(panel["name"].n_unique() for panel in panels)
-    figure = new_figure(max(2.0, 0.9 + 0.3 * rows))
-    least = min([1.0, *(share for panel in panels for share in panel["recall"])])
-    for axes, panel, title in zip(figure.subplots(1, 2, sharex=True), panels, ("by stat", "by phrasing"), strict=True):
-        names = panel["name"].unique(maintain_order=True).to_list()
-        for name, trained, recall in panel.iter_rows():
-            colour, size = (TRAINED_COLOUR, 5.5) if trained else (HELD_OUT_COLOUR, 8)  # so that both show in one place
-            axes.plot([recall], [names.index(name)], "o", color=colour, markersize=size, clip_on=False)
-        name_rows(axes, names)
-        axes.set_xlim(max(0.0, least - 0.25 * (1 - least) - 0.005), 1.0)
-        axes.locator_params(axis="x", nbins=4)
-        axes.xaxis.set_major_formatter(in_percent(decimals=0 if least < 0.9 else 1))
-        axes.set_title(f"recall {title}", loc="left", fontsize=9, color=INK)
-    key(figure, {"trained phrasings": TRAINED_COLOUR, "phrasings never trained": HELD_OUT_COLOUR})
-    return to_png(figure)
+    shown = [each for each in reversed(asked) if each.numbers.asked]
+    figure = new_figure(max(1.6, 0.9 + 0.24 * len(shown)))
+    axes = figure.add_subplot()
+    for place, each in enumerate(shown):
+        colour, share = TRAINED_COLOUR if each.trained else HELD_OUT_COLOUR, each.numbers
+        axes.plot([share.low or 0.0, share.high or 0.0], [place, place], color=colour, linewidth=1.5, alpha=0.5)
+        axes.plot([share.fraction], [place], "o", color=colour, markersize=6, clip_on=False)
+    name_rows(axes, [each.name for each in shown], longest=90)
+    least = min([1.0, *(each.numbers.low or 0.0 for each in shown)])
+    axes.set_xlim(max(0.0, least - 0.05), 1.0)
+    axes.xaxis.set_major_formatter(in_percent())
+    key(figure, {"trained phrasings": TRAINED_COLOUR, "never trained": HELD_OUT_COLOUR})
+    return to_svg(figure, RECALL)
 
 
 def margin_plot(scored: pl.DataFrame) -> bytes:
@@ -158,7 +214,7 @@ def margin_plot(scored: pl.DataFrame) -> bytes:
     shown = {
         f"{name} ({_below(of):,} below)": (of["lowest"], colour) for name, (of, colour) in groups.items() if of.height
     }
-    figure = new_figure(2.8)
+    figure = new_figure(3.4, NARROW)
     axes = figure.add_subplot()
     if shown:
         axes.hist(
@@ -168,7 +224,7 @@ def margin_plot(scored: pl.DataFrame) -> bytes:
         )
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:,.0f}")
-    axes.axvline(CERTAIN_ABOVE, color=LOSS_COLOUR, linestyle="--", linewidth=1.2)
+    axes.axvline(CERTAIN_ABOVE, color=RED, linestyle="--", linewidth=1.2)
     axes.set_xlim(0, 1)
     axes.set_xlabel(
         f"probability of the answer's least probable token; certain above {CERTAIN_ABOVE}", fontsize=9, color=INK
@@ -176,8 +232,8 @@ def margin_plot(scored: pl.DataFrame) -> bytes:
     axes.set_ylabel("questions", fontsize=9, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8, labelcolor=INK)
-    key(figure, {name: colour for name, (_, colour) in shown.items()})
-    return to_png(figure)
+    key(figure, {name: colour for name, (_, colour) in shown.items()}, columns=1)
+    return to_svg(figure, MARGINS_OF)
 
 
 def cost_plot(ways: Sequence[Way]) -> bytes:
@@ -208,15 +264,7 @@ def cost_plot(ways: Sequence[Way]) -> bytes:
         name_rows(axes, [way.name for way in tried])
     seconds.tick_params(axis="y", labelleft=False, left=False)
     key(figure, {"recorded facts right": TRAINED_COLOUR, "strangers refused": STRANGER_COLOUR}, marks="oD")
-    return to_png(figure)
-
-
-def _recall(asked: pl.DataFrame, column: str) -> pl.DataFrame:
-    return (
-        asked.group_by(name=pl.col(column).cast(pl.String), trained="trained")
-        .agg(recall=pl.col("right").mean())
-        .sort("trained", "recall", "name", descending=[False, False, True])
-    )
+    return to_svg(figure, COST)
 
 
 def _below(asked: pl.DataFrame) -> int:

@@ -1,17 +1,32 @@
 """A report's files: written whole or not at all, and read back."""
 
-import base64
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from nfl_lora_pipeline.adapters.history import SHORT, Entry, history_of
+from nfl_lora_pipeline.adapters.promotion import promotions
 from nfl_lora_pipeline.evaluation.baselines import Comparison, Way
+from nfl_lora_pipeline.evaluation.probes import ALTERATIONS
 from nfl_lora_pipeline.evaluation.summary import Summary
 from nfl_lora_pipeline.files import DamagedFile, read_file, replace_file, replacing_folder
-from nfl_lora_pipeline.reports.page import to_markdown
-from nfl_lora_pipeline.reports.plots import cost_plot, margin_plot, recall_plot
+from nfl_lora_pipeline.markdown import percent, table
+from nfl_lora_pipeline.reports.page import PICTURES, season_html, to_html, to_markdown
+from nfl_lora_pipeline.reports.page_sections import Section, asked_like, read_section
+from nfl_lora_pipeline.reports.plots import (
+    SVG_BEGINS,
+    SVG_ENDS,
+    Asked,
+    cost_plot,
+    data_uri,
+    loss_plot,
+    margin_plot,
+    recall_plot,
+)
+from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import (
     RUN_AGAIN,
     Versioned,
@@ -22,57 +37,10 @@ from nfl_lora_pipeline.stored import (
     to_json,
 )
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c1c1c; --quiet: #5c5c5c; --ground: #ffffff; --line: #dcdcdc; --band: #f6f7f8; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e4e4; --quiet: #a8a8a8; --ground: #16181b; --line: #363a40; --band: #1f2226; }
-}
-body { margin: 2rem auto; max-width: 62rem; padding: 0 1.25rem; background: var(--ground); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
-h1, h2, h3 { line-height: 1.25; margin: 2.2rem 0 0.8rem; }
-h2 { border-bottom: 1px solid var(--line); padding-bottom: 0.3rem; }
-.table { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; vertical-align: top; padding: 0.35rem 0.9rem 0.35rem 0; border-bottom: 1px solid var(--line);
-  overflow-wrap: break-word; }
-thead:not(:has(th:not(:empty))) { display: none; }
-th { color: var(--quiet); font-weight: 600; }
-tbody tr:nth-child(even) { background: var(--band); }
-th:first-child, td:first-child { padding-left: 0.5rem; }
-blockquote { margin: 1rem 0; padding: 0.2rem 1rem; border-left: 4px solid #d98200; background: var(--band); }
-img { display: block; max-width: 100%; width: 790px; height: auto; box-sizing: border-box; margin: 1rem 0; padding: 10px;
-  background: #ffffff; border-radius: 6px; }
-code { background: var(--band); padding: 0 0.25em; }
-"""
-_DATA_URI = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
-
-
-def to_html(markdown: str) -> str:
-    """A whole HTML document of a report in Markdown.
-
-    What models answered is in it: tags are shown, not obeyed; there are no links, and a picture is shown only where it lies
-    in the text itself.
-    """
-    from markdown_it import MarkdownIt
-
-    parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "autolink", "reference"])
-    parser.validateLink = lambda url: bool(_DATA_URI.fullmatch(url))  # type: ignore[method-assign]
-    for name, rendered in (("table_open", '<div class="table"><table>\n'), ("table_close", "</table></div>\n")):
-        parser.add_render_rule(name, _always(rendered))
-    title = markdown.partition("\n")[0].lstrip("# ")
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_escaped(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{parser.render(markdown)}</body>\n</html>\n"
-    )
-
-
-def _always(text: str) -> Callable[..., str]:
-    return lambda *of_the_renderer: text
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+# What commands add to a report later, as NAME.json and a section NAME.md.
+ADDITIONS = ("alternatives", "verification", "verification_peft", "verification_llama_cpp")
+RENAMED = {"artefacts": "verification"}  # additions of earlier code
+_PICTURE = re.compile(r"!\[([^\]]*)\]\(([a-z]+\.svg)\)")
 
 
 def add_to_report(folder: Path, name: str, content: Versioned, section: str) -> None:
@@ -90,7 +58,7 @@ def add_to_report(folder: Path, name: str, content: Versioned, section: str) -> 
     check_report(folder)
     replace_file(folder / f"{name}.json", json_bytes(to_json(content)))
     replace_file(folder / f"{name}.md", section.encode())
-    present(folder, to_markdown(read_summary(folder), loss_plot="loss.png"), read_predictions(folder))
+    present(folder, read_summary(folder), read_predictions(folder))
 
 
 def check_report(folder: Path) -> None:
@@ -112,25 +80,23 @@ def read_summary(folder: Path) -> Summary:
     return read_json(folder / "report.json", Summary, mend=RUN_AGAIN)
 
 
-def write_report(folder: Path, summary: Summary, predictions: pl.DataFrame, plot: bytes) -> None:
+def write_report(folder: Path, summary: Summary, predictions: pl.DataFrame) -> None:
     """Write `report.md`, `report.html`, `report.json`, `predictions.parquet` and the pictures, all or none.
 
     What commands had added to the report that this one replaces stays in it.
     """
     with replacing_folder(folder) as unfinished:
-        (unfinished / "loss.png").write_bytes(plot)
         (unfinished / "report.json").write_bytes(json_bytes(to_json(summary)))
         predictions.write_parquet(unfinished / "predictions.parquet")
-        markdown = to_markdown(summary, loss_plot="loss.png")
-        present(unfinished, markdown, predictions, before=folder if folder.is_dir() else None)
+        present(unfinished, summary, predictions, before=folder if folder.is_dir() else None)
 
 
-def read_report(folder: Path, *, evaluation_code: str) -> tuple[Summary, pl.DataFrame, bytes] | None:
+def read_report(folder: Path, *, evaluation_code: str) -> tuple[Summary, pl.DataFrame] | None:
     """What `write_report` was given; None where there is none that can be read, or other code has evaluated."""
     try:
         if read_overview(folder).evaluation_code != evaluation_code:
             return None
-        return read_summary(folder), read_predictions(folder), read_picture(folder / "loss.png")
+        return read_summary(folder), read_predictions(folder)
     except DamagedFile:
         return None
 
@@ -138,53 +104,63 @@ def read_report(folder: Path, *, evaluation_code: str) -> tuple[Summary, pl.Data
 def is_whole(folder: Path, summary: Summary) -> bool:
     """Whether pages and pictures of a report are as `write_report` left them."""
     try:
-        return is_presented(folder, to_markdown(summary, loss_plot="loss.png"))
+        pages = _pages(folder, summary)
+        return all(read_file(folder / name, mend=RUN_AGAIN) == page for name, page in pages.items())
     except DamagedFile:
         return False
 
 
-# What commands add to a report later, as NAME.json and a section NAME.md.
-ADDITIONS = ("alternatives", "verification", "verification_peft", "verification_llama_cpp")
-PNG_BEGINS, PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND"
-LAST_SECTION = "## Training\n"
-PICTURES = "![recall by stat and by phrasing](recall.png)\n\n![how sure the tuned model is](margins.png)\n\n"
-COST_PICTURE = "![what other ways cost and how right they are](cost.png)\n\n"
-RENAMED = {"artefacts": "verification"}  # additions of earlier code
-_PICTURE = re.compile(r"!\[([^\]]*)\]\(([a-z]+\.png)\)")
-
-
-def present(folder: Path, markdown: str, scored: pl.DataFrame, *, before: Path | None = None) -> None:
+def present(folder: Path, summary: Summary, scored: pl.DataFrame, *, before: Path | None = None) -> None:
     """Write pictures, `report.md` and `report.html` into a report's folder.
 
     Args:
-        folder: of the report; it holds `loss.png`.
-        markdown: of `page.to_markdown`.
+        folder: of the report.
+        summary: its figures.
         scored: one row a question, as `grading.with_verdict` gives it.
         before: the report that this one replaces; what was added to that is taken over.
     """
     if before:
         _take_over(before, folder)
-    pictures = {"recall.png": recall_plot(scored), "margins.png": margin_plot(scored)}
+    log = summary.training
+    pictures = {
+        "recall.svg": recall_plot(ways_to_ask(summary)),
+        "margins.svg": margin_plot(scored),
+        "loss.svg": loss_plot(log.losses, log.certain),
+    }
     if (ways := _ways(folder)) is not None:
-        pictures["cost.png"] = cost_plot(ways)
-    for name, png in pictures.items():
-        replace_file(folder / name, png)
-    whole = _with_sections(markdown, folder)
-    replace_file(folder / "report.md", whole.encode())
-    replace_file(folder / "report.html", to_html(with_pictures_inside(whole, folder)).encode())
+        pictures["cost.svg"] = cost_plot(ways)
+    for name, svg in pictures.items():
+        replace_file(folder / name, svg)
+    for name, page in _pages(folder, summary).items():
+        replace_file(folder / name, page)
 
 
-def is_presented(folder: Path, markdown: str) -> bool:
-    """Whether what `present` makes of a report is there as it was made.
+def ways_to_ask(summary: Summary) -> list[Asked]:
+    """Every way to ask with the right numbers that it gets, as the tables have them: phrasings, and how people type."""
+    phrasings = sorted(summary.by_phrasing, key=lambda each: each.split != "train")
+    return [Asked(asked_like(each.name, summary), each.numbers, each.split == "train") for each in phrasings] + [
+        Asked(f"with {ALTERATIONS[each.name]}", each.numbers, trained=False) for each in summary.phrasing.altered
+    ]
+
+
+def _pages(folder: Path, summary: Summary) -> dict[str, bytes]:
+    """Both pages, of the figures, the pictures and the additions in a folder.
 
     Raises:
-        DamagedFile: a page or a picture is lost, or no picture.
+        DamagedFile: a picture is lost, or is none.
     """
-    whole = _with_sections(markdown, folder)
-    for name in _PICTURE.findall(whole):
-        read_picture(folder / name[1])
-    page, sent = (read_file(folder / name, mend=RUN_AGAIN) for name in ("report.md", "report.html"))
-    return page == whole.encode() and sent == to_html(with_pictures_inside(whole, folder)).encode()
+    added = {name: section for name in ADDITIONS if (section := _addition(folder / f"{name}.md"))}
+    names = [name for name in PICTURES if name != "cost.svg" or _ways(folder) is not None]
+    pictures = {name: read_picture(folder / name) for name in names}
+    additions = list(added.values())
+    return {
+        "report.md": to_markdown(summary, additions, pictures=names).encode(),
+        "report.html": to_html(summary, additions, pictures=pictures).encode(),
+    }
+
+
+def _addition(file: Path) -> Section | None:
+    return read_section(file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else None
 
 
 def read_picture(file: Path) -> bytes:
@@ -194,8 +170,8 @@ def read_picture(file: Path) -> bytes:
         DamagedFile: it is none, or not all of it.
     """
     content = read_file(file, mend=RUN_AGAIN)
-    if not content.startswith(PNG_BEGINS) or PNG_ENDS not in content[-12:]:
-        raise DamagedFile(file, "is damaged (no PNG)", RUN_AGAIN)
+    if not content.startswith(SVG_BEGINS) or not content.rstrip().endswith(SVG_ENDS):
+        raise DamagedFile(file, "is damaged (no SVG)", RUN_AGAIN)
     return content
 
 
@@ -208,11 +184,11 @@ def _ways(folder: Path) -> list[Way] | None:
 
 
 def with_pictures_inside(markdown: str, folder: Path) -> str:
-    """A report's Markdown with its pictures in it, as the UI and a single file need them."""
+    """A report's Markdown with its pictures in it, as the UI needs them."""
 
     def inside(match: re.Match[str]) -> str:
         file = folder / match[2]
-        return f"![{match[1]}]({_data_uri(file.read_bytes())})" if file.is_file() else match[0]
+        return f"![{match[1]}]({data_uri(file.read_bytes())})" if file.is_file() else match[0]
 
     return _PICTURE.sub(inside, markdown)
 
@@ -225,17 +201,104 @@ def _take_over(before: Path, folder: Path) -> None:
                 replace_file(folder / f"{RENAMED.get(name, name)}.{kind}", addition.read_bytes())
 
 
-def _with_sections(markdown: str, folder: Path) -> str:
-    """Pictures, and what was added, before the last section."""
-    before, heading, training = markdown.partition(LAST_SECTION)
-    sections = "## Recall and certainty in pictures\n\n" + PICTURES
-    for name in ADDITIONS:
-        file = folder / f"{name}.md"
-        if file.is_file():
-            sections += file.read_text(encoding="utf-8", errors="replace").rstrip() + "\n\n"
-            sections += COST_PICTURE if name == "alternatives" and _ways(folder) is not None else ""
-    return f"{before.rstrip()}\n\n{sections}{heading}{training}"
+@dataclass(frozen=True)
+class SeasonEntry:
+    """An adapter of a season: what its report says of each week.
+
+    Attributes:
+        entry: as `nfl-lora history` has it.
+        recall_by_week: right to the letter in trained phrasings, by partition key; empty where there is no report.
+        lost: questions in trained phrasings that were right in the adapter before and are wrong in this one; None where
+            nothing was compared.
+        facts: how many were taught.
+        certain: how many of them are certain.
+        seconds: of training and evaluation.
+    """
+
+    entry: Entry
+    recall_by_week: dict[str, float | None]
+    lost: int | None = None
+    facts: int = 0
+    certain: int = 0
+    seconds: float = 0.0
 
 
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def season_of(store: Store, season: int | None = None) -> tuple[int, list[SeasonEntry]]:
+    """The adapters that know weeks of a season, the oldest first.
+
+    Args:
+        store: the store.
+        season: the year that it began in; None for the newest that an adapter knows.
+
+    Raises:
+        ValueError: no adapter knows a week of it.
+    """
+    entries = [entry for entry in reversed(history_of(store)) if entry.weeks]
+    newest = max((int(week[:4]) for entry in entries for week in entry.weeks), default=None)
+    chosen = season or newest
+    of_season = [entry for entry in entries if any(week.startswith(f"{chosen}-") for week in entry.weeks)]
+    if chosen is None or not of_season:
+        raise ValueError(f"{store.root} holds no adapter of {chosen or 'any season'}: run `nfl-lora run`")
+    return chosen, [_season_entry(store, entry) for entry in of_season]
+
+
+def _season_entry(store: Store, entry: Entry) -> SeasonEntry:
+    try:
+        summary = read_summary(store.report(entry.fingerprint))
+    except DamagedFile:
+        return SeasonEntry(entry, {}, seconds=entry.seconds)
+    training = summary.training
+    return SeasonEntry(
+        entry,
+        summary.recall_by_week,
+        lost=summary.regressions.trained.lost if summary.regressions else None,
+        facts=training.facts,
+        certain=training.facts - len(training.uncertain),
+        seconds=sum(summary.seconds.values()),
+    )
+
+
+def season_table(season: int, entries: Sequence[SeasonEntry]) -> tuple[list[str], list[list[str]]]:
+    """A season as the header and the rows of a table, an adapter a row and a week a column."""
+    weeks = sorted({week for each in entries for week in each.entry.weeks if week.startswith(f"{season}-")})
+    header = ["adapter", "trained (UTC)", *(f"week {int(week[-2:])}" for week in weeks)]
+    rows = [
+        [
+            each.entry.fingerprint[:SHORT],
+            each.entry.trained_at[:16].replace("T", " "),
+            *(percent(each.recall_by_week.get(week)) for week in weeks),
+            "-" if each.lost is None else f"{each.lost:,}",
+            f"{each.certain:,} of {each.facts:,}" if each.facts else "no report",
+            f"{each.seconds / 60:.1f}",
+            "promoted" if each.entry.promoted else "",
+        ]
+        for each in entries
+    ]
+    return [*header, "lost", "facts certain", "minutes", "in use"], rows
+
+
+def write_season(store: Store, season: int, entries: Sequence[SeasonEntry]) -> Path:
+    """Write the page of a season, `season-2025.html` in the store.
+
+    Returns:
+        The file.
+    """
+    header, rows = season_table(season, entries)
+    rows = [[cell or "-" for cell in row] for row in rows]
+    now = next((each.entry.fingerprint for each in entries if each.entry.promoted), None)
+    page = season_html(
+        season=season, adapters=len(entries), promoted=now, table=table(header, rows), log=_moves(store, entries)
+    )
+    file = store.root / f"season-{season}.html"
+    replace_file(file, page.encode())
+    return file
+
+
+def _moves(store: Store, entries: Sequence[SeasonEntry]) -> str:
+    known = {each.entry.fingerprint for each in entries}
+    rows = [
+        [move.time[:16].replace("T", " "), move.fingerprint[:SHORT], (move.previous or "-")[:SHORT], move.reason]
+        for move in promotions(store)
+        if move.fingerprint in known
+    ]
+    return table(["when (UTC)", "promoted", "in its place before", "why"], rows) if rows else "Nothing was promoted."
