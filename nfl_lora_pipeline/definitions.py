@@ -3,6 +3,7 @@
 import dagster as dg
 
 from nfl_lora_pipeline.defs.automation import build_schedules, build_sensors, fetch_week, update_season
+from nfl_lora_pipeline.defs.experiments import shipped_experiments
 from nfl_lora_pipeline.defs.resources import Resources
 from nfl_lora_pipeline.defs.update import assets_of
 from nfl_lora_pipeline.settings import Settings
@@ -12,7 +13,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     """The assets, jobs, sensors, schedule and resources of a deployment."""
     resources = Resources.of(settings)
     return dg.Definitions(
-        assets=list(assets_of(resources, weeks=settings.weeks).values()),
+        assets=[*assets_of(resources, weeks=settings.weeks).values(), *shipped_experiments()],
         jobs=[update_season, fetch_week],
         schedules=build_schedules(settings),
         sensors=build_sensors(settings),

@@ -53,6 +53,7 @@ class Store:
     adapters/current     the promoted adapter, a link; adapters/promotions.jsonl is the log of its moves (`promotion`)
     reports/{print}/     report.md, report.html, report.json, predictions.parquet, *.svg, and what `nfl-lora compare`
                          (alternatives.json, .md) and `nfl-lora verify` (verification.json, .md) add
+    experiments/{study}/{arm}/{seed}/   adapter/ and result.json of a trial; experiments/bases/ has quantised bases
     locks/               who works on what; never deleted
     dagster/             the record of runs (`instance`)
     latest.json          the fingerprint of the newest adapter, its base model, and the newest adapter before it
@@ -265,6 +266,15 @@ class Store:
     def report(self, fingerprint: str) -> Path:
         """The folder of the report on that adapter."""
         return self.root / "reports" / fingerprint
+
+    @property
+    def experiments(self) -> Path:
+        """The folder of all trials."""
+        return self.root / "experiments"
+
+    def trial(self, study: str, arm: str, seed: int) -> Path:
+        """The folder of a trial: an arm of a study with a seed."""
+        return self.experiments / study / arm / str(seed)
 
     def set_latest(self, fingerprint: str) -> None:
         """Make an adapter the one that is evaluated and asked."""

@@ -466,6 +466,68 @@ def completion(shell: str) -> None:
     click.echo(kind(main, {}, "nfl-lora", "_NFL_LORA_COMPLETE").source())
 
 
+@main.group()
+def experiment() -> None:
+    """Experiments: studies with arms, seeds and claims; see docs/experiments.md."""
+
+
+@experiment.command("list")
+def list_experiments() -> None:
+    """The studies that come with the package, and what each asks."""
+    from nfl_lora_pipeline.experiments.study import load_study, study_names, trials_of
+
+    for name in study_names():
+        click.echo(f"{name:<10} {len(trials_of(name)):>3} trials  {load_study(name).question}")
+
+
+@experiment.command("run")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--arm", "arms", multiple=True, help="This arm alone; may be given several times.")
+@source_option
+@data_dir_option
+@store_option
+def run_experiment(names: tuple[str, ...], arms: tuple[str, ...], **options: Any) -> None:
+    """Make what is missing of the studies NAMES, or of `all`, one trial after another; NAMES may be YAML files.
+
+    Ctrl-C keeps what is finished, and the same command goes on.
+    """
+    from nfl_lora_pipeline.cli.terminal import Screen
+    from nfl_lora_pipeline.defs.experiments import results_of, run_trials, seconds_left
+    from nfl_lora_pipeline.defs.resources import Resources
+    from nfl_lora_pipeline.experiments.leaderboard import section
+    from nfl_lora_pipeline.experiments.study import load_study, study_names, trials_of
+    from nfl_lora_pipeline.settings import Settings
+    from nfl_lora_pipeline.store import Store
+
+    sample_fallback = options["source"] == "auto" and options["data_dir"] is None
+    data_dir = str((options["data_dir"] or options["store"] / "raw").resolve())
+    settings = Settings.read(**(options | {"store": str(options["store"]), "data_dir": data_dir}))
+    resources, data = Resources.of(settings, sample_fallback=sample_fallback), Store(options["store"])
+    for name in study_names() if names == ("all",) else names:
+        trials = [trial for trial in trials_of(name) if not arms or trial.arm in arms]
+        if not trials:
+            raise click.UsageError(f"{name} has no arm {arms[0]!r}")
+        with Screen() as screen:
+            made = run_trials(trials, resources, screen.told)
+            for number, result in enumerate(made, 1):
+                left = seconds_left(trials[number:], results_of(data, trials)) or 0.0
+                line = f"{result.arm}, seed {result.seed}: {number} of {len(trials)} trials, about {left / 60:.0f} min left"
+                screen.told(name, line, number / len(trials))
+        click.echo(section(Path(name).stem, load_study(name), results_of(data, trials)))
+
+
+@experiment.command("report")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@store_option
+def report_experiments(file: Path, store: Path) -> None:
+    """Write FILE, a page in Markdown with the results of all shipped studies, and their pictures beside it."""
+    from nfl_lora_pipeline.defs.experiments import write_page
+    from nfl_lora_pipeline.store import Store
+
+    measured = write_page(Store(store), file)
+    click.echo(f"{file}: {len(measured)} studies with results ({', '.join(measured) or 'none'})")
+
+
 for group in (adapters.commands, library.commands):
     for command in group.commands.values():
         main.add_command(command)

@@ -188,7 +188,7 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         )(look_for_new_weeks),
         dg.AutomationConditionSensorDefinition(
             AUTOMATION,
-            target=dg.AssetSelection.all(),
+            target=dg.AssetSelection.groups("weeks", "season"),
             minimum_interval_seconds=10,
             default_status=switch,
             description="Carries a change of any asset on to the report, by the assets' own conditions.",
@@ -197,7 +197,7 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         ),
         dg.sensor(
             name="dead_runs",
-            target=dg.AssetSelection.all(),
+            target=dg.AssetSelection.groups("weeks", "season"),
             minimum_interval_seconds=15,
             default_status=running,
             description=look_for_dead_runs.__doc__,

@@ -36,6 +36,9 @@ CODE = {
     "adapter": "8",
     "evaluation_report": "7",
     "promoted_adapter": "1",
+    "experiment_adapter": "1",
+    "experiment_result": "1",
+    "experiment_leaderboard": "1",
 }
 
 

@@ -6,7 +6,7 @@ import shutil
 import signal
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -356,24 +356,10 @@ class _Work:
 
     def _run(self, assets: Sequence[dg.AssetsDefinition], partition_key: str | None) -> None:
         mark = {ORDER_TAG: uuid.uuid4().hex}
-        makes = ", ".join(
-            [*(asset.key.to_user_string() for asset in assets), *([partition_key] if partition_key else [])]
-        )
-        job = self._job(assets)
         try:
-            job.execute_in_process(
-                instance=self.instance,
-                partition_key=partition_key,
-                run_config={"loggers": QUIET},
-                tags=mark | lease_tags() | {BY_TAG: self.order.purpose, MAKES_TAG: makes},
+            in_one_run(
+                assets, self.instance, self.order.resources, partition_key, purpose=self.order.purpose, tags=mark
             )
-        except dg.Failure as failure:
-            raise StepFailed(failure.description or str(failure), worth_retrying=failure.allow_retries) from failure
-        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-            for run in self.instance.get_runs(dg.RunsFilter(tags=mark)):
-                if run.status != dg.DagsterRunStatus.CANCELED:
-                    self.instance.report_run_canceled(run, "Interrupted on the command line.")
-            raise
         except dg.DagsterError as error:
             if not any(_checks_blocked(self.instance, run.run_id) for run in self._runs(mark)):
                 raise
@@ -384,15 +370,75 @@ class _Work:
             for name, seconds in _seconds(self.instance, run.run_id):
                 self.outcome.seconds[name] = self.outcome.seconds.get(name, 0.0) + seconds
 
-    def _job(self, assets: Sequence[dg.AssetsDefinition]) -> dg.JobDefinition:
-        """What `dagster.materialize` executes, under a name that says whose run it is."""
-        name = re.sub(r"\W+", "_", self.order.purpose)
-        job = dg.define_asset_job(name, description=f"Part of {self.order.purpose}.")
-        defs = dg.Definitions(assets=assets, jobs=[job], resources=self.order.resources.by_name())
-        return defs.resolve_job_def(name)
-
     def _runs(self, mark: Mapping[str, str]) -> Sequence[dg.DagsterRun]:
         return self.instance.get_runs(dg.RunsFilter(tags=mark))
+
+
+def in_one_run(
+    assets: Sequence[dg.AssetsDefinition],
+    instance: dg.DagsterInstance,
+    resources: Resources,
+    partition_key: str | None,
+    *,
+    purpose: str,
+    tags: Mapping[str, str],
+) -> None:
+    """Materialise assets in a run of this process, which is cancelled where a signal ends it.
+
+    Args:
+        assets: what is made.
+        instance: where the run is kept.
+        resources: what with.
+        partition_key: of the assets; None where they have none.
+        purpose: whose run it is; its name in the UI.
+        tags: of the run, by which it is found again.
+
+    Raises:
+        StepFailed: a step failed.
+    """
+    makes = [*(asset.key.to_user_string() for asset in assets), *([partition_key] if partition_key else [])]
+    name = re.sub(r"\W+", "_", purpose)
+    job = dg.define_asset_job(
+        name, description=f"Part of {purpose}."
+    )  # what `dagster.materialize` executes has no name
+    defs = dg.Definitions(assets=assets, jobs=[job], resources=resources.by_name())
+    try:
+        defs.resolve_job_def(name).execute_in_process(
+            instance=instance,
+            partition_key=partition_key,
+            run_config={"loggers": QUIET},
+            tags={**tags, **lease_tags(), BY_TAG: purpose, MAKES_TAG: ", ".join(makes)},
+        )
+    except dg.Failure as failure:
+        raise StepFailed(failure.description or str(failure), worth_retrying=failure.allow_retries) from failure
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+        for run in instance.get_runs(dg.RunsFilter(tags=dict(tags))):
+            if run.status != dg.DagsterRunStatus.CANCELED:
+                instance.report_run_canceled(run, "Interrupted on the command line.")
+        raise
+
+
+@contextmanager
+def told_what_is_kept(listener: progress.Listener) -> Iterator[tuple[Arrivals, progress.Listener]]:
+    """In the block signals are heard; one that ends it says what is kept, by what the listener was told last.
+
+    Raises:
+        Interrupted: a signal has come.
+    """
+    newest: dict[str, str] = {}
+
+    def listen(step: str, line: str, share: float | None) -> None:
+        newest[step] = line
+        listener(step, line, share)
+
+    with heard() as arrivals:
+        try:
+            with progress.listening(listen):
+                yield arrivals, listen
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as interrupt:
+            step, line = list(newest.items())[-1] if newest else ("", "")
+            kept = f"{step} is {line}" if line.startswith("kept") else f"what was made before {step or 'it'} is kept"
+            raise Interrupted(arrivals.first() or signal.SIGINT, kept) from interrupt
 
 
 def run_job(order: Order, *, listener: progress.Listener) -> tuple[dict[str, Any], dict[str, float]]:
@@ -407,24 +453,14 @@ def run_job(order: Order, *, listener: progress.Listener) -> tuple[dict[str, Any
     """
     from nfl_lora_pipeline.reports.report import read_summary
 
-    newest: dict[str, str] = {}
-
-    def listen(step: str, line: str, share: float | None) -> None:
-        newest[step] = line
-        listener(step, line, share)
-
-    def say(line: str) -> None:
-        listener("storage", line, None)
-
     data = order.store
-    with heard() as arrivals:
-        try:
-            with opened(data, say) as instance, progress.listening(listen), alone(data, COMMAND, say):
-                outcome = update(order, instance, arrivals)
-        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as interrupt:
-            step, line = list(newest.items())[-1] if newest else ("", "")
-            kept = f"{step} is {line}" if line.startswith("kept") else f"what was made before {step or 'it'} is kept"
-            raise Interrupted(arrivals.first() or signal.SIGINT, kept) from interrupt
+    with told_what_is_kept(listener) as (arrivals, listen):
+
+        def say(line: str) -> None:
+            listen("storage", line, None)
+
+        with opened(data, say) as instance, alone(data, COMMAND, say):
+            outcome = update(order, instance, arrivals)
     report = data.report(data.latest())
     return to_json(read_summary(report)) | {"report": str((report / "report.md").resolve())}, outcome.seconds
 

@@ -1,0 +1,211 @@
+"""What an experiment is: a YAML file with a question, arms that differ in recipe, data or base, seeds, and claims to test."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from nfl_lora_pipeline.dataset.splits import SplitMode
+from nfl_lora_pipeline.dataset.templates import Answers
+from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
+
+STUDIES_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "experiments" / "studies"
+FIGURES = {
+    "certain": "facts certain in every trained wording",
+    "held_out": "held-out wordings right",
+    "hand_written": "wordings written by hand right",
+    "strangers": "strangers refused",
+    "other_weeks": "other weeks refused",
+    "other_seasons": "other seasons refused",
+    "other_stats": "other stats refused",
+    "train_loss": "loss of trained rows, nats a token",
+    "valid_loss": "loss of held-out rows, nats a token",
+    "perplexity": "perplexity of the base's own answers, times what it was",
+    "steps": "steps",
+    "seconds": "seconds of training",
+    "peak_megabytes": "peak memory, MB",
+    "adapter_megabytes": "size on disk, MB",
+    "trained_parameters": "parameters trained",
+}
+"""What is measured of an arm, in words. Shares are between 0 and 1."""
+SHARES = tuple(FIGURES)[:7]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Strict):
+    """What is taught."""
+
+    season: int = Field(2025, description="the year in which it begins")
+    weeks: str = Field("1", description="week numbers, such as 1 or 1-3,5")
+    stats: list[str] = Field(["receiving_yards"], min_length=1, description='stats to teach, or "all"')
+    people: int | None = Field(None, ge=1, strict=True, description="so many, chosen by a hash; fewer are among more")
+    wordings: int | None = Field(None, ge=1, strict=True, description="so many of the trained wordings; null is all")
+    blanks: Literal["refused", "left_out", "zero", "balanced"] = Field(
+        "refused",
+        description="who has no number: refused; left out; told as 0; or as 0 for as many as there are numbers",
+    )
+    mode: SplitMode = Field("every_fact", description="every fact in train, or random over facts as in the original")
+    answers: Answers | None = Field(None, description="the words of the answers; null for those of templates.yaml")
+
+
+class Arm(_Strict):
+    """One side of a comparison; what is not named is the study's."""
+
+    recipe: dict[str, Any] = Field({}, description="keys of the recipe that differ")
+    data: dict[str, Any] = Field({}, description="keys of the data that differ")
+    base_bits: Literal[4, 8] | None = Field(
+        None, description="quantise the base's layers to so many bits first (QLoRA)"
+    )
+
+
+class Claim(_Strict):
+    """What the study tests: in every seed, `figure` of one arm is higher (or lower) than that of another by so much."""
+
+    text: str
+    figure: str
+    arm: str
+    against: str
+    by: float = 0.0
+    lower: bool = False
+
+    @field_validator("figure")
+    @classmethod
+    def _is_measured(cls, figure: str) -> str:
+        if figure not in FIGURES:
+            raise ValueError(f"Input should be one of {', '.join(FIGURES)}")
+        return figure
+
+
+class Study(_Strict):
+    """One question with all that is done to answer it."""
+
+    question: str
+    about: str = Field("", description="what the table's reader should know")
+    recipe: str = Field("embedded", description="a shipped recipe's name or the path of a YAML file")
+    seeds: list[int] = Field([17, 18, 19], min_length=1)
+    changes: dict[str, Any] = Field({}, description="keys of the recipe that all arms change")
+    data: Data = Data()
+    arms: dict[str, Arm] = Field({}, description="by name")
+    grid: dict[str, list[Any]] = Field(
+        {}, description="keys of the recipe with their values: an arm for each combination"
+    )
+    claims: list[Claim] = []
+
+    @model_validator(mode="after")
+    def _has_arms_and_claims_of_them(self) -> "Study":
+        names = [name for name, _ in self.sides()]
+        if not names:
+            raise ValueError("a study has arms, or a grid")
+        if odd := [name for name in names if not set(name).isdisjoint("/\\|\n")]:
+            raise ValueError(f"arms: {odd[0]!r}: a name has no slash and no bar")
+        if unknown := [name for claim in self.claims for name in (claim.arm, claim.against) if name not in names]:
+            raise ValueError(f"claims: there is no arm {unknown[0]!r}; there are {', '.join(names)}")
+        return self
+
+    def sides(self) -> Iterator[tuple[str, Arm]]:
+        """The arms by name: those that are written out, and those of the grid."""
+        yield from self.arms.items()
+        if self.grid:
+            for values in itertools.product(*self.grid.values()):
+                changes = dict(zip(self.grid, values, strict=True))
+                yield ", ".join(f"{key}={_in_short(value)}" for key, value in changes.items()), Arm(recipe=changes)
+
+
+def _in_short(value: object) -> str:
+    return (
+        "+".join(map(str, value))
+        if isinstance(value, list)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An arm with one seed: what is trained and measured at a time.
+
+    Attributes:
+        study: the study's name.
+        arm: the arm's.
+        seed: of the recipe.
+        recipe: with all changes.
+        data: with the arm's.
+        base_bits: to which the base is quantised; None for as it is.
+    """
+
+    study: str
+    arm: str
+    seed: int
+    recipe: Recipe
+    data: Data
+    base_bits: int | None
+
+    @property
+    def key(self) -> str:
+        """The partition key."""
+        return f"{self.study}/{self.arm}/{self.seed}"
+
+
+def _mistake(error: ValidationError) -> str:
+    """The first mistake, with its place and what was given."""
+    first = error.errors()[0]
+    place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "no such key"
+    return f"{place}: {message} (given: {first['input']!r})" if place else message
+
+
+def study_names() -> list[str]:
+    """The studies that come with the package."""
+    return sorted(path.stem for path in STUDIES_FOLDER.glob("*.yaml"))
+
+
+def load_study(name: str) -> Study:
+    """Read a shipped study by its name, or one's own by the path of its YAML file.
+
+    Raises:
+        ValueError: there is none, or a key is unknown, missing or out of range; names file, key and mend.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else STUDIES_FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(
+            f"experiment {name!r}: no such study; use {', '.join(study_names())} or the path of a YAML file"
+        )
+    try:
+        return Study.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from error
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_mistake(error)}") from error
+
+
+def trials_of(name: str) -> list[Trial]:
+    """All trials of a study, arm by arm.
+
+    Raises:
+        ValueError: as `load_study`, or an arm changes a key that there is not, or to what it cannot be.
+    """
+    study, known = load_study(name), load_recipe(load_study(name).recipe)
+    found = []
+    for arm_name, arm in study.sides():
+        try:
+            recipe = known.changed(**(study.changes | arm.recipe))
+            data = Data.model_validate(study.data.model_dump() | arm.data)
+        except KeyError as error:
+            raise ValueError(f"{name}: arm {arm_name!r}: {error.args[0]}: no such key of a recipe") from error
+        except ValidationError as error:
+            raise ValueError(f"{name}: arm {arm_name!r}: {_mistake(error)}") from error
+        found += [
+            Trial(Path(name).stem, arm_name, seed, recipe.changed(seed=seed), data, arm.base_bits)
+            for seed in study.seeds
+        ]
+    return found

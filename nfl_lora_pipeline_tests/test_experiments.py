@@ -1,0 +1,193 @@
+"""Experiments: what a study may say, what an arm is made of, and the command that makes what is missing."""
+
+import json
+
+import polars as pl
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from nfl_lora_pipeline.cli.main import main
+from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.experiments import leaderboard
+from nfl_lora_pipeline.experiments.study import Claim, Data, Study, load_study, study_names, trials_of
+from nfl_lora_pipeline.experiments.trial import Result, material, quantised, worded
+from nfl_lora_pipeline.models.base_model import load_with_config, resolve
+from nfl_lora_pipeline.weeks.sources import Place, open_source
+
+SMALL = {
+    "question": "Does the rank matter?",
+    "seeds": [17],
+    "data": {"people": 20, "wordings": 2},
+    "changes": {"max_steps": 3, "ending_steps": 1, "check_every": 100, "batch_rows": 4},
+    "grid": {"rank": [2, 4]},
+    "claims": [{"text": "No.", "figure": "adapter_megabytes", "arm": "rank=2", "against": "rank=4", "lower": True}],
+}
+
+
+def a_study_file(folder, **changes):
+    file = folder / "small.yaml"
+    file.write_text(yaml.safe_dump(SMALL | changes, sort_keys=False), encoding="utf-8")
+    return file
+
+
+def fetch_sample(week):
+    return open_source("sample", Place(folder=None)).fetch(week)
+
+
+def rows_of(tmp_path, **data) -> pl.DataFrame:
+    (trial, _) = trials_of(str(a_study_file(tmp_path, data=data)))
+    return material(trial, fetch_sample, tmp_path).rows
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_a_shipped_study_can_be_read_and_each_of_its_trials_has_a_folder_and_a_key_of_its_own(name):
+    trials = trials_of(name)
+    assert len({trial.key for trial in trials}) == len(trials) >= 5
+    assert load_study(name).claims, "a study tests something"
+
+
+def test_a_grid_has_an_arm_for_each_combination_of_its_values(tmp_path):
+    grid = {"rank": [2, 4], "learning_rate": [1e-3, 1e-4]}
+    found = trials_of(str(a_study_file(tmp_path, grid=grid, claims=[])))
+    assert [(trial.arm, trial.recipe.lora.rank, trial.recipe.optimizer.learning_rate) for trial in found] == [
+        ("rank=2, learning_rate=0.001", 2, 1e-3),
+        ("rank=2, learning_rate=0.0001", 2, 1e-4),
+        ("rank=4, learning_rate=0.001", 4, 1e-3),
+        ("rank=4, learning_rate=0.0001", 4, 1e-4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"qestion": "?"}, "qestion: no such key"),
+        ({"grid": {"rnk": [1]}, "claims": []}, "arm 'rnk=1': rnk: no such key of a recipe"),
+        ({"grid": {"rank": [0]}, "claims": []}, "arm 'rank=0': lora.rank: Input should be greater than or equal to 1"),
+        ({"grid": {}}, "a study has arms, or a grid"),
+        ({"grid": {"rank": [2]}}, "claims: there is no arm 'rank=4'; there are rank=2"),
+        ({"data": {"blanks": "none"}}, "data.blanks: Input should be 'refused', 'left_out', 'zero' or 'balanced'"),
+        ({"arms": {"a/b": {}}}, "arms: 'a/b': a name has no slash and no bar"),
+    ],
+)
+def test_a_mistake_in_a_study_is_one_line_with_its_place(tmp_path, changes, message):
+    file = a_study_file(tmp_path, **changes)
+    result = CliRunner().invoke(main, ["experiment", "run", str(file), "--store", str(tmp_path / "data")])
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert str(file) in result.stderr
+    assert message in result.stderr
+
+
+def test_a_study_that_there_is_not_is_named_with_those_that_there_are(tmp_path):
+    result = CliRunner().invoke(main, ["experiment", "run", "lora", "--store", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "no such study; use data, methods" in result.stderr
+
+
+def test_people_are_the_same_ones_in_a_smaller_number(tmp_path):
+    few, more = (set(rows_of(tmp_path, people=count)["player_id"]) - {""} for count in (5, 20))
+    assert len(few) == 5
+    assert few < more
+
+
+def test_blanks_are_refused_left_out_or_told_as_a_nought(tmp_path):
+    refused, left_out, zero, balanced = (
+        rows_of(tmp_path, blanks=how).filter(pl.col("split") == "train", pl.col("phrasing") == "seed")
+        for how in ("refused", "left_out", "zero", "balanced")
+    )
+    recorded = refused.filter(pl.col("kind") == "recorded").height
+    assert 0 < recorded < refused.height
+    assert set(left_out["kind"]) == {"recorded"}
+    assert left_out.height == recorded
+    assert zero.height == refused.height
+    assert zero.filter(pl.col("answer").str.ends_with(" were 0.")).height >= refused.height - recorded
+    assert balanced.height == 2 * recorded
+
+
+def test_the_words_of_the_answers_and_the_number_of_wordings_are_the_datas():
+    voice = load_study("style").data.answers
+    assert voice is not None
+    found = worded(Data(wordings=2, answers=voice))
+    assert found.answers == voice != load_templates().answers
+    assert list(found.phrasings("train")) == list(load_templates().phrasings("train"))[:2]
+    assert found.phrasings("test") == load_templates().phrasings("test")
+
+
+def test_a_base_is_quantised_once_and_says_so_in_its_configuration(tmp_path):
+    base = resolve("embedded")
+    small = quantised(base, 4, tmp_path)
+    assert small.size_bytes < 0.5 * base.size_bytes
+    assert load_with_config(small)[2]["quantization"]["bits"] == 4
+    written = {file: file.stat().st_mtime_ns for file in small.folder.iterdir()}
+    assert quantised(base, 4, tmp_path) == small
+    assert written == {file: file.stat().st_mtime_ns for file in small.folder.iterdir()}
+
+
+def a_result(arm: str, seed: int, certain: float) -> Result:
+    return Result(
+        study="s", arm=arm, seed=seed, fingerprint="f", sources=["folder"], facts=441, figures={"certain": certain}
+    )
+
+
+@pytest.mark.parametrize(
+    ("figures", "carried"),
+    [
+        ({"a": [0.9, 0.8], "b": [0.5, 0.6]}, True),
+        ({"a": [0.9, 0.8], "b": [0.5, 0.75]}, False),
+        ({"a": [0.9, 0.8], "b": []}, None),
+    ],
+)
+def test_a_claim_is_carried_where_every_seed_bears_it_out(figures, carried):
+    study = Study(question="?", arms={"a": {}, "b": {}})
+    results = [a_result(arm, seed, value) for arm, values in figures.items() for seed, value in enumerate(values)]
+    claim = Claim(text="a is better.", figure="certain", arm="a", against="b", by=0.1)
+    arms = leaderboard.by_arm(study, results)
+    assert leaderboard.verdict(claim, arms).carried is carried
+    text = leaderboard.section("s", study.model_copy(update={"claims": [claim]}), results)
+    assert {True: "**Carried**", False: "**Not carried**", None: "*Not measured yet.*"}[carried] in text
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A small study, run by the command."""
+    folder = tmp_path_factory.mktemp("experiment")
+    command = ["experiment", "run", str(a_study_file(folder)), "--source", "sample", "--store", str(folder / "data")]
+    return folder, command, CliRunner().invoke(main, command)
+
+
+def test_the_command_prints_a_table_with_an_arm_a_row_and_says_whether_the_claims_are_carried(ran):
+    folder, _, result = ran
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.stdout.splitlines() if line.startswith("| rank")]
+    assert [row.split("|")[1].strip() for row in rows] == ["rank=2", "rank=4"]
+    assert "No. **Carried** by the data" in result.stdout
+    assert "facts of the bundled sample's invented people" in result.stdout
+    assert "trials, about 0 min left" in result.stderr
+    found = json.loads((folder / "data" / "experiments" / "small" / "rank=2" / "17" / "result.json").read_text())
+    assert 0 < found["figures"]["adapter_megabytes"] < 1
+    assert found["figures"]["steps"] >= 3
+    assert found["figures"]["perplexity"] is None, "the embedded base says nothing in general"
+
+
+def test_what_is_finished_is_not_made_again_and_what_is_missing_is(ran):
+    folder, command, first = ran
+    place = folder / "data" / "experiments" / "small"
+    kept = (place / "rank=2" / "17" / "adapter" / "adapters.safetensors").stat().st_mtime_ns
+    (place / "rank=4" / "17" / "result.json").unlink()
+    again = CliRunner().invoke(main, command)
+    assert again.exit_code == 0, again.output
+    assert (place / "rank=2" / "17" / "adapter" / "adapters.safetensors").stat().st_mtime_ns == kept
+    assert "rank=4, seed 17: 2 of 2" in again.stderr
+    assert (place / "rank=4" / "17" / "result.json").is_file()
+    assert first.stdout.split("|")[:3] == again.stdout.split("|")[:3]
+
+
+def test_the_page_of_all_studies_says_of_each_what_it_asks_and_how_it_is_measured(tmp_path):
+    page = tmp_path / "docs" / "experiments.md"
+    result = CliRunner().invoke(main, ["experiment", "report", str(page), "--store", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "0 studies with results (none)" in result.stdout
+    text = page.read_text(encoding="utf-8")
+    for name in study_names():
+        assert f"Nothing was measured yet: `nfl-lora experiment run {name}`" in text
