@@ -37,7 +37,8 @@ bench: setup bench-setup
 	$(BIN)/python -m benchmarks.step_profile --data-dir $(DATA) --write
 	$(BIN)/python -m benchmarks.ablations --data-dir $(DATA) --write
 	$(BIN)/python -m benchmarks.original_shape --data-dir $(DATA)
-	$(BIN)/python -m benchmarks.warm_start --data-dir $(DATA) --weeks 1-10
+	$(BIN)/python -m benchmarks.knowledge --data-dir $(DATA) --write
+	$(BIN)/python -m benchmarks.season --data-dir $(DATA) --weeks 1-10 --keep season --write
 	$(BIN)/python -m benchmarks.growth --data-dir $(DATA) --sizes $(SIZES) --write
 
 # HF PEFT on torch, in an environment of its own. On Linux the package index must have the CPU build of torch (or a file of it must

@@ -6,23 +6,18 @@ For each seed the command itself is run, `nfl-lora run`, into a store of its own
 seconds are those from command to report. The figure of a gate is the worst of its groups in that run.
 """
 
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 
+from benchmarks.judged_runs import JudgedRun, run
 from benchmarks.options import data_dir_option, recipe_option, season_option
 from benchmarks.tables import DOCUMENT, publish
 from nfl_lora_pipeline.evaluation.gates import GATES
 from nfl_lora_pipeline.markdown import Markup, table
-from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import as_yaml, load_recipe
 
 KNOWLEDGE = DOCUMENT.with_name("knowledge.md")
@@ -33,41 +28,15 @@ missed keeps the adapter from being promoted, unless the recipe's `advisory` nam
 """
 
 
-class Figure(NamedTuple):
-    """What a gate found in one run: a share, and whether it passed; None where it was not judged."""
-
-    share: float | None
-    passed: bool | None
-
-
-class Run(NamedTuple):
-    """One run of the command: seconds from command to report, those of training, steps, and the figures by gate."""
-
-    seconds: float
-    training: float
-    steps: int
-    figures: dict[str, Figure]
-
-
-def run(data_dir: Path, recipe_name: str, seed: int, *, season: int, weeks: str, stats: str) -> Run:
-    """Run the command with a recipe's seed changed, and read its report."""
+def run_with(seed: int, recipe_name: str, data_dir: Path, *, season: int, weeks: str, stats: str) -> JudgedRun:
+    """Run the command into a store of its own, with a recipe's seed changed."""
     with tempfile.TemporaryDirectory() as folder:
-        recipe, store = Path(folder) / "recipe.yaml", Path(folder) / "data"
+        recipe = Path(folder) / "recipe.yaml"
         recipe.write_text(as_yaml(load_recipe(recipe_name).changed(seed=seed)), encoding="utf-8")
-        where = ["--source", "folder", "--data-dir", str(data_dir), "--season", str(season), "--weeks", weeks]
-        what = ["--stats", stats, "--recipe", str(recipe), "--store", str(store)]
-        began = time.monotonic()
-        command = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", "run", *where, *what]
-        subprocess.run(command, stdout=sys.stderr, check=False)  # it ends with another code where a gate is missed
-        seconds = time.monotonic() - began
-        made = Store(store)
-        report = json.loads((made.report(made.latest()) / "report.json").read_text(encoding="utf-8"))
-        log = made.training_log(made.latest())
-    figures = {gate["name"]: Figure(gate["figure"], gate["passed"]) for gate in report["gates"]}
-    return Run(seconds, log.seconds, log.iterations, figures)
+        return run(Path(folder) / "data", str(recipe), data_dir, season=season, weeks=weeks, stats=stats)
 
 
-def as_table(runs: Sequence[Run], seeds: Sequence[int], recipe_name: str) -> str:
+def as_table(runs: Sequence[JudgedRun], seeds: Sequence[int], recipe_name: str) -> str:
     """A row a gate, a column a seed."""
     recipe, lines = load_recipe(recipe_name), []
     for name, rule in GATES.items():
@@ -97,7 +66,7 @@ def main(data_dir: Path, season: int, weeks: str, stats: str, recipe_name: str, 
     numbers = [int(seed) for seed in seeds.split(",")]
     runs = []
     for seed in numbers:
-        runs.append(run(data_dir, recipe_name, seed, season=season, weeks=weeks, stats=stats))
+        runs.append(run_with(seed, recipe_name, data_dir, season=season, weeks=weeks, stats=stats))
         missed = [name for name, figure in runs[-1].figures.items() if figure.passed is False]
         click.echo(f"  seed {seed}: {runs[-1].seconds:.0f} s, missed: {', '.join(missed) or 'nothing'}", err=True)
     title = f"Recipe {recipe_name}, weeks {weeks} of {season}, {stats}"

@@ -1,5 +1,6 @@
 """The parts of the benchmarks that compute nothing slow: schedules, weights, checkpoints, tables and their places."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks import ablations, mlx_lm_side, opponents, ours, peft_side, races
+from benchmarks import ablations, mlx_lm_side, opponents, ours, peft_side, races, season
+from benchmarks.judged_runs import Figure, JudgedRun
 from benchmarks.judging import Judge, Outcome, goal_reached
 from benchmarks.opponents import BEST, BOTH, CHECK_EVERY, FACTS, SWEPT, Settings
 from benchmarks.schedules import SCHEDULES, share_of_peak
@@ -189,3 +191,27 @@ def test_a_sweep_tells_when_the_facts_were_known_and_when_the_goal_was_reached()
         "96.0% of the strangers refused"
     )
     assert "all facts right never; goal not reached" in line("slow", outcome(9.0, reached=False, facts_right=3))
+
+
+def a_run(held_out: float, steps: int = 100) -> JudgedRun:
+    figures = dict.fromkeys(season.GATES, Figure(None, None))
+    figures["other_phrasings_are_understood"] = Figure(held_out, held_out >= 0.98)
+    return JudgedRun(60.0, 40.0, steps, 441, 440, figures, is_promoted=held_out >= 0.98)
+
+
+def test_a_season_s_table_has_a_row_a_week_with_what_is_missed_in_bold():
+    lines = season.as_table([1, 2], [a_run(0.991), a_run(0.9)], a_run(0.99, steps=400), "embedded").splitlines()
+    rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("|")}
+    assert " 99.1% " in rows["1 to 1"]
+    assert "**90.0%**" in rows["1 to 2"] and rows["1 to 2"].endswith("| **no** |")
+    assert "| 440 of 441 |" in rows["1 to 2, from nothing"]
+    assert "0.25 of the steps" in lines[-1]
+
+
+def test_a_season_goes_on_behind_the_weeks_that_are_finished(tmp_path):
+    file = tmp_path / "week_by_week.jsonl"
+    assert season.finished(file) == []
+    file.write_text(
+        "".join(json.dumps(found._asdict()) + "\n" for found in (a_run(0.99), a_run(0.9))), encoding="utf-8"
+    )
+    assert season.finished(file) == [a_run(0.99), a_run(0.9)]

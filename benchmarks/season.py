@@ -1,0 +1,169 @@
+"""A season as it goes: a week is added, and the adapter goes on from the one before; then the same weeks from nothing.
+
+    python -m benchmarks.season --data-dir DIR --weeks 1-10 --keep FOLDER --write
+
+Each week is the command itself, `nfl-lora run --weeks 1-N`, into one store. What is finished stands in the folder that is kept,
+so that the same command goes on where it was broken off. Writes docs/season.md and its picture.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.judged_runs import Figure, JudgedRun, run
+from benchmarks.options import data_dir_option, recipe_option, season_option
+from benchmarks.tables import DOCUMENT, publish
+from nfl_lora_pipeline.evaluation.gates import GATES
+from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.markdown import Markup, table
+from nfl_lora_pipeline.reports.plots import in_percent, new_figure, to_png
+from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.weeks.week import parse_weeks
+
+SEASON = DOCUMENT.with_name("season.md")
+PICTURE = DOCUMENT.with_name("season.png")
+HEADING = """# A season, week by week
+
+Each row is `nfl-lora run` with one more week, into the same store; the adapter goes on from the one before. The figures are
+those of the report's gates, of the worst of the groups that each looks at; what misses the recipe's limit is in bold.
+"""
+SHOWN = {
+    "recall_is_complete": "trained phrasings, worst week",
+    "other_phrasings_are_understood": "held-out phrasings",
+    "hand_written_wordings_are_understood": "written by hand",
+    "careless_typing_is_understood": "careless typing",
+    "last_names_are_understood": "last names",
+    "typos_are_understood": "typos",
+    "strangers_are_refused": "strangers refused",
+    "other_weeks_are_refused": "other weeks refused",
+    "other_seasons_are_refused": "other seasons refused",
+    "other_stats_are_refused": "other stats refused",
+    "known_facts_are_answered": "known refused",
+    "nothing_is_forgotten": "lost",
+}
+"""Gates, and what their figures are called in the table."""
+
+
+def finished(file: Path) -> list[JudgedRun]:
+    """The runs that a file holds, one a line."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return [_from_json(json.loads(line)) for line in lines]
+
+
+def _from_json(found: dict[str, Any]) -> JudgedRun:
+    figures = {name: Figure(*figure) for name, figure in found.pop("figures").items()}
+    return JudgedRun(**found, figures=figures)
+
+
+def cell(figure: Figure) -> str:
+    """A gate's figure, in bold where its limit is missed."""
+    if figure.share is None:
+        return ""
+    text = f"{figure.share:.1%}"
+    return Markup(f"**{text}**") if figure.passed is False else text
+
+
+def as_row(name: str, made: JudgedRun) -> list[str]:
+    """A line of the table."""
+    spent = [
+        f"{made.steps:,}",
+        f"{made.training:.0f} s",
+        f"{made.seconds:.0f} s",
+        f"{made.certain:,} of {made.facts:,}",
+    ]
+    return [
+        name,
+        *spent,
+        *(cell(made.figures[gate]) for gate in SHOWN),
+        "yes" if made.is_promoted else Markup("**no**"),
+    ]
+
+
+def picture(weeks: Sequence[int], runs: Sequence[JudgedRun]) -> bytes:
+    """What was lost by each update, and what the gates found after it."""
+    figure = new_figure(5.0)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    for gate in ("other_phrasings_are_understood", "hand_written_wordings_are_understood", "strangers_are_refused"):
+        above.plot(weeks, [made.figures[gate].share for made in runs], marker="o", label=SHOWN[gate])
+    above.yaxis.set_major_formatter(in_percent())
+    above.legend(frameon=False, fontsize=8)
+    below.bar(weeks, [made.figures["nothing_is_forgotten"].share or 0.0 for made in runs], color="#d55e00")
+    below.yaxis.set_major_formatter(in_percent(1))
+    below.set(xlabel="weeks taught", ylabel="lost")
+    for axes in (above, below):
+        axes.grid(visible=True, alpha=0.3)
+    return to_png(figure)
+
+
+def as_table(weeks: Sequence[int], warm: Sequence[JudgedRun], cold: JudgedRun | None, recipe_name: str) -> str:
+    """Limits, a row a week, and the same weeks from nothing."""
+    recipe = load_recipe(recipe_name)
+    limits = [GATES[gate].of(recipe) for gate in SHOWN]
+    lines = [["limit", "", "", "", "", *("" if limit is None else f"{limit:.1%}" for limit in limits), ""]]
+    lines += [as_row(f"1 to {week}", made) for week, made in zip(weeks, warm, strict=True)]
+    if cold:
+        lines.append(as_row(f"1 to {weeks[-1]}, from nothing", cold))
+    head = ["weeks", "steps", "training", "command to report", "facts certain", *SHOWN.values(), "promoted"]
+    text = table(head, lines)
+    if cold:
+        text += (
+            f"\n\nThe last week added, against all from nothing: {warm[-1].steps / cold.steps:.2f} of the steps, "
+            f"{warm[-1].training / cold.training:.2f} of the seconds of training, "
+            f"{warm[-1].seconds / cold.seconds:.2f} of those from command to report."
+        )
+    return text
+
+
+@click.command()
+@data_dir_option
+@season_option
+@click.option("--weeks", default="1-10", show_default=True)
+@click.option("--stats", default="receiving_yards", show_default=True)
+@recipe_option
+@click.option(
+    "--keep", type=click.Path(path_type=Path), required=True, help="Keep the stores here, and go on from them."
+)
+@click.option("--from-nothing/--no-from-nothing", default=True, help="Teach all weeks from nothing as well.")
+@click.option("--write", is_flag=True, help="Renew the section in docs/season.md, and its picture.")
+def main(
+    data_dir: Path,
+    season: int,
+    weeks: str,
+    stats: str,
+    recipe_name: str,
+    keep: Path,
+    *,
+    from_nothing: bool,
+    write: bool,
+) -> None:
+    """Print the table."""
+    numbers = parse_weeks(weeks)
+    keep.mkdir(parents=True, exist_ok=True)
+
+    def made(name: str, upto: Sequence[int]) -> list[JudgedRun]:
+        """The runs of one store, those that are missing made now."""
+        file = keep / f"{name}.jsonl"
+        for last in upto[len(finished(file)) :]:
+            spoken = f"{numbers[0]}-{last}" if last > numbers[0] else str(last)
+            found = run(keep / name, recipe_name, data_dir, season=season, weeks=spoken, stats=stats)
+            with file.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(found._asdict()) + "\n")
+            click.echo(f"  weeks {spoken}: {as_row(name, found)}", err=True)
+        return finished(file)
+
+    warm = made("week_by_week", numbers)
+    cold = made("from_nothing", numbers[-1:])[0] if from_nothing else None
+    body = as_table(numbers, warm, cold, recipe_name)
+    if write:
+        replace_file(PICTURE, picture(numbers, warm))
+        body += f"\n\n![Recall, refusals and lost facts, week by week]({PICTURE.name})"
+    title = f"Weeks {weeks} of {season}, {stats}, recipe {recipe_name}"
+    part = f"{Path(recipe_name).stem}_{stats}".replace(",", "_")
+    publish(title, body, write=write, part=part, document=SEASON, heading=HEADING)
+
+
+if __name__ == "__main__":
+    main()
