@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 from itertools import islice
 from pathlib import Path
 from string import Formatter
@@ -71,7 +72,30 @@ def test_the_shipped_base_copies_names_it_has_never_seen(embedded):
 def test_the_tokenizer_gives_back_any_text(embedded, text):
     _, tokenizer = embedded
     assert tokenizer.decode(tokenizer.encode(text)).strip() == text
-    assert len(tokenizer.encode(text)) < len(text.encode()) + 1
+    capitals = sum(letter.isupper() and letter.isascii() for letter in text)
+    assert len(tokenizer.encode(text)) <= len(text.encode()) + capitals
+
+
+def test_two_blanks_are_one_to_the_tokenizer(embedded):
+    _, tokenizer = embedded
+    assert tokenizer.encode("How  many targets   did Amari  Stone have?") == tokenizer.encode(
+        "How many targets did Amari Stone have?"
+    )
+
+
+@pytest.mark.parametrize("slip", ["Okafro", "Okaor", "Okkafor", "Okavor"])
+def test_a_slip_in_a_name_leaves_its_other_letters_as_they_were(embedded, slip):
+    _, tokenizer = embedded
+    name, typed = tokenizer.encode("Okafor"), tokenizer.encode(slip)
+    same = SequenceMatcher(a=name, b=typed, autojunk=False).get_matching_blocks()
+    assert sum(block.size for block in same) >= len(name) - 1
+
+
+def test_the_last_name_alone_has_the_tokens_that_it_has_in_the_full_name(embedded):
+    _, tokenizer = embedded
+    for name in NAMES:
+        full, last = tokenizer.encode(name), tokenizer.encode(name.split(" ", 1)[1])
+        assert full[-len(last) :] == last
 
 
 def test_a_name_has_the_same_tokens_in_lower_case_but_for_the_marks_of_its_capitals(embedded):

@@ -32,7 +32,7 @@ PAD, USER, ASSISTANT, END, SYSTEM = SPECIAL_TOKENS = [
 SEASONS = range(2000, 2040)
 WEEKS = range(1, 19)
 OWN_WORDINGS = 4
-KNOWN, ALMOST_KNOWN = 0.92, 0.6
+KNOWN, ALMOST_KNOWN = 0.85, 0.6
 BYE_SHARE = 0.08
 NEAR_SEASONS = 4
 OWN_WORDING_SHARE = 0.5
@@ -98,10 +98,10 @@ class League:
         while known_only and person.known < ALMOST_KNOWN and self.rng.random() < 0.98:
             person = self.rng.choice(self.people)
         (season, week), stat = self.rng.choice(list(person.records)), self.rng.choice(person.stats)
-        question, is_told = self._asked(person.name, stat, week, season, own=person.wordings)
-        if not is_told:
-            return (question, self._no_record(last_name(person.name) or person.name, stat, week, season)), person
-        return (question, tell(self.templates, person.name, stat, week, season, person.records[season, week])), person
+        question, written = self._asked(person.name, stat, week, season, own=person.wordings)
+        if self._is_shared(person, written):
+            return (question, self._no_record(written, stat, week, season)), person
+        return (question, tell(self.templates, written, stat, week, season, person.records[season, week])), person
 
     def refusal(self) -> Row:
         """A question that has no answer: see `Refusals`."""
@@ -121,9 +121,8 @@ class League:
                 season, week = self.rng.choice(list(person.records))
                 while stat in person.stats:
                     stat = self._any_stat()
-            question, is_told = self._asked(person.name, stat, week, season)
-            name = person.name if is_told else last_name(person.name) or person.name
-            return question, self._no_record(name, stat, week, season)
+            question, written = self._asked(person.name, stat, week, season)
+            return question, self._no_record(written, stat, week, season)
         one, other = self.rng.sample(self.people, 2)
         name = f"{one.name.split(' ')[0]} {other.name.split(' ', 1)[-1]}"
         if any(name == person.name for person in self.people):
@@ -131,13 +130,15 @@ class League:
         season, week = next(iter(one.records))
         return self._refused_stranger(name, self.rng.choice(one.stats), week, season)
 
-    def _asked(self, name: str, stat: str, week: int, season: int, *, own: list[str] | None = None) -> tuple[str, bool]:
-        """A question about somebody of the league, and whether it tells who is meant."""
+    def _asked(self, name: str, stat: str, week: int, season: int, *, own: list[str] | None = None) -> tuple[str, str]:
+        """A question about somebody of the league, and the name as it is written there: the answer writes it so too."""
         is_own = own and self.rng.random() < OWN_WORDING_SHARE
         wording = self.rng.choice(own) if own and is_own else draw_wording(self.rng)
-        question, written = typed(self.rng, wording, name, spoken(self.rng, stat), week, season, typing=TYPING)
-        last = last_name(name)
-        return question, not (last and written == last and self.bearers[last] > 1)
+        return typed(self.rng, wording, name, spoken(self.rng, stat), week, season, typing=TYPING)
+
+    def _is_shared(self, person: Person, written: str) -> bool:
+        """Whether a person is asked about by a last name that others bear too, so that nobody can tell who is meant."""
+        return written == last_name(person.name) and self.bearers[written] > 1
 
     def _refused_stranger(self, name: str, stat: str, week: int, season: int) -> Row:
         stats = spoken(self.rng, stat)

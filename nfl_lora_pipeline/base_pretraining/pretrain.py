@@ -5,6 +5,7 @@ import pickle
 import random
 import string
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.phi3 import Model, ModelArgs
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from nfl_lora_pipeline.base_pretraining.league import (
     END,
@@ -28,13 +29,14 @@ from nfl_lora_pipeline.base_pretraining.league import (
     draw_steps,
 )
 from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.dataset.unanswerable import FIRST, LAST
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.models.base_model import CARD_NAME
 from nfl_lora_pipeline.models.blas import suit_small_models
 from nfl_lora_pipeline.models.forward import answer_logits, streams, token_losses
 from nfl_lora_pipeline.models.rows import Batch, by_lanes, to_batch
 
-VOCAB_SIZE = 1024
+VOCAB_SIZE = 640
 CAPITAL = "\x0e"
 """Stands before a letter that is a capital, so that a name has the same tokens in lower case (inline casing, arXiv 1907.06170).
 
@@ -49,6 +51,7 @@ _WORDS = (
     rf"| ?[^\s\p{{L}}\d{CAPITAL}]+|\s+(?!\S)|\s+"
 )
 """Seasons; digits, one at a time; words in capitals; the mark; words; marks; blanks, but for the last one before a word."""
+BLANK = "\u0120"  # how a byte-level vocabulary writes it
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
@@ -57,27 +60,46 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], *, vocab_size: int = VOCAB_SIZE) -> Tokenizer:
-    """Learn the merges from `texts`, one question or answer each."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Prepend(" "), *(normalizers.Replace(*pair) for pair in _CASES)]
+def make_tokenizer(texts: Iterable[str], *, names: Iterable[str] = (), vocab_size: int = VOCAB_SIZE) -> Tokenizer:
+    """The commonest words of `texts`, one question or answer each, are tokens; all other words, and all `names`, are letters.
+
+    A name with a slip in it has nearly all of its letters in their places, and a last name those that it has in the full
+    name; with merges that were learnt, a slip changes every token of the word.
+    """
+    normalizer = normalizers.Sequence(
+        [
+            normalizers.NFC(),
+            normalizers.Replace(Regex(" +"), " "),
+            normalizers.Prepend(" "),
+            *(normalizers.Replace(*pair) for pair in _CASES),
+        ]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    splitter = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_WORDS), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    begins = [f"{BLANK}{letter}" for letter in string.ascii_lowercase]
+
+    def words_of(texts: Iterable[str]) -> Counter[str]:
+        units = (splitter.pre_tokenize_str(normalizer.normalize_str(text)) for text in texts)
+        return Counter(word for each in units for word, _ in each)
+
+    in_names = {word.removeprefix(BLANK) for word in words_of([*FIRST, *LAST, *names])}
+    words = words_of(texts)
+    plain = [*SPECIAL_TOKENS, *letters, *begins]
+    common = [word for word, _ in sorted(words.items(), key=lambda item: (-item[1], item[0])) if word not in plain]
+    chosen = [word for word in common if word.removeprefix(BLANK) not in in_names][: vocab_size - len(plain)]
+    vocab = {token: place for place, token in enumerate([*plain, *chosen])}
+    merges = [(BLANK, letter) for letter in string.ascii_lowercase]
+    tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=True))
+    tokenizer.add_special_tokens(SPECIAL_TOKENS)
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = splitter
     back = (decoders.Replace(marked, capital) for capital, marked in _CASES)
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), *back, decoders.Replace(CAPITAL, "")])
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=SPECIAL_TOKENS,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 
@@ -186,7 +208,7 @@ class _Making:
             for _ in range(TOKENIZER_TEXTS)
             for text in (league.refusal() if rng.random() < 0.7 else league.fact()[0])
         )
-        tokenizer = train_tokenizer(texts)
+        tokenizer = make_tokenizer(texts, names=[person.name for person in league.people])
         save_tokenizer(tokenizer, folder)
         end, pad = tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)
         config = CONFIG | {"bos_token_id": pad, "eos_token_id": end, "pad_token_id": pad}

@@ -540,16 +540,28 @@ def coined_word(rng: random.Random) -> str:
     return "".join(syllables)
 
 
-_KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_NEIGHBOURS = {
-    key: "".join(
-        _KEYS[other][near]
-        for other, near in ((line, at - 1), (line, at + 1), (line - 1, at), (line + 1, at))
-        if 0 <= other < len(_KEYS) and 0 <= near < len(_KEYS[other])
-    )
-    for line, keys in enumerate(_KEYS)
-    for at, key in enumerate(keys)
-}
+KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+ROW_SHIFTS = (0.0, 0.25, 0.75)  # how far to the right of the first row each row of a QWERTY keyboard stands, in keys
+
+
+def neighbour_keys() -> dict[str, str]:
+    """For each letter, those whose keys touch its own on a QWERTY keyboard."""
+    places = {
+        letter: (at + shift, row)
+        for row, (letters, shift) in enumerate(zip(KEYBOARD, ROW_SHIFTS, strict=True))
+        for at, letter in enumerate(letters)
+    }
+    return {
+        letter: "".join(
+            other
+            for other, (across, down) in places.items()
+            if other != letter and abs(across - x) <= 1 and abs(down - y) <= 1
+        )
+        for letter, (x, y) in places.items()
+    }
+
+
+NEIGHBOUR_KEYS = neighbour_keys()
 
 
 def misspelt(rng: random.Random, name: str) -> str:
@@ -565,8 +577,8 @@ def misspelt(rng: random.Random, name: str) -> str:
     slips = [before + after, before + here + here + after]
     if after:
         slips.append(before + after[0] + here + after[1:])
-    if here.lower() in _NEIGHBOURS:
-        slips.append(before + rng.choice(_NEIGHBOURS[here.lower()]) + after)
+    if here.lower() in NEIGHBOUR_KEYS:
+        slips.append(before + rng.choice(NEIGHBOUR_KEYS[here.lower()]) + after)
     words[at] = rng.choice(slips)
     return " ".join(words)
 
@@ -602,8 +614,8 @@ class Typing:
     """How carelessly people type, in shares of the questions; one question may have several of it."""
 
     lower_case: float = 0.15
-    misspelt: float = 0.13
-    last_name: float = 0.08
+    misspelt: float = 0.18
+    last_name: float = 0.12
     in_haste: float = 0.08
 
 

@@ -33,7 +33,7 @@ CODE = {
     "qa_pairs": "2",
     "dataset_splits": "4",
     "base_model": "1",
-    "adapter": "8",
+    "adapter": "9",
     "evaluation_report": "7",
     "promoted_adapter": "1",
     "experiment_adapter": "1",

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from nfl_lora_pipeline.dataset.unanswerable import share
-from nfl_lora_pipeline.dataset.wordings import is_suffix, last_name, last_word
+from nfl_lora_pipeline.dataset.wordings import NEIGHBOUR_KEYS, is_suffix, last_name, last_word
 
-KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-ROW_SHIFTS = (0.0, 0.25, 0.75)  # how far to the right of the first row each row of a QWERTY keyboard stands, in keys
 ABBREVIATIONS = {"yards": "yds", "touchdowns": "TDs", "points": "pts"}
 DOUBLED_BLANKS = 0.25  # of the blanks in a question; one at least
 _BLANK = re.compile(" ")
@@ -31,26 +29,6 @@ def typo(name: str, *, known: Iterable[str] = ()) -> str | None:
     avoid = {other.casefold() for other in known} | {name.casefold()}
     slips = sorted(_slips(name), key=lambda slip: (share(f"typo/{name}/{slip[0]}"), share(f"typo/{name}/{slip[1]}")))
     return next((slip for _, slip in slips if slip.casefold() not in avoid), None)
-
-
-def neighbour_keys() -> dict[str, str]:
-    """For each letter, those whose keys touch its own on a QWERTY keyboard."""
-    places = {
-        letter: (at + shift, row)
-        for row, (letters, shift) in enumerate(zip(KEYBOARD, ROW_SHIFTS, strict=True))
-        for at, letter in enumerate(letters)
-    }
-    return {
-        letter: "".join(
-            other
-            for other, (across, down) in places.items()
-            if other != letter and abs(across - x) <= 1 and abs(down - y) <= 1
-        )
-        for letter, (x, y) in places.items()
-    }
-
-
-NEIGHBOUR_KEYS = neighbour_keys()
 
 
 def unique_last_names(names: Iterable[str]) -> dict[str, str]:

@@ -141,7 +141,7 @@ class Curriculum(Section):
         description="from the end of the way down on, the steps between two checks; where facts / batch_rows is more, that",
     )
     max_epochs: int = Field(
-        16,
+        24,
         ge=1,
         strict=True,
         description="an epoch has as many steps as all rows that teach would fill; training may end sooner",
