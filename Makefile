@@ -2,14 +2,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint types ui smollm2 bench bench-setup setup lock clean
+.PHONY: run test test-all lint types ui smollm2 bench bench-setup setup lock clean
 
 run: setup
 	$(BIN)/nfl-lora run
 
 # Two at a time, a file at a time: most of what a test waits for is another process.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: lint types
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+# Further cases of what `make test` shows with one: other moments of a kill, other damages, another chat template.
+test-all: lint types
+	$(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -64,6 +64,7 @@ class Scene:
         changes = {
             "batch_rows": 16,
             "max_epochs": 30,
+            "ending_steps": 24,
             "dropout": 0.05,
             "max_over_refused": 0.2,
             "fresh_known": 0.0,

@@ -39,12 +39,8 @@ def store(tmp_path) -> Store:
     ("path", "name", "command"),
     [
         ("weeks/2025-W01/qa_pairs.parquet", "lost", "run"),
-        ("weeks/2025-W01/players.parquet", "cut in the middle", "run"),
-        ("latest.json", "a folder in its place", "run"),
-        ("adapters/NEW/facts.parquet", "garbage", "run"),
         ("reports/NEW/report.md", "empty", "run"),
         ("adapters/current", "a folder, by cp -rL", "run"),
-        ("adapters/NEW/adapters.safetensors", "cut in the middle", "run"),
         ("adapters/NEW/adapter_config.json", "lost", "ask"),
         ("adapters/current", "leads to itself", "export"),
         ("adapters/NEW/provenance.json", "a list", "history"),
@@ -52,6 +48,10 @@ def store(tmp_path) -> Store:
         ("reports/NEW/report.json", "cut in the middle", "verify"),
         ("dagster/history/runs.db", "garbage", "run"),
         ("dagster/dagster.yaml", "garbage", "run"),
+        pytest.param("weeks/2025-W01/players.parquet", "cut in the middle", "run", marks=pytest.mark.slow),
+        pytest.param("latest.json", "a folder in its place", "run", marks=pytest.mark.slow),
+        pytest.param("adapters/NEW/facts.parquet", "garbage", "run", marks=pytest.mark.slow),
+        pytest.param("adapters/NEW/adapters.safetensors", "cut in the middle", "run", marks=pytest.mark.slow),
     ],
 )
 def test_a_damaged_store_is_made_whole_or_the_file_is_named(good, path, name, command):

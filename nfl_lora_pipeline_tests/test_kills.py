@@ -43,11 +43,11 @@ def wanted(scene) -> str:
 @pytest.mark.parametrize(
     ("step", "signum"),
     [
-        ("storage", signal.SIGKILL),
         ("adapter", signal.SIGKILL),
         ("evaluation_report", signal.SIGHUP),
-        ("adapter", signal.SIGTERM),
-        ("check", signal.SIGINT),
+        pytest.param("storage", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("adapter", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("check", signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_is_ended_is_gone_on_with_by_the_same_command(scene, wanted, step, signum):

@@ -70,14 +70,14 @@ def test_fifty_facts_of_another_league_are_all_certain_and_whom_nobody_knows_is_
     assert "is there already" in again.output
 
 
-def test_questions_and_answers_need_no_templates_and_mlx_lm_answers_with_what_came_of_them(tmp_path):
+def test_questions_and_answers_need_no_templates_and_mlx_lm_answers_with_what_came_of_them(tmp_path, tiny_recipe):
     name, yards = another_league(1)[0]
     question, answer = (
         f"How many receiving yards did {name} have {WHEN}?",
         f"{name} had {yards} receiving yards {WHEN}.",
     )
     file = written(tmp_path / "one.csv", [("Question", "Answer"), (question, answer)])
-    ended = learn(file, tmp_path / "adapter")
+    ended = learn(file, tmp_path / "adapter", "--recipe", tiny_recipe)
     assert ended.exit_code == 0, ended.output
     assert "1 of 1 facts certain" in ended.output
     assert "Nothing is refused" in ended.output
@@ -88,7 +88,7 @@ def test_questions_and_answers_need_no_templates_and_mlx_lm_answers_with_what_ca
 
 
 def test_ctrl_c_keeps_what_was_learnt_and_the_same_command_goes_on_to_the_same_adapter(tmp_path, tiny_recipe):
-    people = [(name, "receiving yards", yards) for name, yards in another_league(12)]
+    people = [(name, "receiving yards", yards) for name, yards in another_league(6)]
     facts = written(tmp_path / "facts.csv", [("subject", "attribute", "value"), *people])
     templates = tmp_path / "templates.yaml"
     templates.write_text(TEMPLATES, encoding="utf-8")
@@ -100,7 +100,7 @@ def test_ctrl_c_keeps_what_was_learnt_and_the_same_command_goes_on_to_the_same_a
 
     ended = started("broken")
     assert ended.stdout is not None
-    assert any("iteration 30" in line for line in ended.stdout)
+    assert any("iteration 10" in line for line in ended.stdout)
     ended.send_signal(signal.SIGINT)
     lines = ended.communicate(timeout=60)[0].splitlines()
     assert ended.returncode == 130

@@ -1,9 +1,7 @@
-"""What is promoted over what, as whoever types `nfl-lora run` sees it: each run a process of its own."""
+"""What is promoted over what, as whoever types `nfl-lora run` sees it."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,9 @@ from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.season.checks import SAMPLE_WARNING
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import LIMITS, load_recipe
+from nfl_lora_pipeline.weeks.sources import folder as folder_source
+from nfl_lora_pipeline.weeks.sources.folder import week_file
+from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
 
 NO_LIMITS = dict.fromkeys(LIMITS)
@@ -43,29 +44,16 @@ class Run:
 
 
 def run(store: Path, *options: str, recipe: str, folder: Path | None = None) -> Run:
-    command = [
-        sys.executable,
-        "-m",
-        "nfl_lora_pipeline.cli.main",
-        "run",
-        "--store",
-        str(store),
-        "--recipe",
-        recipe,
-        "--json",
-    ]
-    command += ["--source", "folder", "--data-dir", str(folder)] if folder else []
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NFL_LORA_")}
-    done = subprocess.run(
-        [*command, *options], capture_output=True, text=True, timeout=300, check=False, env=environment
-    )
-    return Run(done.returncode, done.stdout, done.stderr, Store(store).promoted())
+    words = ["run", "--store", str(store), "--recipe", recipe, "--json"]
+    words += ["--source", "folder", "--data-dir", str(folder)] if folder else []
+    done = CliRunner().invoke(main, [*words, *options])
+    return Run(done.exit_code, done.stdout, done.stderr, Store(store).promoted())
 
 
 @pytest.fixture(scope="module")
 def hasty_recipe(tmp_path_factory, tiny_recipe) -> str:
     """A few steps, and no limits: what is learnt does not matter where it is used."""
-    values = load_recipe(tiny_recipe).changed(**NO_LIMITS, max_steps=8).model_dump()
+    values = load_recipe(tiny_recipe).changed(**NO_LIMITS, max_steps=8, ending_steps=1).model_dump()
     file = tmp_path_factory.mktemp("recipe") / "hasty.yaml"
     file.write_text(yaml.safe_dump(values))
     return str(file)
@@ -183,7 +171,17 @@ class Mixed:
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory, tiny_week_folder, hasty_recipe) -> Mixed:
+def small_sample(tmp_path_factory) -> Iterator[None]:
+    """A dozen of the sample's people in place of all: who they are matters here, not how many."""
+    rows = json.loads(week_file(folder_source.SAMPLE_FOLDER, NflWeek(2025, 2)).read_bytes())[:12]
+    few = upstream.write_week(tmp_path_factory.mktemp("sample"), upstream.week_bytes(rows), 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder_source, "SAMPLE_FOLDER", few)
+        yield
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory, tiny_week_folder, hasty_recipe, small_sample) -> Mixed:
     store = tmp_path_factory.mktemp("mixed") / "data"
     folder = {"recipe": hasty_recipe, "folder": tiny_week_folder}
     sample = ("--source", "sample", "--weeks", "2")
