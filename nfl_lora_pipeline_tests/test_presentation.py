@@ -10,7 +10,7 @@ from nfl_lora_pipeline.evaluation.baselines import Comparison
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.reports.page import markdown_to_html
-from nfl_lora_pipeline.reports.report import add_to_report, present, with_pictures_inside
+from nfl_lora_pipeline.reports.report import add_to_report, present
 from nfl_lora_pipeline.stored import json_bytes, to_json
 from nfl_lora_pipeline_tests.evaluations import pairs_of, perfect, summary_of
 
@@ -82,9 +82,3 @@ def test_an_addition_to_a_report_by_other_code_waits_for_the_next_one(folder, pr
         add_to_report(folder, "verification", VerificationRecord([]), "## What is handed out\n")
     assert (folder / "verification.md").read_text() == "## What is handed out\n"
     assert not (folder / "report.md").exists()
-
-
-def test_markdown_can_carry_its_pictures(folder):
-    (folder / "loss.svg").write_text("<svg></svg>")
-    carried = with_pictures_inside("![loss](loss.svg) ![other](gone.svg)", folder)
-    assert carried == "![loss](data:image/svg+xml;base64,PHN2Zz48L3N2Zz4=) ![other](gone.svg)"

@@ -1,6 +1,5 @@
 """A report's files: written whole or not at all, and read back."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from nfl_lora_pipeline.reports.plots import (
     SVG_ENDS,
     Asked,
     cost_plot,
-    data_uri,
     loss_plot,
     margin_plot,
     recall_plot,
@@ -40,7 +38,6 @@ from nfl_lora_pipeline.stored import (
 # What commands add to a report later, as NAME.json and a section NAME.md.
 ADDITIONS = ("alternatives", "verification", "verification_peft", "verification_llama_cpp")
 RENAMED = {"artefacts": "verification"}  # additions of earlier code
-_PICTURE = re.compile(r"!\[([^\]]*)\]\(([a-z]+\.svg)\)")
 
 
 def add_to_report(folder: Path, name: str, content: Versioned, section: str) -> None:
@@ -181,16 +178,6 @@ def _ways(folder: Path) -> list[Way] | None:
         return read_json(folder / "alternatives.json", Comparison, mend=RUN_AGAIN).ways
     except DamagedFile:
         return None
-
-
-def with_pictures_inside(markdown: str, folder: Path) -> str:
-    """A report's Markdown with its pictures in it, as the UI needs them."""
-
-    def inside(match: re.Match[str]) -> str:
-        file = folder / match[2]
-        return f"![{match[1]}]({data_uri(file.read_bytes())})" if file.is_file() else match[0]
-
-    return _PICTURE.sub(inside, markdown)
 
 
 def _take_over(before: Path, folder: Path) -> None:
