@@ -314,11 +314,12 @@ def beware(summary: Summary) -> list[str]:
 def coverage_loss(loss: CoverageLoss) -> Section:
     """What the adapter before knows and this one was not taught."""
     rows = [[part.name, f"{part.facts:,}"] for part in loss.parts]
+    given_up = f"{sum(part.facts for part in loss.parts):,} facts"
     body = _blocks(
-        f"The adapter {escape(loss.against)} was promoted before this one and was taught them; this one was not.",
+        f"The adapter {escape(loss.against)} was promoted before this one and was taught {given_up} that this one was not.",
         table(["what", "facts"], rows[:PARTS_SHOWN]),
     )
-    return Section("What is given up", body, f"{sum(part.facts for part in loss.parts):,} facts")
+    return Section("What is given up", body, given_up)
 
 
 def changes(found: Regressions, by_week: Sequence[GroupRecall]) -> Section:
