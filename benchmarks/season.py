@@ -19,12 +19,12 @@ from benchmarks.tables import DOCUMENT, publish
 from nfl_lora_pipeline.evaluation.gates import GATES
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.markdown import Markup, table
-from nfl_lora_pipeline.reports.plots import in_percent, new_figure, to_png
+from nfl_lora_pipeline.reports.plots import ORANGE, in_percent, new_figure, to_svg
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import parse_weeks
 
 SEASON = DOCUMENT.with_name("season.md")
-PICTURE = DOCUMENT.with_name("season.png")
+PICTURE = DOCUMENT.with_name("season.svg")
 HEADING = """# A season, week by week
 
 Each row is `nfl-lora run` with one more week, into the same store; the adapter goes on from the one before. The figures are
@@ -90,12 +90,12 @@ def picture(weeks: Sequence[int], runs: Sequence[JudgedRun]) -> bytes:
         above.plot(weeks, [made.figures[gate].share for made in runs], marker="o", label=SHOWN[gate])
     above.yaxis.set_major_formatter(in_percent())
     above.legend(frameon=False, fontsize=8)
-    below.bar(weeks, [made.figures["nothing_is_forgotten"].share or 0.0 for made in runs], color="#d55e00")
+    below.bar(weeks, [made.figures["nothing_is_forgotten"].share or 0.0 for made in runs], color=ORANGE)
     below.yaxis.set_major_formatter(in_percent(1))
     below.set(xlabel="weeks taught", ylabel="lost")
     for axes in (above, below):
         axes.grid(visible=True, alpha=0.3)
-    return to_png(figure)
+    return to_svg(figure, "What the gates found after each week, and what the update lost")
 
 
 def as_table(weeks: Sequence[int], warm: Sequence[JudgedRun], cold: JudgedRun | None, recipe_name: str) -> str:

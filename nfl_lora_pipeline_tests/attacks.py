@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from nfl_lora_pipeline.base_pretraining.pretrain import VOCAB_SIZE
+
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 CLOSED = 0  # instead of a status: the connection was closed without a response
 QUESTION = "How many receiving yards did Amari Stone have in week 1 of the 2025 NFL season?"
@@ -90,7 +92,7 @@ def _prompt(value: Any) -> Attack:
 WRONG_FIELDS = _fields(
     logit_bias=[
         {"999999": 100},
-        {"1024": 1},
+        {str(VOCAB_SIZE): 1},
         {"2147483647": 1},
         {"99999999999999999999": 1},
         {"-1": 1},
@@ -194,7 +196,7 @@ WELL_FORMED = [
     for name, fields in {
         "every field null": dict.fromkeys(("stop", "seed", "tools", "top_k", "logit_bias", "n", "stream", "user")),
         "fields that nobody knows": {"store": True, "metadata": {"a": 1}, "x": [[[]]], "service_tier": "auto"},
-        "all tokens equally unlikely": {"logit_bias": {str(token): -100 for token in range(1_000)}, "temperature": 2},
+        "all tokens equally unlikely": {"logit_bias": {str(token): -100 for token in range(VOCAB_SIZE)}, "temperature": 2},
         "the coldest temperature": {"temperature": 1e-300, "top_p": 0},
         "top_p 0 and top_k beyond the vocabulary": {"temperature": 1, "top_p": 0, "top_k": 1_000_000},
         "penalties at their bounds": {"repetition_penalty": 10, "presence_penalty": 2, "frequency_penalty": -2},

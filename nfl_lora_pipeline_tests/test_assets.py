@@ -594,7 +594,7 @@ def test_the_definitions_hold_these_assets_with_these_edges_groups_and_partition
         node.key.to_user_string(): (
             sorted(parent.to_user_string() for parent in node.parent_keys),
             node.group_name,
-            node.partitions_def.name if node.partitions_def else None,
+            getattr(node.partitions_def, "name", type(node.partitions_def).__name__) if node.partitions_def else None,
         )
         for node in graph.asset_nodes
     }
@@ -607,6 +607,9 @@ def test_the_definitions_hold_these_assets_with_these_edges_groups_and_partition
         "adapter": (["base_model", "dataset_splits"], "season", None),
         "evaluation_report": (["adapter"], "season", None),
         "promoted_adapter": (["evaluation_report"], "season", None),
+        "experiment_adapter": ([], "experiments", "StaticPartitionsDefinition"),
+        "experiment_result": (["experiment_adapter"], "experiments", "StaticPartitionsDefinition"),
+        "experiment_leaderboard": (["experiment_result"], "experiments", None),
     }
 
 

@@ -216,7 +216,8 @@ def test_a_run_whose_upstream_never_answers_says_what_it_waits_for_and_ends_with
             check=False,
         )
     assert (done.returncode, done.stdout) == (1, "")
-    *waits, last = done.stderr.splitlines()
+    plan, *waits, last = done.stderr.splitlines()
+    assert plan.startswith("plan: ")
     waiting = f"raw_wr_json: waiting for {url.removeprefix('http://')}, try"
     assert [line[: len(waiting) + 7] for line in waits] == [f"{waiting} {number} of 3" for number in (1, 2, 3)]
     assert last.startswith(f"Error: {url}/2025/1/WR.json: no answer (")

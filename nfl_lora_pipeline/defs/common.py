@@ -1,6 +1,7 @@
 """What every asset has in common: its code version, when it is made anew, how it fails, how what it made is hashed."""
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,11 @@ from nfl_lora_pipeline.weeks.week import NflWeek
 
 # What Dagster 1.13 says of every job, sensor and schedule with an owner, and of every backfill policy.
 warnings.filterwarnings("ignore", message="Parameter `(owners|backfill_policy)`", category=dg.BetaWarning)
+
+# And what it says, on the terminal, of every check that was not judged and so has no result.
+logging.getLogger("dagster._core.execution.plan.active").addFilter(
+    lambda record: "emitted no result" not in record.getMessage()
+)
 
 nfl_week = dg.DynamicPartitionsDefinition(name="nfl_week")
 OWNERS = ["team:nfl-lora"]
