@@ -10,6 +10,11 @@ from typing import NamedTuple
 from nfl_lora_pipeline.store import Store
 
 
+def part_of(recipe_name: str, *more: str) -> str:
+    """What the section of a document is called that is about a recipe and more."""
+    return "_".join([Path(recipe_name).stem, *more]).replace(",", "_")
+
+
 class Figure(NamedTuple):
     """What a gate found: a share, and whether it passed; None where it was not judged."""
 

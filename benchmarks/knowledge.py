@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.judged_runs import JudgedRun, run
+from benchmarks.judged_runs import JudgedRun, part_of, run
 from benchmarks.options import data_dir_option, recipe_option, season_option
 from benchmarks.tables import DOCUMENT, publish
 from nfl_lora_pipeline.evaluation.gates import GATES
@@ -70,7 +70,7 @@ def main(data_dir: Path, season: int, weeks: str, stats: str, recipe_name: str, 
         missed = [name for name, figure in runs[-1].figures.items() if figure.passed is False]
         click.echo(f"  seed {seed}: {runs[-1].seconds:.0f} s, missed: {', '.join(missed) or 'nothing'}", err=True)
     title = f"Recipe {recipe_name}, weeks {weeks} of {season}, {stats}"
-    part = f"{Path(recipe_name).stem}_{weeks}_{stats}".replace(",", "_")
+    part = part_of(recipe_name, weeks, stats)
     publish(title, as_table(runs, numbers, recipe_name), write=write, part=part, document=KNOWLEDGE, heading=HEADING)
 
 

@@ -18,7 +18,7 @@ from nfl_lora_pipeline.dataset.examples import fresh_questions, train_examples
 from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import choose_stats, load_templates
-from nfl_lora_pipeline.evaluation.probes import INVENTED, KNOWN, of_the_splits, probe_questions
+from nfl_lora_pipeline.experiments import trial
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.forward import streams
 from nfl_lora_pipeline.models.rows import Batch, TokenRow, by_lanes, to_batch, tokenize
@@ -33,12 +33,13 @@ from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 SHOWN = {
-    KNOWN: "held-out phrasings",
-    INVENTED: "strangers",
-    "unseen_weeks": "other weeks",
-    "unseen_seasons": "other seasons",
-    "untaught_stats": "other stats",
+    "held_out": "held-out phrasings",
+    "strangers": "strangers",
+    "other_weeks": "other weeks",
+    "other_seasons": "other seasons",
+    "other_stats": "other stats",
 }
+"""Figures of a trial of an experiment, and what tables call them."""
 
 
 class Recall(NamedTuple):
@@ -115,16 +116,10 @@ def recall(model: Any, tokenizer: Any, rows: pl.DataFrame) -> Recall:
 
 
 def shares_right(model: Any, tokenizer: Any, rows: pl.DataFrame) -> dict[str, float]:
-    """Of some groups of the evaluation the shares of questions answered right; known facts in held-out phrasings alone."""
+    """Of some groups of the evaluation the shares answered right, as experiments measure them; of all questions."""
     stats = choose_stats(rows["stat"].unique(maintain_order=True).to_list())
-    more = probe_questions(rows, load_templates(), stats=stats, others={})
-    asked = pl.concat([rows.with_columns(of_the_splits()), more])
-    asked = asked.filter(pl.col("group").is_in(list(SHOWN)), (pl.col("split") != "train") | (pl.col("group") != KNOWN))
-    right = certainty(model, tokenize(tokenizer, asked.select("question", "answer").rows())).greedy
-    shares = dict(
-        asked.select("group", right=pl.Series(right)).group_by("group").agg(pl.col("right").mean()).iter_rows()
-    )
-    return {name: shares[group] for group, name in SHOWN.items()}
+    found = trial.shares_right(model, tokenizer, trial.questions(rows, load_templates(), stats))
+    return {column: found[figure] or 0.0 for figure, column in SHOWN.items()}
 
 
 def mixed_batches(rows: pl.DataFrame, tokenizer: Any, recipe: Recipe) -> Iterator[list[TokenRow]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from benchmarks.judged_runs import Figure, JudgedRun, run
+from benchmarks.judged_runs import Figure, JudgedRun, part_of, run
 from benchmarks.options import data_dir_option, recipe_option, season_option
 from benchmarks.tables import DOCUMENT, publish
 from nfl_lora_pipeline.evaluation.gates import GATES
@@ -161,8 +161,7 @@ def main(
         replace_file(PICTURE, picture(numbers, warm))
         body += f"\n\n![Recall, refusals and lost facts, week by week]({PICTURE.name})"
     title = f"Weeks {weeks} of {season}, {stats}, recipe {recipe_name}"
-    part = f"{Path(recipe_name).stem}_{stats}".replace(",", "_")
-    publish(title, body, write=write, part=part, document=SEASON, heading=HEADING)
+    publish(title, body, write=write, part=part_of(recipe_name, stats), document=SEASON, heading=HEADING)
 
 
 if __name__ == "__main__":

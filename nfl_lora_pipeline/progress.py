@@ -1,9 +1,11 @@
 """How a long step tells how far it is, without knowing who listens."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+Value = TypeVar("Value")
 
 
 class Figures(NamedTuple):
@@ -34,14 +36,9 @@ def tell(step: str, line: str, share: float | None = None) -> None:
         listener(step, line, share)
 
 
-@contextmanager
-def listening(listener: Listener) -> Iterator[None]:
+def listening(listener: Listener) -> AbstractContextManager[None]:
     """Send what is told inside the block to `listener`."""
-    token = _listener.set(listener)
-    try:
-        yield
-    finally:
-        _listener.reset(token)
+    return _set(_listener, listener)
 
 
 def measure(figures: Figures) -> None:
@@ -50,11 +47,15 @@ def measure(figures: Figures) -> None:
         gauge(figures)
 
 
-@contextmanager
-def measuring(gauge: Gauge) -> Iterator[None]:
+def measuring(gauge: Gauge) -> AbstractContextManager[None]:
     """Give the figures of a training inside the block to `gauge`."""
-    token = _gauge.set(gauge)
+    return _set(_gauge, gauge)
+
+
+@contextmanager
+def _set(variable: ContextVar[Value | None], value: Value) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _gauge.reset(token)
+        variable.reset(token)

@@ -70,6 +70,20 @@ def test_an_answer_is_traced_to_its_fact_by_the_full_name_in_any_case_and_by_a_l
     assert origin_of(store, fingerprint, "") is None
 
 
+def read_to_the_end(pid: int, terminal: int, patience: float) -> tuple[int, str]:
+    """The exit code of a process and what its terminal shows; it is killed where it is silent for so many seconds."""
+    shown = ""
+    try:
+        while select.select([terminal], [], [], patience)[0]:
+            shown += os.read(terminal, 65_536).decode(errors="replace")
+        os.kill(pid, signal.SIGKILL)
+    except OSError:  # which the end of the other side is
+        pass
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(status), shown
+
+
 @pytest.mark.parametrize(("key", "code", "last"), [(b"\x04", 0, ""), (b"\x03", 130, "Interrupted.")])
 def test_at_a_terminal_it_answers_and_ends_at_a_key(trained_store, key, code, last):
     pid, terminal = pty.fork()
@@ -87,16 +101,10 @@ def test_at_a_terminal_it_answers_and_ends_at_a_key(trained_store, key, code, la
     read_until(ANSWER)
     shown = shown.partition(ANSWER)[2]
     read_until("> ")
-    try:
-        os.write(terminal, key)
-        while select.select([terminal], [], [], SHORTLY)[0]:
-            shown += os.read(terminal, 65_536).decode(errors="replace")
-        os.kill(pid, signal.SIGKILL)
-    except OSError:  # which the end of the other side is
-        pass
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) == code
+    os.write(terminal, key)
+    ended, rest = read_to_the_end(pid, terminal, SHORTLY)
+    shown += rest
+    assert ended == code
     assert "Traceback" not in shown
     assert shown.strip().endswith(last)
 
@@ -106,15 +114,7 @@ def test_a_ctrl_c_that_comes_before_the_line_is_read_is_not_lost(trained_store):
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-c", TOO_SOON, str(trained_store.store.root)])
-    shown = ""
-    try:
-        while select.select([terminal], [], [], 2 * SHORTLY)[0]:
-            shown += os.read(terminal, 65_536).decode(errors="replace")
-        os.kill(pid, signal.SIGKILL)
-    except OSError:  # which the end of the other side is
-        pass
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) == 130, shown
+    ended, shown = read_to_the_end(pid, terminal, 2 * SHORTLY)
+    assert ended == 130, shown
     assert shown.strip().endswith("Interrupted.")
     assert "Traceback" not in shown

@@ -150,6 +150,6 @@ def test_the_body_of_an_asset_is_short():
         tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
         assert isinstance(tree, ast.FunctionDef)
         body = tree.body[1:]  # behind the docstring
-        lengths[function.__name__] = (body[-1].end_lineno or 0) - body[0].lineno + 1
+        lengths[asset.key.to_user_string()] = (body[-1].end_lineno or 0) - body[0].lineno + 1
     assert len(lengths) == len(CODE)
     assert {name: length for name, length in lengths.items() if length > LONGEST_BODY} == {}

@@ -1,6 +1,10 @@
 """Experiments: what a study may say, what an arm is made of, and the command that makes what is missing."""
 
 import json
+import re
+import signal
+import subprocess
+import sys
 
 import polars as pl
 import pytest
@@ -9,10 +13,12 @@ from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.defs.experiments import results_of
 from nfl_lora_pipeline.experiments import leaderboard
 from nfl_lora_pipeline.experiments.study import Claim, Data, Study, load_study, study_names, trials_of
-from nfl_lora_pipeline.experiments.trial import Result, material, quantised, worded
+from nfl_lora_pipeline.experiments.trial import Result, material, measure, quantised, worded
 from nfl_lora_pipeline.models.base_model import load_with_config, resolve
+from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.sources import Place, open_source
 
 SMALL = {
@@ -126,7 +132,14 @@ def test_a_base_is_quantised_once_and_says_so_in_its_configuration(tmp_path):
 
 def a_result(arm: str, seed: int, certain: float) -> Result:
     return Result(
-        study="s", arm=arm, seed=seed, fingerprint="f", sources=["folder"], facts=441, figures={"certain": certain}
+        study="s",
+        arm=arm,
+        seed=seed,
+        definition="d",
+        fingerprint="f",
+        sources=["folder"],
+        facts=441,
+        figures={"certain": certain},
     )
 
 
@@ -191,3 +204,60 @@ def test_the_page_of_all_studies_says_of_each_what_it_asks_and_how_it_is_measure
     text = page.read_text(encoding="utf-8")
     for name in study_names():
         assert f"Nothing was measured yet: `nfl-lora experiment run {name}`" in text
+
+
+def test_what_a_study_says_otherwise_by_now_is_not_measured_and_an_adapter_of_before_is_not_asked(ran):
+    folder, _, _ = ran
+    data = Store(folder / "data")
+    as_ran = trials_of(str(folder / "small.yaml"))
+    assert len(results_of(data, as_ran)) == 2
+    file = data.trial("small", "rank=4", 17) / "result.json"
+    written = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({key: value for key, value in written.items() if key != "definition"}), encoding="utf-8")
+    assert [result.arm for result in results_of(data, as_ran)] == ["rank=2"], "what earlier code wrote is made again"
+    file.write_text(json.dumps(written), encoding="utf-8")
+    (folder / "other").mkdir()
+    changed = trials_of(str(a_study_file(folder / "other", changes=SMALL["changes"] | {"max_steps": 2})))
+    assert [trial.key for trial in changed] == [trial.key for trial in as_ran]
+    assert results_of(data, changed) == []
+    made = material(changed[0], fetch_sample, folder)
+    with pytest.raises(
+        ValueError, match="no adapter of this trial as it is now: materialise `experiment_adapter` first"
+    ):
+        measure(changed[0], made, data.trial("small", "rank=2", 17), lambda line, share: None)
+
+
+def test_an_adapter_whose_result_is_missing_is_asked_and_not_trained_again(ran):
+    folder, command, _ = ran
+    place = folder / "data" / "experiments" / "small" / "rank=4" / "17"
+    weights = (place / "adapter" / "adapters.safetensors").stat().st_mtime_ns
+    (place / "result.json").unlink()
+    again = CliRunner().invoke(main, command)
+    assert again.exit_code == 0, again.output
+    assert (place / "result.json").is_file()
+    assert (place / "adapter" / "adapters.safetensors").stat().st_mtime_ns == weights
+
+
+def test_a_folder_of_weeks_that_is_not_there_is_said_at_once(tmp_path):
+    where = ["--data-dir", str(tmp_path / "none"), "--store", str(tmp_path)]
+    result = CliRunner().invoke(main, ["experiment", "run", "split", *where])
+    assert result.exit_code == 1
+    assert f"--data-dir {tmp_path / 'none'}: no such folder" in result.stderr
+
+
+def test_ctrl_c_keeps_what_a_trial_has_learnt_and_the_same_command_goes_on(tmp_path):
+    """The whole command, pressed Ctrl-C in the middle of its first trial."""
+    study = a_study_file(tmp_path, changes=SMALL["changes"] | {"max_steps": 40}, grid={"rank": [2]}, claims=[])
+    where = ["--source", "sample", "--store", str(tmp_path / "data")]
+    command = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", "experiment", "run", str(study), *where]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, **pipes) as ended:
+        assert any("iteration 10" in line for line in ended.stdout)
+        ended.send_signal(signal.SIGINT)
+        last = ended.communicate(timeout=60)[0].splitlines()[-1]
+    assert ended.returncode == 130
+    kept = re.search(r"Interrupted: experiment_adapter is kept at iteration (\d+); the same command goes on", last)
+    assert kept, last
+    again = subprocess.run(command, **pipes, timeout=240, check=True)
+    assert f"going on from iteration {kept[1]}, where this training was broken off" in again.stdout
+    assert "rank=2, seed 17: 1 of 1 trials" in again.stdout

@@ -80,6 +80,14 @@ def check_question(question: str) -> None:
         raise ValueError(f"the question is not UTF-8: {question[:60]!a}; set the terminal to UTF-8") from error
 
 
+def is_refused(said: str) -> bool:
+    """Whether an answer says that nothing is known, or that the question was none of those that can be asked."""
+    from nfl_lora_pipeline.base_pretraining.league import OUTSIDE
+    from nfl_lora_pipeline.evaluation.grading import is_refusal
+
+    return said == OUTSIDE or is_refusal(said)
+
+
 class Asked:
     """A model that is asked one question after another; it is loaded once."""
 
@@ -135,13 +143,6 @@ class Asked:
         origin = origin_of(self.store, self.fingerprint, said)
         return f"p {self.least(question, said):.3f}; {origin.in_words() if origin else 'nothing that was taught'}"
 
-    def is_refused(self, said: str) -> bool:
-        """Whether an answer says that nothing is known, or that the question was none of those that can be asked."""
-        from nfl_lora_pipeline.base_pretraining.league import OUTSIDE
-        from nfl_lora_pipeline.evaluation.grading import is_refusal
-
-        return said == OUTSIDE or is_refusal(said)
-
     def knows(self) -> str:
         """What the adapter was taught, in a sentence."""
         from nfl_lora_pipeline.dataset.templates import spoken_stat
@@ -169,7 +170,7 @@ def ask(question: str, sure: bool, store: Path) -> None:
     tuned = Asked(store)
     said = tuned.answer(question)
     click.echo(f"tuned: {tuned.only_if_sure(question, said) if sure else said}")
-    if tuned.is_refused(said):
+    if is_refused(said):
         click.echo(f"{tuned.knows()} {ASKED_FOR}", err=True)
 
 

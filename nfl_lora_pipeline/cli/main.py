@@ -295,16 +295,15 @@ def read_job(season: int, weeks: str | None, options: dict[str, Any]) -> Job:
         ValueError: one of the options is of no use.
     """
     check_choices(options)
-    named, data_dir = None if weeks is None else weeks_named(weeks, season), options["data_dir"]
-    if data_dir is not None and not data_dir.is_dir():
-        raise ValueError(f"--data-dir {data_dir}: no such folder")
+    check_data_dir(options)
+    named = None if weeks is None else weeks_named(weeks, season)
+    _, sample_fallback = places_of(options)
     from nfl_lora_pipeline.defs.resources import Resources
     from nfl_lora_pipeline.defs.update import Order, weeks_of_season
     from nfl_lora_pipeline.settings import Settings
     from nfl_lora_pipeline.store import Store
 
     options, why = with_recipe(options)
-    sample_fallback = options["source"] == "auto" and data_dir is None
     settings = Settings.read(**as_settings(options), season=season, weeks=())
     if named is None:
         named = weeks_of_season(Store(options["store"]), season, sample=sample_fallback or settings.source == "sample")
@@ -350,11 +349,25 @@ def with_recipe(options: dict[str, Any]) -> tuple[dict[str, Any], str]:
     return options | {"recipe": recipe}, why
 
 
+def places_of(options: Mapping[str, Any]) -> tuple[dict[str, str], bool]:
+    """Store and folder of raw weeks as `Settings` takes them, and whether weeks may come from the bundled sample in the end."""
+    raw = (options["data_dir"] or options["store"] / "raw").resolve()
+    sample_fallback = options["source"] == "auto" and options["data_dir"] is None
+    return {"store": str(options["store"]), "data_dir": str(raw)}, sample_fallback
+
+
+def check_data_dir(options: Mapping[str, Any]) -> None:
+    """Refuse a folder of raw weeks that is not there; one that is watched may come later."""
+    folder = options["data_dir"]
+    if folder is not None and not folder.is_dir():
+        raise ValueError(f"--data-dir {folder}: no such folder")
+
+
 def as_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that `run` and `ui` share, as `Settings` takes them: paths are made absolute."""
-    return dict(options) | {
-        "store": str(options["store"]),
-        "data_dir": str((options["data_dir"] or options["store"] / "raw").resolve()),
+    return {
+        **options,
+        **places_of(options)[0],
         "recipe": lasting_recipe(options["recipe"]),
         "base_model": lasting_base(options["base_model"]),
     }
@@ -499,10 +512,10 @@ def run_experiment(names: tuple[str, ...], arms: tuple[str, ...], **options: Any
     from nfl_lora_pipeline.settings import Settings
     from nfl_lora_pipeline.store import Store
 
-    sample_fallback = options["source"] == "auto" and options["data_dir"] is None
-    data_dir = str((options["data_dir"] or options["store"] / "raw").resolve())
-    settings = Settings.read(**(options | {"store": str(options["store"]), "data_dir": data_dir}))
-    resources, data = Resources.of(settings, sample_fallback=sample_fallback), Store(options["store"])
+    check_data_dir(options)
+    places, sample_fallback = places_of(options)
+    resources = Resources.of(Settings.read(**(options | places)), sample_fallback=sample_fallback)
+    data = Store(options["store"])
     for name in study_names() if names == ("all",) else names:
         trials = [trial for trial in trials_of(name) if not arms or trial.arm in arms]
         if not trials:

@@ -1,7 +1,7 @@
 """Experiments: a partition a trial, its adapter and its result, and the leaderboard of all of them."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -16,7 +16,9 @@ from nfl_lora_pipeline.experiments.study import Trial, load_study, study_names, 
 from nfl_lora_pipeline.experiments.trial import (
     Material,
     Result,
+    Say,
     fingerprint_of,
+    is_trained,
     material,
     measure,
     read_result,
@@ -27,6 +29,7 @@ from nfl_lora_pipeline.store import Store
 
 TRIAL_TAG = "nfl_lora/trial"
 GROUP = "experiments"
+Work = Callable[[Trial, Material, Path, Say], "dg.MaterializeResult[None]"]
 ONE_TRIAL_A_RUN = dg.BackfillPolicy.multi_run(1)
 
 
@@ -39,85 +42,70 @@ def made_of(trial: Trial, data: Store, week_source: WeekSource) -> Material:
     return material(trial, lambda week: week_source.fetch(week, tell), data.experiments / "bases")
 
 
-def finished(trial: Trial, made: Material, data: Store) -> Result | None:
-    """The result of a trial, where it was made of the same."""
-    found = read_result(data.trial(trial.study, trial.arm, trial.seed))
-    return found if found and found.fingerprint == fingerprint_of(trial, made) else None
-
-
 def results_of(data: Store, trials: Sequence[Trial]) -> list[Result]:
-    """What trials came to, those that are finished."""
-    found = (read_result(data.trial(trial.study, trial.arm, trial.seed)) for trial in trials)
+    """What trials came to, those that are finished, by what their studies say now."""
+    found = (read_result(data.trial(trial.study, trial.arm, trial.seed), trial) for trial in trials)
     return [result for result in found if result]
 
 
 def experiment_assets(trials: Sequence[Trial]) -> list[dg.AssetsDefinition]:
     """`experiment_adapter` and `experiment_result`, with a partition for each of some trials."""
+    partitions = dg.StaticPartitionsDefinition([trial.key for trial in trials])
+
+    def asset(name: str, work: Work, stage: str, kinds: set[str], deps: Sequence[str] = ()) -> dg.AssetsDefinition:
+        return dg.asset(
+            name=name,
+            deps=deps,
+            partitions_def=partitions,
+            backfill_policy=ONE_TRIAL_A_RUN,
+            group_name=GROUP,
+            kinds=kinds,
+            owners=OWNERS,
+            tags={"stage": stage},
+            code_version=CODE[name],
+            description=work.__doc__,
+        )(_on_trial(trials, work))
+
+    return [
+        asset("experiment_adapter", _adapter, "training", {"mlx", "safetensors"}),
+        asset("experiment_result", _result, "evaluation", {"mlx"}, ["experiment_adapter"]),
+    ]
+
+
+def _on_trial(trials: Sequence[Trial], work: Work) -> Callable[..., dg.MaterializeResult[None]]:
+    """The body of an asset that does some work on the trial of its partition."""
     by_key = {trial.key: trial for trial in trials}
-    partitions = dg.StaticPartitionsDefinition(list(by_key))
-    return [_adapter_asset(by_key, partitions), _result_asset(by_key, partitions)]
 
-
-def _adapter_asset(by_key: Mapping[str, Trial], partitions: dg.StaticPartitionsDefinition) -> dg.AssetsDefinition:
-    @dg.asset(
-        partitions_def=partitions,
-        backfill_policy=ONE_TRIAL_A_RUN,
-        kinds={"mlx", "safetensors"},
-        tags={"stage": "training"},
-        code_version=CODE["experiment_adapter"],
-        group_name=GROUP,
-        owners=OWNERS,
-    )
-    def experiment_adapter(
+    def body(
         context: dg.AssetExecutionContext, store: StoreResource, week_source: WeekSource
     ) -> dg.MaterializeResult[None]:
-        """The adapter of one trial: a study, an arm of it, a seed. One that is finished is not made again."""
         data, trial = store.open(), by_key[context.partition_key]
-        folder = data.trial(trial.study, trial.arm, trial.seed)
         with clear_failure(), accelerator(context, data):
             made = made_of(trial, data, week_source)
-            reused = finished(trial, made, data) is not None
-            if not reused:
-                train(trial, made, folder, lambda line, share: say(context, line, share))
-        return dg.MaterializeResult(
-            metadata={
-                "folder": str(folder),
-                "reused": reused,
-                "study": trial.study,
-                "arm": trial.arm,
-                "seed": trial.seed,
-            },
-            data_version=dg.DataVersion(fingerprint_of(trial, made)),
-        )
+            folder = data.trial(trial.study, trial.arm, trial.seed)
+            return work(trial, made, folder, lambda line, share: say(context, line, share))
 
-    return experiment_adapter
+    return body
 
 
-def _result_asset(by_key: Mapping[str, Trial], partitions: dg.StaticPartitionsDefinition) -> dg.AssetsDefinition:
-    @dg.asset(
-        deps=["experiment_adapter"],
-        partitions_def=partitions,
-        backfill_policy=ONE_TRIAL_A_RUN,
-        kinds={"mlx"},
-        tags={"stage": "evaluation"},
-        code_version=CODE["experiment_result"],
-        group_name=GROUP,
-        owners=OWNERS,
+def _adapter(trial: Trial, made: Material, folder: Path, tell: Say) -> dg.MaterializeResult[None]:
+    """The adapter of one trial: a study, an arm of it, a seed. One that was made of the same is not made again."""
+    reused = is_trained(trial, made, folder)
+    if not reused:
+        train(trial, made, folder, tell)
+    return dg.MaterializeResult(
+        metadata={"folder": str(folder), "reused": reused, "study": trial.study, "arm": trial.arm, "seed": trial.seed},
+        data_version=dg.DataVersion(fingerprint_of(trial, made)),
     )
-    def experiment_result(
-        context: dg.AssetExecutionContext, store: StoreResource, week_source: WeekSource
-    ) -> dg.MaterializeResult[None]:
-        """What that adapter knows and makes up, what it took, and how large it is."""
-        data, trial = store.open(), by_key[context.partition_key]
-        folder = data.trial(trial.study, trial.arm, trial.seed)
-        with clear_failure(), accelerator(context, data):
-            made = made_of(trial, data, week_source)
-            found = finished(trial, made, data)
-            found = found or measure(trial, made, folder, lambda line, share: say(context, line, share))
-        figures = {name: round(value, 4) for name, value in found.figures.items() if value is not None}
-        return dg.MaterializeResult(metadata=figures, data_version=dg.DataVersion(found.fingerprint))
 
-    return experiment_result
+
+def _result(trial: Trial, made: Material, folder: Path, tell: Say) -> dg.MaterializeResult[None]:
+    """What that adapter knows and makes up, what it took, and how large it is."""
+    found = read_result(folder, trial)
+    if found is None or found.fingerprint != fingerprint_of(trial, made):
+        found = measure(trial, made, folder, tell)
+    figures = {name: round(value, 4) for name, value in found.figures.items() if value is not None}
+    return dg.MaterializeResult(metadata=figures, data_version=dg.DataVersion(found.fingerprint))
 
 
 @dg.asset(

@@ -1,23 +1,26 @@
 """What an experiment is: a YAML file with a question, arms that differ in recipe, data or base, seeds, and claims to test."""
 
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from nfl_lora_pipeline.dataset.splits import SplitMode
 from nfl_lora_pipeline.dataset.templates import Answers
-from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe, load_recipe
 
+CODE = "2"  # raise it when trials are to be made again
 STUDIES_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "experiments" / "studies"
 FIGURES = {
     "certain": "facts certain in every trained wording",
-    "held_out": "held-out wordings right",
+    "held_out": "held-out questions right",
     "hand_written": "wordings written by hand right",
     "strangers": "strangers refused",
     "other_weeks": "other weeks refused",
@@ -59,8 +62,8 @@ class Data(_Strict):
 class Arm(_Strict):
     """One side of a comparison; what is not named is the study's."""
 
-    recipe: dict[str, Any] = Field({}, description="keys of the recipe that differ")
-    data: dict[str, Any] = Field({}, description="keys of the data that differ")
+    recipe: dict[str, JsonValue] = Field({}, description="keys of the recipe that differ")
+    data: dict[str, JsonValue] = Field({}, description="keys of the data that differ")
     base_bits: Literal[4, 8] | None = Field(
         None, description="quantise the base's layers to so many bits first (QLoRA)"
     )
@@ -91,10 +94,10 @@ class Study(_Strict):
     about: str = Field("", description="what the table's reader should know")
     recipe: str = Field("embedded", description="a shipped recipe's name or the path of a YAML file")
     seeds: list[int] = Field([17, 18, 19], min_length=1)
-    changes: dict[str, Any] = Field({}, description="keys of the recipe that all arms change")
+    changes: dict[str, JsonValue] = Field({}, description="keys of the recipe that all arms change")
     data: Data = Data()
     arms: dict[str, Arm] = Field({}, description="by name")
-    grid: dict[str, list[Any]] = Field(
+    grid: dict[str, list[JsonValue]] = Field(
         {}, description="keys of the recipe with their values: an arm for each combination"
     )
     claims: list[Claim] = []
@@ -154,6 +157,16 @@ class Trial:
         """The partition key."""
         return f"{self.study}/{self.arm}/{self.seed}"
 
+    @property
+    def definition(self) -> str:
+        """A hash of what the study says of it: recipe, data and base, and the code that measures."""
+        recipe = self.recipe.model_dump(mode="json", exclude=set(NOT_OF_THE_ADAPTER))
+        return _hash([recipe, self.data.model_dump(mode="json"), self.base_bits, CODE])
+
+    def fingerprint(self, *made_of: str) -> str:
+        """A hash of all that makes its result what it is: the definition, and hashes of rows and base."""
+        return _hash([self.definition, *made_of])
+
 
 def _mistake(error: ValidationError) -> str:
     """The first mistake, with its place and what was given."""
@@ -162,6 +175,10 @@ def _mistake(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         message = "no such key"
     return f"{place}: {message} (given: {first['input']!r})" if place else message
+
+
+def _hash(content: list[object]) -> str:
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def study_names() -> list[str]:

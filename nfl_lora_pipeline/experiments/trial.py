@@ -1,11 +1,10 @@
 """One trial of a study: its rows, its base, its training, and what the adapter knows afterwards."""
 
-import hashlib
-import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,6 @@ from nfl_lora_pipeline.files import replace_file, replacing_folder
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.stored import Record, TrainingRecord, json_bytes, read_json
-from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.sources import RawWeek
 from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
@@ -30,9 +28,8 @@ from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
 if TYPE_CHECKING:
     from nfl_lora_pipeline.models.base_model import Model
     from nfl_lora_pipeline.models.prompt import Tokenizer
-    from nfl_lora_pipeline.tuning.learn import Taught
 
-CODE = "1"  # raise it when trials are to be made again
+FINGERPRINT = "fingerprint.txt"  # in an adapter's folder: of all that made it
 ASKED = {
     "hand_written": "hand_written",
     "strangers": "invented_names",
@@ -49,6 +46,8 @@ class Result(Record):
 
     Attributes:
         study, arm, seed: whose it is.
+        definition: of the trial, when it was made; a study that says something else by now has another, and what earlier
+            code wrote has none.
         fingerprint: of all that made it.
         sources: where the weeks came from.
         facts: how many were taught.
@@ -62,6 +61,7 @@ class Result(Record):
     sources: list[str]
     facts: int
     figures: dict[str, float | None]
+    definition: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,19 +154,25 @@ def quantised(base: BaseModel, bits: int, folder: Path) -> BaseModel:
 
 def fingerprint_of(trial: Trial, made_of: Material) -> str:
     """A hash of all that makes a trial's result what it is."""
-    recipe = {key: value for key, value in trial.recipe.model_dump().items() if key not in NOT_OF_THE_ADAPTER}
-    rows = hashlib.sha256(made_of.rows.write_csv().encode()).hexdigest()
-    counted = [recipe, trial.data.model_dump(mode="json"), rows, made_of.base.revision, trial.base_bits, CODE]
-    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
+    return trial.fingerprint(sha256(made_of.rows.write_csv().encode()).hexdigest(), made_of.base.revision)
 
 
-def read_result(folder: Path) -> Result | None:
-    """The result that lies in a trial's folder; None where there is none."""
+def read_result(folder: Path, trial: Trial) -> Result | None:
+    """The result that lies in a trial's folder; None where there is none, or one of what the study said before."""
     file = folder / "result.json"
-    return read_json(file, Result, mend="delete it, and run the experiment again") if file.is_file() else None
+    if not file.is_file():
+        return None
+    found = read_json(file, Result, mend="delete it, and run the experiment again")
+    return found if found.definition == trial.definition else None
 
 
-def train(trial: Trial, made_of: Material, folder: Path, say: Say) -> "Taught":
+def is_trained(trial: Trial, made_of: Material, folder: Path) -> bool:
+    """Whether the adapter in `folder/adapter` is made of the same."""
+    file = folder / "adapter" / FINGERPRINT
+    return file.is_file() and file.read_text(encoding="utf-8") == fingerprint_of(trial, made_of)
+
+
+def train(trial: Trial, made_of: Material, folder: Path, say: Say) -> None:
     """Train the adapter of a trial into `folder/adapter`; what was broken off is gone on with."""
     from nfl_lora_pipeline.tuning.learn import learn
 
@@ -177,7 +183,7 @@ def train(trial: Trial, made_of: Material, folder: Path, say: Say) -> "Taught":
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.safetensors"
     with replacing_folder(folder / "adapter") as unfinished:
-        taught = learn(
+        learn(
             train_examples(made_of.rows),
             unfinished,
             recipe=trial.recipe,
@@ -187,20 +193,27 @@ def train(trial: Trial, made_of: Material, folder: Path, say: Say) -> "Taught":
             checkpoint=checkpoint,
             report=say,
         )
+        (unfinished / FINGERPRINT).write_text(fingerprint_of(trial, made_of), encoding="utf-8")
     checkpoint.unlink(missing_ok=True)
-    return taught
 
 
 def measure(trial: Trial, made_of: Material, folder: Path, say: Say) -> Result:
-    """Ask what the adapter in `folder/adapter` knows, and write `folder/result.json`."""
+    """Ask what the adapter in `folder/adapter` knows, and write `folder/result.json`.
+
+    Raises:
+        ValueError: there is no adapter, or one that was made of something else.
+    """
     from nfl_lora_pipeline.models.scoring import merged
 
+    if not is_trained(trial, made_of, folder):
+        raise ValueError(f"{folder} has no adapter of this trial as it is now: materialise `experiment_adapter` first")
     adapter = folder / "adapter"
     log = read_json(adapter / "training.json", TrainingRecord, mend="delete the folder, and run the experiment again")
     say("asked what it knows", None)
     model, tokenizer = base_models.load(made_of.base, adapter=adapter)
     with merged(model):
-        figures = _shares(model, tokenizer, made_of) | _losses(model, tokenizer, made_of.rows)
+        asked = questions(made_of.rows, made_of.templates, made_of.stats).filter(comes_first())
+        figures = shares_right(model, tokenizer, asked) | _losses(model, tokenizer, made_of.rows)
         figures["perplexity"] = None if made_of.base.single_turn else _perplexity(model, tokenizer, made_of.base)
     figures |= {
         "certain": 1 - len(log.uncertain) / log.facts,
@@ -215,6 +228,7 @@ def measure(trial: Trial, made_of: Material, folder: Path, say: Say) -> Result:
         study=trial.study,
         arm=trial.arm,
         seed=trial.seed,
+        definition=trial.definition,
         fingerprint=fingerprint_of(trial, made_of),
         sources=made_of.sources,
         facts=log.facts,
@@ -224,15 +238,24 @@ def measure(trial: Trial, made_of: Material, folder: Path, say: Say) -> Result:
     return found
 
 
-def _shares(model: "Model", tokenizer: "Tokenizer", made_of: Material) -> dict[str, float | None]:
-    """Of each group the share that greedy decoding answers as it should, to the letter; of as many as come first."""
+def questions(rows: pl.DataFrame, templates: Templates, stats: Sequence[str]) -> pl.DataFrame:
+    """What a trial asks, with `part` and `turn` of `in_turn`: the splits, and every group of the evaluation."""
+    probes = probe_questions(rows, templates, stats=stats, others={})
+    return in_turn(pl.concat([rows.with_columns(of_the_splits()), probes]))
+
+
+def shares_right(model: "Model", tokenizer: "Tokenizer", asked: pl.DataFrame) -> dict[str, float | None]:
+    """Of each group the share that greedy decoding answers as it should, to the letter; None where nothing is asked.
+
+    Args:
+        model: with its adapter.
+        tokenizer: its tokenizer.
+        asked: of `questions`, all or some.
+    """
     from nfl_lora_pipeline.models.rows import tokenize
     from nfl_lora_pipeline.models.scoring import certainty
 
-    rows = made_of.rows
-    probes = probe_questions(rows, made_of.templates, stats=made_of.stats, others={})
-    asked = in_turn(pl.concat([rows.with_columns(of_the_splits()), probes])).filter(comes_first())
-    groups = {"held_out": (pl.col("group") == KNOWN) & (pl.col("split") == "test")}
+    groups = {"held_out": (pl.col("group") == KNOWN) & (pl.col("split") != "train")}
     groups |= {name: pl.col("group") == group for name, group in ASKED.items()}
     found: dict[str, float | None] = {}
     for name, of_group in groups.items():
