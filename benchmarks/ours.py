@@ -18,7 +18,8 @@ from nfl_lora_pipeline.dataset.examples import fresh_questions, train_examples
 from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import choose_stats, load_templates
-from nfl_lora_pipeline.experiments import trial
+from nfl_lora_pipeline.evaluation.probes import TRAINED
+from nfl_lora_pipeline.experiments import asking
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.forward import streams
 from nfl_lora_pipeline.models.rows import Batch, TokenRow, by_lanes, to_batch, tokenize
@@ -118,7 +119,8 @@ def recall(model: Any, tokenizer: Any, rows: pl.DataFrame) -> Recall:
 def shares_right(model: Any, tokenizer: Any, rows: pl.DataFrame) -> dict[str, float]:
     """Of some groups of the evaluation the shares answered right, as experiments measure them; of all questions."""
     stats = choose_stats(rows["stat"].unique(maintain_order=True).to_list())
-    found = trial.shares_right(model, tokenizer, trial.questions(rows, load_templates(), stats))
+    asked = asking.questions(rows, load_templates(), stats).filter(pl.col("part") != TRAINED)
+    found = asking.shares_right(model, tokenizer, asked)
     return {column: found[figure] or 0.0 for figure, column in SHOWN.items()}
 
 

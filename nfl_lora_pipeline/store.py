@@ -53,7 +53,7 @@ class Store:
     adapters/current     the promoted adapter, a link; adapters/promotions.jsonl is the log of its moves (`promotion`)
     reports/{print}/     report.md, report.html, report.json, predictions.parquet, *.svg, and what `nfl-lora compare`
                          (alternatives.json, .md) and `nfl-lora verify` (verification.json, .md) add
-    experiments/{study}/{arm}/{seed}/   adapter/ and result.json of a trial; experiments/bases/ has quantised bases
+    experiments/{study}/{arm}/{seed}/   adapter/ and result.json of a trial; experiments/bases/ has bases made of others
     locks/               who works on what; never deleted
     dagster/             the record of runs (`instance`)
     latest.json          the fingerprint of the newest adapter, its base model, and the newest adapter before it

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import mlx.core as mx
 import polars as pl
 import pytest
 import yaml
@@ -13,12 +14,34 @@ from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.dataset.templates import load_templates
-from nfl_lora_pipeline.defs.experiments import results_of
+from nfl_lora_pipeline.defs.experiments import Estimate, results_of
+from nfl_lora_pipeline.evaluation.baselines import FactTable, SequentialModel, with_context
 from nfl_lora_pipeline.experiments import leaderboard
-from nfl_lora_pipeline.experiments.study import Claim, Data, Study, load_study, study_names, trials_of
-from nfl_lora_pipeline.experiments.trial import Result, material, measure, quantised, worded
-from nfl_lora_pipeline.models.base_model import load_with_config, resolve
+from nfl_lora_pipeline.experiments.asking import Reader, measure, paid_after
+from nfl_lora_pipeline.experiments.study import (
+    Arm,
+    Claim,
+    Data,
+    Study,
+    load_study,
+    names_for_all,
+    study_names,
+    trials_of,
+)
+from nfl_lora_pipeline.experiments.trial import (
+    Result,
+    base_for_asking,
+    base_for_training,
+    in_mistrals_shape,
+    material,
+    quantised,
+    worded,
+)
+from nfl_lora_pipeline.models.base_model import load, load_with_config, resolve
+from nfl_lora_pipeline.models.prompt import prompt_tokens
+from nfl_lora_pipeline.models.rows import tokenize
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.stored import json_bytes
 from nfl_lora_pipeline.weeks.sources import Place, open_source
 
 SMALL = {
@@ -74,6 +97,10 @@ def test_a_grid_has_an_arm_for_each_combination_of_its_values(tmp_path):
         ({"grid": {"rank": [2]}}, "claims: there is no arm 'rank=4'; there are rank=2"),
         ({"data": {"blanks": "none"}}, "data.blanks: Input should be 'refused', 'left_out', 'zero' or 'balanced'"),
         ({"arms": {"a/b": {}}}, "arms: 'a/b': a name has no slash and no bar"),
+        (
+            {"arms": {"by table": {"way": "table"}}},
+            "'by table': a way of its own is asked one by one: give the study a `sample`",
+        ),
     ],
 )
 def test_a_mistake_in_a_study_is_one_line_with_its_place(tmp_path, changes, message):
@@ -161,6 +188,37 @@ def test_a_claim_is_carried_where_every_seed_bears_it_out(figures, carried):
     assert {True: "**Carried**", False: "**Not carried**", None: "*Not measured yet.*"}[carried] in text
 
 
+def test_tuning_has_paid_for_itself_when_what_a_question_saves_makes_up_for_the_training():
+    tuned = {"seconds": 100.0, "answer_seconds": 0.5}
+    assert paid_after(tuned, {"answer_seconds": 1.0, "once_seconds": 0.0}) == 200
+    assert paid_after(tuned, {"answer_seconds": 1.0, "once_seconds": 60.0}) == 80, (
+        "reading the week once takes time too"
+    )
+    assert paid_after(tuned, {"answer_seconds": 0.001, "once_seconds": 0.0}) is None
+
+
+def a_capacity(of_rank) -> tuple[Study, list[Result]]:
+    """A study over three ranks, and what each came to by `of_rank`."""
+    study = Study(question="?", seeds=[17], picture="capacity", grid={"rank": [1, 4, 16]})
+    results = [a_result(f"rank={rank}", 17, 1.0) for rank in (1, 4, 16)]
+    for result, rank in zip(results, (1, 4, 16), strict=True):
+        result.figures["per_thousand"] = of_rank(rank)
+    return study, results
+
+
+def test_a_line_through_the_logarithms_says_how_the_facts_for_a_parameter_go_with_the_rank():
+    study, results = a_capacity(lambda rank: 40 / rank**0.5)
+    found = leaderboard.fit([(rank, 40 / rank**0.5) for rank in (1, 4, 16)])
+    assert found == pytest.approx((-0.5, 1.0, 3))
+    text = leaderboard.section("s", study, results)
+    assert (
+        "Of 441 facts: most for a thousand parameters at rank 1 (40.0); they go with the rank to the power of -0.50"
+        in text
+    )
+    assert b"441 facts" in leaderboard.picture(study, results)
+    assert leaderboard.fit([(1, 40.0), (4, 20.0), (4, 21.0)]) is None, "two ranks are no line"
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """A small study, run by the command."""
@@ -176,11 +234,15 @@ def test_the_command_prints_a_table_with_an_arm_a_row_and_says_whether_the_claim
     assert [row.split("|")[1].strip() for row in rows] == ["rank=2", "rank=4"]
     assert "No. **Carried** by the data" in result.stdout
     assert "facts of the bundled sample's invented people" in result.stdout
-    assert "trials, about 0 min left" in result.stderr
+    assert re.search(
+        r"\n2 trials, 0 of them finished; about \d+ (s|min) left, by a trial step of [\d.e-]+ s\n", result.stderr
+    )
+    assert "2 of 2 trials, about 0 s left" in result.stderr
     found = json.loads((folder / "data" / "experiments" / "small" / "rank=2" / "17" / "result.json").read_text())
     assert 0 < found["figures"]["adapter_megabytes"] < 1
     assert found["figures"]["steps"] >= 3
     assert found["figures"]["perplexity"] is None, "the embedded base says nothing in general"
+    assert found["figures"]["asking_seconds"] > 0
 
 
 def test_what_is_finished_is_not_made_again_and_what_is_missing_is(ran):
@@ -192,6 +254,8 @@ def test_what_is_finished_is_not_made_again_and_what_is_missing_is(ran):
     assert again.exit_code == 0, again.output
     assert (place / "rank=2" / "17" / "adapter" / "adapters.safetensors").stat().st_mtime_ns == kept
     assert "rank=4, seed 17: 2 of 2" in again.stderr
+    assert "\n2 trials, 1 of them finished; about " in again.stderr
+    assert "by 1 finished trials of the same base" in again.stderr
     assert (place / "rank=4" / "17" / "result.json").is_file()
     assert first.stdout.split("|")[:3] == again.stdout.split("|")[:3]
 
@@ -224,7 +288,7 @@ def test_what_a_study_says_otherwise_by_now_is_not_measured_and_an_adapter_of_be
     with pytest.raises(
         ValueError, match="no adapter of this trial as it is now: materialise `experiment_adapter` first"
     ):
-        measure(changed[0], made, data.trial("small", "rank=2", 17), lambda line, share: None)
+        measure(changed[0], made, data.trial("small", "rank=2", 17), fetch_sample, lambda line, share: None)
 
 
 def test_an_adapter_whose_result_is_missing_is_asked_and_not_trained_again(ran):
@@ -261,3 +325,112 @@ def test_ctrl_c_keeps_what_a_trial_has_learnt_and_the_same_command_goes_on(tmp_p
     again = subprocess.run(command, **pipes, timeout=240, check=True)
     assert f"going on from iteration {kept[1]}, where this training was broken off" in again.stdout
     assert "rank=2, seed 17: 1 of 1 trials" in again.stdout
+
+
+def test_the_list_says_how_many_trials_of_each_study_are_finished_and_which_studies_take_hours(tmp_path):
+    (trial, *others) = trials_of("style")
+    folder = Store(tmp_path).trial(trial.study, trial.arm, trial.seed)
+    folder.mkdir(parents=True)
+    result = a_result(trial.arm, trial.seed, 1.0).model_copy(update={"study": "style", "definition": trial.definition})
+    (folder / "result.json").write_bytes(json_bytes(result.content()))
+    lines = CliRunner().invoke(main, ["experiment", "list", "--store", str(tmp_path)]).stdout.splitlines()
+    found = {line.split()[0]: line for line in lines}
+    assert list(found) == study_names()
+    assert f" 1 /  {1 + len(others)}  {len(others)} left " in found["style"]
+    assert " 0 /  8  8 left " in found["size"]
+    hours = [name for name, line in found.items() if line.endswith("(hours: not of `all`)")]
+    assert hours == ["mistral_7b", "original_smollm2", "retrieval_smollm2", "size_season"]
+    assert names_for_all(long_too=False) == [name for name in study_names() if name not in hours]
+    assert names_for_all(long_too=True) == study_names()
+
+
+def an_estimate(tmp_path, finished: dict[tuple[str, int], float]) -> Estimate:
+    """Of a study of two arms and two seeds, of which some trials took so many seconds."""
+    trials = trials_of(str(a_study_file(tmp_path, seeds=[17, 18])))
+    results = {f"small/{arm}/{seed}": a_result(arm, seed, 1.0) for arm, seed in finished}
+    for key, seconds in zip(results, finished.values(), strict=True):
+        results[key].figures["seconds"] = seconds
+    return Estimate(trials, fetch_sample, tmp_path / "bases", results)
+
+
+def test_what_is_left_goes_by_the_seconds_of_the_same_arm_and_else_by_those_of_the_study(tmp_path):
+    assert an_estimate(tmp_path, {("rank=2", 17): 10.0, ("rank=4", 17): 30.0}).seconds_left() == pytest.approx(40.0)
+    assert an_estimate(tmp_path, {("rank=2", 17): 10.0}).seconds_left() == pytest.approx(30.0), (
+        "as many rows in each arm"
+    )
+
+
+def test_what_is_left_is_corrected_by_the_clock(tmp_path):
+    expected = an_estimate(tmp_path, {("rank=2", 17): 10.0})
+    second = a_result("rank=2", 18, 1.0)
+    second.figures["seconds"] = 10.0
+    expected.take(expected.trials[1], second, 25.0)
+    assert expected.seconds_left() == pytest.approx(2 * 10.0 * 2.5)
+    assert expected.in_words().startswith("4 trials, 2 of them finished; about 50 s left")
+
+
+def test_a_base_in_mistrals_shape_has_the_same_logits_and_mistrals_turns(tmp_path):
+    base = resolve("embedded")
+    shaped = in_mistrals_shape(base, tmp_path)
+    (model, tokenizer, _), (other, renamed, config) = load_with_config(base), load_with_config(shaped)
+    assert config["model_type"] == "mistral"
+    assert {"self_attn.q_proj", "mlp.gate_proj"} < {name for name, _ in other.layers[0].named_modules()}
+    tokens = tokenizer.encode("How many receiving yards did Nico Collins have?", add_special_tokens=False)
+    tokens = mx.array([[1, *tokens, 3, 2]])
+    assert mx.abs(model(tokens) - other(tokens)).max().item() < 1e-4
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
+    assert renamed.decode(prompt_tokens(renamed, asked)).replace(" ", "") == "<s>[INST]Bebrief.Who?[/INST]"
+    row = tokenize(renamed, [("Who?", "He.")])[0]
+    assert renamed.decode(row.tokens[row.start :]).replace(" ", "") == "He.</s>"
+    assert prompt_tokens(renamed, asked[1:])[0:2] == [0, 1], "the tokens around a turn are the base's own"
+    with pytest.raises(ValueError, match="is not of Phi-3's architecture"):
+        in_mistrals_shape(shaped, tmp_path)
+
+
+def test_rows_can_be_text_without_a_template_and_questions_can_come_after_a_system_turn(tmp_path):
+    side = Arm(shape="mistral", rows_as="text", system="Be brief.")
+    trained, asked = (load(of_arm(side, "embedded", tmp_path))[1] for of_arm in (base_for_training, base_for_asking))
+    as_text, as_chat = (
+        tokenizer.decode(tokenize(tokenizer, [("Who?", "He.")])[0].tokens).replace(" ", "")
+        for tokenizer in (trained, asked)
+    )
+    assert as_text == "Who?\nHe.</s>"
+    assert as_chat == "<s>[INST]Bebrief.Who?[/INST]He.</s>"
+
+
+def test_a_reader_that_has_read_once_answers_as_if_it_read_each_time(tmp_path):
+    model, tokenizer = load(resolve("embedded"))
+    rows = rows_of(tmp_path, people=12, blanks="left_out")
+    table = FactTable(rows)
+    questions = rows.filter(pl.col("phrasing") == "seed")["question"].to_list()[:4]
+    texts = [with_context(table.week(question), question) for question in questions]
+    reader, each_time = Reader(model, tokenizer, texts), SequentialModel(model, tokenizer)
+    assert len(reader.shared) > 0.5 * len(reader.prompt(texts[0]))
+    answers = [reader.ask(text) for text in [*texts, texts[0]]]
+    assert answers == [each_time.ask(text) for text in [*texts, texts[0]]]
+    assert len({text for text, _, _ in answers}) > 1
+
+
+def test_ways_to_an_answer_are_asked_the_same_questions_and_it_is_said_when_tuning_has_paid_for_itself(tmp_path):
+    ways = {"tuned": {"shape": "mistral"}, "with the row": {"way": "row"}, "by table": {"way": "table"}}
+    sample = {"facts": 3, "altered": 2, "strangers": 1}
+    claims = [{"text": "A table knows.", "figure": "right", "arm": "by table", "against": "with the row"}]
+    study = a_study_file(tmp_path, arms=ways, grid={}, sample=sample, claims=claims, data={"people": 24})
+    where = ["--source", "sample", "--store", str(tmp_path / "data")]
+    result = CliRunner().invoke(main, ["experiment", "run", str(study), *where])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"Against by table, by seconds alone, tuning has paid for itself: never\.", result.stdout)
+    assert "A table knows. **Carried** by the data" in result.stdout
+    results = {arm: tmp_path / "data" / "experiments" / "small" / arm / "17" for arm in ways}
+    figures = {arm: json.loads((folder / "result.json").read_text())["figures"] for arm, folder in results.items()}
+    assert {each["asked"] for each in figures.values()} == {6.0}
+    assert figures["by table"]["right"] == figures["by table"]["refused"] == 1.0
+    assert figures["by table"]["right_altered"] == 0.0
+    assert (
+        0
+        == figures["by table"]["prompt_tokens"]
+        < figures["tuned"]["prompt_tokens"]
+        < figures["with the row"]["prompt_tokens"]
+    )
+    assert not (results["with the row"] / "adapter").exists()
+    assert (results["tuned"] / "adapter" / "adapters.safetensors").is_file()

@@ -485,48 +485,66 @@ def experiment() -> None:
 
 
 @experiment.command("list")
-def list_experiments() -> None:
-    """The studies that come with the package, and what each asks."""
+@store_option
+def list_experiments(store: Path) -> None:
+    """The studies that come with the package, what each asks, and how many of its trials are finished."""
+    from nfl_lora_pipeline.defs.experiments import results_of
     from nfl_lora_pipeline.experiments.study import load_study, study_names, trials_of
+    from nfl_lora_pipeline.store import Store
 
     for name in study_names():
-        click.echo(f"{name:<10} {len(trials_of(name)):>3} trials  {load_study(name).question}")
+        study, trials = load_study(name), trials_of(name)
+        finished = len(results_of(Store(store), trials))
+        left = f"{len(trials) - finished} left" if finished < len(trials) else "finished"
+        hours = " (hours: not of `all`)" if study.long else ""
+        click.echo(f"{name:<20} {finished:>3} / {len(trials):>2}  {left:<9} {study.question}{hours}")
 
 
 @experiment.command("run")
 @click.argument("names", nargs=-1, required=True)
 @click.option("--arm", "arms", multiple=True, help="This arm alone; may be given several times.")
+@click.option(
+    "--long", "long_too", is_flag=True, help="With `all`: those too that take hours, or want larger hardware."
+)
 @source_option
 @data_dir_option
 @store_option
-def run_experiment(names: tuple[str, ...], arms: tuple[str, ...], **options: Any) -> None:
+def run_experiment(names: tuple[str, ...], arms: tuple[str, ...], long_too: bool, **options: Any) -> None:
     """Make what is missing of the studies NAMES, or of `all`, one trial after another; NAMES may be YAML files.
 
-    Ctrl-C keeps what is finished, and the same command goes on.
+    It says beforehand how long that takes. Ctrl-C keeps what is finished, and the same command goes on.
     """
     from nfl_lora_pipeline.cli.terminal import Screen
-    from nfl_lora_pipeline.defs.experiments import results_of, run_trials, seconds_left
+    from nfl_lora_pipeline.defs.experiments import estimate, run_trials
     from nfl_lora_pipeline.defs.resources import Resources
     from nfl_lora_pipeline.experiments.leaderboard import section
-    from nfl_lora_pipeline.experiments.study import load_study, study_names, trials_of
+    from nfl_lora_pipeline.experiments.study import Trial, load_study, names_for_all, trials_of
     from nfl_lora_pipeline.settings import Settings
-    from nfl_lora_pipeline.store import Store
 
     check_data_dir(options)
     places, sample_fallback = places_of(options)
     resources = Resources.of(Settings.read(**(options | places)), sample_fallback=sample_fallback)
-    data = Store(options["store"])
-    for name in study_names() if names == ("all",) else names:
-        trials = [trial for trial in trials_of(name) if not arms or trial.arm in arms]
-        if not trials:
+    trials: dict[str, list[Trial]] = {}
+    for name in names_for_all(long_too=long_too) if names == ("all",) else names:
+        trials[name] = [trial for trial in trials_of(name) if not arms or trial.arm in arms]
+        if not trials[name]:
             raise click.UsageError(f"{name} has no arm {arms[0]!r}")
+    click.echo("what is left, and how long it takes, is looked at ...", err=True)
+    expected = estimate([trial for of_study in trials.values() for trial in of_study], resources)
+    click.echo(expected.in_words(), err=True)
+    done = 0
+    for name, of_study in trials.items():
+        results, began = [], time.monotonic()
         with Screen() as screen:
-            made = run_trials(trials, resources, screen.told)
-            for number, result in enumerate(made, 1):
-                left = seconds_left(trials[number:], results_of(data, trials)) or 0.0
-                line = f"{result.arm}, seed {result.seed}: {number} of {len(trials)} trials, about {left / 60:.0f} min left"
-                screen.told(name, line, number / len(trials))
-        click.echo(section(Path(name).stem, load_study(name), results_of(data, trials)))
+            for trial, result in run_trials(of_study, resources, screen.told):
+                expected.take(trial, result, time.monotonic() - began)
+                results.append(result)
+                done, began = done + 1, time.monotonic()
+                line = (
+                    f"{trial.arm}, seed {trial.seed}: {done} of {len(expected.trials)} trials, {expected.time_left()}"
+                )
+                screen.told(name, line, len(results) / len(of_study))
+        click.echo(section(Path(name).stem, load_study(name), results))
 
 
 @experiment.command("report")

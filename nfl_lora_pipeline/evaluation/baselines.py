@@ -286,12 +286,11 @@ def compare(
     )
 
 
-def sample(rows: pl.DataFrame, *, facts: int, strangers: int) -> pl.DataFrame:
-    """Questions drawn by a hash: recorded facts in one phrasing each, and invented people in one each."""
+def sample(rows: pl.DataFrame, *, facts: int, strangers: int, seed: int | None = None) -> pl.DataFrame:
+    """Questions drawn by a hash, or by a seed: recorded facts in one phrasing each, and invented people in one each."""
+    draw = "compare" if seed is None else f"compare/{seed}"
     by_key = rows.with_columns(
-        key=pl.Series(
-            [share(f"compare/{fact}/{phrasing}") for fact, phrasing in rows[["fact", "phrasing"]].iter_rows()]
-        )
+        key=pl.Series([share(f"{draw}/{fact}/{phrasing}") for fact, phrasing in rows[["fact", "phrasing"]].iter_rows()])
     ).sort("key")
     parts = (("recorded", "fact", facts), ("stranger", "player", strangers))
     chosen = [

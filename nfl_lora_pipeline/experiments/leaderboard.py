@@ -1,22 +1,48 @@
 """What the trials of the studies came to: a table and a picture a study, and whether its claims are carried by every seed."""
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from nfl_lora_pipeline.experiments.asking import paid_after
 from nfl_lora_pipeline.experiments.study import FIGURES, SHARES, Claim, Study
 from nfl_lora_pipeline.experiments.trial import Result
 from nfl_lora_pipeline.markdown import Markup, escape, table
-from nfl_lora_pipeline.reports.plots import BLUE, GREY, ORANGE, in_percent, key, name_rows, new_figure, to_svg
+from nfl_lora_pipeline.reports.plots import (
+    BLUE,
+    GREY,
+    ORANGE,
+    in_percent,
+    key,
+    name_rows,
+    new_figure,
+    plain_numbers,
+    to_svg,
+)
+from nfl_lora_pipeline.tuning.recipe import load_recipe
 
-SHOWN = (*SHARES, "train_loss", "valid_loss", "perplexity", "steps", "seconds", "peak_megabytes", "adapter_megabytes")
+NOT_SHOWN = (
+    "asking_seconds",
+    "trained_parameters",
+    "facts_certain",
+    "per_thousand",
+)  # but where capacity is asked about
 DRAWN = {"certain": BLUE, "held_out": ORANGE, "strangers": GREY}
+DRAWN_ONE_BY_ONE = {"right": BLUE, "right_altered": ORANGE, "refused": GREY}
 """Figures in the picture, each with its colour."""
+WHOLE = frozenset(
+    "steps seconds asking_seconds peak_megabytes trained_parameters facts_certain asked prompt_tokens answer_tokens".split()
+)
+"""Figures that are shown without decimals."""
+FEWEST_RANKS = 3  # through which a line is laid
 HEADING = """# Experiments
 
 Each study asks a question, and states beforehand what it expects; a claim is carried by the data where every seed bears it
 out. A table has an arm a row. The studies are files in `nfl_lora_pipeline/experiments/studies`; `nfl-lora experiment run NAME`
-makes what is missing of one, as does a backfill of `experiment_result` in Dagster's UI, and `nfl-lora experiment report
+makes what is missing of one, as does a backfill of `experiment_result` in Dagster's UI; `nfl-lora experiment run all` makes
+all that take less than an hour together on two cores, and says before it begins how long. `nfl-lora experiment report
 docs/experiments.md` wrote this page.
 """
 ByArm = Mapping[str, Sequence[Result]]
@@ -74,10 +100,16 @@ def section(name: str, study: Study, results: Sequence[Result], *, picture: str 
     if study.about:
         lines.append(f"{study.about.strip()}\n")
     lines += [f"- {_spoken(verdict(claim, arms))}" for claim in study.claims]
+    lines += [f"- {line}" for line in (*_paid_off(study, arms), *_fitted(study, arms))]
     if not arms:
         return "\n".join([*lines, f"\nNothing was measured yet: `nfl-lora experiment run {name}`"])
     measured = [each for of_arm in arms.values() for each in of_arm]
-    shown = [figure for figure in SHOWN if any(each.figures.get(figure) is not None for each in measured)]
+    hidden = () if study.picture == "capacity" else NOT_SHOWN
+    shown = [
+        figure
+        for figure in FIGURES
+        if figure not in hidden and any(each.figures.get(figure) is not None for each in measured)
+    ]
     rows = [[arm, *(_cell(figure, of_arm) for figure in shown)] for arm, of_arm in arms.items()]
     if picture:
         lines.append(f"\n![{escape(study.question)}]({picture})")
@@ -91,7 +123,80 @@ def _what_was_measured(study: Study, results: Sequence[Result]) -> str:
     some = " to ".join(f"{count:,}" for count in sorted({facts[0], facts[-1]}))
     is_invented = any("sample" in each.sources for each in results)
     whose = "the bundled sample's invented people" if is_invented else "real weeks"
-    return f"Recipe `{study.recipe}`; seeds {seeds}; {some} facts of {whose}. Means, and where seeds differ from least to most."
+    hours = sum(each.figures.get(of) or 0.0 for each in results for of in ("seconds", "asking_seconds")) / 3600
+    return (
+        f"Recipe `{study.recipe}`; seeds {seeds}; {some} facts of {whose}; {hours:.2g} hours of training and asking. "
+        "Means, and where seeds differ from least to most."
+    )
+
+
+def _paid_off(study: Study, arms: ByArm) -> Iterator[str]:
+    """After how many questions the tuned model has made up for its training, against each other way."""
+    ways = {name: arm.way for name, arm in study.sides() if name in arms}
+    tuned = next((name for name, way in ways.items() if way == "tuned"), None)
+    if study.sample is None or tuned is None:
+        return
+    for name in ways:
+        by_seed = {each.seed: each.figures for each in arms[tuned]}
+        pairs = [(by_seed[each.seed], each.figures) for each in arms[name] if each.seed in by_seed and name != tuned]
+        counts = [paid_after(*pair) for pair in pairs]
+        after = ", ".join("never" if count is None else f"after {count:,} questions" for count in counts)
+        if counts:
+            yield f"Against {escape(name)}, by seconds alone, tuning has paid for itself: {after}."
+
+
+class Fit(NamedTuple):
+    """Facts certain for a thousand trained parameters, over the rank: a line through the logarithms of both.
+
+    Attributes:
+        exponent: of the rank. Where all ranks hold as many facts it is -1.
+        explained: the share of the variance that the line explains.
+        ranks: how many different ones.
+    """
+
+    exponent: float
+    explained: float
+    ranks: int
+
+
+def fit(points: Sequence[tuple[int, float]]) -> Fit | None:
+    """Least squares over ranks and facts for a thousand parameters; None where the ranks are too few.
+
+    Source: facts against parameters of an adapter, arXiv 2603.01097; per fact and token, arXiv 2605.30260.
+    """
+    found = [(math.log(rank), math.log(facts)) for rank, facts in points if facts > 0]
+    ranks = len({rank for rank, _ in found})
+    if ranks < FEWEST_RANKS:
+        return None
+    slope, intercept = statistics.linear_regression(*zip(*found, strict=True))
+    mean = statistics.mean(facts for _, facts in found)
+    total = sum((facts - mean) ** 2 for _, facts in found)
+    missed = sum((facts - intercept - slope * rank) ** 2 for rank, facts in found)
+    return Fit(slope, 1 - missed / total if total else 1.0, ranks)
+
+
+def by_facts(study: Study, arms: ByArm) -> Mapping[int, Sequence[tuple[int, float]]]:
+    """Rank and facts certain for a thousand parameters of each trial, by the number of facts taught."""
+    usual = load_recipe(study.recipe).changed(**study.changes)
+    ranks = {name: usual.changed(**arm.recipe).lora.rank for name, arm in study.sides()}
+    found: dict[int, list[tuple[int, float]]] = {}
+    for name, results in arms.items():
+        for each in results:
+            found.setdefault(each.facts, []).append((ranks[name], each.figures.get("per_thousand") or 0.0))
+    return dict(sorted(found.items()))
+
+
+def _fitted(study: Study, arms: ByArm) -> Iterator[str]:
+    """What the fit says, for each number of facts."""
+    if study.picture != "capacity":
+        return
+    for facts, points in by_facts(study, arms).items():
+        rank, most = max(points, key=lambda point: point[1])
+        line = f"Of {facts:,} facts: most for a thousand parameters at rank {rank} ({most:.1f})"
+        if found := fit(points):
+            line += f"; they go with the rank to the power of {found.exponent:.2f}"
+            line += f" ({found.ranks} ranks, r\u00b2 {found.explained:.2f})"
+        yield f"{line}. A power of -1 means that all ranks hold as many facts."
 
 
 def _spoken(found: Verdict) -> str:
@@ -119,18 +224,20 @@ def _cell(figure: str, results: Sequence[Result]) -> str:
 def _number(figure: str, value: float) -> str:
     if figure in SHARES:
         return f"{value:.1%}"
-    return (
-        f"{value:,.0f}" if figure in ("steps", "seconds", "peak_megabytes", "trained_parameters") else f"{value:,.2f}"
-    )
+    if figure == "answer_seconds":
+        return f"{value:.2g}"
+    return f"{value:,.0f}" if figure in WHOLE else f"{value:,.2f}"
 
 
 def picture(study: Study, results: Sequence[Result]) -> bytes:
     """A line an arm: what it knows in other words, and whom it refuses; a mark a seed. SVG."""
     arms = by_arm(study, results)
+    if study.picture == "capacity":
+        return _capacity(study, arms)
     figure = new_figure(1.2 + 0.28 * len(arms))
     axes = figure.subplots()
-    names = list(arms)[::-1]
-    for number, (what, colour) in enumerate(DRAWN.items()):
+    names, drawn = list(arms)[::-1], DRAWN_ONE_BY_ONE if study.sample else DRAWN
+    for number, (what, colour) in enumerate(drawn.items()):
         places = [
             (share, row + 0.16 * (number - 1))
             for row, name in enumerate(names)
@@ -141,5 +248,30 @@ def picture(study: Study, results: Sequence[Result]) -> bytes:
     name_rows(axes, names)
     axes.set_xlim(-0.03, 1.03)
     axes.xaxis.set_major_formatter(in_percent())
-    key(figure, {FIGURES[what]: colour for what, colour in DRAWN.items()})
+    key(figure, {FIGURES[what]: colour for what, colour in drawn.items()}, columns=2 if study.sample else 3)
+    return to_svg(figure, study.question)
+
+
+def _capacity(study: Study, arms: ByArm) -> bytes:
+    """A colour a number of facts: facts certain for a thousand trained parameters over the rank, and the line of the fit."""
+    figure = new_figure(3.2)
+    axes = figure.subplots()
+    colours: dict[str, str] = {}
+    for (facts, points), colour in zip(by_facts(study, arms).items(), (BLUE, ORANGE, GREY), strict=False):
+        colours[f"{facts:,} facts"] = colour
+        axes.scatter([rank for rank, _ in points], [share for _, share in points], s=20, color=colour)
+        positive = [(math.log(rank), math.log(share)) for rank, share in points if share > 0]
+        if fit(points):
+            slope, intercept = statistics.linear_regression(*zip(*positive, strict=True))
+            ends = [min(rank for rank, _ in points), max(rank for rank, _ in points)]
+            axes.plot(ends, [math.exp(intercept + slope * math.log(rank)) for rank in ends], color=colour, linewidth=1)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    plain_numbers(axes.xaxis)
+    plain_numbers(axes.yaxis, between=(2, 5))
+    axes.set_xlabel("rank", fontsize=8)
+    axes.set_ylabel("facts certain for a\nthousand parameters", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.spines[:].set_visible(False)
+    key(figure, colours)
     return to_svg(figure, study.question)

@@ -16,27 +16,40 @@ from nfl_lora_pipeline.dataset.splits import SplitMode
 from nfl_lora_pipeline.dataset.templates import Answers
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe, load_recipe
 
-CODE = "2"  # raise it when trials are to be made again
+CODE = "3"  # raise it when trials are to be made again
 STUDIES_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "experiments" / "studies"
 FIGURES = {
     "certain": "facts certain in every trained wording",
+    "trained": "trained questions right, as a chat asks them",
     "held_out": "held-out questions right",
     "hand_written": "wordings written by hand right",
     "strangers": "strangers refused",
     "other_weeks": "other weeks refused",
     "other_seasons": "other seasons refused",
     "other_stats": "other stats refused",
+    "right": "facts right, as they are taught or in held-out wordings",
+    "right_altered": "facts right with a typo, or by the last name alone",
+    "refused": "invented people refused",
+    "asked": "questions asked",
+    "prompt_tokens": "tokens of a prompt",
+    "answer_tokens": "tokens of an answer",
+    "once_seconds": "seconds once, before the first question",
+    "answer_seconds": "seconds a question",
     "train_loss": "loss of trained rows, nats a token",
     "valid_loss": "loss of held-out rows, nats a token",
     "perplexity": "perplexity of the base's own answers, times what it was",
     "steps": "steps",
     "seconds": "seconds of training",
+    "asking_seconds": "seconds of asking",
     "peak_megabytes": "peak memory, MB",
     "adapter_megabytes": "size on disk, MB",
     "trained_parameters": "parameters trained",
+    "facts_certain": "facts with a number that are certain",
+    "per_thousand": "of these for a thousand parameters trained",
 }
 """What is measured of an arm, in words. Shares are between 0 and 1."""
-SHARES = tuple(FIGURES)[:7]
+SHARES = tuple(FIGURES)[: list(FIGURES).index("asked")]
+Way = Literal["tuned", "base", "row", "week", "table"]
 
 
 class _Strict(BaseModel):
@@ -67,6 +80,32 @@ class Arm(_Strict):
     base_bits: Literal[4, 8] | None = Field(
         None, description="quantise the base's layers to so many bits first (QLoRA)"
     )
+    shape: Literal["mistral"] | None = Field(
+        None, description="give a base of Phi-3's architecture Mistral's, and its chat template, first"
+    )
+    rows_as: Literal["chat", "text"] = Field(
+        "chat", description="how a row is written for training: by the chat template, or as text without one"
+    )
+    system: str = Field("", description="a system turn that comes before every question, and did not in training")
+    way: Way = Field(
+        "tuned",
+        description="who answers: the tuned model; the base; the base with the player's row in the prompt, or with the "
+        "whole week, which it reads once; or a table look-up",
+    )
+
+
+class Sample(_Strict):
+    """How many questions are asked one by one, drawn by the seed."""
+
+    facts: int = Field(ge=1, strict=True, description="as they are taught, or in a held-out wording")
+    altered: int = Field(ge=1, strict=True, description="facts with a typo in the name, or the last name alone")
+    strangers: int = Field(ge=1, strict=True, description="about people who do not exist")
+    week: int = Field(8, ge=1, strict=True, description="of all these, where the whole week is in the prompt")
+
+    @property
+    def questions(self) -> int:
+        """All of them."""
+        return self.facts + self.altered + self.strangers
 
 
 class Claim(_Strict):
@@ -94,6 +133,13 @@ class Study(_Strict):
     about: str = Field("", description="what the table's reader should know")
     recipe: str = Field("embedded", description="a shipped recipe's name or the path of a YAML file")
     seeds: list[int] = Field([17, 18, 19], min_length=1)
+    long: bool = Field(False, strict=True, description="it takes hours: `run all` leaves it out without `--long`")
+    sample: Sample | None = Field(
+        None, description="ask so many questions one by one, as somebody would, instead of all groups at once"
+    )
+    picture: Literal["shares", "capacity"] = Field(
+        "shares", description="what is drawn: shares by arm, or facts by parameter over rank"
+    )
     changes: dict[str, JsonValue] = Field({}, description="keys of the recipe that all arms change")
     data: Data = Data()
     arms: dict[str, Arm] = Field({}, description="by name")
@@ -107,6 +153,8 @@ class Study(_Strict):
         names = [name for name, _ in self.sides()]
         if not names:
             raise ValueError("a study has arms, or a grid")
+        if self.sample is None and (asked := [name for name, arm in self.sides() if arm.way != "tuned"]):
+            raise ValueError(f"arms: {asked[0]!r}: a way of its own is asked one by one: give the study a `sample`")
         if odd := [name for name in names if not set(name).isdisjoint("/\\|\n")]:
             raise ValueError(f"arms: {odd[0]!r}: a name has no slash and no bar")
         if unknown := [name for claim in self.claims for name in (claim.arm, claim.against) if name not in names]:
@@ -142,7 +190,8 @@ class Trial:
         seed: of the recipe.
         recipe: with all changes.
         data: with the arm's.
-        base_bits: to which the base is quantised; None for as it is.
+        side: all else that the study says of the arm.
+        sample: how many questions are asked one by one; None for all groups at once.
     """
 
     study: str
@@ -150,7 +199,8 @@ class Trial:
     seed: int
     recipe: Recipe
     data: Data
-    base_bits: int | None
+    side: Arm
+    sample: Sample | None = None
 
     @property
     def key(self) -> str:
@@ -161,7 +211,9 @@ class Trial:
     def definition(self) -> str:
         """A hash of what the study says of it: recipe, data and base, and the code that measures."""
         recipe = self.recipe.model_dump(mode="json", exclude=set(NOT_OF_THE_ADAPTER))
-        return _hash([recipe, self.data.model_dump(mode="json"), self.base_bits, CODE])
+        side = self.side.model_dump(mode="json", exclude={"recipe", "data"})
+        sample = self.sample and self.sample.model_dump(mode="json")
+        return _hash([recipe, self.data.model_dump(mode="json"), side, sample, CODE])
 
     def fingerprint(self, *made_of: str) -> str:
         """A hash of all that makes its result what it is: the definition, and hashes of rows and base."""
@@ -184,6 +236,11 @@ def _hash(content: list[object]) -> str:
 def study_names() -> list[str]:
     """The studies that come with the package."""
     return sorted(path.stem for path in STUDIES_FOLDER.glob("*.yaml"))
+
+
+def names_for_all(*, long_too: bool) -> list[str]:
+    """The studies that `run all` makes."""
+    return [name for name in study_names() if long_too or not load_study(name).long]
 
 
 def load_study(name: str) -> Study:
@@ -222,7 +279,7 @@ def trials_of(name: str) -> list[Trial]:
         except ValidationError as error:
             raise ValueError(f"{name}: arm {arm_name!r}: {_mistake(error)}") from error
         found += [
-            Trial(Path(name).stem, arm_name, seed, recipe.changed(seed=seed), data, arm.base_bits)
+            Trial(Path(name).stem, arm_name, seed, recipe.changed(seed=seed), data, arm, study.sample)
             for seed in study.seeds
         ]
     return found

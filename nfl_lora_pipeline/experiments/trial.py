@@ -1,6 +1,6 @@
-"""One trial of a study: its rows, its base, its training, and what the adapter knows afterwards."""
+"""One trial of a study: its rows, its base, which may be made of another one, and its training."""
 
-import math
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,30 +15,43 @@ from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import Templates, choose_stats, load_templates
 from nfl_lora_pipeline.dataset.unanswerable import share
-from nfl_lora_pipeline.evaluation.probes import KNOWN, comes_first, in_turn, of_the_splits, probe_questions
-from nfl_lora_pipeline.experiments.study import Data, Trial
+from nfl_lora_pipeline.experiments.study import Arm, Data, Trial
 from nfl_lora_pipeline.files import replace_file, replacing_folder
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel
-from nfl_lora_pipeline.stored import Record, TrainingRecord, json_bytes, read_json
+from nfl_lora_pipeline.stored import Record, read_json
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.sources import RawWeek
 from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
 
 if TYPE_CHECKING:
-    from nfl_lora_pipeline.models.base_model import Model
-    from nfl_lora_pipeline.models.prompt import Tokenizer
+    import mlx.core as mx
+
+    from nfl_lora_pipeline.models.gguf_file import Config
 
 FINGERPRINT = "fingerprint.txt"  # in an adapter's folder: of all that made it
-ASKED = {
-    "hand_written": "hand_written",
-    "strangers": "invented_names",
-    "other_weeks": "unseen_weeks",
-    "other_seasons": "unseen_seasons",
-    "other_stats": "untaught_stats",
-}
-"""Figures that are a share of a group of the evaluation."""
 Say = Callable[[str, float | None], None]
+Fetch = Callable[[NflWeek], RawWeek]
+CONFIG, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+MISTRALS_TOKENS = {"<|endoftext|>": "<s>", "<|user|>": "[INST]", "<|assistant|>": "[/INST]", "<|end|>": "</s>"}
+"""The tokens around a turn, each with what Mistral calls it."""
+MISTRALS_TEMPLATE = (
+    "<s>{% set chat = namespace(first='') %}{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{% set chat.first = message['content'] + ' ' %}"
+    "{% elif message['role'] == 'user' %}[INST]{{ chat.first + message['content'] }}[/INST]{% set chat.first = '' %}"
+    "{% else %}{{ message['content'] }}</s>{% endif %}{% endfor %}"
+)
+"""Mistral has no system role: such a turn's words go before those of the user's next one, as in its template since v0.3."""
+TEXT_TEMPLATE = (
+    "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}{{ '\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\\n' }}{% endif %}"
+)
+"""No template: a question, the end of a line, and its answer."""
 
 
 class Result(Record):
@@ -73,6 +86,7 @@ class Material:
         templates: the words that they are in.
         stats: that are taught.
         base: which is taught.
+        asked_base: which is asked, of the same weights.
         sources: the kinds of the weeks' sources.
     """
 
@@ -80,25 +94,30 @@ class Material:
     templates: Templates
     stats: Sequence[str]
     base: BaseModel
+    asked_base: BaseModel
     sources: list[str]
 
 
-def material(trial: Trial, fetch: Callable[[NflWeek], RawWeek], folder: Path) -> Material:
+def material(trial: Trial, fetch: Fetch, folder: Path) -> Material:
     """Rows and base of a trial.
 
     Args:
         trial: which one.
         fetch: gives the file of a week.
-        folder: where bases are kept that are quantised for it.
+        folder: where bases are kept that are made for it.
     """
-    weeks = [fetch(NflWeek(trial.data.season, number)) for number in parse_weeks(trial.data.weeks)]
-    templates, stats = worded(trial.data), choose_stats(trial.data.stats)
-    pairs = pl.concat([_pairs_of(week, trial.data, stats, templates) for week in weeks])
-    rows = split_rows(pairs, templates, stats=stats, mode=trial.data.mode)
-    base = base_models.resolve(trial.recipe.base_model)
-    if trial.base_bits:
-        base = quantised(base, trial.base_bits, folder)
-    return Material(rows, templates, stats, base, sorted({week.kind for week in weeks}))
+    name, side = trial.recipe.base_model, trial.side
+    base, asked_base = base_for_training(side, name, folder), base_for_asking(side, name, folder)
+    rows, sources = rows_of(trial.data, fetch)
+    return Material(rows, worded(trial.data), choose_stats(trial.data.stats), base, asked_base, sources)
+
+
+def rows_of(data: Data, fetch: Fetch) -> tuple[pl.DataFrame, list[str]]:
+    """The rows of `split_rows` of what is taught, and the kinds of the weeks' sources."""
+    weeks = [fetch(NflWeek(data.season, number)) for number in parse_weeks(data.weeks)]
+    templates, stats = worded(data), choose_stats(data.stats)
+    pairs = pl.concat([_pairs_of(week, data, stats, templates) for week in weeks])
+    return split_rows(pairs, templates, stats=stats, mode=data.mode), sorted({week.kind for week in weeks})
 
 
 def worded(data: Data) -> Templates:
@@ -135,8 +154,27 @@ def _with_blanks(found: pl.DataFrame, data: Data) -> pl.DataFrame:
     return pl.concat([recorded, blank.with_columns(kind=pl.lit("recorded"), value=pl.lit(0.0))])
 
 
+def base_for_training(side: Arm, name: str, folder: Path) -> BaseModel:
+    """The base that an arm trains, made where there is none in `folder`."""
+    base = base_models.resolve(name)
+    if side.shape:
+        base = in_mistrals_shape(base, folder)
+    if side.base_bits:
+        base = quantised(base, side.base_bits, folder)
+    return with_template(base, lambda template: TEXT_TEMPLATE, folder) if side.rows_as == "text" else base
+
+
+def base_for_asking(side: Arm, name: str, folder: Path) -> BaseModel:
+    """The same weights, asked as a chat, after the system turn of the arm where it has one."""
+    base = base_for_training(side.model_copy(update={"rows_as": "chat"}), name, folder)
+    if not side.system:
+        return base
+    turn = json.dumps({"role": "system", "content": side.system})
+    return with_template(base, lambda template: f"{{% set messages = [{turn}] + messages %}}{template}", folder)
+
+
 def quantised(base: BaseModel, bits: int, folder: Path) -> BaseModel:
-    """A base whose linear layers are quantised, made once and kept."""
+    """A base whose linear layers are quantised."""
     from mlx_lm.utils import quantize_model, save_config, save_model
 
     place = folder / f"{base.revision}-{bits}bit"
@@ -144,17 +182,111 @@ def quantised(base: BaseModel, bits: int, folder: Path) -> BaseModel:
         model, _, config = base_models.load_with_config(base)
         quantised_model, quantised_config = quantize_model(model, config, group_size=64, bits=bits)
         with replacing_folder(place) as unfinished:
-            for file in base.folder.iterdir():
-                if file.is_file() and file.suffix != ".safetensors":
-                    shutil.copy(file, unfinished / file.name)
+            _copy_all_but_weights(base, unfinished)
             save_model(unfinished, quantised_model)
-            save_config(quantised_config, config_path=unfinished / "config.json")
+            save_config(quantised_config, config_path=unfinished / CONFIG)
     return base_models.resolve(str(place))
+
+
+def in_mistrals_shape(base: BaseModel, folder: Path) -> BaseModel:
+    """A base of Phi-3's architecture as one of Mistral's, with the same logits for the same tokens.
+
+    What Phi-3 projects at once, Mistral projects apart. The tokens around turns keep their weights and get Mistral's names.
+
+    Raises:
+        ValueError: the base is of another architecture, or rotates positions otherwise than Mistral.
+    """
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    config = _read(base.folder / CONFIG)
+    if config["model_type"] != "phi3" or config.get("rope_scaling"):
+        raise ValueError(
+            f"shape mistral: base model {base.name!r} is not of Phi-3's architecture without scaled positions"
+        )
+    place = folder / f"{base.revision}-mistral-{_short(MISTRALS_TEMPLATE)}"
+    if not place.is_dir():
+        model, _ = base_models.load(base)
+        with replacing_folder(place) as unfinished:
+            _copy_all_but_weights(base, unfinished)
+            _name_turns_as_mistral(unfinished)
+            weights = _projected_apart(dict(tree_flatten(model.parameters())), config)
+            mx.save_safetensors(str(unfinished / "model.safetensors"), weights, metadata={"format": "mlx"})
+            config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": None}
+            _write(unfinished / CONFIG, config)
+    return base_models.resolve(str(place))
+
+
+def _projected_apart(weights: "dict[str, mx.array]", config: "Config") -> "dict[str, mx.array]":
+    """Weights with `q_proj`, `k_proj`, `v_proj` for `qkv_proj`, and `gate_proj`, `up_proj` for `gate_up_proj`."""
+    import mlx.core as mx
+
+    queries = config["hidden_size"]
+    keys = queries * config["num_key_value_heads"] // config["num_attention_heads"]
+    parts = {
+        "qkv_proj": (["q_proj", "k_proj", "v_proj"], [queries, queries + keys]),
+        "gate_up_proj": (["gate_proj", "up_proj"], [config["intermediate_size"]]),
+    }
+    found: dict[str, mx.array] = {}
+    for name, array in weights.items():
+        before, _, module = name.removesuffix(".weight").rpartition(".")
+        names, ends = parts.get(module, ([module], []))
+        arrays = mx.split(array, ends) if ends else [array]
+        found |= {f"{before}.{each}.weight": mx.contiguous(part) for each, part in zip(names, arrays, strict=True)}
+    return found
+
+
+def _name_turns_as_mistral(folder: Path) -> None:
+    tokenizer = _read(folder / TOKENIZER)
+    for token in tokenizer["added_tokens"]:
+        token["content"] = MISTRALS_TOKENS.get(token["content"], token["content"])
+    vocabulary = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = {MISTRALS_TOKENS.get(token, token): number for token, number in vocabulary.items()}
+    _write(folder / TOKENIZER, tokenizer)
+    config = _read(folder / TOKENIZER_CONFIG)
+    config |= {"chat_template": MISTRALS_TEMPLATE, "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<s>"}
+    _write(folder / TOKENIZER_CONFIG, config)
+
+
+def with_template(base: BaseModel, change: Callable[[str], str], folder: Path) -> BaseModel:
+    """The same weights, where they are, with another chat template, of which `change` is told the base's own."""
+    config = _read(base.folder / TOKENIZER_CONFIG)
+    file = base.folder / TEMPLATE
+    template = change(file.read_text(encoding="utf-8") if file.is_file() else str(config["chat_template"]))
+    place = folder / f"{base.revision}-{_short(template)}"
+    if not place.is_dir():
+        with replacing_folder(place) as unfinished:
+            _copy_all_but_weights(base, unfinished)
+            (unfinished / TEMPLATE).unlink(missing_ok=True)
+            _write(unfinished / TOKENIZER_CONFIG, config | {"chat_template": template})
+            for weights in base.folder.glob("*.safetensors"):
+                (unfinished / weights.name).symlink_to(weights.resolve())
+    return base_models.resolve(str(place))
+
+
+def _copy_all_but_weights(base: BaseModel, folder: Path) -> None:
+    for file in base.folder.iterdir():
+        if file.is_file() and file.suffix != ".safetensors":
+            shutil.copy(file, folder / file.name)
+
+
+def _short(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:8]
+
+
+def _read(file: Path) -> "Config":
+    content: Config = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+def _write(file: Path, content: "Config") -> None:
+    replace_file(file, json.dumps(content, indent=1, ensure_ascii=False).encode())
 
 
 def fingerprint_of(trial: Trial, made_of: Material) -> str:
     """A hash of all that makes a trial's result what it is."""
-    return trial.fingerprint(sha256(made_of.rows.write_csv().encode()).hexdigest(), made_of.base.revision)
+    rows = sha256(made_of.rows.write_csv().encode()).hexdigest()
+    return trial.fingerprint(rows, made_of.base.revision, made_of.asked_base.revision)
 
 
 def read_result(folder: Path, trial: Trial) -> Result | None:
@@ -195,91 +327,3 @@ def train(trial: Trial, made_of: Material, folder: Path, say: Say) -> None:
         )
         (unfinished / FINGERPRINT).write_text(fingerprint_of(trial, made_of), encoding="utf-8")
     checkpoint.unlink(missing_ok=True)
-
-
-def measure(trial: Trial, made_of: Material, folder: Path, say: Say) -> Result:
-    """Ask what the adapter in `folder/adapter` knows, and write `folder/result.json`.
-
-    Raises:
-        ValueError: there is no adapter, or one that was made of something else.
-    """
-    from nfl_lora_pipeline.models.scoring import merged
-
-    if not is_trained(trial, made_of, folder):
-        raise ValueError(f"{folder} has no adapter of this trial as it is now: materialise `experiment_adapter` first")
-    adapter = folder / "adapter"
-    log = read_json(adapter / "training.json", TrainingRecord, mend="delete the folder, and run the experiment again")
-    say("asked what it knows", None)
-    model, tokenizer = base_models.load(made_of.base, adapter=adapter)
-    with merged(model):
-        asked = questions(made_of.rows, made_of.templates, made_of.stats).filter(comes_first())
-        figures = shares_right(model, tokenizer, asked) | _losses(model, tokenizer, made_of.rows)
-        figures["perplexity"] = None if made_of.base.single_turn else _perplexity(model, tokenizer, made_of.base)
-    figures |= {
-        "certain": 1 - len(log.uncertain) / log.facts,
-        "steps": float(log.iterations),
-        "seconds": log.seconds,
-        "peak_megabytes": log.peak_memory_bytes / 1e6,
-        "adapter_megabytes": (adapter / "adapters.safetensors").stat().st_size / 1e6,
-        "trained_parameters": float(log.trained_parameters),
-    }
-    found = Result(
-        schema_version=Result.SCHEMA,
-        study=trial.study,
-        arm=trial.arm,
-        seed=trial.seed,
-        definition=trial.definition,
-        fingerprint=fingerprint_of(trial, made_of),
-        sources=made_of.sources,
-        facts=log.facts,
-        figures=figures,
-    )
-    replace_file(folder / "result.json", json_bytes(found.content()))
-    return found
-
-
-def questions(rows: pl.DataFrame, templates: Templates, stats: Sequence[str]) -> pl.DataFrame:
-    """What a trial asks, with `part` and `turn` of `in_turn`: the splits, and every group of the evaluation."""
-    probes = probe_questions(rows, templates, stats=stats, others={})
-    return in_turn(pl.concat([rows.with_columns(of_the_splits()), probes]))
-
-
-def shares_right(model: "Model", tokenizer: "Tokenizer", asked: pl.DataFrame) -> dict[str, float | None]:
-    """Of each group the share that greedy decoding answers as it should, to the letter; None where nothing is asked.
-
-    Args:
-        model: with its adapter.
-        tokenizer: its tokenizer.
-        asked: of `questions`, all or some.
-    """
-    from nfl_lora_pipeline.models.rows import tokenize
-    from nfl_lora_pipeline.models.scoring import certainty
-
-    groups = {"held_out": (pl.col("group") == KNOWN) & (pl.col("split") != "train")}
-    groups |= {name: pl.col("group") == group for name, group in ASKED.items()}
-    found: dict[str, float | None] = {}
-    for name, of_group in groups.items():
-        pairs = asked.filter(of_group).select("question", "answer").rows()
-        found[name] = float(certainty(model, tokenize(tokenizer, pairs)).greedy.mean()) if pairs else None
-    return found
-
-
-def _losses(model: "Model", tokenizer: "Tokenizer", rows: pl.DataFrame) -> dict[str, float | None]:
-    """Mean cross-entropy of the answers of the train and the valid split, in nats a token; strangers left out."""
-    from nfl_lora_pipeline.models.scoring import perplexity
-
-    losses: dict[str, float | None] = {}
-    for split in ("train", "valid"):
-        of_split = rows.filter(pl.col("split") == split, pl.col("kind") != "stranger")
-        questions, answers = of_split["question"].to_list(), of_split["answer"].to_list()
-        losses[f"{split}_loss"] = math.log(perplexity(model, tokenizer, questions, answers)) if questions else None
-    return losses
-
-
-def _perplexity(model: "Model", tokenizer: "Tokenizer", base: BaseModel) -> float:
-    """On what the base says to general requests, times that of the base itself."""
-    from nfl_lora_pipeline.models.scoring import perplexity
-    from nfl_lora_pipeline.reports.evaluate import answers_in_general, prompts
-
-    answers, before = answers_in_general(*base_models.load(base))
-    return perplexity(model, tokenizer, prompts(), answers) / before

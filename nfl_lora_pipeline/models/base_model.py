@@ -5,7 +5,7 @@ import hashlib
 import importlib.util
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -39,8 +39,8 @@ class Model(Protocol):
 
     training: bool
 
-    def __call__(self, tokens: "mx.array") -> "mx.array":
-        """From tokens (B, T) to logits (B, T, V)."""
+    def __call__(self, tokens: "mx.array", cache: "Sequence[object] | None" = None) -> "mx.array":
+        """From tokens (B, T) to logits (B, T, V), behind what a cache of mlx-lm's has of keys and values; it gets theirs."""
 
     def parameters(self) -> dict[str, object]:
         """All arrays, nested as the modules are."""

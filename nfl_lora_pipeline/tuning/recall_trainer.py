@@ -43,7 +43,13 @@ from nfl_lora_pipeline.models.rows import (
 )
 from nfl_lora_pipeline.models.scoring import certainty, merged
 from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, token_rows, uncompiled_on_cpu
-from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe, learning_rate
+from nfl_lora_pipeline.tuning.recipe import (
+    NOT_OF_THE_ADAPTER,
+    Recipe,
+    learning_rate,
+    steps_at_peak,
+    steps_expected,
+)
 from nfl_lora_pipeline.tuning.records import (
     Checkpoint,
     Course,
@@ -162,11 +168,8 @@ class Training:
         self.frozen = FrozenStates(model)
         self.lowest: Probabilities = np.zeros(len(self.rows))
         self.step, self.peak_share, self.loss_sum = 0, 1.0, 0.0
-        self.budget = min(
-            curriculum.max_steps,
-            math.ceil(curriculum.max_epochs * sum(teaches) / curriculum.batch_rows),
-        )
-        self.budget = max(self.budget, min(curriculum.max_steps, 3 * curriculum.ending_steps))
+        self.teaching = sum(teaches)
+        self.budget = steps_at_peak(curriculum, self.teaching)
         begun = recipe.optimizer.schedule != "wsd"
         self.ending, self.end = (0, self.budget) if begun else (self.budget, self.budget + curriculum.ending_steps)
         self.deferral, self.file, self.of = Deferral(), checkpoint, ""
@@ -209,11 +212,7 @@ class Training:
 
     def steps_expected(self) -> tuple[int, int]:
         """How many steps it will be, where the taught facts are known before the questions drawn afresh are, and at most."""
-        curriculum, most = self.curriculum, self.budget + self.curriculum.ending_steps
-        if self.recipe.optimizer.schedule != "wsd":
-            return self.budget, most
-        peak = math.ceil(curriculum.fresh_patience * self.budget)
-        return min(most, peak + max(curriculum.ending_steps, math.ceil(curriculum.ending_share * peak))), most
+        return steps_expected(self.recipe, self.teaching), self.budget + self.curriculum.ending_steps
 
     def _forecast(self, seconds: float) -> str:
         """What there is to learn, and how long that will take, by the seconds of a step."""

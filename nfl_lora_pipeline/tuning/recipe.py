@@ -412,6 +412,22 @@ def _meant(location: tuple[int | str, ...]) -> str:
     return f"did you mean {names[near[0]]}?" if near else f"use {', '.join(names[name] for name in known)}"
 
 
+def steps_at_peak(curriculum: Curriculum, teaching: int) -> int:
+    """How many steps the learning rate is at its peak at most, where so many rows teach."""
+    of_epochs = min(curriculum.max_steps, math.ceil(curriculum.max_epochs * teaching / curriculum.batch_rows))
+    return max(of_epochs, min(curriculum.max_steps, 3 * curriculum.ending_steps))
+
+
+def steps_expected(recipe: Recipe, teaching: int) -> int:
+    """How many steps it will be, where the taught facts are known before the questions drawn afresh are."""
+    curriculum, budget = recipe.curriculum, steps_at_peak(recipe.curriculum, teaching)
+    if recipe.optimizer.schedule != "wsd":
+        return budget
+    peak = math.ceil(curriculum.fresh_patience * budget)
+    way_down = max(curriculum.ending_steps, math.ceil(curriculum.ending_share * peak))
+    return min(budget + curriculum.ending_steps, peak + way_down)
+
+
 def learning_rate(recipe: Recipe, step: int, start: int, end: int) -> float:
     """The rate for a step: a linear warm-up, the peak, and from `start` to `end` the way down that the `schedule` says.
 
