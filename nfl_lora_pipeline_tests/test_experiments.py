@@ -243,6 +243,7 @@ def test_the_command_prints_a_table_with_an_arm_a_row_and_says_whether_the_claim
     assert found["figures"]["steps"] >= 3
     assert found["figures"]["perplexity"] is None, "the embedded base says nothing in general"
     assert found["figures"]["asking_seconds"] > 0
+    assert found["figures"]["numbers"] < found["figures"]["certain"], "a base refuses anyway who has no number"
 
 
 def test_what_is_finished_is_not_made_again_and_what_is_missing_is(ran):
@@ -434,3 +435,12 @@ def test_ways_to_an_answer_are_asked_the_same_questions_and_it_is_said_when_tuni
     )
     assert not (results["with the row"] / "adapter").exists()
     assert (results["tuned"] / "adapter" / "adapters.safetensors").is_file()
+
+
+def test_of_a_base_that_is_not_here_it_is_said_that_the_time_cannot_be_told_yet(tmp_path, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing listens there
+    where = ["--source", "sample", "--store", str(tmp_path / "data")]
+    result = CliRunner().invoke(main, ["experiment", "run", "mistral_7b", *where])
+    assert result.exit_code == 1
+    assert "5 trials, 0 of them finished; how long it takes cannot be told yet\n" in result.stderr
+    assert "mistralai/Mistral-7B-Instruct-v0.3" in result.stderr.splitlines()[-1]

@@ -103,6 +103,7 @@ def _of_training(rows: pl.DataFrame, adapter: Path) -> Figures:
     certain = len(set(numbers) - set(log.uncertain))
     return {
         "certain": 1 - len(log.uncertain) / log.facts,
+        "numbers": certain / len(numbers) if len(numbers) else None,
         "steps": float(log.iterations),
         "seconds": log.seconds,
         "peak_megabytes": log.peak_memory_bytes / 1e6,
@@ -143,8 +144,11 @@ def shares_right(model: "Model", tokenizer: "Tokenizer", asked: pl.DataFrame) ->
     from nfl_lora_pipeline.models.rows import tokenize
     from nfl_lora_pipeline.models.scoring import certainty
 
-    trained = pl.col("split") == "train"
-    groups = {"trained": (pl.col("group") == KNOWN) & trained, "held_out": (pl.col("group") == KNOWN) & ~trained}
+    is_known, is_trained_on = pl.col("group") == KNOWN, pl.col("split") == "train"
+    groups = {
+        "trained": is_known & is_trained_on & (pl.col("kind") == "recorded"),
+        "held_out": is_known & ~is_trained_on,
+    }
     groups |= {name: pl.col("group") == group for name, group in ASKED.items()}
     found: Figures = {}
     for name, of_group in groups.items():

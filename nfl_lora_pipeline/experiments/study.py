@@ -20,7 +20,8 @@ CODE = "3"  # raise it when trials are to be made again
 STUDIES_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "experiments" / "studies"
 FIGURES = {
     "certain": "facts certain in every trained wording",
-    "trained": "trained questions right, as a chat asks them",
+    "numbers": "of these, those with a number",
+    "trained": "trained questions about numbers right, as a chat asks them",
     "held_out": "held-out questions right",
     "hand_written": "wordings written by hand right",
     "strangers": "strangers refused",
