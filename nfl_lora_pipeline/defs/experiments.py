@@ -234,7 +234,9 @@ class Estimate:
         if same:
             return statistics.mean(spent(self.finished[other.key]) for other in same)
         alike = [other for other in known if other.study == trial.study and _trains(other) == _trains(trial)]
-        alike = alike or [other for other in known if _base(other) == _base(trial) and _trains(other)]
+        alike = alike or [
+            other for other in known if other.recipe.base_model == trial.recipe.base_model and _trains(other)
+        ]
         if alike:
             self.why = self.why or f"{len(alike)} finished trials of the same base"
             total = sum(spent(self.finished[other.key]) for other in alike)
@@ -263,8 +265,8 @@ class Estimate:
         """Seconds a row of a step, by two steps of this trial, the first of its base; None where that is not here."""
         from nfl_lora_pipeline.tuning.learn import forecast
 
-        base = _base(trial)
-        if base not in self._row_seconds and would_be_downloaded(trial.recipe.base_model):
+        base = trial.recipe.base_model
+        if base not in self._row_seconds and would_be_downloaded(base):
             self._row_seconds[base] = None
         if base not in self._row_seconds:
             made_of, recipe = material(trial, self.fetch, self.folder), trial.recipe.changed(method="recall")
@@ -280,10 +282,6 @@ class Estimate:
 
 def _trains(trial: Trial) -> bool:
     return trial.side.way == "tuned"
-
-
-def _base(trial: Trial) -> str:
-    return f"{trial.recipe.base_model} {trial.side.base_bits}"
 
 
 def spoken(seconds: float) -> str:
