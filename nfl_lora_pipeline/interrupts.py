@@ -97,6 +97,7 @@ def heard() -> Iterator[Arrivals]:
     printer = logging.lastResort or logging.NullHandler()
     printer.addFilter(_tells_no_interrupt)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         for number in ENDS:
             signal.signal(number, _raise)
         for number in hangup:
@@ -138,17 +139,6 @@ def sent_again() -> Iterator[None]:
         finally:
             is_left.set()
             sender.join()
-
-
-def take_default_handlers() -> None:
-    """Let SIGINT and SIGTERM end this process, and what it starts, even where it inherited that they are ignored or blocked.
-
-    A shell ignores SIGINT for what a script starts with `&`, children inherit it, and Dagster makes of it that SIGTERM is
-    ignored too.
-    """
-    for number in ENDS:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
 
 
 class Deferral:

@@ -6,13 +6,16 @@ clock nor a restart can repeat; elsewhere the second that `ps` prints.
 """
 
 import os
+import signal
 import socket
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+LOOK_SECONDS = 0.05
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -62,6 +65,54 @@ class Process:
     def is_alive(self) -> bool:
         """Whether it still runs; to be asked only where it `is_here`."""
         return _began(self.pid) == self.began if self.began else exists(self.pid)
+
+
+class Together:
+    """Processes of one group, which a Ctrl-C in the terminal does not reach; they and what they start end together.
+
+    The first of the group is a shell that waits at a pipe into which only this process could write. Whatever ends this process,
+    SIGKILL included, ends the pipe, and the shell kills the group.
+
+    Args:
+        seconds: how long they have for their end when they are asked for it; what is still there then is killed.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        waits = ["/bin/sh", "-c", "read -r _; kill -KILL 0"]
+        self._leader = subprocess.Popen(waits, stdin=subprocess.PIPE, process_group=0)
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start another process in the group."""
+        group = self._leader.pid
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=group)
+        self._processes.append(process)
+
+    def ended(self) -> int | None:
+        """The exit code of a process that has ended by itself; None while all of them run."""
+        codes = [process.poll() for process in self._processes]
+        return next((code for code in codes if code is not None), None)
+
+    def end(self) -> None:
+        """Ask all for an end, those that they have started too, and kill what is still there after the time it has for that."""
+        give_up = time.monotonic() + self._seconds
+        try:
+            self._send(signal.SIGTERM)
+            while self._send(0) and time.monotonic() < give_up:
+                time.sleep(LOOK_SECONDS)
+        finally:
+            self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> bool:
+        """Send a signal to whoever is left; whether there is anybody."""
+        for process in (self._leader, *self._processes):
+            process.poll()  # or who has ended would count as there
+        try:
+            os.killpg(self._leader.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
 
 
 def exists(pid: int) -> bool:

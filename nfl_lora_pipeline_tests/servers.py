@@ -1,5 +1,6 @@
 """Servers for tests: questions to them, and processes of the command line with a fault of one's own in them."""
 
+import subprocess
 from typing import Any
 
 import requests
@@ -27,3 +28,19 @@ def content(response: requests.Response) -> str:
 def with_fault(code: str) -> tuple[str, str]:
     """For `running_server(python=...)`: the command line after some lines of Python."""
     return ("-c", f"{code}\nfrom nfl_lora_pipeline.cli.main import main\nmain()")
+
+
+def living() -> dict[int, int]:
+    """The parent of each process that has not ended."""
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    return {int(process): int(parent) for process, parent, state in rows if not state.startswith("Z")}
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes that a process has started, and those that these have, but for those that have ended."""
+    parents = living()
+    found = [pid]
+    for parent in found:  # which grows on the way
+        found += [process for process, above in parents.items() if above == parent]
+    return set(found[1:])

@@ -1,5 +1,6 @@
 """A season on a live daemon and webserver: `nfl-lora ui --watch` on a folder, driven through files and GraphQL."""
 
+import contextlib
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
+from nfl_lora_pipeline_tests.servers import descendants, living
 
 W1, W2, W3 = (NflWeek(2025, number) for number in (1, 2, 3))
 RUNS = (
@@ -124,9 +126,12 @@ def live(tmp_path_factory) -> Iterator[Live]:
             running.wait(lambda: _answers(port), what="the webserver's start")
             yield running
         finally:
+            started = descendants(process.pid)
             process.terminate()
-            if not _has_ended(process):
-                os.killpg(process.pid, signal.SIGKILL)
+            if not _have_ended(started, process):
+                for each in (*started, process.pid):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(each, signal.SIGKILL)
                 pytest.fail("nfl-lora ui was ended, and something that it started goes on")
 
 
@@ -148,15 +153,12 @@ def _kill_in_training(command: list[str]) -> None:
         process.kill()
 
 
-def _has_ended(process: "subprocess.Popen[bytes]") -> bool:
-    """Whether it and all that it started end within 90 seconds."""
-    for _ in range(90):
-        process.poll()
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
+def _have_ended(started: set[int], process: "subprocess.Popen[bytes]") -> bool:
+    """Whether a process and all that it started end within 20 seconds; it kills the last of them after 3."""
+    for _ in range(200):
+        if process.poll() is not None and not started & living().keys():
             return True
-        time.sleep(1)
+        time.sleep(0.1)
     return False
 
 

@@ -11,9 +11,8 @@ from nfl_lora_pipeline.evaluation.regressions import Lost, Regression, Regressio
 from nfl_lora_pipeline.reports.report import write_report
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.evaluations import pairs_of, perfect_answers, saying, summary_of
+from nfl_lora_pipeline_tests.pages import GROUNDS, OPEN_ALL, ground, serious, shown
 
-PATIENCE_MS = 300_000  # a browser beside other work
-OPEN_ALL = "() => document.querySelectorAll('details').forEach(each => each.open = true)"
 CONTRAST = """() => {
   const light = colour => {
     const [r, g, b] = colour.match(/[\\d.]+/g).map(each => each / 255)
@@ -47,15 +46,6 @@ def report(tmp_path_factory):
     return folder / "report.html"
 
 
-def shown(browser, file, *, width, scheme="light"):
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.set_default_timeout(PATIENCE_MS)
-    page.requested = []
-    page.on("request", lambda request: page.requested.append(request.url))
-    page.goto(file.as_uri())
-    return page
-
-
 def test_the_page_is_short_where_it_is_folded_and_asks_nothing_of_the_network(browser, report):
     page = shown(browser, report, width=1280)
     assert page.requested == [report.as_uri()]
@@ -79,15 +69,10 @@ def test_on_a_phone_no_part_of_the_page_is_wider_than_it_and_tables_scroll_in_th
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_and_the_texts_of_pictures_can_be_read(browser, report, scheme):
-    from axe_playwright_python.sync_playwright import Axe
-
     page = shown(browser, report, width=1280, scheme=scheme)
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(22, 24, 27)")
+    assert ground(page) == GROUNDS[scheme]
     page.evaluate(OPEN_ALL)
-    found = Axe().run(page).response["violations"]
-    serious = {each["id"]: each["nodes"][0]["html"] for each in found if each["impact"] in ("serious", "critical")}
-    assert serious == {}
+    assert serious(page) == {}
     contrasts = page.evaluate(CONTRAST)
     assert len(contrasts) > 30
     assert min(contrasts) > 4.5

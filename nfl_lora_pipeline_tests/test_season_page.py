@@ -1,6 +1,7 @@
 """`nfl-lora season`, as whoever types it sees it, and its page."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +13,7 @@ from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import json_bytes, to_json
 from nfl_lora_pipeline_tests.evaluations import of_fact, pairs_of, perfect, saying, summary_of
 from nfl_lora_pipeline_tests.fakes import put_adapter
+from nfl_lora_pipeline_tests.pages import GROUNDS, OPEN_ALL, ground, serious, shown
 
 OLD, NEW, OTHER = "0" * 16, "f" * 16, "a" * 16
 
@@ -58,3 +60,14 @@ def test_the_page_of_a_season_says_the_same_and_what_was_promoted_when(store):
     for cell in ("week 2", "90.0%", "14 of 14", "no report", "checks passed"):
         assert f">{cell}</t" in html
     assert "https:" not in html
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_read_the_page_in_both_themes_and_on_a_phone(store, browser, scheme):
+    file = Path(season(store, "--html").stdout.splitlines()[-1])
+    page = shown(browser, file, width=390, scheme=scheme)
+    assert page.requested == [file.as_uri()]
+    assert ground(page) == GROUNDS[scheme]
+    page.evaluate(OPEN_ALL)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert serious(page) == {}

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from nfl_lora_pipeline.cli import adapters, library
 from nfl_lora_pipeline.cli.adapters import fingerprints, held_in, recipes, store_option
 from nfl_lora_pipeline.cli.terminal import DEBUG, flush_output, in_one_line, print_anything
 from nfl_lora_pipeline.files import lasting_base, lasting_recipe
-from nfl_lora_pipeline.interrupts import Interrupted, heard, take_default_handlers
+from nfl_lora_pipeline.interrupts import Interrupted, heard
 from nfl_lora_pipeline.stats import TAUGHT
 from nfl_lora_pipeline.weeks.sources import source_names
 from nfl_lora_pipeline.weeks.week import LAST_WEEK, spoken_weeks, weeks_named
@@ -430,7 +429,7 @@ def ui(port: int, host: str, season: int | None, weeks: str, watch: bool, **opti
     check_choices(options)
     chosen = [str(week) for week in weeks_named(weeks, season)] if weeks else []
     from nfl_lora_pipeline.adapters.serving.server import check_port
-    from nfl_lora_pipeline.defs.instance import dagster_home, opened
+    from nfl_lora_pipeline.defs.instance import serve_ui
     from nfl_lora_pipeline.settings import Settings
     from nfl_lora_pipeline.store import Store
 
@@ -438,14 +437,7 @@ def ui(port: int, host: str, season: int | None, weeks: str, watch: bool, **opti
     options, why = with_recipe(options)
     click.echo(f"recipe: {why}", err=True)
     settings = Settings.read(**as_settings(options), season=season or 0, weeks=chosen, watch=watch)
-    data = Store(options["store"])
-    environment = os.environ | settings.to_environment() | {"DAGSTER_HOME": str(dagster_home(data))}
-    with opened(data, lambda line: click.echo(line, err=True)):
-        pass  # what dead processes left is put in order before anybody looks
-    take_default_handlers()
-    where = ["-p", str(port), "-h", host]
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "nfl_lora_pipeline.definitions", *where]
-    os.execve(sys.executable, command, environment)  # in place of this process, so that who ends it ends Dagster
+    serve_ui(Store(options["store"]), host, port, settings.to_environment(), lambda line: click.echo(line, err=True))
 
 
 @main.command("build-base")

@@ -1,10 +1,14 @@
-"""The Dagster instance beside the store, so that the command line and the UI share runs and materialisations."""
+"""The Dagster instance beside the store, so that the command line and the UI share runs and materialisations; and that UI."""
 
 import contextlib
 import os
 import shutil
+import socket
 import sqlite3
-from collections.abc import Callable, Iterator
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +17,7 @@ import yaml
 
 from nfl_lora_pipeline.files import DamagedFile, locked, read_file, replace_file, replacing_folder
 from nfl_lora_pipeline.interrupts import Deferral
+from nfl_lora_pipeline.processes import Together
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -37,6 +42,20 @@ BEGUN_ANEW = "move the folder `dagster` of the store away: a new record of runs 
 DATABASES = "history"  # the first folder that Dagster's storage makes where its settings name no other place
 STORAGES = {"storage", "run_storage", "event_log_storage", "schedule_storage"}
 COMMAND_LINE = "command_line.yaml"
+DEFINITIONS = "nfl_lora_pipeline.definitions"
+EXPANDED = "global@global:weeks,global@global:season"  # as the UI itself writes it where two groups are open
+LINEAGE = f"/asset-groups?expanded={EXPANDED}"  # the page of the UI that shows every asset and what it is made of
+END_SECONDS = 2.0  # after which what was asked to end is killed
+LOOK_SECONDS = 0.2
+# Imports what it needs while the code server imports what that needs, and begins once it listens.
+BEHIND = """\
+import os, sys, time
+from {module} import main
+file = sys.argv.pop(1)
+while not os.path.exists(file):
+    time.sleep({seconds})
+main()
+"""
 UNCAPTURED = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 
 
@@ -88,6 +107,66 @@ def opened(
         for line in _put_in_order(store, instance, goes_on=goes_on):
             say(line)
         yield instance
+
+
+def serve_ui(store: "Store", host: str, port: int, settings: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Serve the UI until this process is asked to end, or one of those that it has started ends.
+
+    Args:
+        store: the store.
+        host, port: where the UI is.
+        settings: environment variables of the deployment.
+        say: told a line for people.
+
+    Raises:
+        ValueError: one of them has ended by itself.
+    """
+    from nfl_lora_pipeline.defs.leases import leave_for_later, runs_here
+
+    environment = {**os.environ, **settings, "DAGSTER_HOME": str(dagster_home(store))}
+    with opened(store, say) as instance, tempfile.TemporaryDirectory() as folder:
+        services = Together(END_SECONDS)
+        try:
+            for command in _commands(Path(folder), host, port):
+                services.start(command, environment)
+            _watch(services, host, port, lambda: say(f"The UI is at http://{host}:{port}{LINEAGE}; Ctrl-C ends it"))
+        finally:
+            with Deferral():  # a second Ctrl-C
+                under_way = runs_here(instance)
+                services.end()
+                for line in leave_for_later(instance, under_way) if under_way else ():
+                    say(line)
+
+
+def _commands(folder: Path, host: str, port: int) -> list[list[str]]:
+    """A code server, and behind it webserver and daemon; its socket and what tells them of it are in a folder."""
+    listening, workspace = folder / "socket", folder / "workspace.yaml"
+    server = {"socket": str(listening), "host": "localhost", "location_name": DEFINITIONS}
+    workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+    loads = ["--lazy-load-user-code", "--location-name", DEFINITIONS, "-m", DEFINITIONS]  # the UI shows an error of it
+    shown = ["-h", host, "-p", str(port), "--live-data-poll-rate", "2000", "--dagster-log-level", "warning"]
+    of_workspace, quiet = ["-w", str(workspace)], ["--log-level", "warning"]
+    return [
+        [sys.executable, "-m", "dagster", "api", "grpc", "--socket", str(listening), *loads, *quiet],
+        [*_behind(listening, "dagster_webserver.cli"), *of_workspace, *shown],
+        [*_behind(listening, "dagster._daemon.cli"), "run", *of_workspace, *quiet],
+    ]
+
+
+def _behind(listening: Path, module: str) -> list[str]:
+    return [sys.executable, "-c", BEHIND.format(module=module, seconds=LOOK_SECONDS), str(listening)]
+
+
+def _watch(services: Together, host: str, port: int, is_up: Callable[[], None]) -> None:
+    """Wait for ever, or until a process ends, which is an error; `is_up` is called once something listens at the port."""
+    is_told = False
+    while (code := services.ended()) is None:
+        time.sleep(LOOK_SECONDS)
+        if not is_told:
+            with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1.0):
+                is_told = True
+                is_up()
+    raise ValueError(f"Dagster has ended by itself, with exit code {code}: what it said stands above")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
@@ -92,6 +92,32 @@ def end_dead_runs(instance: dg.DagsterInstance, *, goes_on: bool = False) -> lis
     return dead
 
 
+def runs_here(instance: dg.DagsterInstance) -> list[str]:
+    """The runs under way that a code server was asked for; not those of the command line."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    return [run.run_id for run in runs if BY_DAEMON_TAG in run.tags]
+
+
+def leave_for_later(instance: dg.DagsterInstance, run_ids: Collection[str]) -> list[str]:
+    """Of runs whose code server was ended, note those down for `dead_and_wanted` that did not come to their end.
+
+    Returns:
+        A line for each.
+    """
+    end_dead_runs(instance)
+    broken_off = [
+        run
+        for run in (instance.get_run_by_id(run_id) for run_id in run_ids)
+        if run and run.status == dg.DagsterRunStatus.FAILURE
+    ]
+    for run in broken_off:
+        instance.add_run_tags(run.run_id, {DEAD_TAG: TO_BE_ASKED_FOR})
+    return [
+        f"run {run.run_id[:8]} ({_assets_in_words(instance, run)}) was broken off; made anew, it goes on from there"
+        for run in broken_off
+    ]
+
+
 def dead_and_wanted(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     """The dead runs whose work nobody has taken up yet; from now on it is taken up."""
     runs = instance.get_runs(dg.RunsFilter(tags={DEAD_TAG: TO_BE_ASKED_FOR}))
@@ -109,10 +135,14 @@ def assets_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[dg.Asset
 
 def in_words(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     """A dead run, for people."""
-    assets = ", ".join(key.to_user_string() for key in assets_of(instance, run)) or run.job_name
+    assets = _assets_in_words(instance, run)
     return (
         f"run {run.run_id[:8]} ({assets}) had been left behind by {_process_of(run)}, which has ended: marked as failed"
     )
+
+
+def _assets_in_words(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    return ", ".join(key.to_user_string() for key in assets_of(instance, run)) or run.job_name
 
 
 def _keep_up(instance: dg.DagsterInstance, run_id: str, ends_itself: bool, done: threading.Event) -> None:
