@@ -65,6 +65,14 @@ def test_every_sensor_and_schedule_and_job_has_an_owner_tags_and_a_description(r
         assert len(each.description or "") > 20, each.name
 
 
+def test_no_description_has_the_blanks_of_a_docstring_which_the_ui_would_show_as_code(repository):
+    graph = repository.asset_graph
+    texts = [graph.get_check_spec(key).description or "" for key in graph.asset_check_keys]
+    found = [*graph.asset_nodes, *repository.sensor_defs, *repository.schedule_defs, *repository.get_all_jobs()]
+    texts += [each.description or "" for each in found]
+    assert [text for text in texts if "\n    " in text] == []
+
+
 def test_descriptions_stand_alone(repository):
     """Nobody who reads one in the UI has read another before it."""
     graph = repository.asset_graph

@@ -5,6 +5,7 @@ conditions carry on to the report; where they are off, the job `update_season` d
 """
 
 import hashlib
+import inspect
 import json
 import logging
 import time
@@ -182,7 +183,7 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
             jobs=[update_season, fetch_week],
             minimum_interval_seconds=settings.watch_seconds,
             default_status=switch,
-            description=look_for_new_weeks.__doc__,
+            description=inspect.getdoc(look_for_new_weeks),
             owners=OWNERS,
             tags=TAGS,
         )(look_for_new_weeks),
@@ -200,7 +201,7 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
             target=dg.AssetSelection.groups("weeks", "season"),
             minimum_interval_seconds=15,
             default_status=running,
-            description=look_for_dead_runs.__doc__,
+            description=inspect.getdoc(look_for_dead_runs),
             owners=OWNERS,
             tags={"does": "repair"},
         )(look_for_dead_runs),
@@ -217,7 +218,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             cron_schedule=WEDNESDAY_MORNING,
             execution_timezone="America/New_York",
             default_status=running if settings.watch else stopped,
-            description=ask_for_an_update.__doc__,
+            description=inspect.getdoc(ask_for_an_update),
             owners=OWNERS,
             tags=TAGS,
         )(ask_for_an_update)

@@ -1,5 +1,6 @@
 """Experiments: a partition a trial, its adapter and its result, and the leaderboard of all of them."""
 
+import inspect
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ def experiment_assets(trials: Sequence[Trial]) -> list[dg.AssetsDefinition]:
             owners=OWNERS,
             tags={"stage": stage},
             code_version=CODE[name],
-            description=work.__doc__,
+            description=inspect.getdoc(work),
         )(_on_trial(trials, work))
 
     return [
@@ -234,9 +235,7 @@ class Estimate:
         if same:
             return statistics.mean(spent(self.finished[other.key]) for other in same)
         alike = [other for other in known if other.study == trial.study and _trains(other) == _trains(trial)]
-        alike = alike or [
-            other for other in known if other.recipe.base_model == trial.recipe.base_model and _trains(other)
-        ]
+        alike = alike or [other for other in known if _base(other) == _base(trial) and _trains(other)]
         if alike:
             self.why = self.why or f"{len(alike)} finished trials of the same base"
             total = sum(spent(self.finished[other.key]) for other in alike)
@@ -265,8 +264,8 @@ class Estimate:
         """Seconds a row of a step, by two steps of this trial, the first of its base; None where that is not here."""
         from nfl_lora_pipeline.tuning.learn import forecast
 
-        base = trial.recipe.base_model
-        if base not in self._row_seconds and would_be_downloaded(base):
+        base = _base(trial)
+        if base not in self._row_seconds and would_be_downloaded(trial.recipe.base_model):
             self._row_seconds[base] = None
         if base not in self._row_seconds:
             made_of, recipe = material(trial, self.fetch, self.folder), trial.recipe.changed(method="recall")
@@ -282,6 +281,10 @@ class Estimate:
 
 def _trains(trial: Trial) -> bool:
     return trial.side.way == "tuned"
+
+
+def _base(trial: Trial) -> str:
+    return f"{trial.recipe.base_model} {trial.side.base_bits}"
 
 
 def spoken(seconds: float) -> str:

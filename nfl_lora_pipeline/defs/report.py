@@ -1,5 +1,6 @@
 """The report on the newest adapter, and its promotion."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -47,7 +48,7 @@ def evaluation_report_of(recipe: Recipe | None) -> dg.AssetsDefinition:
     asset = dg.AssetSpec(
         "evaluation_report",
         deps=[adapter],
-        description=_evaluate.__doc__,
+        description=inspect.getdoc(_evaluate),
         group_name="season",
         kinds={"mlx", "markdown"},
         owners=OWNERS,
