@@ -136,6 +136,12 @@ class Store:
         """The weeks of which anything is held that was made of their file, so that they can be made whole again."""
         return self.weeks_with("qa_pairs.parquet", "players.parquet", "players.json")
 
+    def weeks_of_season(self, season: int, *, sample: bool) -> list[NflWeek]:
+        """Every real week of a season that is held; else, where `sample` may serve, those of the sample; else week 1."""
+        taken = self.weeks_taken()
+        weeks = [week for week in taken if not self.is_invented(week)] or (taken if sample else [])
+        return [week for week in weeks if week.season == season] or [NflWeek(season, 1)]
+
     def weeks_with(self, *names: str) -> list[NflWeek]:
         """The weeks whose folder holds a file of one of these names, the oldest first. Folders of other names are no weeks."""
         return sorted({week for name in names for week in _weeks_of(self.root.glob(f"weeks/*/{name}"))})

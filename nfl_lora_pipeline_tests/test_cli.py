@@ -126,11 +126,33 @@ def test_a_truncated_week_ends_in_the_one_clear_error(tmp_path):
     assert done.returncode == 1
     assert done.stdout == ""
     plan, error = done.stderr.splitlines()
-    assert plan.startswith("plan: receiving_yards of 2025 1; recipe "), "which recipe it is, and why"
+    assert plan.startswith("plan: receiving yards of 2025 week 1; recipe "), "which recipe it is, and why"
     assert "--recipe " in plan, "and how to have the other"
     assert [error] == [
         f"Error: {raw / '2025' / '1' / 'WR.json'}: the file ends early, at byte 500 (line 1); fetch the week again"
     ]
+
+
+def test_what_is_to_be_done_is_said_before_anything_slow_begins(tmp_path):
+    code = "import sys; sys.modules['dagster'] = None; from nfl_lora_pipeline.cli.main import main; main()"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "run",
+        "--store",
+        str(tmp_path / "data"),
+        "--stats",
+        "all",
+        "--weeks",
+        "1-3,7",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    first = done.stderr.splitlines()[0]
+    assert first.startswith("plan: receiving yards, receptions, targets, "), (
+        "without Dagster, whose import takes seconds"
+    )
+    assert " of 2025 week 1-3, 7; recipe embedded" in first
 
 
 def test_an_error_in_the_second_week_names_it_and_keeps_the_first(tmp_path, tiny_week_folder):

@@ -81,7 +81,7 @@ def test_quiet_shows_the_verdict_and_the_report_and_verbose_every_line_with_its_
     assert report.startswith("Report: ")
     done = subprocess.run([*again, "--verbose"], capture_output=True, text=True, timeout=240, check=True)
     first, *lines = done.stderr.splitlines()
-    assert first.startswith("plan: receiving_yards of 2025 1; recipe ")
+    assert first.startswith("plan: receiving yards of 2025 week 1; recipe ")
     assert [line for line in lines if not re.match(r" ?\d+:\d\d \w+: ", line)] == []
     refused = subprocess.run([*again, "-q", "-v"], capture_output=True, text=True, timeout=240, check=False)
     assert refused.returncode == 2

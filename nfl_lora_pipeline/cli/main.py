@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,10 +20,11 @@ from nfl_lora_pipeline.files import lasting_base, lasting_recipe
 from nfl_lora_pipeline.interrupts import Interrupted, heard
 from nfl_lora_pipeline.stats import TAUGHT
 from nfl_lora_pipeline.weeks.sources import source_names
-from nfl_lora_pipeline.weeks.week import LAST_WEEK, spoken_weeks, weeks_named
+from nfl_lora_pipeline.weeks.week import LAST_WEEK, NflWeek, spoken_weeks, weeks_named
 
 if TYPE_CHECKING:
     from nfl_lora_pipeline.defs.update import Order
+    from nfl_lora_pipeline.settings import Settings
 
 WEEKS_HELP = "1, 1-3 or 1,4-6, or partition keys: 2025-W01,2025-W02.  "
 
@@ -243,11 +245,12 @@ def run(season: int, weeks: str | None, as_json: bool, quiet: bool, verbose: boo
         raise click.UsageError("--quiet or --verbose, not both")
     job = read_job(season, weeks, options)
     from nfl_lora_pipeline.cli.terminal import Screen, in_short, show_outcome, show_verdict
-    from nfl_lora_pipeline.defs.update import run_job
 
     with Screen(quiet=quiet, verbose=verbose) as screen:
         screen.note(job.in_words())
-        report, seconds = run_job(job.order, listener=screen.told)
+        from nfl_lora_pipeline.defs.update import run_job  # takes seconds, and nobody is to wait for the first line
+
+        report, seconds = run_job(job.order(), listener=screen.told)
     summary = report | {"seconds": round(time.perf_counter() - started, 1)}
     if not quiet:
         show_outcome(summary, seconds)
@@ -267,10 +270,10 @@ def run(season: int, weeks: str | None, as_json: bool, quiet: bool, verbose: boo
 def plan(season: int, weeks: str | None, **options: Any) -> None:
     """What `run` with the same options would do, reuse and download, and what it would take. It changes nothing."""
     job = read_job(season, weeks, options)
+    click.echo(job.in_words())
     from nfl_lora_pipeline.defs.update import plan as planned
 
-    click.echo(job.in_words())
-    for subject, line in planned(job.order, lambda line: click.echo(f"{line} ...", err=True)):
+    for subject, line in planned(job.order(), lambda line: click.echo(f"{line} ...", err=True)):
         click.echo(f"{subject:<9} {line}")
 
 
@@ -278,13 +281,26 @@ def plan(season: int, weeks: str | None, **options: Any) -> None:
 class Job:
     """What somebody wants done, and why by this recipe."""
 
-    order: "Order"
+    settings: "Settings"
+    weeks: list[NflWeek]
+    sample_fallback: bool
     why: str
 
     def in_words(self) -> str:
         """One line: what is taught, and by which recipe."""
-        taught = ", ".join(self.order.resources.dataset.stats)
-        return f"plan: {taught} of {spoken_weeks([str(week) for week in self.order.weeks])}; recipe {self.why}"
+        from nfl_lora_pipeline.dataset.templates import choose_stats
+
+        taught = ", ".join(stat.replace("_", " ") for stat in choose_stats(self.settings.stats))
+        weeks = re.sub(r"(\d{4}) ", r"\1 week ", spoken_weeks([str(week) for week in self.weeks]))
+        return f"plan: {taught} of {weeks}; recipe {self.why}"
+
+    def order(self) -> "Order":
+        """The same for Dagster, whose import takes seconds."""
+        from nfl_lora_pipeline.defs.resources import Resources
+        from nfl_lora_pipeline.defs.update import Order
+
+        resources = Resources.of(self.settings, weeks=self.weeks, sample_fallback=self.sample_fallback)
+        return Order(resources, self.weeks)
 
 
 def read_job(season: int, weeks: str | None, options: dict[str, Any]) -> Job:
@@ -297,16 +313,15 @@ def read_job(season: int, weeks: str | None, options: dict[str, Any]) -> Job:
     check_data_dir(options)
     named = None if weeks is None else weeks_named(weeks, season)
     _, sample_fallback = places_of(options)
-    from nfl_lora_pipeline.defs.resources import Resources
-    from nfl_lora_pipeline.defs.update import Order, weeks_of_season
     from nfl_lora_pipeline.settings import Settings
     from nfl_lora_pipeline.store import Store
 
     options, why = with_recipe(options)
     settings = Settings.read(**as_settings(options), season=season, weeks=())
     if named is None:
-        named = weeks_of_season(Store(options["store"]), season, sample=sample_fallback or settings.source == "sample")
-    return Job(Order(Resources.of(settings, weeks=named, sample_fallback=sample_fallback), named), why)
+        invented = sample_fallback or settings.source == "sample"
+        named = Store(options["store"]).weeks_of_season(season, sample=invented)
+    return Job(settings, named, sample_fallback, why)
 
 
 def check_choices(options: Mapping[str, Any]) -> None:

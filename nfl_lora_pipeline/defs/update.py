@@ -269,13 +269,6 @@ def _unheard() -> logging.Logger:
     return log
 
 
-def weeks_of_season(data: Store, season: int, *, sample: bool) -> list[NflWeek]:
-    """Every real week of a season in the store; else, where `sample` may serve, those of the sample; else week 1."""
-    taken = data.weeks_taken()
-    weeks = [week for week in taken if not data.is_invented(week)] or (taken if sample else [])
-    return [week for week in weeks if week.season == season] or [NflWeek(season, 1)]
-
-
 def trained_on(order: Order) -> list[NflWeek]:
     """Of the weeks whose raw file is held those that the splits take: the ones that were named, or the newest season's."""
     weeks = sorted(NflWeek.parse(key) for key in held_hashes(order.store))
