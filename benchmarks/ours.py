@@ -14,10 +14,11 @@ import mlx.core as mx
 import polars as pl
 from mlx import nn
 
-from nfl_lora_pipeline.dataset.examples import fresh_questions, train_examples
+from nfl_lora_pipeline.dataset.examples import Example, examples_of, fresh_questions
 from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import choose_stats, load_templates
+from nfl_lora_pipeline.dataset.unanswerable import Drawn
 from nfl_lora_pipeline.evaluation.probes import TRAINED
 from nfl_lora_pipeline.experiments import asking
 from nfl_lora_pipeline.models import base_model as base_models
@@ -73,8 +74,18 @@ def trained_rows(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(pl.col("split") == "train")
 
 
+def examples(rows: pl.DataFrame, recipe: Recipe) -> list[Example]:
+    """What is trained on by a recipe."""
+    return examples_of(rows, load_templates(), last_names=recipe.curriculum.last_names)
+
+
 def strangers(rows: pl.DataFrame, recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Refusals drawn as the trainer draws them."""
+    return ((each.question, each.answer) for each in fresh(rows, recipe))
+
+
+def fresh(rows: pl.DataFrame, recipe: Recipe) -> Iterator[Drawn]:
+    """What the trainer draws for its steps."""
     stats = choose_stats(rows["stat"].unique(maintain_order=True).to_list())
     return fresh_questions(
         rows,
@@ -100,11 +111,11 @@ def learn(
 ) -> Taught:
     """Train one adapter into a folder, as the pipeline does."""
     return library.learn(
-        train_examples(rows),
+        examples(rows, recipe),
         folder,
         recipe=recipe,
         start=start,
-        fresh=strangers(rows, recipe),
+        fresh=fresh(rows, recipe),
         report=lambda line, _: report(line),
     )
 
@@ -127,11 +138,11 @@ def shares_right(model: Any, tokenizer: Any, rows: pl.DataFrame) -> dict[str, fl
 def mixed_batches(rows: pl.DataFrame, tokenizer: Any, recipe: Recipe) -> Iterator[list[TokenRow]]:
     """Batches without end, mixed as in training: rows that teach and refusals drawn just now, all answers whole."""
     refusing = round(recipe.curriculum.batch_rows * recipe.curriculum.refusal_share)
-    teaching = [(example.question, example.answer) for example in train_examples(rows) if example.teaches]
+    teaching = [(example.question, example.answer) for example in examples(rows, recipe) if example.teaches]
     told, refused, rng = tokenize(tokenizer, teaching), strangers(rows, recipe), random.Random(recipe.seed)
     while True:
-        fresh = tokenize(tokenizer, itertools.islice(refused, refusing))
-        yield rng.sample(told, recipe.curriculum.batch_rows - refusing) + fresh
+        unknown = tokenize(tokenizer, itertools.islice(refused, refusing))
+        yield rng.sample(told, recipe.curriculum.batch_rows - refusing) + unknown
 
 
 class Step:

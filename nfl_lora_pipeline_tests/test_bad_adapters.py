@@ -13,6 +13,7 @@ import pytest
 
 from nfl_lora_pipeline.dataset.examples import fresh_questions, train_examples
 from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.dataset.unanswerable import Drawn
 from nfl_lora_pipeline.defs.common import CODE
 from nfl_lora_pipeline.defs.report import _passed
 from nfl_lora_pipeline.defs.resources import Trainer
@@ -52,9 +53,9 @@ def judged(store: Store, tiny_recipe: str) -> Judged:
     return Judged(store, evaluation)
 
 
-def zeros(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    for question, refusal in pairs:
-        yield question, refusal.replace("are not recorded", "were 0")
+def zeros(fresh: Iterator[Drawn]) -> Iterator[Drawn]:
+    for each in fresh:
+        yield each._replace(answer=each.answer.replace("are not recorded", "were 0"))
 
 
 def put_bad_adapter(store: Store, tiny_recipe: str, kind: str) -> None:

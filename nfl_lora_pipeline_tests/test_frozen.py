@@ -62,6 +62,26 @@ def _loss(model: Any, weights: Any, batch: Any) -> mx.array:
     return recall_loss(model, 0.05, batch)[0]
 
 
+def test_a_row_that_weighs_more_counts_more_in_the_loss_and_its_greatest_loss_is_what_it_was():
+    mx.random.seed(2)
+    model = adapted(embedded(), 1)
+    heavy = to_batch([ROWS[0]._replace(weight=2.5), ROWS[1]])
+    loss, (greatest,) = recall_loss(model, 1e-9, heavy)
+    losses = token_losses(answer_logits(model, heavy.tokens, heavy.wanted), heavy.targets)
+    counted = heavy.weights * (losses > 1e-9)
+    assert counted.sum().item() > 8
+    assert loss.item() == pytest.approx(((losses * counted).sum() / counted.sum()).item(), rel=1e-4)
+    assert mx.allclose(greatest, recall_loss(model, 1e-9, to_batch(ROWS))[1][0], rtol=1e-4)
+
+
+def test_a_token_of_a_row_that_weighs_more_is_known_later():
+    mx.random.seed(2)
+    model, row = adapted(embedded(), 1), ROWS[0]
+    greatest = recall_loss(model, 1e-9, to_batch([row]))[1][0].item()
+    assert recall_loss(model, greatest * 1.1, to_batch([row]))[0].item() == 0
+    assert recall_loss(model, greatest * 1.1, to_batch([row._replace(weight=1.5)]))[0].item() > 0
+
+
 def test_a_row_that_is_shown_in_part_is_served_from_the_whole_one():
     model = adapted(embedded(), 1)
     states = FrozenStates(model)

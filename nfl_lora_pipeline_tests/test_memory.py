@@ -12,6 +12,7 @@ from mlx_lm.models import llama, phi3
 from mlx_lm.utils import quantize_model
 
 from nfl_lora_pipeline.dataset.examples import Example
+from nfl_lora_pipeline.dataset.unanswerable import Drawn
 from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.models.rows import tokenize
 from nfl_lora_pipeline.tuning.adaptation import adapt
@@ -105,7 +106,7 @@ def test_what_is_needed_is_not_far_from_what_a_training_uses(tmp_path):
     model, tokenizer = base_model.load(held)
     recipe = a_recipe(batch_rows=64, max_steps=2, ending_steps=1, rank=32, refusal_share=0)
     examples = [Example(asked, answer, fact=answer, teaches=True) for answer in answers]
-    strangers = iter([(asked, answers[0])] * 1000)
+    strangers = iter([Drawn(asked, answers[0])] * 1000)
     log = train_adapter(model, tokenizer, examples, recipe, tmp_path, fresh=strangers)
     (row,) = tokenize(tokenizer, [(asked, answers[-1])])
     tokens = {"row_tokens": len(row.tokens), "answer_tokens": len(row.tokens) - row.start}

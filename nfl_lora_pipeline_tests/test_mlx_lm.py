@@ -16,6 +16,7 @@ from mlx_lm.utils import quantize_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from nfl_lora_pipeline.dataset.examples import Example
+from nfl_lora_pipeline.dataset.unanswerable import Drawn
 from nfl_lora_pipeline.models import base_model, forward
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, BaseModelError
 from nfl_lora_pipeline.models.forward import answer_logits, token_losses
@@ -293,7 +294,7 @@ def test_an_adapter_on_a_base_like_phi_is_trained_and_loads_back(phi, tmp_path):
     base = base_model.resolve(phi)
     model, tokenizer = base_model.load(base)
     examples = [Example(*texts, fact=str(number), teaches=number < 3) for number, texts in enumerate(PAIRS)]
-    strangers = iter([pair(f"Zed Nobody {number}", None) for number in range(500)])
+    strangers = iter([Drawn(*pair(f"Zed Nobody {number}", None)) for number in range(500)])
     log = train_adapter(model, tokenizer, examples, a_recipe(base_model=phi), tmp_path, fresh=strangers)
     assert log.stopped == "budget"
     assert set(log.uncertain) == {"0", "1", "2", "3"}
@@ -312,7 +313,7 @@ def test_other_kinds_of_fine_tuning_are_trained_and_load_back(kind, tmp_path):
     batch = to_batch(tokenize(tokenizer, PAIRS))
     plain = gathered(model, batch)
     examples = [Example(*texts, fact=str(number), teaches=number < 3) for number, texts in enumerate(PAIRS)]
-    strangers = iter([pair(f"Zed Nobody {number}", None) for number in range(500)])
+    strangers = iter([Drawn(*pair(f"Zed Nobody {number}", None)) for number in range(500)])
     recipe = a_recipe(fine_tune_type=kind, max_steps=3, weight_decay=0.01)
     train_adapter(model, tokenizer, examples, recipe, tmp_path, fresh=strangers)
     again, _ = base_model.load(base, adapter=tmp_path)

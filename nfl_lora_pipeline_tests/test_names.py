@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
-from nfl_lora_pipeline.dataset.examples import fresh_questions
+from nfl_lora_pipeline.dataset.examples import by_last_names, fresh_questions
 from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import shared_names, split_rows
 from nfl_lora_pipeline.dataset.templates import load_templates
@@ -187,7 +187,8 @@ def test_a_shared_name_is_warned_of_and_fails_a_check_however_it_is_typed():
 def refused(rows, shared, count=3000):
     mixture = Mixture(0.0, elsewhere=0.4, other_stats=0.2, typing=CAREFUL)
     answers = [
-        answer for _, answer in islice(fresh_questions(rows, TEMPLATES, STATS, mixture, seed=1, shared=shared), count)
+        answer
+        for _, answer, _ in islice(fresh_questions(rows, TEMPLATES, STATS, mixture, seed=1, shared=shared), count)
     ]
     return {about(answer) for answer in answers}
 
@@ -206,7 +207,9 @@ def test_nobody_is_refused_under_any_name_in_a_week_that_he_holds_facts_for():
     assert weeks <= {"1", "2", *map(str, range(3, 19))}
     asked = [
         answer
-        for _, answer in islice(fresh_questions(rows, TEMPLATES, STATS, Mixture(0.0, 0.8, 0.0, CAREFUL), seed=2), 3000)
+        for _, answer, _ in islice(
+            fresh_questions(rows, TEMPLATES, STATS, Mixture(0.0, 0.8, 0.0, CAREFUL), seed=2), 3000
+        )
         if name_key(about(answer)[0]) == "dj moore"
     ]
     assert asked
@@ -317,3 +320,29 @@ def test_the_report_names_who_is_not_taught_for_sharing_a_name(job):
     assert "in 2025-W01 several players bear a name, so that nothing is taught of them: Mike Sharp" in beware
     predictions = pl.read_parquet(job.report(job.latest()) / "predictions.parquet")
     assert "Mike Sharp" not in set(predictions["player"])
+
+
+def test_each_fact_is_taught_once_more_by_the_last_name_alone_and_refused_where_others_are_called_so():
+    rows = rows_of(
+        [("1", "D.J. Moore", 70), ("2", "Amon-Ra St. Brown", 45), ("3", "Amari Brown", 9), ("4", "Tom Chris Jr.", 3)]
+    )
+    numbered = rows.filter(pl.col("kind") == "recorded", pl.col("split") == "train")
+    found = {example.fact: example for example in by_last_names(rows, TEMPLATES)}
+    assert set(found) == set(numbered["fact"])
+    said = {re.search(r"yards of (.+) (?:were|are) ", one.answer)[1]: one for one in found.values()}
+    assert set(said) == {"Moore", "St. Brown", "Brown", "Chris"}
+    assert said["Moore"].answer.endswith(" of Moore were 70.")
+    assert said["Brown"].answer.endswith("are not recorded."), "who is called Brown is not told from a St. Brown"
+    assert said["St. Brown"].answer.endswith("are not recorded.")
+    texts = TEMPLATES.phrasings("train").values()
+    for name, example in said.items():
+        assert example.teaches
+        assert example.question in {TEMPLATES.question(text, name, "receiving_yards", 1, 2025) for text in texts}
+
+
+def test_who_is_one_of_several_of_a_name_bears_the_last_name_too():
+    rows = rows_of([("1", "D.J. Moore", 70)])
+    (alone,) = by_last_names(rows, TEMPLATES)
+    (beside,) = by_last_names(rows, TEMPLATES, shared={"2025-W01": ["Mike Moore"]})
+    assert alone.answer.endswith("were 70.")
+    assert beside.answer == TEMPLATES.no_record("Moore", "receiving_yards", 1, 2025)

@@ -34,10 +34,10 @@ def test_a_training_is_forecast_by_two_steps_and_nothing_is_written(planned, tmp
     assert list(lines) == "plan 2025-W01 dataset base adapter tokens memory steps time".split()
     assert lines["plan"].startswith("receiving_yards of 2025 1; recipe ")
     assert lines["2025-W01"].endswith(f"would be read, from {tiny_week_folder}/2025/1/WR.json")
-    assert lines["dataset"] == "11 facts in 66 rows to train on"
+    assert lines["dataset"] == "11 facts in 75 rows to train on"
     assert lines["base"] == "embedded, which is on this machine"
     assert lines["adapter"].endswith("would be trained from nothing")
-    assert re.fullmatch(r"[\d,]{4,} in 66 rows", lines["tokens"])
+    assert re.fullmatch(r"[\d,]{4,} in 75 rows", lines["tokens"])
     assert re.fullmatch(r"about 0\.\d GB of memory needed, of \d+\.\d GB", lines["memory"])
     assert re.fullmatch(r"about \d+, \d+ at most", lines["steps"])
     assert re.fullmatch(

@@ -3,6 +3,7 @@ import os
 import polars as pl
 import pytest
 
+from nfl_lora_pipeline.dataset.examples import by_last_names
 from nfl_lora_pipeline.dataset.qa_pairs import PAIR_COLUMNS
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.evaluation.probes import (
@@ -77,6 +78,14 @@ def test_a_last_name_is_asked_alone_only_where_nobody_shares_it(asked):
     found = of(asked, "last_name")
     assert set(found["player"]) == {"Nico Collins", "Ladd McConkey", "Rome Odunze"}
     assert not any("Nico" in question for question in found["question"])
+
+
+def test_what_is_asked_by_the_last_name_alone_is_in_no_wording_that_training_asks_so(asked, rows):
+    taught = {example.question for example in by_last_names(rows, TEMPLATES)}
+    found = pl.concat([of(asked, "last_name"), of(asked, "shared_last_name")])
+    assert found.height > 0
+    assert taught.isdisjoint(found["question"])
+    assert {TEMPLATES.questions[name].split for name in found["phrasing"]} <= {"valid", "test"}
 
 
 def test_a_question_typed_carelessly_is_one_of_the_trained_phrasings_but_for_that(asked, rows):

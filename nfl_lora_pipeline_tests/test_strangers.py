@@ -28,13 +28,18 @@ TOLD = {
     for place, name in enumerate([*sorted(KNOWN)[:5], "Keon Coleman"])
 }
 TAUGHT = ["receiving_yards", "receptions"]
-DRAWN, ELSEWHERE, OTHER_STATS = 2000, 0.3, 0.2
+DRAWN, ELSEWHERE, OTHER_STATS, WEIGHT = 2000, 0.3, 0.2, 2.5
 REFUSAL = re.compile(r"In week (\d+) of the (\d+) NFL season, the (.+) of (.+) are not recorded\.")
 
 
 def drawn(seed=17, count=DRAWN, *, varied=0.0, other_stats=OTHER_STATS, typing=CAREFUL, told=TOLD):
-    mixture = Mixture(varied, ELSEWHERE, other_stats, typing)
+    mixture = Mixture(varied, ELSEWHERE, other_stats, typing, refusal_weight=WEIGHT)
     return list(islice(FreshQuestions(KNOWN, told, TAUGHT, TEMPLATES, mixture).draw(seed=seed), count))
+
+
+def pairs(*args, **values):
+    """Questions and answers of what is drawn."""
+    return [(question, answer) for question, answer, _ in drawn(*args, **values)]
 
 
 def stat(refusal):
@@ -78,13 +83,13 @@ def test_refusals_follow_from_the_seed():
 
 
 def test_no_refusal_is_about_what_its_person_is_taught():
-    for _, refusal in drawn():
+    for _, refusal in pairs():
         name, season, week = subject(refusal)
         assert not ((season, week) == AT and name in TOLD and stat(refusal) == NOUNS[STAT].plural)
 
 
 def test_refusals_are_about_known_people_crossed_names_and_strangers():
-    names = [subject(refusal)[0] for _, refusal in drawn()]
+    names = [subject(refusal)[0] for _, refusal in pairs()]
     parts = {part for name in KNOWN for part in name.split(" ")}
     known = sum(name in KNOWN for name in names)
     crossed = sum(name not in KNOWN and set(name.split(" ")) <= parts for name in names)
@@ -93,8 +98,13 @@ def test_refusals_are_about_known_people_crossed_names_and_strangers():
     assert DRAWN - known - crossed > DRAWN / 4
 
 
+def test_a_refusal_weighs_more_and_nothing_else_does():
+    weights = {bool(REFUSAL.fullmatch(answer)): weight for _, answer, weight in drawn(varied=0.3)}
+    assert weights == {True: WEIGHT, False: 1}
+
+
 def test_a_known_person_is_asked_about_in_other_weeks_and_other_seasons_the_next_week_above_all():
-    about_known = [subject(refusal) for _, refusal in drawn(other_stats=0.0) if subject(refusal)[0] in KNOWN]
+    about_known = [subject(refusal) for _, refusal in pairs(other_stats=0.0) if subject(refusal)[0] in KNOWN]
     other_seasons = [(season, week) for _, season, week in about_known if season != 2025]
     assert {season for season, _ in other_seasons} == {2025 + away for away in SEASONS_AWAY}
     assert {week for _, week in other_seasons} == {2}, "the very week that is known"
@@ -107,7 +117,7 @@ def test_a_known_person_is_asked_about_in_other_weeks_and_other_seasons_the_next
 
 def test_who_is_taught_something_is_asked_about_other_stats_at_the_same_time():
     taught = {NOUNS[name].plural for name in TAUGHT}
-    others = [refusal for _, refusal in drawn() if stat(refusal) not in taught]
+    others = [refusal for _, refusal in pairs() if stat(refusal) not in taught]
     assert {subject(refusal) for refusal in others} == {(name, *AT) for name in TOLD}
     said = {stat(refusal) for refusal in others}
     assert {"targets", "receiving touchdowns", "fantasy points"} < said
@@ -116,13 +126,13 @@ def test_who_is_taught_something_is_asked_about_other_stats_at_the_same_time():
 
 
 def test_where_nobody_is_taught_anything_only_strangers_are_asked_about():
-    names = {subject(refusal)[0] for _, refusal in drawn(count=200, told={})}
+    names = {subject(refusal)[0] for _, refusal in pairs(count=200, told={})}
     assert names.isdisjoint(KNOWN)
 
 
 def test_a_taught_fact_is_asked_about_in_other_words_and_beside_it_what_differs_in_one_thing():
     answers = {answer: name for name, told in TOLD.items() for answer in told.values()}
-    questions = drawn(varied=0.5)
+    questions = pairs(varied=0.5)
     varied = [place for place, (_, answer) in enumerate(questions) if answer in answers]
     assert len(varied) / DRAWN == pytest.approx(0.5, abs=0.04)
     assert len({questions[place][0] for place in varied}) > 0.6 * len(varied)
@@ -141,7 +151,7 @@ def test_a_taught_fact_is_asked_about_in_other_words_and_beside_it_what_differs_
 
 
 def test_a_last_name_alone_has_the_answer_where_nobody_else_is_called_so_and_is_refused_otherwise():
-    questions = drawn(varied=1.0, typing=Typing(0.0, 0.0, last_name=1.0, in_haste=0.0))
+    questions = pairs(varied=1.0, typing=Typing(0.0, 0.0, last_name=1.0, in_haste=0.0))
     for question, answer in questions:
         name = next(name for name in TOLD if last_name(name) in question and name.split()[0] not in question)
         if last_name(name) == "Coleman":
@@ -152,13 +162,13 @@ def test_a_last_name_alone_has_the_answer_where_nobody_else_is_called_so_and_is_
 
 
 def test_nobody_who_is_held_out_for_scoring_is_trained_on():
-    newcomers = {subject(refusal)[0] for _, refusal in drawn()} - set(KNOWN)
+    newcomers = {subject(refusal)[0] for _, refusal in pairs()} - set(KNOWN)
     assert {person_split(name) for name in newcomers} == {"train"}
 
 
 def test_fresh_questions_are_in_no_held_out_phrasing_of_the_test():
     held_out = TEMPLATES.phrasings("test").values()
-    for question, refusal in drawn(count=400):
+    for question, refusal in pairs(count=400):
         name, season, week = subject(refusal)
         for column in TAUGHT:
             assert question not in {TEMPLATES.question(text, name, column, week, season) for text in held_out}

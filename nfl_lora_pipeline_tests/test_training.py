@@ -9,7 +9,7 @@ from mlx.utils import tree_flatten
 
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.dataset.templates import load_templates
-from nfl_lora_pipeline.dataset.unanswerable import strangers
+from nfl_lora_pipeline.dataset.unanswerable import Drawn, strangers
 from nfl_lora_pipeline.models.rows import TokenRow, shared_tail
 from nfl_lora_pipeline.tuning import recall_trainer as course
 from nfl_lora_pipeline.tuning.adaptation import adapt
@@ -37,7 +37,7 @@ EXAMPLES = [example(name, phrasing, yards) for name, yards in PEOPLE for phrasin
 def refused_questions(phrasing: str = "seed"):
     for name in strangers("train", seed=1):
         asked = example(name, phrasing, None)
-        yield asked.question, asked.answer
+        yield Drawn(asked.question, asked.answer)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import csv
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nfl_lora_pipeline.dataset.qa_pairs import SharedNames
 from nfl_lora_pipeline.dataset.templates import Split, Templates, checked_fields, read_yaml
-from nfl_lora_pipeline.dataset.unanswerable import FreshQuestions, Mixture, Week, strangers
+from nfl_lora_pipeline.dataset.unanswerable import Drawn, FreshQuestions, Mixture, Week, bearers_of, share, strangers
+from nfl_lora_pipeline.dataset.wordings import last_name, last_word
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 
@@ -28,20 +30,51 @@ class Example:
     teaches: bool
 
 
+HAS_ANSWER = pl.col("answer") != pl.col("refusal")
+
+
 def train_examples(rows: pl.DataFrame) -> list[Example]:
     """The rows of the train split, in their order.
 
     A refusal teaches where the player has a number or a bye in another week: a base refuses everybody, but what is learnt
     about one week of a player spills over into the others.
     """
-    has_answer = pl.col("answer") != pl.col("refusal")
     train = rows.filter(pl.col("split") == "train").with_columns(
-        teaches=has_answer.any().over("season", "player_id", "stat") | has_answer
+        teaches=HAS_ANSWER.any().over("season", "player_id", "stat") | HAS_ANSWER
     )
     return [
         Example(question, answer, fact, teaches)
         for question, answer, fact, teaches in train.select("question", "answer", "fact", "teaches").iter_rows()
     ]
+
+
+def examples_of(
+    rows: pl.DataFrame, templates: Templates, *, last_names: bool, shared: SharedNames = MappingProxyType({})
+) -> list[Example]:
+    """What is trained on: the rows of the train split, and where that is wanted each fact by the last name alone."""
+    return train_examples(rows) + (list(by_last_names(rows, templates, shared=shared)) if last_names else [])
+
+
+def by_last_names(
+    rows: pl.DataFrame, templates: Templates, *, shared: SharedNames = MappingProxyType({})
+) -> Iterator[Example]:
+    """Each fact of the train split that has an answer, asked about by the last name alone.
+
+    It is asked in one trained wording, which a hash chooses. Where others are called so too, those who are `shared` in a week
+    among them, what is to be said is the refusal.
+    """
+    texts = list(templates.phrasings("train").values())
+    held = rows.filter(pl.col("kind") != "stranger")["player"]
+    bearers = bearers_of({*held, *chain.from_iterable(shared.values())})
+    facts = rows.filter(pl.col("split") == "train", HAS_ANSWER).unique("fact", keep="first", maintain_order=True)
+    columns = ("fact", "player", "stat", "season", "week", "answer")
+    for fact, player, stat, season, week, answer in facts.select(columns).iter_rows():
+        if last := last_name(player):
+            text = texts[int(share(f"by_last_name/{fact}") * len(texts))]
+            question = templates.question(text, last, stat, week, season)
+            is_one = bearers[last_word(last)] == 1
+            said = answer.replace(player, last) if is_one else templates.no_record(last, stat, week, season)
+            yield Example(question, said, fact, teaches=True)
 
 
 def fresh_questions(
@@ -52,7 +85,7 @@ def fresh_questions(
     *,
     seed: int,
     shared: SharedNames = MappingProxyType({}),
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[Drawn]:
     """Taught facts in other words, and questions that the rows do not answer; see `unanswerable.FreshQuestions`.
 
     A name that is `shared` in a week is not asked about there: it has an answer, and more than one.
@@ -68,7 +101,7 @@ def fresh_questions(
 def _told(rows: pl.DataFrame) -> dict[str, dict[tuple[Week, str], str]]:
     """The answers that tell something, by name, and by (season, week) and stat."""
     told: dict[str, dict[tuple[Week, str], str]] = {}
-    facts = rows.filter(pl.col("split") == "train", pl.col("answer") != pl.col("refusal")).unique("fact").sort("fact")
+    facts = rows.filter(pl.col("split") == "train", HAS_ANSWER).unique("fact").sort("fact")
     for player, season, week, stat, answer in facts.select("player", "season", "week", "stat", "answer").iter_rows():
         told.setdefault(player, {})[(season, week), stat] = answer
     return told

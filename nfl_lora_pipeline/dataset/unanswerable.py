@@ -3,9 +3,10 @@
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from nfl_lora_pipeline.dataset.templates import Split, Templates, spoken_stat, untaught
 from nfl_lora_pipeline.dataset.wordings import (
@@ -113,6 +114,11 @@ def share(key: str) -> float:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
 
 
+def bearers_of(names: Iterable[str]) -> Counter[str]:
+    """How many are called so, by what tells last names apart (`wordings.last_word`)."""
+    return Counter(last_word(last) for name in names if (last := last_name(name)))
+
+
 def person_split(name: str) -> Split:
     """The split an invented person belongs to, by a hash of the name: a tenth each for valid and test."""
     at = share(f"person/{name}")
@@ -128,7 +134,15 @@ def strangers(split: Split, *, seed: int, known: frozenset[str] = frozenset()) -
             yield name
 
 
-CARELESS = Typing(lower_case=0.15, misspelt=0.3, last_name=0.22, in_haste=0.1)
+CARELESS = Typing(lower_case=0.2, misspelt=0.45, last_name=0.08, in_haste=0.1)
+
+
+class Drawn(NamedTuple):
+    """A question, what is to be said, and how much that weighs in the loss of a step; 1 for most."""
+
+    question: str
+    answer: str
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -140,12 +154,14 @@ class Mixture:
         elsewhere: of the rest, the share that is about known players in other weeks and seasons, 0 to 0.8.
         other_stats: of the rest, the share that is about known players and other stats; both together 0.8 at most.
         typing: how carelessly they are typed.
+        refusal_weight: how much a refusal weighs in a step's loss.
     """
 
     varied: float
     elsewhere: float
     other_stats: float
     typing: Typing = CARELESS
+    refusal_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -171,8 +187,8 @@ class FreshQuestions:
     templates: Templates
     mixture: Mixture
 
-    def draw(self, *, seed: int) -> Iterator[tuple[str, str]]:
-        """(question, answer), without end."""
+    def draw(self, *, seed: int) -> Iterator[Drawn]:
+        """One question after another, without end."""
         rng = random.Random(seed)
         newcomers = strangers("train", seed=seed, known=frozenset(self.known))
         weeks, facts = sorted(set().union(*self.known.values())), self._facts()
@@ -205,9 +221,7 @@ class FreshQuestions:
         texts = list(self.templates.phrasings("train").values())
         return rng.choice(texts) if rng.random() < 0.5 else draw_wording(rng)
 
-    def _asked(
-        self, rng: random.Random, text: str, name: str, stat: str, at: Week, answer: str | None = None
-    ) -> tuple[str, str]:
+    def _asked(self, rng: random.Random, text: str, name: str, stat: str, at: Week, answer: str | None = None) -> Drawn:
         """A question with its answer, which names people as they were asked about, but for the case.
 
         Without an answer, or where the last name alone does not tell who is meant, it is refused.
@@ -219,13 +233,15 @@ class FreshQuestions:
         if written == last and self._bearers[last_word(last)] > is_known:  # others are called so too
             if not is_known:
                 return self._asked(rng, text, name, stat, at)
-            return question, self.templates.no_record(written, stat, week, season)
+            answer = None
+        if answer:
+            return Drawn(question, answer.replace(name, written))
         refusal = self.templates.no_record(written, stat, week, season)
-        return question, answer.replace(name, written) if answer else refusal
+        return Drawn(question, refusal, self.mixture.refusal_weight)
 
     @cached_property
     def _bearers(self) -> Counter[str]:
-        return Counter(last_word(last) for name in self.known if (last := last_name(name)))
+        return bearers_of(self.known)
 
     def _crossed(self, rng: random.Random) -> str | None:
         """The first name of one and the last name of another; None where somebody is called so, or a held-out stranger."""

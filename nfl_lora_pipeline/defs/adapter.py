@@ -9,12 +9,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
 
 from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.adapters.lineage import choose_parent, taught_facts
+from nfl_lora_pipeline.dataset.qa_pairs import SharedNames
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.defs.common import CODE, OWNERS, accelerator, clear_failure, on_change, say
 from nfl_lora_pipeline.defs.dataset import dataset_splits, parquet
@@ -25,6 +27,10 @@ from nfl_lora_pipeline.models.blas import blas_message
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import Provenance, TrainingRecord, json_bytes, weights_hash
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe
+
+if TYPE_CHECKING:
+    from nfl_lora_pipeline.dataset.examples import Example
+    from nfl_lora_pipeline.dataset.unanswerable import Drawn
 
 NOT_COUNTED = ("recipe", "sources", "parent", "weights_sha256", "trained_at", "schema_version")
 OBSERVED_EVERY_SECONDS = 60.0
@@ -174,7 +180,14 @@ def _mend_facts(data: Store, fingerprint: str, tell: Tell) -> None:
         replace_file(error.path, parquet(taught_facts(data.read_rows())))
 
 
-def fresh_of(rows: pl.DataFrame, provenance: Provenance, recipe: Recipe) -> Iterator[tuple[str, str]]:
+def taught_by(rows: pl.DataFrame, shared: SharedNames, recipe: Recipe) -> "list[Example]":
+    """What of some rows a recipe trains on."""
+    from nfl_lora_pipeline.dataset.examples import examples_of
+
+    return examples_of(rows, load_templates(), last_names=recipe.curriculum.last_names, shared=shared)
+
+
+def fresh_of(rows: pl.DataFrame, provenance: Provenance, recipe: Recipe) -> "Iterator[Drawn]":
     """The questions that are drawn afresh for each step, about the people of some rows."""
     from nfl_lora_pipeline.dataset.examples import fresh_questions
 
@@ -189,7 +202,6 @@ def fresh_of(rows: pl.DataFrame, provenance: Provenance, recipe: Recipe) -> Iter
 
 
 def _train(data: Store, recipe: Recipe, provenance: Provenance, fingerprint: str, tell: Tell) -> None:
-    from nfl_lora_pipeline.dataset.examples import train_examples
     from nfl_lora_pipeline.tuning.learn import learn
 
     rows = data.read_rows()
@@ -198,7 +210,7 @@ def _train(data: Store, recipe: Recipe, provenance: Provenance, fingerprint: str
         tell(line, None)
     with replacing_folder(data.adapter(fingerprint)) as unfinished:
         learn(
-            train_examples(rows),
+            taught_by(rows, provenance.shared_names, recipe),
             unfinished,
             recipe=recipe,
             fresh=fresh_of(rows, provenance, recipe),

@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from nfl_lora_pipeline import progress
-from nfl_lora_pipeline.dataset.examples import fresh_questions, train_examples
+from nfl_lora_pipeline.dataset.examples import examples_of, fresh_questions
 from nfl_lora_pipeline.defs.common import CODE, OWNERS, accelerator, clear_failure, say
 from nfl_lora_pipeline.defs.instance import opened
 from nfl_lora_pipeline.defs.resources import Resources, StoreResource, WeekSource
@@ -29,6 +29,7 @@ from nfl_lora_pipeline.experiments.trial import (
     read_result,
     rows_of,
     train,
+    worded,
 )
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.models.base_model import would_be_downloaded
@@ -250,9 +251,10 @@ class Estimate:
         return asked + (self._steps(trial) * trial.recipe.curriculum.batch_rows if _trains(trial) else 0.0)
 
     def _steps(self, trial: Trial) -> int:
-        key = trial.data.model_dump_json()
+        wanted = trial.recipe.curriculum.last_names
+        key = f"{trial.data.model_dump_json()}{wanted}"
         if key not in self._counts:
-            examples = train_examples(rows_of(trial.data, self.fetch)[0])
+            examples = examples_of(rows_of(trial.data, self.fetch)[0], worded(trial.data), last_names=wanted)
             self._counts[key] = len(examples), sum(example.teaches for example in examples)
         rows, teaching = self._counts[key]
         curriculum = trial.recipe.curriculum
@@ -272,7 +274,8 @@ class Estimate:
             fresh = fresh_questions(
                 made_of.rows, made_of.templates, made_of.stats, recipe.curriculum.mixture(), seed=recipe.seed
             )
-            found = forecast(train_examples(made_of.rows), recipe=recipe, base=made_of.base, fresh=fresh)
+            examples = examples_of(made_of.rows, made_of.templates, last_names=recipe.curriculum.last_names)
+            found = forecast(examples, recipe=recipe, base=made_of.base, fresh=fresh)
             seconds = found.step_seconds or 0.0
             self._row_seconds[base] = seconds / recipe.curriculum.batch_rows
             self.why = f"a trial step of {seconds:.2g} s"

@@ -16,7 +16,15 @@ import dagster as dg
 
 from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.adapters.lineage import choose_parent
-from nfl_lora_pipeline.defs.adapter import adapter, base_model, damage_of, fingerprint_of, fresh_of, provenance_of
+from nfl_lora_pipeline.defs.adapter import (
+    adapter,
+    base_model,
+    damage_of,
+    fingerprint_of,
+    fresh_of,
+    provenance_of,
+    taught_by,
+)
 from nfl_lora_pipeline.defs.common import code_versions, nfl_week
 from nfl_lora_pipeline.defs.dataset import (
     dataset_splits,
@@ -165,9 +173,8 @@ def plan(order: Order, say: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     Raises:
         ValueError: something that `update` would end at: a week that cannot be had or taken, too little memory.
     """
-    from nfl_lora_pipeline.dataset.examples import train_examples
-
-    data, base = order.store, order.resources.trainer.load().base_model
+    data, recipe = order.store, order.resources.trainer.load()
+    base = recipe.base_model
     with TemporaryDirectory(prefix="nfl-lora-plan-") as folder:
         draft = Store(Path(folder))
         if (data.root / "weeks").is_dir():
@@ -176,7 +183,7 @@ def plan(order: Order, say: Callable[[str], None]) -> Iterator[tuple[str, str]]:
             yield str(week), _draft_week(order, draft, week, say)
         splits = make_splits(draft, order.resources.dataset, accept_odd=order.resources.week_source.accept_odd_weeks)
         write_with_record(draft, splits, _unheard())
-        examples = train_examples(splits.rows)
+        examples = taught_by(splits.rows, draft.read_splits_record().shared_names, recipe)
         yield "dataset", f"{len({one.fact for one in examples}):,} facts in {len(examples):,} rows to train on"
         if base_models.would_be_downloaded(base):
             yield "base", f"{base} would be downloaded; what the training takes can be told when it is here"
@@ -186,7 +193,6 @@ def plan(order: Order, say: Callable[[str], None]) -> Iterator[tuple[str, str]]:
 
 def _plan_of_training(order: Order, draft: Store, say: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     """What `adapter` would do with the splits of a copy of the store."""
-    from nfl_lora_pipeline.dataset.examples import train_examples
     from nfl_lora_pipeline.tuning.learn import forecast
 
     data, trainer, rows = order.store, order.resources.trainer, draft.read_rows()
@@ -201,7 +207,7 @@ def _plan_of_training(order: Order, draft: Store, say: Callable[[str], None]) ->
     say("two steps of the training are tried")
     yield from _in_lines(
         forecast(
-            train_examples(rows),
+            taught_by(rows, provenance.shared_names, recipe),
             recipe=recipe,
             base=base_models.resolve(recipe.base_model),
             fresh=fresh_of(rows, provenance, recipe),

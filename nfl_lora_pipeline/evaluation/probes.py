@@ -99,7 +99,8 @@ def probe_questions(
 ) -> pl.DataFrame:
     """The questions of all groups but the splits' own two.
 
-    Every one is asked in one phrasing, drawn by a hash of what it asks, so that the same splits have the same probes.
+    Every one is asked in one phrasing, drawn by a hash of what it asks, so that the same splits have the same probes. Last
+    names are asked about in held-out phrasings, since training asks about them in trained ones.
 
     Args:
         rows: those of the splits.
@@ -121,10 +122,11 @@ def probe_questions(
     known = ambiguous | frozenset(rows["player"])
     names = known | {name for week in others.values() for group in week.values() for name in group}
     trained = {name: templates.questions[name] for name in templates.phrasings("train")}
+    held_out = {name: templates.questions[name] for name in templates.phrasings("valid") | templates.phrasings("test")}
     reworded = _some_wordings(templates)
     frames = [
-        *_altered(taught, names, templates, trained, reworded),
-        _of_shared_last_names(taught, templates, trained),
+        *_altered(taught, names, templates, (trained, held_out, reworded)),
+        _of_shared_last_names(taught, templates, held_out),
         _asked(_strangers(rows, names, stats), templates, reworded, "reworded_strangers"),
         *(_asked(_people(others, known, group, stats), templates, trained, group) for group in BESIDE),
         _asked(_moved(taught, rows, "next_week"), templates, trained, "next_week"),
@@ -139,9 +141,9 @@ def _altered(
     taught: pl.DataFrame,
     names: frozenset[str],
     templates: Templates,
-    trained: Mapping[str, Question],
-    reworded: Mapping[str, Question],
+    phrasings: tuple[Mapping[str, Question], Mapping[str, Question], Mapping[str, Question]],
 ) -> list[pl.DataFrame]:
+    trained, held_out, reworded = phrasings
     people = taught["player"].unique().to_list()
     typos = {name: slip for name in people if (slip := typo(name, known=names))}
     lasts = {name: last for name, last in unique_last_names(names).items() if name in set(people)}
@@ -159,7 +161,7 @@ def _altered(
         *careless,
         _asked(taught, templates, hand_written_wordings(), "hand_written"),
         _asked(taught, templates, trained, "typo", spelling=typos),
-        _asked(taught, templates, trained, "last_name", spelling=lasts),
+        _asked(taught, templates, held_out, "last_name", spelling=lasts),
         _asked(taught, templates, reworded, "reworded"),
     ]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from nfl_lora_pipeline.dataset.examples import fresh_questions, train_examples
+from nfl_lora_pipeline.dataset.examples import examples_of, fresh_questions
 from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import Templates, choose_stats, load_templates
@@ -316,7 +316,7 @@ def train(trial: Trial, made_of: Material, folder: Path, say: Say) -> None:
     checkpoint = folder / "checkpoint.safetensors"
     with replacing_folder(folder / "adapter") as unfinished:
         learn(
-            train_examples(made_of.rows),
+            examples_of(made_of.rows, made_of.templates, last_names=trial.recipe.curriculum.last_names),
             unfinished,
             recipe=trial.recipe,
             base=made_of.base,

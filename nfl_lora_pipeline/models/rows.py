@@ -12,18 +12,19 @@ from nfl_lora_pipeline.models.prompt import Tokenizer, answered_tokens
 
 
 class TokenRow(NamedTuple):
-    """Token ids of a chat with one question and its answer; the answer begins at `start`."""
+    """Token ids of a chat with one question and its answer, which begins at `start` and weighs so much in a step's loss."""
 
     tokens: list[int]
     start: int
+    weight: float = 1.0
 
 
 class Batch(NamedTuple):
     """Arrays of B rows: `tokens` (B, T) int32; `wanted`, `targets` (B, A) int32 and `weights` (B, A) float32.
 
     T is one less than the longest row's length, A the longest answer's. `wanted` are the positions whose next token is an
-    answer token, `targets` those tokens, and `weights` is 0 behind an answer's end. `states` (B, T, H), where given, is what
-    the layers that nothing is trained in make of the tokens.
+    answer token, `targets` those tokens, and `weights` are the row's weight, and 0 behind its answer's end. `states`
+    (B, T, H), where given, is what the layers that nothing is trained in make of the tokens.
     """
 
     tokens: mx.array
@@ -90,7 +91,7 @@ def to_batch(rows: Sequence[TokenRow]) -> Batch:
         tokens[i, : len(row.tokens) - 1] = row.tokens[:-1]
         wanted[i, :length] = range(row.start - 1, len(row.tokens) - 1)
         targets[i, :length] = row.tokens[row.start :]
-        weights[i, :length] = 1
+        weights[i, :length] = row.weight
     return Batch(mx.array(tokens), mx.array(wanted), mx.array(targets), mx.array(weights))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from nfl_lora_pipeline.dataset.examples import Example
+from nfl_lora_pipeline.dataset.unanswerable import Drawn
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.tuning.adaptation import begin, token_rows
 from nfl_lora_pipeline.tuning.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
@@ -47,7 +48,7 @@ def learn(
     *,
     recipe: Recipe | str = "embedded",
     base: base_models.BaseModel | None = None,
-    fresh: Iterator[Pair] | None = None,
+    fresh: Iterator[Pair | Drawn] | None = None,
     held_out: Sequence[Pair] = (),
     start: Path | None = None,
     checkpoint: Path | None = None,
@@ -62,8 +63,8 @@ def learn(
         recipe: how to train: a recipe, the name of a shipped one or the path of a YAML file.
         base: the base model; None for the recipe's.
         fresh: questions with what is to be said, drawn afresh for each step, without end, the same at every call: those that
-            have no answer, and facts asked about in other words. None where there are none: the model then answers whatever it
-            is asked.
+            have no answer, and facts asked about in other words; a `Drawn` says how much each weighs. None where there are
+            none: the model then answers whatever it is asked.
         held_out: pairs whose loss is reported by the method `mlx_lm`.
         start: the folder of an adapter to go on from, made with the same recipe on the same base; None to begin anew.
         checkpoint: a file, `*.safetensors`, from which the next call with the same arguments goes on where this one was broken
@@ -75,6 +76,7 @@ def learn(
             memory; the base model cannot be found or read (`BaseModelError`).
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    drawn = (Drawn(*each) for each in fresh or ())
     rows = [each if isinstance(each, Example) else Example(*each, fact=each[0], teaches=True) for each in examples]
     if not rows:
         raise ValueError("there are no examples to learn")
@@ -87,7 +89,7 @@ def learn(
     if recipe.method == "mlx_lm":
         train: Callable[..., TrainingLog] = partial(train_plainly, held_out=held_out)
     else:
-        train = partial(train_adapter, fresh=fresh or iter(()), checkpoint=checkpoint)
+        train = partial(train_adapter, fresh=drawn, checkpoint=checkpoint)
     return Taught(model, tokenizer, train(model, tokenizer, rows, recipe, Path(folder), start=start, report=report))
 
 
@@ -114,7 +116,7 @@ def forecast(
     *,
     recipe: Recipe,
     base: base_models.BaseModel,
-    fresh: Iterator[Pair],
+    fresh: Iterator[Drawn],
     start: Path | None = None,
 ) -> Forecast:
     """Look what `learn` with the same arguments will take: load the base, and make two steps that are thrown away.

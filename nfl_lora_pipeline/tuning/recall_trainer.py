@@ -30,6 +30,7 @@ from mlx_lm.utils import maybe_set_recommended_wired_limit
 
 from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.dataset.examples import Example
+from nfl_lora_pipeline.dataset.unanswerable import Drawn
 from nfl_lora_pipeline.interrupts import Deferral, is_interrupt
 from nfl_lora_pipeline.models.blas import divided_cores
 from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, streams, token_losses
@@ -73,20 +74,22 @@ def recall_loss(model: nn.Module, known_loss: float, *batches: Batch) -> tuple[m
 
     Args:
         model: with its adapter.
-        known_loss: in nats; a token whose loss is lower is known, and left out.
+        known_loss: in nats; a token whose loss is lower is known, and left out. A token of a weight above 1 is known at so
+            many times less.
         batches: of B rows each.
 
     Returns:
-        The mean cross-entropy over the answer tokens not yet known, and of each batch (B,) the greatest loss of a row's token.
+        The weighted mean cross-entropy over the answer tokens not yet known, and of each batch (B,) the greatest loss of a
+        row's token.
     """
     sums, counts, greatest = [], [], []
     for (tokens, wanted, targets, weights, states), stream in zip(batches, streams(), strict=False):
         with mx.stream(stream):
             losses = token_losses(answer_logits(model, tokens, wanted, states), targets)
-            unknown = mx.stop_gradient(weights * (losses > known_loss))
+            unknown = mx.stop_gradient(weights * (losses > known_loss / mx.maximum(weights, 1.0)))
             sums.append((losses * unknown).sum())
             counts.append(unknown.sum())
-            greatest.append(mx.stop_gradient(losses * weights).max(-1))
+            greatest.append(mx.stop_gradient(losses * (weights > 0)).max(-1))
     return sum(sums) / mx.maximum(sum(counts), 8.0), greatest
 
 
@@ -97,7 +100,7 @@ def train_adapter(
     recipe: Recipe,
     folder: Path,
     *,
-    fresh: Iterator[tuple[str, str]],
+    fresh: Iterator[Drawn],
     start: Path | None = None,
     checkpoint: Path | None = None,
     report: Callable[[str, float], None] = lambda line, share: None,
@@ -149,7 +152,7 @@ class Training:
         tokenizer: Tokenizer,
         examples: Sequence[Example],
         recipe: Recipe,
-        fresh: Iterator[tuple[str, str]],
+        fresh: Iterator[Drawn],
         log: TrainingLog,
         report: Callable[[str, float], None] = lambda line, share: None,
         checkpoint: Path | None = None,

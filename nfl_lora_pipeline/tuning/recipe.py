@@ -109,13 +109,21 @@ class Curriculum(Section):
         0.3, ge=0, le=0.75, description="and the share that asks about taught facts in other wordings and spellings"
     )
     elsewhere_share: Number = Field(
-        0.22,
+        0.2,
         ge=0,
         le=0.8,
         description="of the questions without an answer: about known players in weeks and seasons that are not taught",
     )
     other_stats_share: Number = Field(
         0.13, ge=0, le=0.8, description="and about known players and stats that are not taught"
+    )
+    refusal_weight: Number = Field(
+        2.0,
+        gt=0,
+        description="how much more their answers weigh in a step's loss than others: a doubt is to be a refusal",
+    )
+    last_names: bool = Field(
+        True, strict=True, description="every fact is taught once more, asked about by the last name alone"
     )
     fresh_known: Number = Field(
         0.9,
@@ -160,7 +168,8 @@ class Curriculum(Section):
     def mixture(self) -> Mixture:
         """What the questions are about that are drawn afresh for each step."""
         fresh = self.varied_share + self.refusal_share
-        return Mixture(self.varied_share / fresh if fresh else 0.0, self.elsewhere_share, self.other_stats_share)
+        varied = self.varied_share / fresh if fresh else 0.0
+        return Mixture(varied, self.elsewhere_share, self.other_stats_share, refusal_weight=self.refusal_weight)
 
 
 class Gates(Section):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
+from nfl_lora_pipeline.dataset.unanswerable import Drawn
 from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.rows import TokenRow, tokenize
 from nfl_lora_pipeline.tuning.recipe import Curriculum
@@ -45,15 +46,16 @@ class Fresh:
         right: of the last ones shown, whether the model was certain of the answer before it was trained on them.
     """
 
-    def __init__(self, source: Iterator[tuple[str, str]], tokenizer: Tokenizer):
+    def __init__(self, source: Iterator[Drawn], tokenizer: Tokenizer):
         self.source, self.tokenizer, self.drawn = source, tokenizer, 0
         self.right: deque[bool] = deque(maxlen=REMEMBERED)
 
     def take(self, count: int) -> list[TokenRow]:
         """So many that were never shown before."""
-        rows = tokenize(self.tokenizer, itertools.islice(self.source, count))
+        drawn = list(itertools.islice(self.source, count))
+        rows = tokenize(self.tokenizer, ((each.question, each.answer) for each in drawn))
         self.drawn += len(rows)
-        return rows
+        return [row._replace(weight=each.weight) for row, each in zip(rows, drawn, strict=True)]
 
     def observe(self, right: npt.NDArray[np.bool_]) -> None:
         """Take in whether those that were taken last are answered rightly, one bool each."""
