@@ -57,14 +57,18 @@ bench-setup: .venv-bench/installed
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torch==2.13.0
 	@touch $@
 
+# A dot every three seconds for as long as the shell of the recipe's line lives: pip shows nothing while it unpacks.
+SIGN := while kill -0 $$$$ 2> /dev/null; do printf .; sleep 3; done &
+
 setup: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
-	@touch $@
+	@echo "setting up .venv with the packages of requirements.lock; it takes some minutes, once"
+	@$(SIGN) $(PYTHON) -m venv .venv
+	@$(SIGN) $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@$(SIGN) $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@; echo
 
 # Writes the lock file anew (needs uv).
 lock:
