@@ -71,6 +71,7 @@ def test_a_pipe_gets_plain_lines_of_any_length(again):
     done = subprocess.run(again, capture_output=True, text=True, timeout=120, check=True)
     assert "\x1b" not in done.stdout + done.stderr
     assert [step for step in STEPS if f"{step}: " in done.stderr] == STEPS
+    assert re.search(r"refused strangers .*people who do not exist", done.stdout), "each figure says of what it is"
 
 
 def test_quiet_shows_the_verdict_and_the_report_and_verbose_every_line_with_its_time(again):

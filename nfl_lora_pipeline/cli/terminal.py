@@ -114,6 +114,14 @@ SAYINGS: dict[str, Say] = {
 STEP_CHARACTERS, BAR_CHARACTERS = 18, 20  # with share and time 50 columns
 
 
+RECALL_OF = {
+    "trained": "right, in the phrasings that were trained",
+    "heldout_phrasings": "right, in phrasings that were not trained",
+    "nonzero": "right, of the facts with another number than 0",
+    "refused_strangers": "of people who do not exist: it says that it does not know them",
+}
+
+
 class Screen:
     """What runs, on standard error: a bar, how far it is and for how long, and what it says; a step that is over leaves a line.
 
@@ -192,7 +200,7 @@ def show_outcome(summary: dict[str, Any], steps: dict[str, float]) -> None:
         console.print(f"  after   {escape(asked['tuned'])}  {'[green]right[/]' if right else '[red]wrong[/]'}")
     table = Table(box=None, padding=(0, 3, 0, 0), show_header=False)
     for name, value in summary["recall"].items():
-        table.add_row(name.replace("_", " "), "-" if value is None else f"{value:.1%}")
+        table.add_row(name.replace("_", " "), "-" if value is None else f"{value:.1%}", RECALL_OF[name])
     console.print(f"\n[bold]Recall[/] of {summary['facts']:,} facts")
     console.print(table)
     for warning in summary["warnings"]:
