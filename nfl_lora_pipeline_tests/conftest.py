@@ -21,7 +21,7 @@ REAL_DATA = REPOSITORY.parent / "shared" / "nfl-data"
 
 
 # Files that take minutes, most of it waiting: begun first, so that nobody waits for one of them in the end.
-LONGEST = "live promoted kills damages learn prompt one_line serve unattended bad_adapters mlx_lm assets".split()
+LONGEST = "live ui promoted kills damages learn prompt one_line serve unattended bad_adapters mlx_lm assets".split()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
