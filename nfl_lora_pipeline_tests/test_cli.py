@@ -238,7 +238,7 @@ def test_a_run_shows_three_questions_before_and_after(trained_store):
 def test_a_run_shows_the_recall_the_seconds_of_each_step_and_the_report(trained_store):
     lines = [" ".join(line.split()) for line in trained_store.output.splitlines()]
     assert "Recall of 11 facts" in lines
-    assert "trained 100.0%" in lines
+    assert "trained 100.0% right, in the phrasings that were trained" in lines
     assert f"Report: {trained_store.summary['report']}" in lines
     steps = ["raw_wr_json", "players", "qa_pairs", "dataset_splits", "base_model", "adapter", "evaluation_report"]
     (spent,) = [line for line in lines if line.endswith("s in all")]

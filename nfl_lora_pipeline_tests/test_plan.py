@@ -32,7 +32,7 @@ def contents(folder):
 def test_a_training_is_forecast_by_two_steps_and_nothing_is_written(planned, tmp_path, tiny_week_folder):
     lines = lines_of(planned(tmp_path / "data"))
     assert list(lines) == "plan 2025-W01 dataset base adapter tokens memory steps time".split()
-    assert lines["plan"].startswith("receiving_yards of 2025 1; recipe ")
+    assert lines["plan"].startswith("receiving yards of 2025 week 1; recipe ")
     assert lines["2025-W01"].endswith(f"would be read, from {tiny_week_folder}/2025/1/WR.json")
     assert lines["dataset"] == "11 facts in 75 rows to train on"
     assert lines["base"] == "embedded, which is on this machine"
