@@ -7,6 +7,8 @@ from typing import NamedTuple, TypeVar
 
 Value = TypeVar("Value")
 
+SPOKEN_IN_SECONDS, SPOKEN_IN_MINUTES = 120.0, 5400.0  # what is longer is told in minutes, and in hours
+
 
 class Figures(NamedTuple):
     """How far a training is, in numbers that a curve is drawn of.
@@ -59,3 +61,10 @@ def _set(variable: ContextVar[Value | None], value: Value) -> Iterator[None]:
         yield
     finally:
         variable.reset(token)
+
+
+def spoken_time(seconds: float) -> str:
+    """How long, for people: "42 s", "7 min", "1.5 h"."""
+    if seconds < SPOKEN_IN_SECONDS:
+        return f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < SPOKEN_IN_MINUTES else f"{seconds / 3600:,.1f} h"

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nfl_lora_pipeline.dataset.qa_pairs import SharedNames
 from nfl_lora_pipeline.dataset.templates import Split, Templates, checked_fields, read_yaml
-from nfl_lora_pipeline.dataset.unanswerable import Drawn, FreshQuestions, Mixture, Week, bearers_of, share, strangers
-from nfl_lora_pipeline.dataset.wordings import last_name, last_word
+from nfl_lora_pipeline.dataset.unanswerable import Drawn, FreshQuestions, Mixture, Week, share, strangers
+from nfl_lora_pipeline.dataset.wordings import bearers_of, last_name, last_word
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 
@@ -65,7 +65,7 @@ def by_last_names(
     """
     texts = list(templates.phrasings("train").values())
     held = rows.filter(pl.col("kind") != "stranger")["player"]
-    bearers = bearers_of({*held, *chain.from_iterable(shared.values())})
+    bearers = bearers_of(chain(held, *shared.values()))
     facts = rows.filter(pl.col("split") == "train", HAS_ANSWER).unique("fact", keep="first", maintain_order=True)
     columns = ("fact", "player", "stat", "season", "week", "answer")
     for fact, player, stat, season, week, answer in facts.select(columns).iter_rows():

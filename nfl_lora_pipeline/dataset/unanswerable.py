@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from typing import NamedTuple
 from nfl_lora_pipeline.dataset.templates import Split, Templates, spoken_stat, untaught
 from nfl_lora_pipeline.dataset.wordings import (
     Typing,
+    bearers_of,
     coined_word,
     draw_wording,
     last_name,
@@ -112,11 +113,6 @@ SEASONS_AWAY = (-4, -3, -2, -1, 1, 2, 3, 4)
 def share(key: str) -> float:
     """A number in [0, 1) that depends on `key` alone, now and on every machine."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
-
-
-def bearers_of(names: Iterable[str]) -> Counter[str]:
-    """How many are called so, by what tells last names apart (`wordings.last_word`)."""
-    return Counter(last_word(last) for name in names if (last := last_name(name)))
 
 
 def person_split(name: str) -> Split:

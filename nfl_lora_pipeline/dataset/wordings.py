@@ -9,6 +9,8 @@ finished model takes words that neither its making nor its training has used.
 import random
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -592,6 +594,11 @@ def last_name(name: str) -> str | None:
 def last_word(last: str) -> str:
     """What tells whether two are called alike: who is called "Brown" is not told from a "St. Brown"."""
     return last.rsplit(maxsplit=1)[-1].casefold()
+
+
+def bearers_of(names: Iterable[str]) -> Counter[str]:
+    """How many of these people, each counted once, have a last name that ends in a word (`last_word`)."""
+    return Counter(last_word(last) for name in set(names) if (last := last_name(name)))
 
 
 def is_suffix(word: str) -> bool:

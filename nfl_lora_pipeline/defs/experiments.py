@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from nfl_lora_pipeline import progress
-from nfl_lora_pipeline.dataset.examples import examples_of, fresh_questions
+from nfl_lora_pipeline.dataset.examples import examples_of
 from nfl_lora_pipeline.defs.common import CODE, OWNERS, accelerator, clear_failure, say
 from nfl_lora_pipeline.defs.instance import opened
 from nfl_lora_pipeline.defs.resources import Resources, StoreResource, WeekSource
@@ -218,7 +218,9 @@ class Estimate:
     def time_left(self) -> str:
         """In words."""
         seconds = self.seconds_left()
-        return "how long it takes cannot be told yet" if seconds is None else f"{spoken(seconds)} left"
+        return (
+            "how long it takes cannot be told yet" if seconds is None else f"about {progress.spoken_time(seconds)} left"
+        )
 
     def seconds_left(self) -> float | None:
         """By what the clock has said so far; None where a base is not here yet."""
@@ -271,10 +273,7 @@ class Estimate:
             self._row_seconds[base] = None
         if base not in self._row_seconds:
             made_of, recipe = material(trial, self.fetch, self.folder), trial.recipe.changed(method="recall")
-            fresh = fresh_questions(
-                made_of.rows, made_of.templates, made_of.stats, recipe.curriculum.mixture(), seed=recipe.seed
-            )
-            examples = examples_of(made_of.rows, made_of.templates, last_names=recipe.curriculum.last_names)
+            examples, fresh = made_of.examples(recipe), made_of.fresh(recipe)
             found = forecast(examples, recipe=recipe, base=made_of.base, fresh=fresh)
             seconds = found.step_seconds or 0.0
             self._row_seconds[base] = seconds / recipe.curriculum.batch_rows
@@ -288,13 +287,6 @@ def _trains(trial: Trial) -> bool:
 
 def _base(trial: Trial) -> str:
     return f"{trial.recipe.base_model} {trial.side.base_bits}"
-
-
-def spoken(seconds: float) -> str:
-    """About how long, in words."""
-    if seconds < 90:
-        return f"about {seconds:.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
 def estimate(trials: Sequence[Trial], resources: Resources) -> Estimate:

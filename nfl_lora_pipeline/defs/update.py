@@ -66,7 +66,6 @@ ENDS = (dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE)
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 SEASON_ASSETS = ("dataset_splits", "base_model", "adapter", "evaluation_report", "promoted_adapter")
 NEVER_MADE = "it was never made"
-SPOKEN_IN_SECONDS = 120.0  # what is longer, in minutes
 
 
 def assets_of(resources: Resources, *, weeks: Sequence[str] = ()) -> dict[str, dg.AssetsDefinition]:
@@ -260,7 +259,7 @@ def _in_lines(found: "Forecast") -> Iterator[tuple[str, str]]:
         yield "time", "its trainer is mlx-lm's, of which no step is tried"
     else:
         seconds = [count * found.step_seconds for count in (found.steps, found.most_steps)]
-        spoken = [f"{each:,.0f} s" if each < SPOKEN_IN_SECONDS else f"{each / 60:,.0f} min" for each in seconds]
+        spoken = [progress.spoken_time(each) for each in seconds]
         yield (
             "time",
             f"about {spoken[0]} of training ({spoken[1]} at most), by a trial step of {found.step_seconds:.2g} s",

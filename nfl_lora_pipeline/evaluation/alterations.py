@@ -2,12 +2,11 @@
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from nfl_lora_pipeline.dataset.unanswerable import share
-from nfl_lora_pipeline.dataset.wordings import NEIGHBOUR_KEYS, is_suffix, last_name, last_word
+from nfl_lora_pipeline.dataset.wordings import NEIGHBOUR_KEYS, bearers_of, is_suffix, last_name, last_word
 
 ABBREVIATIONS = {"yards": "yds", "touchdowns": "TDs", "points": "pts"}
 DOUBLED_BLANKS = 0.25  # of the blanks in a question; one at least
@@ -33,9 +32,9 @@ def typo(name: str, *, known: Iterable[str] = ()) -> str | None:
 
 def unique_last_names(names: Iterable[str]) -> dict[str, str]:
     """The last names that nobody else bears, by full name. Who is called "Brown" is not told from a "St. Brown"."""
-    last_names = {name: last for name in dict.fromkeys(names) if (last := last_name(name))}
-    bearers = Counter(last_word(last) for last in last_names.values())
-    return {name: last for name, last in last_names.items() if bearers[last_word(last)] == 1}
+    people = list(dict.fromkeys(names))
+    bearers = bearers_of(people)
+    return {name: last for name in people if (last := last_name(name)) and bearers[last_word(last)] == 1}
 
 
 def shared_last_names(people: Mapping[str, str]) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from nfl_lora_pipeline.dataset.examples import examples_of, fresh_questions
+from nfl_lora_pipeline.dataset.examples import Example, examples_of, fresh_questions
 from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import Templates, choose_stats, load_templates
-from nfl_lora_pipeline.dataset.unanswerable import share
+from nfl_lora_pipeline.dataset.unanswerable import Drawn, share
 from nfl_lora_pipeline.experiments.study import Arm, Data, Trial
 from nfl_lora_pipeline.files import replace_file, replacing_folder
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.stored import Record, read_json
+from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.sources import RawWeek
 from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks
@@ -96,6 +97,15 @@ class Material:
     base: BaseModel
     asked_base: BaseModel
     sources: list[str]
+
+    def examples(self, recipe: Recipe) -> list[Example]:
+        """What is trained on by a recipe."""
+        return examples_of(self.rows, self.templates, last_names=recipe.curriculum.last_names)
+
+    def fresh(self, recipe: Recipe) -> Iterator[Drawn]:
+        """What is drawn afresh for its steps."""
+        mixture = recipe.curriculum.mixture()
+        return fresh_questions(self.rows, self.templates, self.stats, mixture, seed=recipe.seed)
 
 
 def material(trial: Trial, fetch: Fetch, folder: Path) -> Material:
@@ -308,19 +318,16 @@ def train(trial: Trial, made_of: Material, folder: Path, say: Say) -> None:
     """Train the adapter of a trial into `folder/adapter`; what was broken off is gone on with."""
     from nfl_lora_pipeline.tuning.learn import learn
 
-    fresh = fresh_questions(
-        made_of.rows, made_of.templates, made_of.stats, trial.recipe.curriculum.mixture(), seed=trial.recipe.seed
-    )
     valid = made_of.rows.filter(pl.col("split") == "valid").select("question", "answer").rows()
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.safetensors"
     with replacing_folder(folder / "adapter") as unfinished:
         learn(
-            examples_of(made_of.rows, made_of.templates, last_names=trial.recipe.curriculum.last_names),
+            made_of.examples(trial.recipe),
             unfinished,
             recipe=trial.recipe,
             base=made_of.base,
-            fresh=fresh,
+            fresh=made_of.fresh(trial.recipe),
             held_out=valid,
             checkpoint=checkpoint,
             report=say,
