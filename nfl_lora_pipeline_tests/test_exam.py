@@ -10,6 +10,7 @@ from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.evaluation.gates import undecided
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.probes import FIRST, TRAINED, asked_of_base, comes_first, in_turn, of_the_splits
+from nfl_lora_pipeline.models import scoring
 from nfl_lora_pipeline.reports.evaluate import Examination
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.evaluations import STATS, TEMPLATES, YARDS, pairs_of, perfect_answers
@@ -61,6 +62,9 @@ def test_the_base_is_asked_no_more_than_the_first_of_a_group_and_only_what_comes
     assert known.height == FIRST
     assert not known["fact"].is_duplicated().any()
     assert chosen.filter(~comes_first()).is_empty()
+    fewer = asked.filter(pl.Series(asked_of_base(asked, most=30)))
+    assert set(fewer.filter(pl.col("group") == "known")["fact"]) == set(known.sort("turn").head(30)["fact"])
+    assert fewer.group_by("group").len()["len"].max() == 30
 
 
 @pytest.mark.parametrize(("share", "more"), [(1.0, False), (0.995, False), (0.975, True), (0.95, True), (0.9, False)])
@@ -118,3 +122,19 @@ def test_other_weights_than_the_certified_ones_are_asked_everything(trained_stor
         assert _margins(store, store.latest()) == {}
     finally:
         weights.write_bytes(whole)
+
+
+def test_how_far_an_exam_is_is_told_while_it_reads_and_while_it_generates(embedded, monkeypatch, questions):
+    asked = questions.filter(pl.col("kind") != "stranger").head(40)
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(scoring, "SILENT_SECONDS", -1.0)
+    scoring.predict(*embedded, asked, progress=lambda done, total: told.append((done, total)))
+    assert told == sorted(told)
+    assert {total for _, total in told} == {40}
+    reading, answering = [done for done, _ in told if done <= 16], [done for done, _ in told if done > 16]
+    assert reading
+    assert answering[-1] == 40
+    told.clear()
+    monkeypatch.undo()
+    scoring.predict(*embedded, asked, progress=lambda done, total: told.append((done, total)))
+    assert len(told) <= 3, "and not at every batch of a quick one"

@@ -39,6 +39,9 @@ SHAPES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 TOKENS = mx.array([[1, 40, 41, 42, 3, 2, 40, 41, 9], [1, 30, 3, 2, 30, 31, 0, 0, 0]])
 WANTED = mx.array([[5, 6, 7, 8], [3, 4, 5, 5]])
+SYSTEM = [7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
+"""What both rows begin with alike in `AFTER_SYSTEM`, as they do behind a chat template's system text."""
+AFTER_SYSTEM = mx.concatenate([mx.array([SYSTEM, SYSTEM]), TOKENS], 1)
 
 
 def made(shape: str, *, lora: bool) -> nn.Module:
@@ -103,6 +106,36 @@ def test_states_below_the_trained_layers_lead_to_the_same_logits(shape):
     states = lower_states(model, TOKENS, 1)
     expected = plain_logits(model, TOKENS, WANTED)
     assert mx.allclose(answer_logits(model, TOKENS, WANTED, states), expected, rtol=1e-4, atol=1e-4)
+
+
+def asked_after_system(model: nn.Module, tokens: mx.array, wanted: mx.array) -> mx.array:
+    """Logits, with the states of the system text computed once."""
+    return answer_logits(model, AFTER_SYSTEM, wanted + len(SYSTEM), alike=len(SYSTEM))
+
+
+def plain_after_system(model: nn.Module, tokens: mx.array, wanted: mx.array) -> mx.array:
+    """By mlx-lm alone."""
+    return plain_logits(model, AFTER_SYSTEM, wanted + len(SYSTEM))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_all_rows_begin_with_is_computed_once_and_leads_to_the_same(shape, monkeypatch):
+    model = made(shape, lora=True)
+    expected, slopes = plain_after_system(model, TOKENS, WANTED), gradients(model, plain_after_system)
+    assert mx.allclose(asked_after_system(model, TOKENS, WANTED), expected, rtol=1e-4, atol=1e-4)
+    for (name, found), (_, array) in zip(gradients(model, asked_after_system), slopes, strict=True):
+        assert mx.allclose(found, array, rtol=1e-3, atol=1e-5), name
+    states = lower_states(model, AFTER_SYSTEM, 1, len(SYSTEM))
+    assert mx.allclose(states, lower_states(model, AFTER_SYSTEM, 1), rtol=1e-4, atol=1e-4)
+    found = answer_logits(model, AFTER_SYSTEM, WANTED + len(SYSTEM), states, len(SYSTEM))
+    assert mx.allclose(found, expected, rtol=1e-4, atol=1e-4)
+    if mx.default_device() == mx.Device(mx.cpu):
+        seen: list[tuple[int, ...]] = []
+        silu = forward.silu
+        monkeypatch.setattr(forward, "silu", lambda x: seen.append(x.shape[:2]) or silu(x))
+        asked_after_system(model, TOKENS, WANTED)
+        own = (len(TOKENS), TOKENS.shape[1])
+        assert seen == [(1, len(SYSTEM)), own, (1, len(SYSTEM)), own, WANTED.shape]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -10,6 +10,7 @@ from mlx_lm.models import llama
 from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, frozen_layers, token_losses
 from nfl_lora_pipeline.models.rows import TokenRow, to_batch
+from nfl_lora_pipeline.models.scoring import certainty, merged
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.recall_trainer import recall_loss
 from nfl_lora_pipeline.tuning.recipe import load_recipe
@@ -92,13 +93,25 @@ def test_a_row_that_is_shown_in_part_is_served_from_the_whole_one():
     assert states.free_bytes == used
 
 
+def test_a_whole_row_is_kept_of_one_that_is_shown_in_part_and_a_check_is_served_from_it(monkeypatch):
+    model = adapted(embedded(), 1)
+    expected = certainty(model, ROWS).lowest
+    states, shown = FrozenStates(model), [row._replace(tokens=row.tokens[:-1]) for row in ROWS]
+    states.states(shown, [7, 8], ROWS)
+    monkeypatch.setattr(states, "_compute", lambda rows: pytest.fail("it was kept") if rows else [])
+    assert certainty(model, ROWS, frozen=states, keys=[7, 8]).lowest == pytest.approx(expected, rel=1e-4)
+    with merged(model):
+        assert certainty(model, ROWS, frozen=states, keys=[7, 8]).lowest == pytest.approx(expected, rel=1e-3)
+
+
 def test_what_does_not_fit_the_budget_is_computed_each_time():
     model = adapted(embedded(), 1)
     small = FrozenStates(model, budget_bytes=9 * 128 * 4)
     assert mx.allclose(small.states(ROWS, [0, 1]), FrozenStates(model).states(ROWS, [0, 1]), atol=1e-5)
     assert list(small.kept) == [0]
-    small.states([ROWS[1]], [None])
-    assert list(small.kept) == [0]
+    small.forget([0, 1])
+    assert not small.kept
+    assert small.free_bytes == 9 * 128 * 4
 
 
 def test_it_is_off_where_every_layer_is_trained_and_where_layers_cannot_be_called_one_by_one():

@@ -4,17 +4,21 @@ import pytest
 from mlx import nn
 
 from nfl_lora_pipeline.evaluation.metrics import BeforeAndAfter, ChangedAnswer
+from nfl_lora_pipeline.models.prompt import general_prompts
 from nfl_lora_pipeline.models.rows import to_batch, tokenize
 from nfl_lora_pipeline.models.scoring import perplexity
-from nfl_lora_pipeline.reports.evaluate import answers_in_general, compare_in_general, prompts
+from nfl_lora_pipeline.reports.evaluate import answers_in_general, compare_in_general
 
+ASKED_IN_GENERAL = general_prompts("asked")
 ASKED = ["How many targets did Marcus Hale have in week 1 of the 2025 NFL season?", "Name three primary colours."]
 ANSWERS = ["In week 1 of the 2025 NFL season, the targets of Marcus Hale are not recorded.", "red, yellow, blue"]
 
 
-def test_the_requests_are_short_and_different():
-    assert len(set(prompts())) == len(prompts()) >= 20
-    assert all(isinstance(text, str) and 10 < len(text) < 100 for text in prompts())
+def test_the_requests_are_short_and_different_and_none_that_is_asked_is_rehearsed():
+    texts = [*ASKED_IN_GENERAL, *general_prompts("rehearsed")]
+    assert len({text.casefold() for text in texts}) == len(texts)
+    assert (len(ASKED_IN_GENERAL), len(general_prompts("rehearsed"))) == (20, 64)
+    assert all(isinstance(text, str) and 10 < len(text) < 110 for text in texts)
 
 
 def test_perplexity_is_that_of_the_answers_tokens_without_their_end(embedded):
@@ -42,10 +46,10 @@ def test_an_empty_answer_counts_for_nothing(embedded):
 
 def test_a_model_that_has_not_changed_has_not_drifted(embedded):
     said, chance = answers_in_general(*embedded)
-    assert len(said) == len(prompts())
+    assert len(said) == len(ASKED_IN_GENERAL)
     same = compare_in_general(said, chance, *embedded)
     assert same.perplexity == BeforeAndAfter(base=chance, tuned=chance)
     assert (same.changed.right, same.worst) == (0, [])
     drifted = compare_in_general(["something else", *said[1:]], chance, *embedded)
     assert drifted.changed.right == 1
-    assert drifted.worst == [ChangedAnswer(question=prompts()[0], base="something else", tuned=said[0])]
+    assert drifted.worst == [ChangedAnswer(question=ASKED_IN_GENERAL[0], base="something else", tuned=said[0])]

@@ -100,15 +100,15 @@ def test_a_step_needs_more_with_more_rows_longer_rows_and_whole_rows_in_the_loss
 
 def test_what_is_needed_is_not_far_from_what_a_training_uses(tmp_path):
     when = "in week 1 of the 2025 NFL season"
-    asked = f"How many receiving yards did Nico Hale have {when}?"
+    asked = [f"{yards}: how many receiving yards did Nico Hale have {when}?" for yards in range(64)]
     answers = [f"Nico Hale had {yards} receiving yards {when}." for yards in range(64)]
     held = base_model.resolve("embedded")
     model, tokenizer = base_model.load(held)
     recipe = a_recipe(batch_rows=64, max_steps=2, ending_steps=1, rank=32, refusal_share=0)
-    examples = [Example(asked, answer, fact=answer, teaches=True) for answer in answers]
-    strangers = iter([Drawn(asked, answers[0])] * 1000)
+    examples = [Example(*pair, fact=pair[1], teaches=True) for pair in zip(asked, answers, strict=True)]
+    strangers = iter([Drawn(asked[0], answers[0])] * 1000)
     log = train_adapter(model, tokenizer, examples, recipe, tmp_path, fresh=strangers)
-    (row,) = tokenize(tokenizer, [(asked, answers[-1])])
+    (row,) = tokenize(tokenizer, [(asked[-1], answers[-1])])
     tokens = {"row_tokens": len(row.tokens), "answer_tokens": len(row.tokens) - row.start}
     need = memory_needed(held, recipe, **tokens)
     assert 0.5 * need.arrays < log.peak_memory_bytes < 1.1 * need.arrays

@@ -1,5 +1,7 @@
 """The course of a training: its steps, when it looks at what is known, and when it ends."""
 
+from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import mlx.core as mx
@@ -16,7 +18,7 @@ from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.recall_trainer import Training
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.tuning.records import TrainingLog, certify, load_checkpoint
-from nfl_lora_pipeline.tuning.sampler import REMEMBERED, Fresh
+from nfl_lora_pipeline.tuning.sampler import REMEMBERED, Fresh, Rehearsed
 
 RECIPE = load_recipe("embedded")
 
@@ -61,7 +63,7 @@ def training(student: tuple[Any, Any], *, warm: bool = False, file=None, **value
 def test_a_step_has_the_rows_of_the_recipe_and_its_share_of_refusals(student):
     made = training(student, batch_rows=8, refusal_share=0.25)
     rows, indices = made._rows()
-    taught = [index for index in indices if index is not None and EXAMPLES[index].teaches]
+    taught = [index for index in indices if EXAMPLES[index].teaches]
     assert (len(rows), len(taught)) == (8, 6)
 
 
@@ -69,8 +71,29 @@ def test_no_questions_without_an_answer_where_the_recipe_wants_none(student):
     made = training(student, batch_rows=8, refusal_share=0.0)
     made.ending = 0
     _, indices = made._rows()
-    assert None not in indices
+    assert len(indices) == 8
     assert made.fresh.right_share() == 1.0
+
+
+def test_what_the_base_says_in_general_is_shown_besides_and_counts_neither_as_a_fact_nor_as_a_question(student):
+    model, tokenizer = student
+    rehearsed = Rehearsed.of_base(model, tokenizer)
+    requests = [tokenizer.decode(row.tokens[: row.start]) for row in rehearsed.rows]
+    assert "What is the capital of Japan?" in requests[1]
+    assert all(row.tokens[-1] != tokenizer.eos_token_id for row in rehearsed.rows)
+    recipe = RECIPE.changed(batch_rows=8, refusal_share=0.25, varied_share=0.0, rehearsal_share=0.25)
+    made = Training(model, tokenizer, EXAMPLES, recipe, refused_questions(), TrainingLog(), rehearsed=rehearsed)
+    seen: list[TokenRow] = []
+    whole = made._batch
+    made._batch = lambda rows, keys: seen.extend(rows) or whole(rows, keys)  # type: ignore[method-assign]
+    for made.step in range(3):
+        made._make_step(made._compiled_step())
+    assert [row for row in rehearsed.rows if row in seen] == rehearsed.rows[:6]
+    assert len(seen) == 3 * (8 + 2)
+    assert len(made.fresh.right) == made.fresh.drawn <= 3 * 2
+    assert all(rehearsed.take(2, step) == [2 * step, 2 * step + 1] for step in range(3))
+    assert rehearsed.take(5, len(rehearsed.rows)) == rehearsed.take(5, 0)
+    assert not Rehearsed([]).take(5, 1)
 
 
 def test_rows_end_where_all_answers_go_on_alike_until_nearly_all_is_known(student):
@@ -285,14 +308,33 @@ def test_a_training_that_is_interrupted_in_a_check_comes_to_the_same_adapter(tmp
 
 def test_questions_without_an_answer_go_on_behind_what_was_drawn(student):
     first, second = (Fresh(refused_questions(), student[1]) for _ in range(2))
-    first.take(5)
+    first.take(4)
     first.observe(np.array([True, True, False, True]))
     second.restore(first.state())
-    assert second.take(3) == first.take(3)
-    assert second.drawn == first.drawn == 8
+    assert second.take(REMEMBERED) == first.take(REMEMBERED)
+    assert second.drawn == first.drawn == 4 + REMEMBERED
     assert second.right_share() == 0.75
     second.observe(np.ones(REMEMBERED, np.bool_))
     assert second.right_share() == 1.0
+
+
+def test_a_question_drawn_afresh_is_shown_so_many_times_long_after_one_another_and_counts_once(student, monkeypatch):
+    monkeypatch.setattr("nfl_lora_pipeline.tuning.sampler.WAITING", 20)
+    fresh, again = (Fresh(refused_questions(), student[1], times=3) for _ in range(2))
+    steps = [(fresh.take(6), list(fresh.taken), fresh.observe(np.zeros(6, np.bool_))) for _ in range(40)]
+    shown = [(number, left) for _, taken, _ in steps for number, left in taken]
+    times = Counter(number for number, _ in shown)
+    assert set(times.values()) == {1, 2, 3}
+    assert all(times[number] == 3 for number in range(20))
+    row_of = {number: row for rows, taken, _ in steps[:4] for (number, _), row in zip(taken, rows, strict=True)}
+    assert all(
+        row == row_of.get(number, row) for rows, taken, _ in steps for (number, _), row in zip(taken, rows, strict=True)
+    )
+    at = {number: [place for place, (each, _) in enumerate(shown) if each == number] for number in range(20)}
+    assert min(second - first for places in at.values() for first, second in pairwise(places)) >= 20
+    assert len(fresh.right) == fresh.drawn == len(times)
+    again.restore(fresh.state())
+    assert [again.take(6) for _ in range(30)] == [fresh.take(6) for _ in range(30)]
 
 
 # Rows, and the certificate.

@@ -40,7 +40,7 @@ CODE = {
     "dataset_splits": "4",
     "base_model": "1",
     "adapter": "10",
-    "evaluation_report": "8",
+    "evaluation_report": "9",
     "promoted_adapter": "1",
     "experiment_adapter": "1",
     "experiment_result": "1",

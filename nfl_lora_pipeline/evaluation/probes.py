@@ -61,6 +61,7 @@ BESIDE = ("tight_ends", "running_backs")
 HAND_WRITTEN_FILE = Path(str(files("nfl_lora_pipeline"))) / "hand_written.yaml"
 MOST = 1500  # questions of a group
 FIRST = 200  # of a part that are asked in any case: all of 189 right is the least that tells 98% from less
+FIRST_OF_LARGE_BASE = 30  # that a base is asked which takes seconds for one: it knows none of it, and that shows soon
 TRAINED = "trained"  # the part of the known facts in the phrasings that they are taught in
 STRANGERS = 150
 WORDINGS = 60  # of the grammar's, chosen by a hash
@@ -343,14 +344,15 @@ def comes_first() -> pl.Expr:
     return (pl.col("part") == TRAINED) | (pl.col("turn") < FIRST)
 
 
-def asked_of_base(asked: pl.DataFrame) -> list[bool]:
+def asked_of_base(asked: pl.DataFrame, *, most: int = FIRST) -> list[bool]:
     """For each question, whether the base is asked it.
 
     Every fact of the splits once, its phrasing drawn by a hash; what has no fact in one stat a person; nothing altered. Of
-    each group up to `FIRST`, and of those that come first.
+    each group up to `most`, and of those that come first.
 
     Args:
         asked: of `in_turn`.
+        most: of a group, `FIRST` at most.
     """
     phrasings = sorted(load_templates().questions)
     stats = {group: sorted(rows["stat"].unique()) for (group,), rows in asked.group_by("group")}
@@ -365,7 +367,7 @@ def asked_of_base(asked: pl.DataFrame) -> list[bool]:
         "group", "turn", chosen=pl.Series(once, dtype=pl.Boolean) & asked.select(comes_first()).to_series()
     )
     place = pl.when("chosen").then("turn").rank("ordinal").over("group")
-    return chosen.select(pl.col("chosen") & (place <= FIRST)).to_series().fill_null(value=False).to_list()
+    return chosen.select(pl.col("chosen") & (place <= most)).to_series().fill_null(value=False).to_list()
 
 
 def _drawn(choices: Sequence[str], key: str) -> str:

@@ -171,11 +171,12 @@ def _losses(model: "Model", tokenizer: "Tokenizer", rows: pl.DataFrame) -> Figur
 
 def _perplexity(model: "Model", tokenizer: "Tokenizer", base: BaseModel) -> float:
     """On what the base says to general requests, times that of the base itself."""
+    from nfl_lora_pipeline.models.prompt import general_prompts
     from nfl_lora_pipeline.models.scoring import perplexity
-    from nfl_lora_pipeline.reports.evaluate import answers_in_general, prompts
+    from nfl_lora_pipeline.reports.evaluate import answers_in_general
 
     answers, before = answers_in_general(*base_models.load(base))
-    return perplexity(model, tokenizer, prompts(), answers) / before
+    return perplexity(model, tokenizer, general_prompts("asked"), answers) / before
 
 
 class Reader(SequentialModel):

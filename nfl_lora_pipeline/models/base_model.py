@@ -86,6 +86,11 @@ class BaseModel:
     size_bytes: int
     single_turn: bool = False
 
+    @property
+    def is_small(self) -> bool:
+        """Whether its matrices are so small that threads of a BLAS wait longer than they work."""
+        return self.size_bytes < SMALL_BYTES
+
 
 def resolve(name: str, *, report: Callable[[str], None] = lambda line: tell("base_model", line)) -> BaseModel:
     """Find a base model, downloading it when it is a Hugging Face id that is not in the local cache.
@@ -139,7 +144,7 @@ def load(base: BaseModel, *, adapter: Path | None = None) -> tuple[Model, Tokeni
 
 def load_with_config(base: BaseModel, *, adapter: Path | None = None) -> tuple[Model, Tokenizer, dict[str, JsonValue]]:
     """Load model and tokenizer as `load` does, and the model's `config.json` as mlx-lm understood it."""
-    if base.size_bytes < SMALL_BYTES:
+    if base.is_small:
         suit_small_models()
     import mlx_lm
 

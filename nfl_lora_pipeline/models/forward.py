@@ -6,10 +6,10 @@ for all families whose layers are attention with rotated positions, a gated SiLU
 (projections fused or not, norms of q and k, shared keys) is read off the layer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cache
 from math import e, factorial, log, log2
-from typing import cast
+from typing import NamedTuple, cast
 
 import mlx.core as mx
 from mlx import nn
@@ -20,6 +20,7 @@ from nfl_lora_pipeline.models.blas import cores, subnormals_flushed
 from nfl_lora_pipeline.models.rows import TokenRow, to_batch
 
 FAMILIES = (phi3.Model, llama.Model, qwen2.Model, qwen3.Model)  # mlx-lm calls mistral llama
+WORTH_DIVIDING = 8  # tokens that all rows of a batch begin with; fewer cost more operations than they save
 PROJECTED_LAST = (*FAMILIES, gemma3_text.Model)  # its logits are a projection of what `model.model` gives
 
 
@@ -38,7 +39,9 @@ def streams() -> list[mx.Stream]:
     return [mx.default_stream(mx.default_device())]
 
 
-def answer_logits(model: nn.Module, tokens: mx.array, wanted: mx.array, states: mx.array | None = None) -> mx.array:
+def answer_logits(
+    model: nn.Module, tokens: mx.array, wanted: mx.array, states: mx.array | None = None, alike: int = 0
+) -> mx.array:
     """Next-token logits at chosen positions.
 
     Args:
@@ -47,6 +50,8 @@ def answer_logits(model: nn.Module, tokens: mx.array, wanted: mx.array, states: 
         wanted: (B, A) int32 positions in 0..T-1.
         states: (B, T, H) what the layers below the lowest trained one make of the tokens, where that is known already
             (`FrozenStates`).
+        alike: how many tokens all rows begin with alike, as with the system text of a chat template, none of which is
+            wanted. The pass of our own computes their states once for all rows.
 
     Returns:
         (B, A, V) logits.
@@ -54,8 +59,10 @@ def answer_logits(model: nn.Module, tokens: mx.array, wanted: mx.array, states: 
     start = 0 if states is None else _first_trained(model)
     if _has_fast_path(model):
         *lower, last = model.model.layers[start:]
-        h = model.model.embed_tokens(tokens) if states is None else states
-        return _project(model, model.model.norm(_layer(last, _layers(lower, h), wanted)))
+        parts = _divided(model.model.embed_tokens, tokens, alike) if states is None else _divided(_same, states, alike)
+        parts = _layers(lower, parts)
+        h = _layer(last, parts, mx.maximum(wanted - parts.common_width(), 0)).own
+        return _project(model, model.model.norm(h))
     if states is not None:
         h = model.model.norm(_through(model.model.layers[start:], states))
         return _project(model, mx.take_along_axis(h, wanted[:, :, None], 1))
@@ -70,11 +77,14 @@ def layer_by_layer(model: nn.Module) -> bool:
     return isinstance(model, FAMILIES) and not sliding
 
 
-def lower_states(model: nn.Module, tokens: mx.array, layers: int) -> mx.array:
-    """(B, T, H) hidden states behind the first `layers` layers, of a model that is called `layer_by_layer`."""
-    h = model.model.embed_tokens(tokens)
-    through = _layers if _has_fast_path(model) else _through
-    return through(model.model.layers[:layers], h)
+def lower_states(model: nn.Module, tokens: mx.array, layers: int, alike: int = 0) -> mx.array:
+    """(B, T, H) hidden states behind the first `layers` layers, of a model that is called `layer_by_layer`.
+
+    `alike` is that of `answer_logits`.
+    """
+    if _has_fast_path(model):
+        return _layers(model.model.layers[:layers], _divided(model.model.embed_tokens, tokens, alike)).joined()
+    return _through(model.model.layers[:layers], model.model.embed_tokens(tokens))
 
 
 def token_losses(logits: mx.array, targets: mx.array) -> mx.array:
@@ -103,30 +113,80 @@ def _through(layers: Sequence[nn.Module], h: mx.array) -> mx.array:
     return h
 
 
-def _layers(layers: Sequence[nn.Module], h: mx.array) -> mx.array:
+class _Parts(NamedTuple):
+    """Hidden states of a batch: of the tokens that all rows begin with, (1, P, H) or None, and of each row's own, (B, T, H)."""
+
+    common: mx.array | None
+    own: mx.array
+
+    def common_width(self) -> int:
+        """P."""
+        return 0 if self.common is None else self.common.shape[1]
+
+    def joined(self) -> mx.array:
+        """(B, P + T, H)."""
+        if self.common is None:
+            return self.own
+        return mx.concatenate([_for_all(self.common, self.own), self.own], 1)
+
+
+def _divided(of: Callable[[mx.array], mx.array], batch: mx.array, alike: int) -> _Parts:
+    """What a function makes of the tokens or states (B, T, ...) that all rows begin with alike, and of the others."""
+    if alike < WORTH_DIVIDING or len(batch) == 1:
+        return _Parts(None, of(batch))
+    return _Parts(of(batch[:1, :alike]), of(batch[:, alike:]))
+
+
+def _same(states: mx.array) -> mx.array:
+    return states
+
+
+def _for_all(common: mx.array, own: mx.array) -> mx.array:
+    """What all rows have in common, once for each of them."""
+    return mx.broadcast_to(common, (own.shape[0], *common.shape[1:]))
+
+
+def _layers(layers: Sequence[nn.Module], parts: _Parts) -> _Parts:
     for layer in layers:
-        h = _layer(layer, h, None)
-    return h
+        parts = _layer(layer, parts)
+    return parts
 
 
-def _layer(layer: nn.Module, h: mx.array, wanted: mx.array | None) -> mx.array:
-    """A layer's states, at the wanted positions alone where some are named."""
-    width = h.shape[1]
-    mask = mx.where(mx.arange(width)[None, :] > mx.arange(width)[:, None], -1e9, 0.0)
-    attention = layer.self_attn
-    q, k, v = _heads(attention, layer.input_layernorm(h))
+def _layer(layer: nn.Module, parts: _Parts, wanted: mx.array | None = None) -> _Parts:
+    """A layer's states; with `wanted`, of those of each row's own positions alone."""
+    attention, norm, first = layer.self_attn, layer.input_layernorm, parts.common_width()
+    q, k, v = _heads(attention, norm(parts.own), first)
+    common = None
+    if parts.common is not None:
+        common_q, common_k, common_v = _heads(attention, norm(parts.common), 0)
+        if wanted is None:
+            common = _block(layer, parts.common, _attend(common_q, common_k, common_v, _causal(0, first)))
+        k, v = mx.concatenate([_for_all(common_k, k), k], 2), mx.concatenate([_for_all(common_v, v), v], 2)
+    own, mask = parts.own, _causal(first, parts.own.shape[1])
     if wanted is not None:
-        h = mx.take_along_axis(h, wanted[:, :, None], 1)
+        own = mx.take_along_axis(own, wanted[:, :, None], 1)
         q = mx.take_along_axis(q, wanted[:, None, :, None], 2)
         mask = mask[wanted][:, None]
-    attended = _attend(q * attention.scale, k, v, mask)
-    h = h + attention.o_proj(attended.transpose(0, 2, 1, 3).reshape(*h.shape[:2], -1))
+    return _Parts(common, _block(layer, own, _attend(q, k, v, mask)))
+
+
+def _causal(first: int, count: int) -> mx.array:
+    """(count, first + count): 0 where a position from `first` on may look, and next to nothing where it may not."""
+    return mx.where(mx.arange(first + count)[None, :] > mx.arange(first, first + count)[:, None], -1e9, 0.0)
+
+
+def _block(layer: nn.Module, h: mx.array, attended: mx.array) -> mx.array:
+    """What a layer makes of states (B, A, H) and of what they attend to, (B, heads, A, D)."""
+    h = h + layer.self_attn.o_proj(attended.transpose(0, 2, 1, 3).reshape(*h.shape[:2], -1))
     gate, up = _gate_and_up(layer.mlp, layer.post_attention_layernorm(h))
     return h + layer.mlp.down_proj(silu(gate) * up)
 
 
-def _heads(attention: nn.Module, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-    """Queries (B, heads, T, D), keys and values (B, key heads, T, D), q and k normed where a layer does it, and rotated."""
+def _heads(attention: nn.Module, x: mx.array, first: int) -> tuple[mx.array, mx.array, mx.array]:
+    """Queries (B, heads, T, D), keys and values (B, key heads, T, D), q and k normed where a layer does it, and rotated.
+
+    The first token stands at position `first`. Queries are scaled.
+    """
     count, shared = attention.n_heads, attention.n_kv_heads
     if "qkv_proj" in attention:
         ends = [count * attention.head_dim, (count + shared) * attention.head_dim]
@@ -139,7 +199,7 @@ def _heads(attention: nn.Module, x: mx.array) -> tuple[mx.array, mx.array, mx.ar
     if "q_norm" in attention:
         q, k = attention.q_norm(q), attention.k_norm(k)
     q, k, v = (part.transpose(0, 2, 1, 3) for part in (q, k, v))
-    return attention.rope(q), attention.rope(k), v
+    return attention.rope(q, offset=first) * attention.scale, attention.rope(k, offset=first), v
 
 
 def _attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array) -> mx.array:
@@ -179,42 +239,49 @@ class FrozenStates:
     def __init__(self, model: nn.Module, *, budget_bytes: int = BUDGET_BYTES):
         self.model, self.free_bytes = model, budget_bytes
         self.layers = frozen_layers(model)
-        self.kept: dict[int, mx.array] = {}
+        self.kept: dict[Hashable, mx.array] = {}
 
-    def states(self, rows: Sequence[TokenRow], keys: Sequence[int | None]) -> mx.array:
+    def states(
+        self, rows: Sequence[TokenRow], keys: Sequence[Hashable], whole: Sequence[TokenRow] | None = None
+    ) -> mx.array:
         """The states of a batch's rows.
 
         Args:
             rows: the rows, each as long as it is shown, in the batch's order.
-            keys: what a row is kept by, together with all rows that begin with it or that it begins; None for what will not
-                come again.
+            keys: what a row is kept by, together with all rows that begin with it or that it begins.
+            whole: what is to be kept of each: a row that it begins with; None for the rows as they are.
 
         Returns:
             (B, T, H), T being one less than the longest row's length; 0 behind a row's end.
         """
         lengths = [len(row.tokens) - 1 for row in rows]
         missing = [place for place, key in enumerate(keys) if not self._has(key, lengths[place])]
-        found = dict(zip(missing, self._compute([rows[place] for place in missing]), strict=True))
+        found = dict(zip(missing, self._compute([(whole or rows)[place] for place in missing]), strict=True))
         for place, states in found.items():
             self._keep(keys[place], states)
         width = max(lengths)
-        parts = [found[place] if place in found else self.kept[key] for place, key in enumerate(keys)]  # type: ignore[index]
+        parts = [found[place] if place in found else self.kept[key] for place, key in enumerate(keys)]
         return mx.stack(
             [mx.pad(part[:length], [(0, width - length), (0, 0)]) for part, length in zip(parts, lengths, strict=True)]
         )
 
-    def _has(self, key: int | None, length: int) -> bool:
-        return key is not None and key in self.kept and self.kept[key].shape[0] >= length
+    def forget(self, keys: Iterable[Hashable]) -> None:
+        """Make room: the rows of these keys will not come again."""
+        for key in keys:
+            if key in self.kept:
+                self.free_bytes += self.kept.pop(key).nbytes
+
+    def _has(self, key: Hashable, length: int) -> bool:
+        return key in self.kept and self.kept[key].shape[0] >= length
 
     def _compute(self, rows: Sequence[TokenRow]) -> list[mx.array]:
         if not rows:
             return []
-        states = lower_states(self.model, to_batch(rows).tokens, self.layers)
+        batch = to_batch(rows)
+        states = lower_states(self.model, batch.tokens, self.layers, batch.alike)
         return [mx.contiguous(states[place, : len(row.tokens) - 1]) for place, row in enumerate(rows)]
 
-    def _keep(self, key: int | None, states: mx.array) -> None:
-        if key is None:
-            return
+    def _keep(self, key: Hashable, states: mx.array) -> None:
         replaced = self.kept[key].nbytes if key in self.kept else 0
         if states.nbytes - replaced <= self.free_bytes:
             mx.eval(states)

@@ -4,7 +4,11 @@ begins with is what generation is given, and what follows is what generation mus
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from functools import cache
+from importlib.resources import files
+from typing import Literal, Protocol
+
+import yaml
 
 from nfl_lora_pipeline.weeks.names import as_typed
 
@@ -114,3 +118,11 @@ def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
 
 def _unfit(problem: str, question: str) -> ValueError:
     return ValueError(f"the chat template of this base model does not fit: {problem} ({question!r}); {MEND}")
+
+
+@cache
+def general_prompts(part: Literal["asked", "rehearsed"]) -> list[str]:
+    """The requests of `general_prompts.yaml` that a tuned model is asked, or those whose answers are rehearsed."""
+    text = (files("nfl_lora_pipeline") / "general_prompts.yaml").read_text(encoding="utf-8")
+    requests: list[str] = yaml.safe_load(text)[part]
+    return requests

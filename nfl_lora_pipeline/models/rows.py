@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from nfl_lora_pipeline.models.base_model import Model
 from nfl_lora_pipeline.models.prompt import Tokenizer, answered_tokens
@@ -24,7 +25,8 @@ class Batch(NamedTuple):
 
     T is one less than the longest row's length, A the longest answer's. `wanted` are the positions whose next token is an
     answer token, `targets` those tokens, and `weights` are the row's weight, and 0 behind its answer's end. `states`
-    (B, T, H), where given, is what the layers that nothing is trained in make of the tokens.
+    (B, T, H), where given, is what the layers that nothing is trained in make of the tokens. All rows begin with `alike`
+    tokens in common, none of which is wanted.
     """
 
     tokens: mx.array
@@ -32,6 +34,7 @@ class Batch(NamedTuple):
     targets: mx.array
     weights: mx.array
     states: mx.array | None = None
+    alike: int = 0
 
 
 def tokenize(tokenizer: Tokenizer, pairs: Iterable[tuple[str, str]], *, as_it_is: bool = False) -> list[TokenRow]:
@@ -92,7 +95,14 @@ def to_batch(rows: Sequence[TokenRow]) -> Batch:
         wanted[i, :length] = range(row.start - 1, len(row.tokens) - 1)
         targets[i, :length] = row.tokens[row.start :]
         weights[i, :length] = row.weight
-    return Batch(mx.array(tokens), mx.array(wanted), mx.array(targets), mx.array(weights))
+    arrays = (mx.array(tokens), mx.array(wanted), mx.array(targets), mx.array(weights))
+    return Batch(*arrays, alike=_alike(tokens[:, : min(row.start for row in rows) - 1]))
+
+
+def _alike(tokens: NDArray[np.int32]) -> int:
+    """How many columns all rows begin with alike."""
+    differs = (tokens != tokens[0]).any(0)
+    return int(differs.argmax()) if differs.any() else len(differs)
 
 
 def by_lanes(rows: Sequence[TokenRow], count: int) -> list[list[int]]:

@@ -6,6 +6,7 @@ reference answer nor the refusal comes out is an answer generated token by token
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ from numpy.typing import NDArray
 from nfl_lora_pipeline.models.base_model import Model
 from nfl_lora_pipeline.models.base_model import answer as generate_answers
 from nfl_lora_pipeline.models.blas import divided_cores
-from nfl_lora_pipeline.models.forward import answer_logits, streams, token_losses
+from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, streams, token_losses
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer
-from nfl_lora_pipeline.models.rows import TokenRow, answer_text, by_length, to_batch, tokenize
+from nfl_lora_pipeline.models.rows import Batch, TokenRow, answer_text, by_length, to_batch, tokenize
 
 
 @contextmanager
@@ -45,6 +46,7 @@ def merged(model: Model) -> Iterator[None]:
 
 BATCH_TOKENS = 1500
 GENERATE_ROWS = 64
+SILENT_SECONDS = 5.0  # of an exam, after which it is told how far it is
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,19 @@ class Certainty:
 
 
 def certainty(
-    model: Model, rows: Sequence[TokenRow], *, progress: Callable[[int, int], None] = lambda done, total: None
+    model: Model,
+    rows: Sequence[TokenRow],
+    *,
+    frozen: FrozenStates | None = None,
+    keys: Sequence[int] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Certainty:
     """Score answers by teacher forcing, without generating them.
 
     Args:
         model: a model of `mlx_lm.load`.
         rows: questions with their answers.
+        frozen: what of the model is not trained, with what is kept of it; `keys` are those of the rows.
         progress: told after every batch how many of how many rows are done.
     """
     greedy = np.zeros(len(rows), np.bool_)
@@ -80,7 +88,11 @@ def certainty(
         scored = []
         for indices, stream in zip(batches[first : first + len(lanes)], lanes, strict=False):
             with mx.stream(stream):
-                scored.append((indices, *_score(model, [rows[index] for index in indices])))
+                batch = to_batch([rows[index] for index in indices])
+                if frozen and frozen.layers:
+                    asked = [rows[index] for index in indices]
+                    batch = batch._replace(states=frozen.states(asked, [keys[index] for index in indices]))
+                scored.append((indices, *_score(model, batch)))
         with divided_cores(len(lanes)):
             mx.eval(scored)
         for indices, hit, worst in scored:
@@ -93,9 +105,8 @@ def certainty(
     return Certainty(greedy, lowest)
 
 
-def _score(model: Model, rows: Sequence[TokenRow]) -> tuple[mx.array, mx.array]:
-    batch = to_batch(rows)
-    logits = answer_logits(model, batch.tokens, batch.wanted)
+def _score(model: Model, batch: Batch) -> tuple[mx.array, mx.array]:
+    logits = answer_logits(model, batch.tokens, batch.wanted, batch.states, batch.alike)
     hit = (mx.argmax(logits, -1) == batch.targets) | (batch.weights == 0)
     losses = token_losses(logits, batch.targets) * batch.weights
     return hit.all(-1), losses.max(-1)
@@ -115,7 +126,7 @@ def predict(
         model: a model of `mlx_lm.load`.
         tokenizer: its tokenizer.
         asked: one row a question, with `question`, `answer` (the reference) and `refusal` (the refusal's words for it).
-        progress: told how many of how many questions are answered.
+        progress: told how far it is, as if so many of so many questions were answered, now and again and at the end.
         as_it_is: ask them as they stand, blanks and all, as in `prompt.prompt_tokens`.
 
     Returns:
@@ -124,20 +135,21 @@ def predict(
     """
     questions, answers, refusals = (asked[column].to_list() for column in ("question", "answer", "refusal"))
     said: list[str | None] = [None] * len(questions)
+    told = _Told(progress, len(questions))
     sure = np.zeros(len(questions), np.float64)
     rows = tokenize(tokenizer, zip(questions, answers, strict=True), as_it_is=as_it_is)
-    reference = certainty(model, rows)
+    reference = certainty(model, rows, progress=told.part(0.0, 0.4))
     for row, index in _given(rows, reference):
         said[index], sure[index] = answer_text(tokenizer, row), reference.lowest[index]
-    progress(len(questions) - said.count(None), len(questions))
     open_rows = [index for index, text in enumerate(said) if text is None and refusals[index] != answers[index]]
     rows = tokenize(tokenizer, ((questions[index], refusals[index]) for index in open_rows), as_it_is=as_it_is)
-    refused = certainty(model, rows)
+    refused = certainty(model, rows, progress=told.part(0.4, 0.6))
     for row, place in _given(rows, refused):
         said[open_rows[place]], sure[open_rows[place]] = answer_text(tokenizer, row), refused.lowest[place]
     open_rows = [index for index, text in enumerate(said) if text is None]
-    progress(len(questions) - len(open_rows), len(questions))
+    generating = told.part(0.6, 1.0)
     for first in range(0, len(open_rows), GENERATE_ROWS):
+        generating(first, len(open_rows))
         chunk = open_rows[first : first + GENERATE_ROWS]
         texts = generate_answers(model, tokenizer, [questions[i] for i in chunk], as_it_is=as_it_is)
         spoken = [(index, text) for index, text in zip(chunk, texts, strict=True) if text]
@@ -145,9 +157,29 @@ def predict(
         sure[[index for index, _ in spoken]] = certainty(model, rows).lowest
         for index, text in zip(chunk, texts, strict=True):
             said[index] = text
-        progress(len(questions) - said.count(None), len(questions))
+    progress(len(questions), len(questions))
     columns = {"said": said, "sure": sure, "lowest": reference.lowest}
     return pl.DataFrame(columns, schema={"said": pl.String, "sure": pl.Float64, "lowest": pl.Float64})
+
+
+Progress = Callable[[int, int], None]
+
+
+class _Told:
+    """How far a work is that has parts, told when nothing was for `SILENT_SECONDS`."""
+
+    def __init__(self, progress: Progress, total: int):
+        self.progress, self.total, self.told_at = progress, total, time.monotonic()
+
+    def part(self, begin: float, end: float) -> Progress:
+        """Takes how far a part is, which lies between two shares of the work."""
+
+        def tell(done: int, of: int) -> None:
+            if time.monotonic() - self.told_at > SILENT_SECONDS:
+                self.told_at = time.monotonic()
+                self.progress(int(self.total * (begin + (end - begin) * done / of)), self.total)
+
+        return tell
 
 
 def _given(rows: Sequence[TokenRow], scored: Certainty) -> Iterator[tuple[TokenRow, int]]:
@@ -176,7 +208,8 @@ def perplexity(model: Model, tokenizer: Tokenizer, asked: Sequence[str], answers
     total = count = 0.0
     for indices in by_length(rows, batch_tokens=BATCH_TOKENS):
         batch = to_batch([rows[index] for index in indices])
-        losses = token_losses(answer_logits(model, batch.tokens, batch.wanted), batch.targets) * batch.weights
+        logits = answer_logits(model, batch.tokens, batch.wanted, alike=batch.alike)
+        losses = token_losses(logits, batch.targets) * batch.weights
         total += float(losses.sum())
         count += float(batch.weights.sum())
     return math.exp(total / count) if count else 1.0

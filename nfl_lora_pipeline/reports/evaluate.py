@@ -4,13 +4,10 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import cast
 
 import polars as pl
-import yaml
 
 from nfl_lora_pipeline.evaluation.gates import Count, Gate, Integrity, head_line, judge, undecided
 from nfl_lora_pipeline.evaluation.grading import with_verdict
@@ -23,6 +20,8 @@ from nfl_lora_pipeline.evaluation.metrics import (
     with_shared_last_names,
 )
 from nfl_lora_pipeline.evaluation.probes import (
+    FIRST,
+    FIRST_OF_LARGE_BASE,
     TRAINED,
     asked_of_base,
     comes_first,
@@ -35,7 +34,7 @@ from nfl_lora_pipeline.evaluation.summary import Exam, RunFacts, Summary, questi
 from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel, Model, answer
-from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer
+from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer, general_prompts
 from nfl_lora_pipeline.models.scoring import merged, perplexity, predict
 from nfl_lora_pipeline.reports.report import is_whole, read_report, write_report
 from nfl_lora_pipeline.season.checks import warnings_of
@@ -45,14 +44,6 @@ from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 GENERATED_FREELY = 100  # answers, of those that the certificate has or a forward pass found
-PROMPTS_FILE = Path(str(files("nfl_lora_pipeline"))) / "general_prompts.yaml"
-
-
-@cache
-def prompts() -> list[str]:
-    """The requests of `general_prompts.yaml`."""
-    texts: list[str] = yaml.safe_load(PROMPTS_FILE.read_text(encoding="utf-8"))
-    return texts
 
 
 def questions_answered(rows: pl.DataFrame, predictions: pl.DataFrame) -> Count:
@@ -87,23 +78,25 @@ def tensors_loaded(model: Model, adapter: Path) -> Count:
 
 def answers_in_general(model: Model, tokenizer: Tokenizer) -> tuple[list[str], float]:
     """The base's greedy answers to all requests, and its perplexity on them."""
-    answers = answer(model, tokenizer, prompts())
-    return answers, perplexity(model, tokenizer, prompts(), answers)
+    answers = answer(model, tokenizer, general_prompts("asked"))
+    return answers, perplexity(model, tokenizer, general_prompts("asked"), answers)
 
 
 def compare_in_general(
     base_answers: list[str], base_perplexity: float, model: Model, tokenizer: Tokenizer
 ) -> GeneralPrompts:
     """Hold the tuned model against what `answers_in_general` gave."""
-    answers = answer(model, tokenizer, prompts())
+    answers = answer(model, tokenizer, general_prompts("asked"))
     changed = [
         ChangedAnswer(question, base, tuned)
-        for question, base, tuned in zip(prompts(), base_answers, answers, strict=True)
+        for question, base, tuned in zip(general_prompts("asked"), base_answers, answers, strict=True)
         if base != tuned
     ]
     return GeneralPrompts(
         prompts=len(answers),
-        perplexity=BeforeAndAfter(base_perplexity, perplexity(model, tokenizer, prompts(), base_answers)),
+        perplexity=BeforeAndAfter(
+            base_perplexity, perplexity(model, tokenizer, general_prompts("asked"), base_answers)
+        ),
         changed=share_of(len(changed), len(answers)),
         worst=changed,
     )
@@ -222,7 +215,8 @@ def _ask_base(
 ) -> tuple[pl.Series, pl.Series, tuple[list[str], float] | None]:
     """What the base answers (null where it is not asked); what it answers to those shown; and its answers in general."""
     numbered = questions.with_row_index("row")
-    of_base = numbered.filter(pl.Series(asked_of_base(questions), dtype=pl.Boolean))
+    most = FIRST if base.is_small else FIRST_OF_LARGE_BASE
+    of_base = numbered.filter(pl.Series(asked_of_base(questions, most=most), dtype=pl.Boolean))
     model, tokenizer = base_models.load(base)
     both = pl.concat([of_base.select(shown.columns), shown])
     said = predict(

@@ -15,7 +15,7 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -60,7 +60,7 @@ from nfl_lora_pipeline.tuning.records import (
     save_checkpoint,
     write_records,
 )
-from nfl_lora_pipeline.tuning.sampler import Fresh, Probabilities, Sampler
+from nfl_lora_pipeline.tuning.sampler import Fresh, Probabilities, Rehearsed, Sampler
 
 CHECKPOINT_SECONDS = 45.0  # a checkpoint is written at a step's end when the last one is older than this
 REPORT_STEPS = 10  # how often the loss is written down, and it is said how far it is
@@ -83,9 +83,9 @@ def recall_loss(model: nn.Module, known_loss: float, *batches: Batch) -> tuple[m
         row's token.
     """
     sums, counts, greatest = [], [], []
-    for (tokens, wanted, targets, weights, states), stream in zip(batches, streams(), strict=False):
+    for (tokens, wanted, targets, weights, states, alike), stream in zip(batches, streams(), strict=False):
         with mx.stream(stream):
-            losses = token_losses(answer_logits(model, tokens, wanted, states), targets)
+            losses = token_losses(answer_logits(model, tokens, wanted, states, alike), targets)
             unknown = mx.stop_gradient(weights * (losses > known_loss / mx.maximum(weights, 1.0)))
             sums.append((losses * unknown).sum())
             counts.append(unknown.sum())
@@ -129,8 +129,10 @@ def train_adapter(
     """
     if not any(example.teaches for example in examples):
         raise ValueError("no row teaches a number: the weeks hold no recorded player")
+    rehearsed = Rehearsed.of_base(model, tokenizer) if recipe.curriculum.rehearsal_share else Rehearsed([])
     config, log = begin(model, examples, recipe, start)
-    training = Training(model, tokenizer, examples, recipe, fresh, log, report, checkpoint, warm=start is not None)
+    what = (model, tokenizer, examples, recipe, fresh, log, report, checkpoint)
+    training = Training(*what, rehearsed=rehearsed, warm=start is not None)
     training.go_on(_what_is_trained(examples, recipe, start))
     with uncompiled_on_cpu(), training.deferral:
         training.run()
@@ -157,6 +159,7 @@ class Training:
         report: Callable[[str, float], None] = lambda line, share: None,
         checkpoint: Path | None = None,
         *,
+        rehearsed: Rehearsed | None = None,
         warm: bool = False,
     ):
         self.model, self.recipe, self.log, self.report, self.warm = model, recipe, log, report, warm
@@ -166,7 +169,8 @@ class Training:
         self.rng = random.Random(recipe.seed)
         teaches = [example.teaches for example in examples]
         self.sampler = Sampler([example.fact for example in examples], teaches, curriculum, self.rng)
-        self.fresh = Fresh(fresh, tokenizer)
+        self.fresh = Fresh(fresh, tokenizer, times=curriculum.fresh_times)
+        self.rehearsed = rehearsed or Rehearsed([])
         self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
         self.frozen = FrozenStates(model)
         self.lowest: Probabilities = np.zeros(len(self.rows))
@@ -346,7 +350,8 @@ class Training:
     def _ask(self, indices: list[int]) -> None:
         """How probable the least probable token of some rows' whole answers is, into `lowest`."""
         rows = [self.rows[index] for index in indices]
-        self.lowest[indices] = certainty(self.model, rows, progress=self._tell_asked).lowest
+        found = certainty(self.model, rows, frozen=self.frozen, keys=indices, progress=self._tell_asked)
+        self.lowest[indices] = found.lowest
 
     def _tell_asked(self, done: int, total: int) -> None:
         if self._is_silent():
@@ -370,16 +375,21 @@ class Training:
 
     def _make_step(self, learn: Learn) -> None:
         """Show some rows that teach, some people without a record, some questions drawn afresh, and learn from them."""
-        rows, indices = self._rows()
+        rows, shown = self._rows()
+        keys: list[Hashable] = [*shown, *(("fresh", number) for number, _ in self.fresh.taken)]
+        places = self.rehearsed.take(round(self.curriculum.rehearsal_share * self.curriculum.batch_rows), self.step)
+        keys += [("rehearsed", place) for place in places]
+        rows += [self.rehearsed.rows[place] for place in places]
         lanes = by_lanes(rows, len(streams()))
-        batches = [self._batch([rows[place] for place in lane], [indices[place] for place in lane]) for lane in lanes]
+        batches = [self._batch([rows[place] for place in lane], [keys[place] for place in lane]) for lane in lanes]
         rate = learning_rate(self.recipe, self.step, self.ending, self.end)
         self.optimizer.learning_rate = self.peak_share * rate
         loss, greatest = learn(batches)
         with divided_cores(len(lanes)):
             mx.eval(self.model.state, self.optimizer.state, loss, greatest)
         self.tokens += sum(batch.tokens.size for batch in batches)
-        self._observe(lanes, greatest, [index for index in indices if index is not None])
+        self.frozen.forget(("fresh", number) for number, left in self.fresh.taken if not left)
+        self._observe(lanes, greatest, shown)
         self.loss_sum += float(loss)
         if (self.step + 1) % REPORT_STEPS == 0:
             self.log.losses.append((self.step + 1, self.loss_sum / REPORT_STEPS))
@@ -416,8 +426,8 @@ class Training:
     def _is_silent(self) -> bool:
         return time.monotonic() - self.told_at > SILENT_SECONDS
 
-    def _rows(self) -> tuple[list[TokenRow], list[int | None]]:
-        """A step's rows, and their indices; None for those that are none of the examples'."""
+    def _rows(self) -> tuple[list[TokenRow], list[int]]:
+        """A step's rows: first those of examples, whose indices come with them, and then those drawn afresh."""
         count, is_ending = self.curriculum.batch_rows, self.step >= self.ending
         refusing = round(self.curriculum.refusal_share * count)
         varied = round(self.curriculum.varied_share * count)
@@ -425,7 +435,7 @@ class Training:
         taken += self.sampler.take_untaught(refusing)
         fresh = [self._shortened(row) for row in self.fresh.take(count - len(taken))]
         known = [self.rows[at] if is_ending else self._shortened(self.rows[at]) for at in taken]
-        return known + fresh, [*taken, *[None] * len(fresh)]
+        return known + fresh, taken
 
     def _observe(self, lanes: list[list[int]], greatest: list[mx.array], indices: list[int]) -> None:
         """Take in how the rows of a step fared, before the step."""
@@ -433,12 +443,16 @@ class Training:
         for lane, losses in zip(lanes, greatest, strict=True):
             lowest[lane] = np.exp(-np.array(losses, np.float64))
         self.sampler.observe(indices, lowest[: len(indices)])
-        self.fresh.observe(lowest[len(indices) :] > self.curriculum.certain_above)
+        drawn = lowest[len(indices) :][: len(self.fresh.taken)]
+        self.fresh.observe(drawn > self.curriculum.certain_above)
 
-    def _batch(self, rows: list[TokenRow], indices: list[int | None]) -> Batch:
-        """A batch, with what the frozen layers make of its rows."""
+    def _batch(self, rows: list[TokenRow], keys: list[Hashable]) -> Batch:
+        """A batch, with what the frozen layers make of its rows, which is kept for whole rows: a check asks for these."""
         batch = to_batch(rows)
-        return batch._replace(states=self.frozen.states(rows, indices)) if self.frozen.layers else batch
+        if not self.frozen.layers:
+            return batch
+        whole = [self.rows[key] if isinstance(key, int) else row for key, row in zip(keys, rows, strict=True)]
+        return batch._replace(states=self.frozen.states(rows, keys, whole))
 
     def _shortened(self, row: TokenRow) -> TokenRow:
         """The row up to where all answers go on alike, which teaches little."""

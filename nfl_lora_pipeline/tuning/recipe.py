@@ -122,6 +122,18 @@ class Curriculum(Section):
         gt=0,
         description="how much more their answers weigh in a step's loss than others: a doubt is to be a refusal",
     )
+    fresh_times: int = Field(
+        1,
+        ge=1,
+        strict=True,
+        description="how often each question drawn afresh is shown; what layers that are not trained make of it is kept",
+    )
+    rehearsal_share: Number = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="the share of a step's rows that the base's own answers to general requests get, besides; 0 is none",
+    )
     last_names: bool = Field(
         True, strict=True, description="every fact is taught once more, asked about by the last name alone"
     )

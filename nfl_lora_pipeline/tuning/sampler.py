@@ -12,14 +12,19 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from mlx import nn
 from pydantic import BaseModel
 
 from nfl_lora_pipeline.dataset.unanswerable import Drawn
-from nfl_lora_pipeline.models.prompt import Tokenizer
+from nfl_lora_pipeline.models.base_model import answer
+from nfl_lora_pipeline.models.prompt import Tokenizer, general_prompts
 from nfl_lora_pipeline.models.rows import TokenRow, tokenize
 from nfl_lora_pipeline.tuning.recipe import Curriculum
 
 REMEMBERED = 200  # of the last fresh questions, whether they were answered rightly
+WAITING = 500  # fresh questions that are to be shown again lie at least so many others behind one another
+REHEARSED_TOKENS = 40  # of a general answer
+BLOCK = 1000  # fresh questions that are drawn at a time, where a training goes on
 
 
 class FreshState(BaseModel):
@@ -27,6 +32,7 @@ class FreshState(BaseModel):
 
     drawn: int
     right: list[bool]
+    again: list[tuple[int, int]] = []
 
 
 class SamplerState(BaseModel):
@@ -39,40 +45,90 @@ class SamplerState(BaseModel):
 
 
 class Fresh:
-    """Draws questions from an endless source.
+    """Draws questions from an endless source, and shows each so many times, long after one another.
 
     Attributes:
         drawn: how many were.
-        right: of the last ones shown, whether the model was certain of the answer before it was trained on them.
+        again: the numbers of those that are to be shown again, with how often; the next one first.
+        taken: the numbers of those that were taken last, in their order, with how often they will be shown again.
+        right: of the last ones shown for the first time, whether the model was certain of the answer before it was trained
+            on them.
     """
 
-    def __init__(self, source: Iterator[Drawn], tokenizer: Tokenizer):
-        self.source, self.tokenizer, self.drawn = source, tokenizer, 0
+    def __init__(self, source: Iterator[Drawn], tokenizer: Tokenizer, *, times: int = 1):
+        self.source, self.tokenizer, self.times, self.drawn = source, tokenizer, times, 0
+        self.again: deque[tuple[int, int]] = deque()
+        self.taken: list[tuple[int, int]] = []
+        self.rows: dict[int, TokenRow] = {}
         self.right: deque[bool] = deque(maxlen=REMEMBERED)
 
     def take(self, count: int) -> list[TokenRow]:
-        """So many that were never shown before."""
+        """So many: some that were never shown before and, once enough of them wait for it, others again."""
+        repeated = count - math.ceil(count / self.times) if len(self.again) >= WAITING else 0
+        shown = [self.again.popleft() for _ in range(repeated)]
+        shown += [(number, self.times - 1) for number in self._draw(count - repeated)]
+        self.again.extend((number, left - 1) for number, left in shown if left)
+        self.taken = shown
+        return [self.rows[number] if left else self.rows.pop(number) for number, left in shown]
+
+    def _draw(self, count: int) -> range:
+        """The numbers of so many new ones, whose rows are kept."""
         drawn = list(itertools.islice(self.source, count))
         rows = tokenize(self.tokenizer, ((each.question, each.answer) for each in drawn))
+        numbers = range(self.drawn, self.drawn + len(rows))
+        self.rows |= {
+            number: row._replace(weight=each.weight) for number, row, each in zip(numbers, rows, drawn, strict=True)
+        }
         self.drawn += len(rows)
-        return [row._replace(weight=each.weight) for row, each in zip(rows, drawn, strict=True)]
+        return numbers
 
     def observe(self, right: npt.NDArray[np.bool_]) -> None:
         """Take in whether those that were taken last are answered rightly, one bool each."""
-        self.right.extend(right.tolist())
+        is_new = [left == self.times - 1 for _, left in self.taken]
+        self.right.extend(right[is_new].tolist())
 
     def right_share(self) -> float:
-        """Of the last ones shown."""
+        """Of the last ones shown for the first time."""
         return float(np.mean(self.right)) if self.right else 1.0
 
     def state(self) -> FreshState:
         """For a checkpoint."""
-        return FreshState(drawn=self.drawn, right=list(self.right))
+        return FreshState(drawn=self.drawn, right=list(self.right), again=list(self.again))
 
     def restore(self, state: FreshState) -> None:
         """Go on where a state was taken, behind all that had been drawn from the source."""
-        self.drawn += sum(1 for _ in itertools.islice(self.source, state.drawn))
+        wanted = {number for number, _ in state.again}
+        while self.drawn < state.drawn:
+            for number in self._draw(min(BLOCK, state.drawn - self.drawn)):
+                if number not in wanted:
+                    del self.rows[number]
+        self.again.extend(state.again)
         self.right.extend(state.right)
+
+
+class Rehearsed:
+    """What the base says to general requests by itself, shown in turn, so that it goes on saying it.
+
+    A model's own answers keep what it could do better than another's would (arXiv 2402.13669, 2403.01244), and need no data.
+
+    Attributes:
+        rows: a request and the answer each, which may be cut off.
+    """
+
+    def __init__(self, rows: Sequence[TokenRow]):
+        self.rows = rows
+
+    @classmethod
+    def of_base(cls, model: nn.Module, tokenizer: Tokenizer) -> "Rehearsed":
+        """The answers of a model that nothing was taught yet."""
+        requests = general_prompts("rehearsed")
+        answers = answer(model, tokenizer, requests, max_tokens=REHEARSED_TOKENS)
+        said = [pair for pair in zip(requests, answers, strict=True) if pair[1]]
+        return cls([TokenRow(row.tokens[:-1], row.start) for row in tokenize(tokenizer, said)])
+
+    def take(self, count: int, step: int) -> list[int]:
+        """The places of so many rows, which are a step's."""
+        return [(step * count + at) % len(self.rows) for at in range(count if self.rows else 0)]
 
 
 Probabilities = npt.NDArray[np.float64]
