@@ -16,6 +16,7 @@ from typing import NamedTuple
 import click
 
 from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.markdown import marked, sections_of
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 WORTH_A_WORD = 0.05
@@ -45,12 +46,9 @@ def versions(*packages: str) -> str:
 
 def replaced_section(document: str, name: str, content: str) -> str:
     """`document` with the section `name` renewed, or added at its end."""
-    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    section = f"{begin}\n{content.strip()}\n{end}"
-    place = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}", re.DOTALL)
-    if place.search(document):
-        return place.sub(lambda _: section, document, count=1)
-    return f"{document.rstrip()}\n\n{section}\n"
+    if (old := sections_of(document).get(name)) is not None:
+        return document.replace(marked(name, old), marked(name, content), 1)
+    return f"{document.rstrip()}\n\n{marked(name, content)}\n"
 
 
 def publish(

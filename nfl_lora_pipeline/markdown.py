@@ -6,6 +6,8 @@ from collections.abc import Sequence
 _MARKUP = re.compile(r"[\\`*\[\]<>&|~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _LINES = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 
+_SECTION = re.compile(r"<!-- begin (?P<name>\S+) -->\n(?P<content>.*?)\n<!-- end (?P=name) -->", re.DOTALL)
+
 
 class Markup(str):
     """Markdown that is meant as such: `table` leaves it as it is."""
@@ -33,6 +35,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _cell(content: str) -> str:
     return content if isinstance(content, Markup) else escape(content)
+
+
+def marked(name: str, content: str) -> str:
+    """A section of a page that is written by machine, between comments by which it is found again."""
+    return f"<!-- begin {name} -->\n{content.strip()}\n<!-- end {name} -->"
+
+
+def sections_of(page: str) -> dict[str, str]:
+    """The sections of a page that `marked` made, by name, without their comments."""
+    return {found["name"]: found["content"] for found in _SECTION.finditer(page)}
 
 
 def percent(share: float | None) -> str:

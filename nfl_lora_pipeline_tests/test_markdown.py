@@ -3,7 +3,7 @@ from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 
 from nfl_lora_pipeline.evaluation.metrics import measured, of_asked, share_of
-from nfl_lora_pipeline.markdown import Markup, escape, percent, table
+from nfl_lora_pipeline.markdown import Markup, escape, marked, percent, sections_of, table
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,9 @@ def test_lines_become_one_so_that_no_block_begins():
 def test_what_needs_no_escape_has_none():
     plain = "receiving_yards of D'Andre St. Brown-Jones (2025-W01): 98.9%, -3, p > 0"
     assert escape(plain) == plain.replace(">", r"\>")
+
+
+def test_sections_are_found_again_by_their_marks_and_not_by_what_they_hold():
+    page = "\n\n".join(["# Page", marked("one", "## One\n\ntext\n"), marked("two", "<!-- begin other -->")])
+    assert sections_of(page) == {"one": "## One\n\ntext", "two": "<!-- begin other -->"}
+    assert sections_of("# Page") == {}

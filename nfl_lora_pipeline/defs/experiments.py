@@ -32,6 +32,7 @@ from nfl_lora_pipeline.experiments.trial import (
     worded,
 )
 from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.markdown import marked, sections_of
 from nfl_lora_pipeline.models.base_model import would_be_downloaded
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import steps_expected
@@ -156,9 +157,12 @@ def shipped_experiments() -> list[dg.AssetsDefinition]:
 def write_page(data: Store, file: Path) -> list[str]:
     """Write the results of the shipped studies as a page in Markdown, with their pictures in a folder beside it.
 
+    What the page says of a study that has no results in this store stays: they may come from another one.
+
     Returns:
         The studies that have results.
     """
+    before = sections_of(file.read_text(encoding="utf-8")) if file.is_file() else {}
     sections, measured = [], []
     for name in study_names():
         study, results = load_study(name), results_of(data, trials_of(name))
@@ -166,7 +170,8 @@ def write_page(data: Store, file: Path) -> list[str]:
             measured.append(name)
             replace_file(file.with_suffix("") / f"{name}.svg", leaderboard.picture(study, results))
         place = f"{file.stem}/{name}.svg" if results else ""
-        sections.append(leaderboard.section(name, study, results, picture=place))
+        section = leaderboard.section(name, study, results, picture=place)
+        sections.append(marked(name, section if results else before.get(name, section)))
     replace_file(file, "\n\n".join([leaderboard.HEADING.strip(), *sections, ""]).encode())
     return measured
 
