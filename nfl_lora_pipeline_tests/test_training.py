@@ -15,6 +15,7 @@ from nfl_lora_pipeline.dataset.unanswerable import Drawn, strangers
 from nfl_lora_pipeline.models.rows import TokenRow, shared_tail
 from nfl_lora_pipeline.tuning import recall_trainer as course
 from nfl_lora_pipeline.tuning.adaptation import adapt
+from nfl_lora_pipeline.tuning.learn import learn
 from nfl_lora_pipeline.tuning.recall_trainer import Training
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.tuning.records import TrainingLog, certify, load_checkpoint
@@ -94,6 +95,15 @@ def test_what_the_base_says_in_general_is_shown_besides_and_counts_neither_as_a_
     assert all(rehearsed.take(2, step) == [2 * step, 2 * step + 1] for step in range(3))
     assert rehearsed.take(5, len(rehearsed.rows)) == rehearsed.take(5, 0)
     assert not Rehearsed([]).take(5, 1)
+
+
+def test_the_base_is_asked_what_is_rehearsed_before_it_is_taught_anything_and_that_is_said(tmp_path):
+    lines: list[str] = []
+    recipe = RECIPE.changed(max_steps=2, ending_steps=1, rehearsal_share=0.1)
+    learn(EXAMPLES, tmp_path, recipe=recipe, fresh=refused_questions(), report=lambda line, share: lines.append(line))
+    said = [at for at, line in enumerate(lines) if "the base answers general requests" in line]
+    assert said == [1]
+    assert any("iteration" in line for line in lines[2:])
 
 
 def test_rows_end_where_all_answers_go_on_alike_until_nearly_all_is_known(student):

@@ -129,7 +129,7 @@ def train_adapter(
     """
     if not any(example.teaches for example in examples):
         raise ValueError("no row teaches a number: the weeks hold no recorded player")
-    rehearsed = Rehearsed.of_base(model, tokenizer) if recipe.curriculum.rehearsal_share else Rehearsed([])
+    rehearsed = _rehearsed(model, tokenizer, recipe, report)
     config, log = begin(model, examples, recipe, start)
     what = (model, tokenizer, examples, recipe, fresh, log, report, checkpoint)
     training = Training(*what, rehearsed=rehearsed, warm=start is not None)
@@ -143,6 +143,16 @@ def train_adapter(
     )
     report(certificate.in_short(), 1.0)
     return log
+
+
+def _rehearsed(
+    model: nn.Module, tokenizer: Tokenizer, recipe: Recipe, report: Callable[[str, float], None]
+) -> Rehearsed:
+    """What the recipe has the base go on saying, which is asked of it before anything is put on it."""
+    if not recipe.curriculum.rehearsal_share:
+        return Rehearsed([])
+    report("the base answers general requests, so that its answers can be rehearsed", 0.0)
+    return Rehearsed.of_base(model, tokenizer)
 
 
 class Training:
