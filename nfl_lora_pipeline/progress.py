@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 
 Value = TypeVar("Value")
 
+SILENT_SECONDS = 8.0  # after which a training and an exam say how far they are in any case
 SPOKEN_IN_SECONDS, SPOKEN_IN_MINUTES = 120.0, 5400.0  # what is longer is told in minutes, and in hours
 
 

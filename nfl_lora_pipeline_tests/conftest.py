@@ -17,6 +17,7 @@ from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests import upstream
 
 REPOSITORY = Path(__file__).parent.parent
+BENCH_PYTHON = REPOSITORY / ".venv-bench" / "bin" / "python"  # has torch and peft where `make bench-setup` made it
 REAL_DATA = REPOSITORY.parent / "shared" / "nfl-data"
 
 

@@ -21,9 +21,9 @@ from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline_tests import gguf_files
+from nfl_lora_pipeline_tests.conftest import BENCH_PYTHON
 from nfl_lora_pipeline_tests.recipes import a_recipe
 
-BENCH_PYTHON = Path(__file__).parent.parent / ".venv-bench" / "bin" / "python"
 QUESTIONS = ["the yards in week 12", "the", "in the yards of 2025?"]
 
 

@@ -98,6 +98,13 @@ def test_a_step_needs_more_with_more_rows_longer_rows_and_whole_rows_in_the_loss
     assert needed(held, method="mlx_lm", schedule="constant", **many).logits > 2 * plain.logits
 
 
+def test_what_is_rehearsed_besides_needs_memory_as_other_rows_do():
+    held = base_model.resolve("embedded")
+    tokens = {"row_tokens": 500, "answer_tokens": 60}
+    more = memory_needed(held, a_recipe(batch_rows=32, rehearsal_share=0.25), **tokens)
+    assert more == memory_needed(held, a_recipe(batch_rows=40), **tokens)
+
+
 def test_what_is_needed_is_not_far_from_what_a_training_uses(tmp_path):
     when = "in week 1 of the 2025 NFL season"
     asked = [f"{yards}: how many receiving yards did Nico Hale have {when}?" for yards in range(64)]

@@ -26,8 +26,8 @@ from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
+from nfl_lora_pipeline_tests.conftest import BENCH_PYTHON
 from nfl_lora_pipeline_tests.llama_cpp import running
-from nfl_lora_pipeline_tests.test_formats import BENCH_PYTHON
 
 PACKAGE, FILE_NAME = base_model.PACKAGED["HuggingFaceTB/SmolLM2-135M-Instruct"]
 

@@ -344,6 +344,7 @@ def test_a_question_drawn_afresh_is_shown_so_many_times_long_after_one_another_a
     assert min(second - first for places in at.values() for first, second in pairwise(places)) >= 20
     assert len(fresh.right) == fresh.drawn == len(times)
     again.restore(fresh.state())
+    assert again.rows == fresh.rows, "and no others are read"
     assert [again.take(6) for _ in range(30)] == [fresh.take(6) for _ in range(30)]
 
 

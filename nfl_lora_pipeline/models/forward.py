@@ -59,8 +59,8 @@ def answer_logits(
     start = 0 if states is None else _first_trained(model)
     if _has_fast_path(model):
         *lower, last = model.model.layers[start:]
-        parts = _divided(model.model.embed_tokens, tokens, alike) if states is None else _divided(_same, states, alike)
-        parts = _layers(lower, parts)
+        h = model.model.embed_tokens(tokens) if states is None else states
+        parts = _layers(lower, _divided(h, alike))
         h = _layer(last, parts, mx.maximum(wanted - parts.common_width(), 0)).own
         return _project(model, model.model.norm(h))
     if states is not None:
@@ -82,9 +82,8 @@ def lower_states(model: nn.Module, tokens: mx.array, layers: int, alike: int = 0
 
     `alike` is that of `answer_logits`.
     """
-    if _has_fast_path(model):
-        return _layers(model.model.layers[:layers], _divided(model.model.embed_tokens, tokens, alike)).joined()
-    return _through(model.model.layers[:layers], model.model.embed_tokens(tokens))
+    lower, h = model.model.layers[:layers], model.model.embed_tokens(tokens)
+    return _layers(lower, _divided(h, alike)).joined() if _has_fast_path(model) else _through(lower, h)
 
 
 def token_losses(logits: mx.array, targets: mx.array) -> mx.array:
@@ -130,15 +129,11 @@ class _Parts(NamedTuple):
         return mx.concatenate([_for_all(self.common, self.own), self.own], 1)
 
 
-def _divided(of: Callable[[mx.array], mx.array], batch: mx.array, alike: int) -> _Parts:
-    """What a function makes of the tokens or states (B, T, ...) that all rows begin with alike, and of the others."""
-    if alike < WORTH_DIVIDING or len(batch) == 1:
-        return _Parts(None, of(batch))
-    return _Parts(of(batch[:1, :alike]), of(batch[:, alike:]))
-
-
-def _same(states: mx.array) -> mx.array:
-    return states
+def _divided(h: mx.array, alike: int) -> _Parts:
+    """The states (B, T, H) of the tokens that all rows begin with alike, and of the others."""
+    if alike < WORTH_DIVIDING or len(h) == 1:
+        return _Parts(None, h)
+    return _Parts(h[:1, :alike], h[:, alike:])
 
 
 def _for_all(common: mx.array, own: mx.array) -> mx.array:
@@ -248,7 +243,8 @@ class FrozenStates:
 
         Args:
             rows: the rows, each as long as it is shown, in the batch's order.
-            keys: what a row is kept by, together with all rows that begin with it or that it begins.
+            keys: what a row is kept by, together with all rows that begin with it or that it begins; None for what will not
+                come again.
             whole: what is to be kept of each: a row that it begins with; None for the rows as they are.
 
         Returns:
@@ -282,6 +278,8 @@ class FrozenStates:
         return [mx.contiguous(states[place, : len(row.tokens) - 1]) for place, row in enumerate(rows)]
 
     def _keep(self, key: Hashable, states: mx.array) -> None:
+        if key is None:
+            return
         replaced = self.kept[key].nbytes if key in self.kept else 0
         if states.nbytes - replaced <= self.free_bytes:
             mx.eval(states)

@@ -25,6 +25,7 @@ from nfl_lora_pipeline.models.blas import divided_cores
 from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, streams, token_losses
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer
 from nfl_lora_pipeline.models.rows import Batch, TokenRow, answer_text, by_length, to_batch, tokenize
+from nfl_lora_pipeline.progress import SILENT_SECONDS
 
 
 @contextmanager
@@ -46,7 +47,6 @@ def merged(model: Model) -> Iterator[None]:
 
 BATCH_TOKENS = 1500
 GENERATE_ROWS = 64
-SILENT_SECONDS = 5.0  # of an exam, after which it is told how far it is
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def certainty(
         scored = []
         for indices, stream in zip(batches[first : first + len(lanes)], lanes, strict=False):
             with mx.stream(stream):
-                batch = to_batch([rows[index] for index in indices])
+                asked = [rows[index] for index in indices]
+                batch = to_batch(asked)
                 if frozen and frozen.layers:
-                    asked = [rows[index] for index in indices]
                     batch = batch._replace(states=frozen.states(asked, [keys[index] for index in indices]))
                 scored.append((indices, *_score(model, batch)))
         with divided_cores(len(lanes)):

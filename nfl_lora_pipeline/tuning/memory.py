@@ -200,10 +200,8 @@ def memory_needed(base: BaseModel, recipe: Recipe, *, row_tokens: int, answer_to
     if recipe.method == "mlx_lm":
         width = asked = -(-row_tokens // PADDED_TO) * PADDED_TO
     unpacked = _unpacked_bytes(shape, recipe, len(layers))
-    step = (
-        recipe.curriculum.batch_rows * width * sum(of_layer) + unpacked,
-        recipe.curriculum.batch_rows * asked * a_logit,
-    )
+    rows = recipe.curriculum.batch_rows + recipe.curriculum.rehearsed_rows
+    step = rows * width * sum(of_layer) + unpacked, rows * asked * a_logit
     scored_rows = SCORED_TOKENS / row_tokens
     scoring = FORWARD * SCORED_TOKENS * max(of_layer, default=0), scored_rows * answer_tokens * a_logit
     activations, logits = max(step, scoring, key=sum)

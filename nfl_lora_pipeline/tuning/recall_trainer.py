@@ -43,6 +43,7 @@ from nfl_lora_pipeline.models.rows import (
     to_batch,
 )
 from nfl_lora_pipeline.models.scoring import certainty, merged
+from nfl_lora_pipeline.progress import SILENT_SECONDS
 from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, token_rows, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.recipe import (
     NOT_OF_THE_ADAPTER,
@@ -65,7 +66,6 @@ from nfl_lora_pipeline.tuning.sampler import Fresh, Probabilities, Rehearsed, Sa
 CHECKPOINT_SECONDS = 45.0  # a checkpoint is written at a step's end when the last one is older than this
 REPORT_STEPS = 10  # how often the loss is written down, and it is said how far it is
 TRIAL_STEPS = 2  # by whose last it is told how long all will take
-SILENT_SECONDS = 8.0  # after which that is said in any case
 Learn = Callable[[list[Batch]], tuple[mx.array, list[mx.array]]]
 
 
@@ -112,8 +112,7 @@ def train_adapter(
         tokenizer: its tokenizer.
         examples: the rows to learn.
         recipe: how to train.
-        folder: an existing folder, which gets `adapters.safetensors`, `adapter_config.json`, `training.json` and
-            `certificate.json`.
+        folder: an existing folder, which gets the adapter and its config, `training.json` and `certificate.json`.
         fresh: questions with what is to be said, without end, the same at every call: those without an answer, and facts asked
             about in other words.
         start: the folder of an adapter to go on from, made with the same recipe on the same base; None to begin anew.
@@ -131,8 +130,9 @@ def train_adapter(
         raise ValueError("no row teaches a number: the weeks hold no recorded player")
     rehearsed = _rehearsed(model, tokenizer, recipe, report)
     config, log = begin(model, examples, recipe, start)
-    what = (model, tokenizer, examples, recipe, fresh, log, report, checkpoint)
-    training = Training(*what, rehearsed=rehearsed, warm=start is not None)
+    training = Training(
+        model, tokenizer, examples, recipe, fresh, log, report, checkpoint, rehearsed=rehearsed, warm=start is not None
+    )
     training.go_on(_what_is_trained(examples, recipe, start))
     with uncompiled_on_cpu(), training.deferral:
         training.run()
@@ -386,8 +386,9 @@ class Training:
     def _make_step(self, learn: Learn) -> None:
         """Show some rows that teach, some people without a record, some questions drawn afresh, and learn from them."""
         rows, shown = self._rows()
-        keys: list[Hashable] = [*shown, *(("fresh", number) for number, _ in self.fresh.taken)]
-        places = self.rehearsed.take(round(self.curriculum.rehearsal_share * self.curriculum.batch_rows), self.step)
+        comes_again = self.curriculum.fresh_times > 1
+        keys: list[Hashable] = [*shown, *(("fresh", number) if comes_again else None for number, _ in self.fresh.taken)]
+        places = self.rehearsed.take(self.curriculum.rehearsed_rows, self.step)
         keys += [("rehearsed", place) for place in places]
         rows += [self.rehearsed.rows[place] for place in places]
         lanes = by_lanes(rows, len(streams()))

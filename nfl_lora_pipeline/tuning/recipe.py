@@ -177,6 +177,11 @@ class Curriculum(Section):
             raise ValueError(f"Input should be at most {left:.2g}: the rest of {whole} is {other}'s")
         return share
 
+    @property
+    def rehearsed_rows(self) -> int:
+        """How many of the base's own answers a step shows besides its `batch_rows`."""
+        return round(self.rehearsal_share * self.batch_rows)
+
     def mixture(self) -> Mixture:
         """What the questions are about that are drawn afresh for each step."""
         fresh = self.varied_share + self.refusal_share

@@ -24,7 +24,6 @@ from nfl_lora_pipeline.tuning.recipe import Curriculum
 REMEMBERED = 200  # of the last fresh questions, whether they were answered rightly
 WAITING = 500  # fresh questions that are to be shown again lie at least so many others behind one another
 REHEARSED_TOKENS = 40  # of a general answer
-BLOCK = 1000  # fresh questions that are drawn at a time, where a training goes on
 
 
 class FreshState(BaseModel):
@@ -71,16 +70,17 @@ class Fresh:
         self.taken = shown
         return [self.rows[number] if left else self.rows.pop(number) for number, left in shown]
 
-    def _draw(self, count: int) -> range:
+    def _draw(self, count: int) -> list[int]:
         """The numbers of so many new ones, whose rows are kept."""
-        drawn = list(itertools.islice(self.source, count))
-        rows = tokenize(self.tokenizer, ((each.question, each.answer) for each in drawn))
-        numbers = range(self.drawn, self.drawn + len(rows))
-        self.rows |= {
-            number: row._replace(weight=each.weight) for number, row, each in zip(numbers, rows, drawn, strict=True)
-        }
-        self.drawn += len(rows)
-        return numbers
+        numbered = list(enumerate(itertools.islice(self.source, count), self.drawn))
+        self.drawn += len(numbered)
+        self._keep(numbered)
+        return [number for number, _ in numbered]
+
+    def _keep(self, numbered: Sequence[tuple[int, Drawn]]) -> None:
+        rows = tokenize(self.tokenizer, ((each.question, each.answer) for _, each in numbered))
+        for (number, each), row in zip(numbered, rows, strict=True):
+            self.rows[number] = row._replace(weight=each.weight)
 
     def observe(self, right: npt.NDArray[np.bool_]) -> None:
         """Take in whether those that were taken last are answered rightly, one bool each."""
@@ -98,10 +98,9 @@ class Fresh:
     def restore(self, state: FreshState) -> None:
         """Go on where a state was taken, behind all that had been drawn from the source."""
         wanted = {number for number, _ in state.again}
-        while self.drawn < state.drawn:
-            for number in self._draw(min(BLOCK, state.drawn - self.drawn)):
-                if number not in wanted:
-                    del self.rows[number]
+        passed = enumerate(itertools.islice(self.source, state.drawn))
+        self._keep([(number, each) for number, each in passed if number in wanted])
+        self.drawn = state.drawn
         self.again.extend(state.again)
         self.right.extend(state.right)
 
