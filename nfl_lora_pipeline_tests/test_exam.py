@@ -1,5 +1,6 @@
 """How much is asked: what a certificate has is not asked again, and of a large group no more than tells it from its limit."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,8 +10,18 @@ import pytest
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.evaluation.gates import undecided
 from nfl_lora_pipeline.evaluation.grading import with_verdict
-from nfl_lora_pipeline.evaluation.probes import FIRST, TRAINED, asked_of_base, comes_first, in_turn, of_the_splits
+from nfl_lora_pipeline.evaluation.probes import (
+    FIRST,
+    FIRST_OF_LARGE_BASE,
+    TRAINED,
+    asked_of_base,
+    comes_first,
+    in_turn,
+    of_the_splits,
+)
+from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models import scoring
+from nfl_lora_pipeline.reports import evaluate
 from nfl_lora_pipeline.reports.evaluate import Examination
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.evaluations import STATS, TEMPLATES, YARDS, pairs_of, perfect_answers
@@ -138,3 +149,13 @@ def test_how_far_an_exam_is_is_told_while_it_reads_and_while_it_generates(embedd
     monkeypatch.undo()
     scoring.predict(*embedded, asked, progress=lambda done, total: told.append((done, total)))
     assert len(told) <= 3, "and not at every batch of a quick one"
+
+
+@pytest.mark.parametrize(("size", "most"), [(3_000_000, FIRST), (541_600_000, FIRST_OF_LARGE_BASE)])
+def test_a_base_that_takes_seconds_for_an_answer_is_asked_less(size, most):
+    base = dataclasses.replace(base_models.resolve("embedded"), size_bytes=size)
+    names = [f"Player {number}" for number in range(2 * FIRST)]
+    rows = split_rows(pairs_of(yards=dict.fromkeys(names, 7)), TEMPLATES, stats=STATS[:1])
+    asked = in_turn(rows.with_columns(of_the_splits()))
+    answers, _, _ = evaluate._ask_base(base, asked, asked.head(1), lambda line, share: None)
+    assert answers.filter(asked["group"] == "known").drop_nulls().len() == most

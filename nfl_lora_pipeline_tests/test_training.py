@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.dataset.unanswerable import Drawn, strangers
+from nfl_lora_pipeline.models import base_model, forward
 from nfl_lora_pipeline.models.rows import TokenRow, shared_tail
 from nfl_lora_pipeline.tuning import recall_trainer as course
 from nfl_lora_pipeline.tuning.adaptation import adapt
@@ -46,8 +47,6 @@ def refused_questions(phrasing: str = "seed"):
 @pytest.fixture
 def student() -> tuple[Any, Any]:
     """The embedded base with an adapter that says nothing yet."""
-    from nfl_lora_pipeline.models import base_model
-
     model, tokenizer = base_model.load(base_model.resolve("embedded"))
     adapt(model, RECIPE)
     return model, tokenizer
@@ -104,6 +103,23 @@ def test_the_base_is_asked_what_is_rehearsed_before_it_is_taught_anything_and_th
     said = [at for at, line in enumerate(lines) if "the base answers general requests" in line]
     assert said == [1]
     assert any("iteration" in line for line in lines[2:])
+
+
+def test_a_check_goes_through_the_trained_layers_alone_with_what_steps_have_kept(monkeypatch):
+    recipe = RECIPE.changed(num_layers=1, batch_rows=8, refusal_share=0.25, varied_share=0.0)
+    model, tokenizer = base_model.load(base_model.resolve("embedded"))
+    adapt(model, recipe)
+    made = Training(model, tokenizer, EXAMPLES, recipe, refused_questions(), TrainingLog())
+    made._make_step(made._compiled_step())
+    shown = np.flatnonzero(made.sampler.shown).tolist()
+    computed, layers, silu = [], [], forward.silu
+    monkeypatch.setattr(made.frozen, "_compute", lambda rows: computed.extend(rows) or [])
+    monkeypatch.setattr(forward, "silu", lambda x: layers.append(x.shape) or silu(x))
+    made._ask(shown)
+    assert shown
+    assert not computed, "the rows were kept whole, though the step showed them in part"
+    if mx.default_device() == mx.Device(mx.cpu):
+        assert len(layers) == 1 < len(model.layers)
 
 
 def test_rows_end_where_all_answers_go_on_alike_until_nearly_all_is_known(student):
