@@ -18,11 +18,14 @@ from nfl_lora_pipeline.evaluation.probes import (
     comes_first,
     in_turn,
     of_the_splits,
+    questions_of,
 )
+from nfl_lora_pipeline.evaluation.summary import questions_to_show
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models import scoring
 from nfl_lora_pipeline.reports import evaluate
 from nfl_lora_pipeline.reports.evaluate import Examination
+from nfl_lora_pipeline.reports.report import read_summary
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.evaluations import STATS, TEMPLATES, YARDS, pairs_of, perfect_answers
 
@@ -157,5 +160,32 @@ def test_a_base_that_takes_seconds_for_an_answer_is_asked_less(size, most):
     names = [f"Player {number}" for number in range(2 * FIRST)]
     rows = split_rows(pairs_of(yards=dict.fromkeys(names, 7)), TEMPLATES, stats=STATS[:1])
     asked = in_turn(rows.with_columns(of_the_splits()))
-    answers, _, _ = evaluate._ask_base(base, asked, asked.head(1), lambda line, share: None)
+    answers, _, _ = evaluate._ask_base(base, asked, asked.head(1), {}, lambda line, share: None)
     assert answers.filter(asked["group"] == "known").drop_nulls().len() == most
+
+
+def test_what_the_base_answered_in_an_earlier_report_is_not_asked_again(trained_store, monkeypatch):
+    store = trained_store.store
+    provenance = store.provenance(store.latest())
+    base = base_models.resolve(provenance.base_model)
+    summary = read_summary(store.report(store.latest()))
+    asked, _ = questions_of(store, provenance)
+    shown = questions_to_show(asked)
+    assert evaluate._base_answers_before(store, base, "other code") == {}
+    other = dataclasses.replace(base, revision="another base")
+    assert evaluate._base_answers_before(store, other, summary.evaluation_code) == {}
+    before = evaluate._base_answers_before(store, base, summary.evaluation_code)
+    anew, shown_anew, _ = evaluate._ask_base(base, asked, shown, {}, lambda line, share: None)
+    assert anew.drop_nulls().len() > 100
+    seen: list[int] = []
+    monkeypatch.setattr(
+        evaluate, "predict", lambda model, tokenizer, new, **_: seen.append(new.height) or said_again(new)
+    )
+    again, shown_again, _ = evaluate._ask_base(base, asked, shown, before, lambda line, share: None)
+    assert sum(seen) <= shown.height, "those that are shown may be of no group that the base is asked"
+    assert again.equals(anew)
+    assert shown_again.len() == shown_anew.len()
+
+
+def said_again(new: pl.DataFrame) -> pl.DataFrame:
+    return new.select(said=pl.col("question").replace_strict({}, default="asked again"))

@@ -113,6 +113,11 @@ def test_fewer_weeks_are_not_promoted_over_more_and_what_is_given_up_is_named(se
     assert failed == ["coverage_is_kept"]
 
 
+def test_what_the_base_answered_before_is_not_asked_again_and_that_is_said(season):
+    assert "have its answer from an earlier report" not in season.both.log
+    assert "have its answer from an earlier report" in season.fewer.log
+
+
 def test_another_stat_is_not_promoted_over_the_one_that_is_known(season):
     assert season.other_stat.promoted == season.both.promoted
     assert "receiving yards (22 facts)" in season.other_stat.coverage["explanation"]

@@ -158,9 +158,10 @@ def evaluate_latest(
 def evaluate(store: Store, recipe: Recipe, *, evaluation_code: str, say: Say) -> tuple[Summary, pl.DataFrame]:
     """Ask base and tuned model.
 
-    What the certificate of the tuned model's weights has is not asked again, but for a sample that is generated and has to
-    come out to the letter. Of all else the tuned model answers what `comes_first`, and the rest of the groups whose figure
-    may lie on either side of the recipe's limit; the base model answers what `asked_of_base` says.
+    What the base answered in the report of an adapter before is not asked again, and neither is what the certificate of the
+    tuned model's weights has, but for a sample that is generated and has to come out to the letter. Of all else the tuned
+    model answers what `comes_first`, and the rest of the groups whose figure may lie on either side of the recipe's limit;
+    the base model answers what `asked_of_base` says.
 
     Returns:
         The summary and the predictions (one row a question that was asked or is certified).
@@ -172,7 +173,8 @@ def evaluate(store: Store, recipe: Recipe, *, evaluation_code: str, say: Say) ->
     base = base_models.resolve(provenance.base_model)
     questions, notes = questions_of(store, provenance)
     shown = questions_to_show(questions)
-    base_answers, base_shown, talk = _ask_base(base, questions, shown, say)
+    before = _base_answers_before(store, base, evaluation_code)
+    base_answers, base_shown, talk = _ask_base(base, questions, shown, before, say)
     model, tokenizer = base_models.load(base, adapter=store.adapter(fingerprint))
     with merged(model):  # as fast as the base alone; `nfl-lora verify` asks the adapter as it lies on disk
         examination = Examination(model, tokenizer, recipe, say)
@@ -210,22 +212,43 @@ def _margins(store: Store, fingerprint: str) -> dict[str, float]:
     return {fact: lowest for fact, lowest in certificate.margins.items() if lowest > certificate.above}
 
 
+def _base_answers_before(store: Store, base: BaseModel, evaluation_code: str) -> dict[str, str]:
+    """What this base, asked by this code, answered in the reports of the promoted adapter and of the newest before this one."""
+    answers: dict[str, str] = {}
+    for fingerprint in filter(None, {store.promoted(), store.previous_latest()}):
+        report = read_report(store.report(fingerprint), evaluation_code=evaluation_code)
+        if report and report[0].base_revision == base.revision:
+            answers |= dict(report[1].select("question", "base").drop_nulls().iter_rows())
+    return answers
+
+
 def _ask_base(
-    base: BaseModel, questions: pl.DataFrame, shown: pl.DataFrame, say: Say
+    base: BaseModel, questions: pl.DataFrame, shown: pl.DataFrame, before: dict[str, str], say: Say
 ) -> tuple[pl.Series, pl.Series, tuple[list[str], float] | None]:
-    """What the base answers (null where it is not asked); what it answers to those shown; and its answers in general."""
-    numbered = questions.with_row_index("row")
+    """What the base answers (null where it is not asked); what it answers to those shown; and its answers in general.
+
+    `before` has answers by their questions.
+    """
     most = FIRST if base.is_small else FIRST_OF_LARGE_BASE
-    of_base = numbered.filter(pl.Series(asked_of_base(questions, most=most), dtype=pl.Boolean))
-    model, tokenizer = base_models.load(base)
-    both = pl.concat([of_base.select(shown.columns), shown])
-    said = predict(
-        model, tokenizer, both, progress=lambda done, all: say(f"base: {done:,} of {all:,}", done / all / 4)
-    )["said"]
-    by_row = of_base.select("row", said=said.head(of_base.height))
-    answers = numbered.select("row").join(by_row, on="row", how="left", maintain_order="left")["said"]
-    talk = None if base.single_turn else answers_in_general(model, tokenizer)
-    return answers, said.tail(shown.height), talk
+    is_asked = pl.Series(asked_of_base(questions, most=most), dtype=pl.Boolean)
+    both = pl.concat([questions.filter(is_asked).select(shown.columns), shown]).unique("question", maintain_order=True)
+    new = both.filter(~pl.col("question").is_in(list(before)))
+    if new.height < both.height:
+        say(f"base: {both.height - new.height:,} of {both.height:,} have its answer from an earlier report", 0.0)
+    answers, talk = dict(before), None
+    if new.height or not base.single_turn:
+        model, tokenizer = base_models.load(base)
+        said = predict(
+            model, tokenizer, new, progress=lambda done, all: say(f"base: {done:,} of {all:,}", done / all / 4)
+        )["said"]
+        answers |= dict(zip(new["question"], said, strict=True))
+        talk = None if base.single_turn else answers_in_general(model, tokenizer)
+    found = pl.col("question").replace_strict(answers, default=None, return_dtype=pl.String)
+    return (
+        questions.select(said=pl.when(is_asked).then(found))["said"],
+        shown.select(said=found)["said"],
+        talk,
+    )
 
 
 @dataclass(frozen=True)
