@@ -154,6 +154,14 @@ def test_how_far_an_exam_is_is_told_while_it_reads_and_while_it_generates(embedd
     assert len(told) <= 3, "and not at every batch of a quick one"
 
 
+def test_what_a_model_answers_is_the_same_without_a_guess_at_it(embedded, questions):
+    asked = questions.head(40)
+    told: list[tuple[int, int]] = []
+    said = scoring.generated(*embedded, asked["question"].to_list(), progress=lambda *far: told.append(far))
+    assert said == scoring.predict(*embedded, asked)["said"].to_list()
+    assert told[-1] == (40, 40)
+
+
 @pytest.mark.parametrize(("size", "most"), [(3_000_000, FIRST), (541_600_000, FIRST_OF_LARGE_BASE)])
 def test_a_base_that_takes_seconds_for_an_answer_is_asked_less(size, most):
     base = dataclasses.replace(base_models.resolve("embedded"), size_bytes=size)

@@ -35,7 +35,7 @@ from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel, Model, answer
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer, general_prompts
-from nfl_lora_pipeline.models.scoring import merged, perplexity, predict
+from nfl_lora_pipeline.models.scoring import generated, merged, perplexity, predict
 from nfl_lora_pipeline.reports.report import is_whole, read_report, write_report
 from nfl_lora_pipeline.season.checks import warnings_of
 from nfl_lora_pipeline.store import Store
@@ -238,10 +238,7 @@ def _ask_base(
     answers, talk = dict(before), None
     if new.height or not base.single_turn:
         model, tokenizer = base_models.load(base)
-        said = predict(
-            model, tokenizer, new, progress=lambda done, all: say(f"base: {done:,} of {all:,}", done / all / 4)
-        )["said"]
-        answers |= dict(zip(new["question"], said, strict=True))
+        answers |= dict(zip(new["question"], _said_by_base(base, model, tokenizer, new, say), strict=True))
         talk = None if base.single_turn else answers_in_general(model, tokenizer)
     found = pl.col("question").replace_strict(answers, default=None, return_dtype=pl.String)
     return (
@@ -249,6 +246,18 @@ def _ask_base(
         shown.select(said=found)["said"],
         talk,
     )
+
+
+def _said_by_base(base: BaseModel, model: Model, tokenizer: Tokenizer, asked: pl.DataFrame, say: Say) -> list[str]:
+    """A small base is guessed to refuse, as the embedded one does; what a large one says nobody guesses."""
+
+    def tell(done: int, total: int) -> None:
+        if total:
+            say(f"base: {done:,} of {total:,}", done / total / 4)
+
+    if base.is_small:
+        return predict(model, tokenizer, asked, progress=tell)["said"].to_list()
+    return generated(model, tokenizer, asked["question"].to_list(), progress=tell)
 
 
 @dataclass(frozen=True)
