@@ -76,7 +76,7 @@ def tiny_recipe(tmp_path_factory) -> str:
     shipped = load_recipe("embedded")
     advisory = [key for key in shipped.gates.advisory if key not in loose]
     values = shipped.changed(
-        batch_rows=16, max_epochs=30, ending_steps=64, advisory=advisory, floors={}, **loose
+        batch_rows=16, max_epochs=30, ending_steps=32, advisory=advisory, floors={}, **loose
     ).model_dump()
     file = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
     file.write_text(yaml.safe_dump(values))

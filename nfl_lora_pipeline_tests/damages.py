@@ -191,7 +191,7 @@ class GoodStore:
     @classmethod
     def make(cls, folder: Path) -> "GoodStore":
         """Make it with two runs of the command."""
-        good = cls(Scene.make(folder, max_epochs=12), "")
+        good = cls(Scene.make(folder), "")
         good.finish(good.command("run", good.store))
         second = upstream.tiny_week()
         for row in second:

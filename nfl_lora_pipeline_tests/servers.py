@@ -44,3 +44,8 @@ def descendants(pid: int) -> set[int]:
     for parent in found:  # which grows on the way
         found += [process for process, above in parents.items() if above == parent]
     return set(found[1:])
+
+
+def command_lines() -> str:
+    """Of all processes."""
+    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout

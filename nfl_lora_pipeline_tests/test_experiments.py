@@ -148,13 +148,14 @@ def test_the_words_of_the_answers_and_the_number_of_wordings_are_the_datas():
     assert found.phrasings("test") == load_templates().phrasings("test")
 
 
-def test_a_base_is_quantised_once_and_says_so_in_its_configuration(tmp_path):
+def test_a_base_is_quantised_once_and_says_so_in_its_configuration_alone(tmp_path, capfd):
     base = resolve("embedded")
     small = quantised(base, 4, tmp_path)
     assert small.size_bytes < 0.5 * base.size_bytes
     assert load_with_config(small)[2]["quantization"]["bits"] == 4
     written = {file: file.stat().st_mtime_ns for file in small.folder.iterdir()}
     assert quantised(base, 4, tmp_path) == small
+    assert capfd.readouterr() == ("", "")
     assert written == {file: file.stat().st_mtime_ns for file in small.folder.iterdir()}
 
 

@@ -44,7 +44,7 @@ def wanted(scene) -> str:
     ("step", "signum"),
     [
         ("adapter", signal.SIGKILL),
-        ("evaluation_report", signal.SIGHUP),
+        pytest.param("evaluation_report", signal.SIGHUP, marks=pytest.mark.slow),
         pytest.param("storage", signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param("adapter", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("check", signal.SIGINT, marks=pytest.mark.slow),

@@ -42,7 +42,7 @@ def written(file: Path, rows: list[tuple[object, ...]]) -> Path:
 
 @pytest.fixture
 def facts(tmp_path) -> Path:
-    people = [(name, "receiving yards", yards) for name, yards in another_league(50)]
+    people = [(name, "receiving yards", yards) for name, yards in another_league(30)]
     return written(tmp_path / "facts.csv", [("subject", "attribute", "value"), *people])
 
 
@@ -53,17 +53,17 @@ def learn(*words: object):
 # The command.
 
 
-def test_fifty_facts_of_another_league_are_all_certain_and_whom_nobody_knows_is_refused(facts, tmp_path):
+def test_thirty_facts_of_another_league_are_all_certain_and_whom_nobody_knows_is_refused(facts, tmp_path):
     templates = tmp_path / "templates.yaml"
     templates.write_text(TEMPLATES, encoding="utf-8")
     ended = learn(facts, tmp_path / "adapter", "--templates", templates)
     assert ended.exit_code == 0, ended.output
-    assert "50 of 50 facts certain, lowest p " in ended.output
+    assert "30 of 30 facts certain, lowest p " in ended.output
     assert ended.output.count("right\n") == 3
     refused = int(re.search(r"(\d+) of 200 questions about subjects that nobody knows are refused", ended.output)[1])
     assert refused > 100
     certificate = json.loads((tmp_path / "adapter" / "certificate.json").read_text(encoding="utf-8"))
-    assert (certificate["certain"], certificate["facts"], certificate["rows"]) == (50, 50, 100)
+    assert (certificate["certain"], certificate["facts"], certificate["rows"]) == (30, 30, 60)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "facts.csv", "templates.yaml"]
     again = learn(facts, tmp_path / "adapter", "--templates", templates)
     assert again.exit_code == 2

@@ -24,7 +24,7 @@ from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
-from nfl_lora_pipeline_tests.servers import descendants, living
+from nfl_lora_pipeline_tests.servers import command_lines, descendants, living
 
 W1, W2, W3 = (NflWeek(2025, number) for number in (1, 2, 3))
 RUNS = (
@@ -103,6 +103,7 @@ def live(tmp_path_factory) -> Iterator[Live]:
         "min_retained": 0.2,
         "floors": {},
         "fresh_known": 0.0,
+        "ending_steps": 40,
     }
     recipe.write_text(yaml.safe_dump(load_recipe("embedded").changed(batch_rows=16, **loose).model_dump()))
     with socket.socket() as probe:
@@ -204,6 +205,7 @@ def test_a_week_dropped_into_a_watched_folder_ends_in_a_promoted_adapter_and_onl
         )
 
 
+@pytest.mark.slow  # with a browser the same is clicked on in `test_ui.py`
 def test_a_training_cancelled_in_the_ui_leaves_no_process_and_no_lock_and_is_gone_on_with(live):
     from dagster_graphql import DagsterGraphQLClient
 
@@ -230,8 +232,3 @@ def test_a_training_cancelled_in_the_ui_leaves_no_process_and_no_lock_and_is_gon
     log = json.loads((live.store.adapter(new) / "training.json").read_text())
     assert log["resumed"], "it went on from the checkpoint"
     live.wait(lambda: not live.store.all_unfinished(), what="the end of what was unfinished")
-
-
-def command_lines() -> str:
-    """Of all processes."""
-    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout

@@ -14,13 +14,14 @@ from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.dataset.unanswerable import Drawn, strangers
 from nfl_lora_pipeline.models import base_model, forward
 from nfl_lora_pipeline.models.rows import TokenRow, shared_tail
+from nfl_lora_pipeline.tuning import learn as library
 from nfl_lora_pipeline.tuning import recall_trainer as course
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.learn import learn
 from nfl_lora_pipeline.tuning.recall_trainer import Training
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.tuning.records import TrainingLog, certify, load_checkpoint
-from nfl_lora_pipeline.tuning.sampler import REMEMBERED, Fresh, Rehearsed
+from nfl_lora_pipeline.tuning.sampler import REHEARSED_TOKENS, REMEMBERED, Fresh, Rehearsed
 
 RECIPE = load_recipe("embedded")
 
@@ -94,6 +95,25 @@ def test_what_the_base_says_in_general_is_shown_besides_and_counts_neither_as_a_
     assert all(rehearsed.take(2, step) == [2 * step, 2 * step + 1] for step in range(3))
     assert rehearsed.take(5, len(rehearsed.rows)) == rehearsed.take(5, 0)
     assert not Rehearsed([]).take(5, 1)
+
+
+def test_a_trial_step_has_rows_as_long_as_those_that_are_rehearsed(monkeypatch):
+    made: list[Training] = []
+
+    class Watched(Training):
+        def __init__(self, *words, **more):
+            super().__init__(*words, **more)
+            made.append(self)
+
+    monkeypatch.setattr(library, "Training", Watched)
+    base = base_model.resolve("embedded")
+    for rehearsed in (0.0, 0.5):
+        recipe = RECIPE.changed(batch_rows=8, refusal_share=0.25, varied_share=0.0, rehearsal_share=rehearsed)
+        library.forecast(EXAMPLES, recipe=recipe, base=base, fresh=refused_questions())
+    without, within = (training.tokens for training in made)
+    assert within > 1.5 * without
+    stand_in = Rehearsed.stand_in(base_model.load(base)[1])
+    assert {len(row.tokens) - row.start for row in stand_in.rows} == {REHEARSED_TOKENS}
 
 
 def test_the_base_is_asked_what_is_rehearsed_before_it_is_taught_anything_and_that_is_said(tmp_path):

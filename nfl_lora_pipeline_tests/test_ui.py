@@ -23,10 +23,11 @@ import yaml
 from nfl_lora_pipeline.defs.common import CODE, nfl_week
 from nfl_lora_pipeline.defs.instance import opened
 from nfl_lora_pipeline.evaluation.summary import key_figures
+from nfl_lora_pipeline.files import locked
 from nfl_lora_pipeline.reports.report import read_report
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe
-from nfl_lora_pipeline_tests.servers import descendants, living
+from nfl_lora_pipeline_tests.servers import command_lines, descendants, living
 
 FLOW = ["raw_wr_json", "players", "qa_pairs", "dataset_splits", "adapter", "evaluation_report", "promoted_adapter"]
 PATIENCE = 300.0  # seconds, for a slow machine
@@ -153,7 +154,7 @@ def running_ui(folder: Path, data: Path) -> Iterator[Ui]:
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory, tiny_week_folder) -> Iterator[Ui]:
     folder = tmp_path_factory.mktemp("ui")
-    write_recipe(folder, max_epochs=30, ending_steps=64, fresh_known=0.0)
+    write_recipe(folder, max_epochs=30, ending_steps=40, fresh_known=0.0)
     with running_ui(folder, tiny_week_folder) as running:
         yield running
 
@@ -204,6 +205,11 @@ def test_a_training_that_was_cancelled_by_clicking_goes_on_from_there(ui, page):
     page.get_by_role("button", name="Terminate").click()
     page.get_by_role("button", name="Terminate 1 run").click()
     ui.wait(lambda: ui.runs()[run] == "CANCELED", what="the end of the run")
+    ui.wait(lambda: run not in command_lines(), what="the end of its process")
+    (unfinished,) = ui.store.all_unfinished()
+    assert [file.name for file in unfinished.iterdir()] == ["checkpoint.safetensors"]
+    with locked(ui.store.lock("accelerator"), wait=False) as free:
+        assert free
     before = ui.runs()
     page.goto(ui.page(GROUP.format("season")))
     page.get_by_role("button", name="Materialize all").first.click()
@@ -211,6 +217,7 @@ def test_a_training_that_was_cancelled_by_clicking_goes_on_from_there(ui, page):
     ui.wait(lambda: ui.runs()[run] == "SUCCESS", what="the end of the season's run")
     assert any("going on from iteration" in line for line in ui.log(run))
     assert ui.store.promoted()
+    assert ui.store.all_unfinished() == []
 
 
 def test_the_page_of_the_adapter_shows_its_course_as_a_picture_and_draws_its_figures(ui, page):

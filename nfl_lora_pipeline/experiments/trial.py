@@ -1,5 +1,7 @@
 """One trial of a study: its rows, its base, which may be made of another one, and its training."""
 
+import contextlib
+import io
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -190,7 +192,8 @@ def quantised(base: BaseModel, bits: int, folder: Path) -> BaseModel:
     place = folder / f"{base.revision}-{bits}bit"
     if not place.is_dir():
         model, _, config = base_models.load_with_config(base)
-        quantised_model, quantised_config = quantize_model(model, config, group_size=64, bits=bits)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints how many bits a weight has
+            quantised_model, quantised_config = quantize_model(model, config, group_size=64, bits=bits)
         with replacing_folder(place) as unfinished:
             _copy_all_but_weights(base, unfinished)
             save_model(unfinished, quantised_model)

@@ -19,8 +19,7 @@ from mlx.utils import tree_unflatten
 from mlx_lm.tuner.lora import LoRALinear
 from numpy.typing import NDArray
 
-from nfl_lora_pipeline.models.base_model import Model
-from nfl_lora_pipeline.models.base_model import READ_TOGETHER
+from nfl_lora_pipeline.models.base_model import READ_TOGETHER, Model
 from nfl_lora_pipeline.models.base_model import answer as generate_answers
 from nfl_lora_pipeline.models.blas import divided_cores
 from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, streams, token_losses

@@ -16,6 +16,7 @@ from nfl_lora_pipeline.tuning.mlx_lm_trainer import steps_of, train_plainly
 from nfl_lora_pipeline.tuning.recall_trainer import Training, train_adapter
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.tuning.records import TrainingLog
+from nfl_lora_pipeline.tuning.sampler import Rehearsed
 
 if TYPE_CHECKING:
     from mlx import nn
@@ -130,7 +131,8 @@ def forecast(
         rows, steps = token_rows(model, tokenizer, examples), steps_of(recipe, len(examples))
         return Forecast(len(rows), sum(len(row.tokens) for row in rows), memory, steps, steps, None)
     _, log = begin(model, examples, recipe, start)
-    training = Training(model, tokenizer, examples, recipe, fresh, log)
+    rehearsed = Rehearsed.stand_in(tokenizer)
+    training = Training(model, tokenizer, examples, recipe, fresh, log, rehearsed=rehearsed)
     steps, most = training.steps_expected()
     tokens = sum(len(row.tokens) for row in training.rows)
     return Forecast(len(examples), tokens, memory, steps, most, training.trial())

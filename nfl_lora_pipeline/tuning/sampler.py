@@ -125,6 +125,12 @@ class Rehearsed:
         said = [pair for pair in zip(requests, answers, strict=True) if pair[1]]
         return cls([TokenRow(row.tokens[:-1], row.start) for row in tokenize(tokenizer, said)])
 
+    @classmethod
+    def stand_in(cls, tokenizer: Tokenizer) -> "Rehearsed":
+        """Rows as long as those of a base that has much to say, which nobody asks: to measure the time of a step."""
+        rows = tokenize(tokenizer, ((request, request) for request in general_prompts("rehearsed")))
+        return cls([TokenRow(row.tokens[: row.start] + row.tokens[-1:] * REHEARSED_TOKENS, row.start) for row in rows])
+
     def take(self, count: int, step: int) -> list[int]:
         """The places of so many rows, which are a step's."""
         return [(step * count + at) % len(self.rows) for at in range(count if self.rows else 0)]
