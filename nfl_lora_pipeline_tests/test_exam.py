@@ -12,6 +12,7 @@ from nfl_lora_pipeline.evaluation.gates import undecided
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.probes import (
     FIRST,
+    FIRST_OF_LARGE,
     FIRST_OF_LARGE_BASE,
     TRAINED,
     asked_of_base,
@@ -94,6 +95,26 @@ def test_wrong_numbers_for_typos_have_a_limit_of_their_own():
     right, wrong = many("typo", FIRST - 4), many("typo", 4, tuned=pl.lit("Nico Collins had 999 receiving yards."))
     assert undecided(with_verdict(pl.concat([right, wrong])), RECIPE) == {"typo"}
     assert undecided(with_verdict(many("typo", FIRST)), RECIPE) == set()
+
+
+@pytest.mark.parametrize(("first", "asked"), [(FIRST_OF_LARGE, [60, 60, 200]), (FIRST, [200, 200, 200])])
+def test_of_a_large_model_only_groups_near_their_limits_are_asked_as_much_as_of_a_small_one(
+    embedded, monkeypatch, first, asked
+):
+    """Nobody refuses another stat (at least 97% wanted); everything else is right, which tells 98% from less after 189."""
+    groups = ["untaught_stats", "hand_written", "tight_ends"]
+    questions = in_turn(pl.concat([many(group, 300).drop("tuned", "lowest", "sure") for group in groups]))
+
+    def predict(model, tokenizer, asked, **_):
+        wrong = pl.when(pl.col("group") == "untaught_stats").then(pl.lit("were 7.")).otherwise("answer")
+        return asked.select(said=wrong, sure=pl.lit(0.9), lowest=pl.lit(0.9))
+
+    monkeypatch.setattr(evaluate, "predict", predict)
+    recipe = RECIPE.changed(min_hand_written=0.9, min_refused_positions=0.98)
+    examination = Examination(*embedded, recipe, lambda line, share: None, first)
+    predictions, exam = examination.of(questions, {})
+    assert [predictions.filter(pl.col("group") == group).height for group in groups] == asked
+    assert exam.asked == sum(asked)
 
 
 def test_a_certificate_that_the_sample_does_not_bear_out_is_not_believed(embedded, questions):

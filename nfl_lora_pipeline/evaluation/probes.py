@@ -61,6 +61,7 @@ BESIDE = ("tight_ends", "running_backs")
 HAND_WRITTEN_FILE = Path(str(files("nfl_lora_pipeline"))) / "hand_written.yaml"
 MOST = 1500  # questions of a group
 FIRST = 200  # of a part that are asked in any case: all of 189 right is the least that tells 98% from less
+FIRST_OF_LARGE = 60  # the same of a model that takes seconds for one: who is far from a limit is so after these
 FIRST_OF_LARGE_BASE = 30  # that a base is asked which takes seconds for one: it knows none of it, and that shows soon
 TRAINED = "trained"  # the part of the known facts in the phrasings that they are taught in
 STRANGERS = 150
@@ -339,9 +340,9 @@ def in_turn(asked: pl.DataFrame) -> pl.DataFrame:
     ).with_columns(turn=pl.col("turn").rank("ordinal").over("part").cast(pl.UInt32) - 1)
 
 
-def comes_first() -> pl.Expr:
-    """Whether a question of `in_turn` is asked in any case, whatever the others of its part are answered with."""
-    return (pl.col("part") == TRAINED) | (pl.col("turn") < FIRST)
+def comes_first(first: int = FIRST) -> pl.Expr:
+    """Whether a question of `in_turn` is asked in any case, as are so many of a part, whatever is answered to the others."""
+    return (pl.col("part") == TRAINED) | (pl.col("turn") < first)
 
 
 def asked_of_base(asked: pl.DataFrame, *, most: int = FIRST) -> list[bool]:

@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +22,7 @@ from nfl_lora_pipeline.evaluation.metrics import (
 )
 from nfl_lora_pipeline.evaluation.probes import (
     FIRST,
+    FIRST_OF_LARGE,
     FIRST_OF_LARGE_BASE,
     TRAINED,
     asked_of_base,
@@ -46,10 +48,15 @@ from nfl_lora_pipeline.weeks.week import NflWeek
 GENERATED_FREELY = 100  # answers, of those that the certificate has or a forward pass found
 
 
-def questions_answered(rows: pl.DataFrame, predictions: pl.DataFrame) -> Count:
+def asked_first(base: BaseModel) -> int:
+    """How many questions of a part are asked in any case."""
+    return FIRST if base.is_small else FIRST_OF_LARGE
+
+
+def questions_answered(rows: pl.DataFrame, predictions: pl.DataFrame, first: int = FIRST) -> Count:
     """How many of the rows of the splits that have to be answered, which are those that `comes_first`, are."""
     same = ["fact", "phrasing", "question", "answer"]
-    wanted = in_turn(rows.with_columns(of_the_splits())).filter(comes_first())
+    wanted = in_turn(rows.with_columns(of_the_splits())).filter(comes_first(first))
     with_answer = predictions.filter(pl.col("tuned").is_not_null()).select(same)
     return Count(found=wanted.join(with_answer.unique(), on=same, how="semi").height, wanted=wanted.height)
 
@@ -141,12 +148,13 @@ def evaluate_latest(
     if earlier:
         say(f"adapter {fingerprint} was evaluated before: same questions, same code", 1.0)
     old, predictions = earlier or evaluate(store, recipe, evaluation_code=evaluation_code, say=say)
+    first = asked_first(base_models.resolve(store.provenance(fingerprint).base_model))
     summary = dataclasses.replace(
         old,
         regressions=regressions_of(store, fingerprint, predictions),
         coverage_loss=coverage_loss_of(store, fingerprint, replace=replace),
         warnings=warnings_of(store, map(NflWeek.parse, old.weeks)),
-        integrity=dataclasses.replace(old.integrity, answers=questions_answered(store.read_rows(), predictions)),
+        integrity=dataclasses.replace(old.integrity, answers=questions_answered(store.read_rows(), predictions, first)),
     )
     gates = judge(summary, predictions, recipe)
     summary = dataclasses.replace(summary, gates=gates, head_line=head_line(gates))
@@ -177,7 +185,7 @@ def evaluate(store: Store, recipe: Recipe, *, evaluation_code: str, say: Say) ->
     base_answers, base_shown, talk = _ask_base(base, questions, shown, before, say)
     model, tokenizer = base_models.load(base, adapter=store.adapter(fingerprint))
     with merged(model):  # as fast as the base alone; `nfl-lora verify` asks the adapter as it lies on disk
-        examination = Examination(model, tokenizer, recipe, say)
+        examination = Examination(model, tokenizer, recipe, say, asked_first(base))
         predictions, exam = examination.of(questions.with_columns(base=base_answers), _margins(store, fingerprint))
         tuned_shown = predict(model, tokenizer, shown, as_it_is=True)["said"]
     summary = summarise(
@@ -185,7 +193,7 @@ def evaluate(store: Store, recipe: Recipe, *, evaluation_code: str, say: Say) ->
         _run_facts(store, provenance, base, training, evaluation_code),
         shown=shown.with_columns(base=base_shown, tuned=tuned_shown),
         integrity=Integrity(
-            answers=questions_answered(store.read_rows(), predictions),
+            answers=questions_answered(store.read_rows(), predictions, asked_first(base)),
             tensors=tensors_loaded(model, store.adapter(fingerprint)),
         ),
         exam=exam,
@@ -268,6 +276,7 @@ class Examination:
     tokenizer: Tokenizer
     recipe: Recipe
     say: Say
+    first: int = FIRST
 
     def of(self, questions: pl.DataFrame, margins: dict[str, float]) -> tuple[pl.DataFrame, Exam]:
         """Ask what has to be asked.
@@ -290,10 +299,11 @@ class Examination:
         if generated.right < generated.asked:  # the certificate is not to be trusted
             certified = certified.clear()
         others = numbered.join(certified, on="row", how="anti", maintain_order="left").drop("lowest")
-        first, rest = others.filter(comes_first()), others.filter(~comes_first())
-        answered = [certified, self._asked(first)]
-        more = undecided(_graded(answered[-1].filter(pl.col("part") != TRAINED)), self.recipe)
-        answered.append(self._asked(rest.filter(pl.col("group").is_in(list(more)))))
+        answered = [certified, self._asked(others.filter(comes_first(self.first)))]
+        for after, last in pairwise(sorted({self.first, FIRST, others.height})):
+            untaught = pl.concat(answered[1:]).filter(pl.col("part") != TRAINED)
+            more = pl.col("group").is_in(list(undecided(_graded(untaught), self.recipe)))
+            answered.append(self._asked(others.filter(~comes_first(after), comes_first(last), more)))
         columns = [*questions.columns, "tuned", "lowest", "sure"]
         predictions = _graded(pl.concat([part.select("row", *columns) for part in answered]).sort("row").drop("row"))
         if not generated.asked:
