@@ -22,6 +22,7 @@ from nfl_lora_pipeline.evaluation.alterations import (
     typo,
     unique_last_names,
 )
+from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import Provenance
 from nfl_lora_pipeline.weeks.names import name_key
@@ -338,6 +339,11 @@ def in_turn(asked: pl.DataFrame) -> pl.DataFrame:
     return asked.with_columns(
         part=pl.when(is_trained).then(pl.lit(TRAINED)).otherwise("group"), turn=draws
     ).with_columns(turn=pl.col("turn").rank("ordinal").over("part").cast(pl.UInt32) - 1)
+
+
+def asked_first(base: BaseModel) -> int:
+    """How many questions of a part an adapter on this base is asked in any case."""
+    return FIRST if base.is_small else FIRST_OF_LARGE
 
 
 def comes_first(first: int = FIRST) -> pl.Expr:

@@ -30,7 +30,7 @@ from nfl_lora_pipeline.evaluation.baselines import (
     strangers_in,
     with_context,
 )
-from nfl_lora_pipeline.evaluation.probes import FIRST, KNOWN, in_turn, of_the_splits, probe_questions
+from nfl_lora_pipeline.evaluation.probes import KNOWN, asked_first, in_turn, of_the_splits, probe_questions
 from nfl_lora_pipeline.experiments.study import Sample, Trial
 from nfl_lora_pipeline.experiments.trial import Fetch, Material, Result, Say, fingerprint_of, is_trained, rows_of
 from nfl_lora_pipeline.files import replace_file
@@ -115,12 +115,13 @@ def _of_training(rows: pl.DataFrame, adapter: Path) -> Figures:
 
 
 def _asked_in_groups(made_of: Material, adapter: Path) -> Figures:
-    """Up to `FIRST` questions of each group, answered by one forward pass over each; losses, and what the base has lost."""
+    """The first questions of each group, answered by one forward pass over each; losses, and what the base has lost."""
     from nfl_lora_pipeline.models.scoring import merged
 
     model, tokenizer = base_models.load(made_of.asked_base, adapter=adapter)
     with merged(model):
-        asked = questions(made_of.rows, made_of.templates, made_of.stats).filter(pl.col("turn") < FIRST)
+        is_first = pl.col("turn") < asked_first(made_of.asked_base)
+        asked = questions(made_of.rows, made_of.templates, made_of.stats).filter(is_first)
         figures = shares_right(model, tokenizer, asked) | _losses(model, tokenizer, made_of.rows)
         is_mute = made_of.asked_base.single_turn
         figures["perplexity"] = None if is_mute else _perplexity(model, tokenizer, made_of.asked_base)

@@ -22,9 +22,9 @@ from nfl_lora_pipeline.evaluation.metrics import (
 )
 from nfl_lora_pipeline.evaluation.probes import (
     FIRST,
-    FIRST_OF_LARGE,
     FIRST_OF_LARGE_BASE,
     TRAINED,
+    asked_first,
     asked_of_base,
     comes_first,
     in_turn,
@@ -46,11 +46,6 @@ from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 GENERATED_FREELY = 100  # answers, of those that the certificate has or a forward pass found
-
-
-def asked_first(base: BaseModel) -> int:
-    """How many questions of a part are asked in any case."""
-    return FIRST if base.is_small else FIRST_OF_LARGE
 
 
 def questions_answered(rows: pl.DataFrame, predictions: pl.DataFrame, first: int = FIRST) -> Count:
