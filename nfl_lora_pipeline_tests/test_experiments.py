@@ -177,6 +177,7 @@ def a_result(arm: str, seed: int, certain: float) -> Result:
     [
         ({"a": [0.9, 0.8], "b": [0.5, 0.6]}, True),
         ({"a": [0.9, 0.8], "b": [0.5, 0.75]}, False),
+        ({"a": [0.9, 0.8], "b": [0.5]}, True),
         ({"a": [0.9, 0.8], "b": []}, None),
     ],
 )
@@ -187,6 +188,8 @@ def test_a_claim_is_carried_where_every_seed_bears_it_out(figures, carried):
     arms = leaderboard.by_arm(study, results)
     assert leaderboard.verdict(claim, arms).carried is carried
     text = leaderboard.section("s", study.model_copy(update={"claims": [claim]}), results)
+    seeds = {0: None, 1: "one seed", 2: "2 seeds"}[len(figures["b"])]
+    assert seeds is None or f" by the data of {seeds} (" in text
     assert {True: "**Carried**", False: "**Not carried**", None: "*Not measured yet.*"}[carried] in text
 
 
@@ -234,7 +237,7 @@ def test_the_command_prints_a_table_with_an_arm_a_row_and_says_whether_the_claim
     assert result.exit_code == 0, result.output
     rows = [line for line in result.stdout.splitlines() if line.startswith("| rank")]
     assert [row.split("|")[1].strip() for row in rows] == ["rank=2", "rank=4"]
-    assert "No. **Carried** by the data" in result.stdout
+    assert "No. **Carried** by the data of one seed" in result.stdout
     assert "facts of the bundled sample's invented people" in result.stdout
     assert re.search(
         r"\n2 trials, 0 of them finished; about \d+ (s|min) left, by a trial step of [\d.e-]+ s\n", result.stderr
@@ -441,7 +444,7 @@ def test_ways_to_an_answer_are_asked_the_same_questions_and_it_is_said_when_tuni
     result = CliRunner().invoke(main, ["experiment", "run", str(study), *where])
     assert result.exit_code == 0, result.output
     assert re.search(r"Against by table, by seconds alone, tuning has paid for itself: never\.", result.stdout)
-    assert "A table knows. **Carried** by the data" in result.stdout
+    assert "A table knows. **Carried** by the data of one seed" in result.stdout
     results = {arm: tmp_path / "data" / "experiments" / "small" / arm / "17" for arm in ways}
     figures = {arm: json.loads((folder / "result.json").read_text())["figures"] for arm, folder in results.items()}
     assert {each["asked"] for each in figures.values()} == {6.0}

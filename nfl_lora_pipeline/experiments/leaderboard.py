@@ -40,10 +40,10 @@ FEWEST_RANKS = 3  # through which a line is laid
 HEADING = """# Experiments
 
 Each study asks a question, and states beforehand what it expects; a claim is carried by the data where every seed bears it
-out. A table has an arm a row. The studies are files in `nfl_lora_pipeline/experiments/studies`; `nfl-lora experiment run NAME`
-makes what is missing of one, as does a backfill of `experiment_result` in Dagster's UI; `nfl-lora experiment run all` makes
-all that take less than an hour together on two cores, and says before it begins how long. `nfl-lora experiment report
-docs/experiments.md` wrote this page.
+out, and what one seed says another may not. A table has an arm a row. The studies are files in
+`nfl_lora_pipeline/experiments/studies`; `nfl-lora experiment run NAME` makes what is missing of one, as does a backfill of
+`experiment_result` in Dagster's UI; `nfl-lora experiment run all` makes all that take less than an hour together on two
+cores, and says before it begins how long. `nfl-lora experiment report docs/experiments.md` wrote this page.
 """
 ByArm = Mapping[str, Sequence[Result]]
 
@@ -206,7 +206,8 @@ def _spoken(found: Verdict) -> str:
         return Markup(f"{text} *Not measured yet.*")
     measured = ", ".join(_signed(claim.figure, difference) for difference in differences.values())
     words = f"{FIGURES[claim.figure]}, {escape(claim.arm)} against {escape(claim.against)}: {measured}"
-    return f"{text} **{'Carried' if found.carried else 'Not carried'}** by the data ({words})."
+    seeds = "one seed" if len(differences) == 1 else f"{len(differences)} seeds"
+    return f"{text} **{'Carried' if found.carried else 'Not carried'}** by the data of {seeds} ({words})."
 
 
 def _signed(figure: str, difference: float) -> str:
