@@ -114,7 +114,7 @@ def test_of_a_large_model_only_groups_near_their_limits_are_asked_as_much_as_of_
     examination = Examination(*embedded, recipe, lambda line, share: None, first)
     predictions, exam = examination.of(questions, {})
     assert [predictions.filter(pl.col("group") == group).height for group in groups] == asked
-    assert exam.asked == sum(asked)
+    assert (exam.asked, exam.first) == (sum(asked), first)
 
 
 def test_a_certificate_that_the_sample_does_not_bear_out_is_not_believed(embedded, questions):

@@ -30,7 +30,7 @@ from nfl_lora_pipeline.evaluation.metrics import (
     week_key,
     without_facts,
 )
-from nfl_lora_pipeline.evaluation.probes import GROUPS, IN_WORDS, is_of_the_splits, wording_text
+from nfl_lora_pipeline.evaluation.probes import FIRST, GROUPS, IN_WORDS, is_of_the_splits, wording_text
 from nfl_lora_pipeline.evaluation.regressions import CoverageLoss, Regressions
 from nfl_lora_pipeline.markdown import percent
 from nfl_lora_pipeline.stored import TrainingRecord
@@ -93,12 +93,14 @@ class Exam:
         certified: those that were not, since the certificate of the same weights has them, but for those of `generated`.
         generated: of what the certificate has (or, where it has nothing, of what a forward pass found), those that were
             generated token by token, and how many came out to the letter.
+        first: how many questions of a part were asked in any case.
     """
 
     possible: int
     asked: int
     certified: int
     generated: Share
+    first: int = FIRST
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,13 @@ class BaseModel:
         return self.size_bytes < SMALL_BYTES
 
 
-def resolve(name: str, *, report: Callable[[str], None] = lambda line: tell("base_model", line)) -> BaseModel:
+@cache
+def tell_once(line: str) -> None:
+    """Tell something of a base once a process: the same one is found again and again."""
+    tell("base_model", line)
+
+
+def resolve(name: str, *, report: Callable[[str], None] = tell_once) -> BaseModel:
     """Find a base model, downloading it when it is a Hugging Face id that is not in the local cache.
 
     Args:

@@ -143,13 +143,14 @@ def evaluate_latest(
     if earlier:
         say(f"adapter {fingerprint} was evaluated before: same questions, same code", 1.0)
     old, predictions = earlier or evaluate(store, recipe, evaluation_code=evaluation_code, say=say)
-    first = asked_first(base_models.resolve(store.provenance(fingerprint).base_model))
     summary = dataclasses.replace(
         old,
         regressions=regressions_of(store, fingerprint, predictions),
         coverage_loss=coverage_loss_of(store, fingerprint, replace=replace),
         warnings=warnings_of(store, map(NflWeek.parse, old.weeks)),
-        integrity=dataclasses.replace(old.integrity, answers=questions_answered(store.read_rows(), predictions, first)),
+        integrity=dataclasses.replace(
+            old.integrity, answers=questions_answered(store.read_rows(), predictions, old.exam.first)
+        ),
     )
     gates = judge(summary, predictions, recipe)
     summary = dataclasses.replace(summary, gates=gates, head_line=head_line(gates))
@@ -308,6 +309,7 @@ class Examination:
             asked=predictions.height - certified.height,
             certified=certified.height,
             generated=generated,
+            first=self.first,
         )
 
     def _are_short(self, answers: pl.Series) -> pl.Series:
