@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
-from nfl_lora_pipeline.evaluation.baselines import Comparison, Way, measure, pays_off_after, sample
+from nfl_lora_pipeline.evaluation.baselines import Comparison, SequentialModel, Way, measure, pays_off_after, sample
 from nfl_lora_pipeline.reports.page_sections import to_markdown
 from nfl_lora_pipeline.store import Store
 
@@ -89,6 +89,30 @@ def test_a_sample_is_the_same_every_time_and_asks_a_fact_once(trained_store):
 
 
 # The commands, on a copy of the trained store: each adds to the report.
+
+
+class Heard(SequentialModel):
+    """What a model is asked."""
+
+    def ask(self, text):
+        self.__dict__.setdefault("texts", []).append(text)
+        return "They were 25.", 1, 1
+
+
+@pytest.mark.parametrize("briefly", [True, False])
+def test_a_model_in_general_is_told_how_to_read_and_not_asked_where_nothing_is_found(embedded, briefly):
+    found = {"Who?": ["He had 25."], "Nobody?": [], "What?": ["It was 7."]}
+    asked = pl.DataFrame(
+        {"question": list(found), "kind": ["recorded", "stranger", "recorded"], "value": [25.0, None, 25.0]}
+    )
+    model = Heard(*embedded, briefly=briefly)
+    way = model.measure(Way("row", "base"), asked, found.__getitem__)
+    told = "He had 25.\n\nAnswer in one short sentence, from the text above alone: Who?"
+    assert model.texts[0] == (told if briefly else "He had 25. Who?")
+    assert ("Nobody?" in model.texts) is not briefly
+    assert (way.right, way.refused) == (1.0, 1.0 if briefly else 0.0)
+    model.measure(Way("alone", "base"), asked, lambda question: None)
+    assert model.texts[-3:] == list(found)
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,9 @@ def _any_of(words: Iterable[str]) -> re.Pattern[str]:
 
 
 Answer = tuple[str, int, int]  # the text, tokens of the prompt, tokens of the answer
-Retrieve = Callable[[str], Sequence[str]]  # from a question to the sentences to put before it
+Retrieve = Callable[
+    [str], Sequence[str] | None
+]  # from a question to the sentences to put before it; None: nothing was sought
 
 
 @dataclass(frozen=True)
@@ -160,10 +162,15 @@ class Comparison:
 
 
 class SequentialModel:
-    """A model of `mlx_lm.load` that is asked one question at a time, greedily."""
+    """A model of `mlx_lm.load` that is asked one question at a time, greedily.
 
-    def __init__(self, model: Model, tokenizer: Tokenizer):
-        self.model, self.tokenizer = model, tokenizer
+    Attributes:
+        briefly: whether it has to be told how to use what there is to read, and is not asked where nothing was found: a model
+            in general, which talks on and invents; the embedded base does neither.
+    """
+
+    def __init__(self, model: Model, tokenizer: Tokenizer, *, briefly: bool = False):
+        self.model, self.tokenizer, self.briefly = model, tokenizer, briefly
 
     def prompt(self, text: str) -> list[int]:
         """The tokens of a chat with this text as its question."""
@@ -185,7 +192,10 @@ class SequentialModel:
         import mlx.core as mx
 
         def ask(question: str) -> Answer:
-            return self.ask(with_context(retrieve(question), question))
+            sentences = retrieve(question)
+            if self.briefly and sentences is not None and not sentences:
+                return NOT_FOUND, 0, 0
+            return self.ask(with_context(sentences or (), question, briefly=self.briefly))
 
         ask(asked["question"][0])  # what is made at the first question is not part of an answer's time
         mx.clear_cache()
@@ -201,8 +211,10 @@ def device() -> str:
     return "gpu" if mx.default_device() == mx.Device(mx.gpu) else "cpu"
 
 
-def with_context(sentences: Sequence[str], question: str) -> str:
-    """What there is to read, then the question, as the embedded base learnt to read."""
+def with_context(sentences: Sequence[str], question: str, *, briefly: bool = False) -> str:
+    """What there is to read, then the question, as the embedded base learnt to read; with words on how, where `briefly`."""
+    if briefly and sentences:
+        return f"{' '.join(sentences)}\n\nAnswer in one short sentence, from the text above alone: {question}"
     return " ".join([*sentences, question])
 
 
@@ -333,10 +345,10 @@ def _with_model(
     base: BaseModel, adapter: Path | None, table: FactTable, asked: pl.DataFrame, say: Say
 ) -> Iterator[Way]:
     """Every way in which a model, with or without an adapter, can be asked."""
-    model = SequentialModel(*base_models.load(base, adapter=adapter))
+    model = SequentialModel(*base_models.load(base, adapter=adapter), briefly=not base.single_turn)
     kind: Literal["tuned", "base"] = "tuned" if adapter else "base"
     name = ALONE if adapter else "base"
-    ways: dict[str, Retrieve] = {name: lambda question: [], f"{name}, the fact in the prompt": table.sentences}
+    ways: dict[str, Retrieve] = {name: lambda question: None, f"{name}, the fact in the prompt": table.sentences}
     if not adapter and table.facts["stat"].n_unique() > 1:
         ways[f"{name}, the player's row in the prompt"] = lambda question: table.sentences(question, every_stat=True)
     for title, retrieve in ways.items():
@@ -344,7 +356,7 @@ def _with_model(
         yield model.measure(Way(title, kind), asked, retrieve)
     if adapter and fuse_layers(model.model):
         say(FUSED)
-        yield model.measure(Way(FUSED, kind), asked, lambda question: [])
+        yield model.measure(Way(FUSED, kind), asked, lambda question: None)
     if not adapter:
         say("base, the whole week in the prompt")
         yield _whole_week(model, context_tokens(base), table, asked)

@@ -188,11 +188,11 @@ class Reader(SequentialModel):
         seconds: which that took.
     """
 
-    def __init__(self, model: "Model", tokenizer: "Tokenizer", questions: Sequence[str]):
+    def __init__(self, model: "Model", tokenizer: "Tokenizer", questions: Sequence[str], *, briefly: bool = False):
         import mlx.core as mx
         from mlx_lm.models.cache import make_prompt_cache
 
-        super().__init__(model, tokenizer)
+        super().__init__(model, tokenizer, briefly=briefly)
         began = time.perf_counter()
         in_step = itertools.takewhile(lambda at: len(set(at)) == 1, zip(*map(self.prompt, questions), strict=False))
         self.shared = [tokens[0] for tokens in in_step]
@@ -256,12 +256,14 @@ def asked_one_by_one(
         ]
         return _figures(*found, once=0.0, peak=table.facts.estimated_size())
     model, tokenizer = base_models.load(made_of.asked_base, adapter=adapter)
-    retrieve, asker = _retrieval(trial, table, asked), SequentialModel(model, tokenizer)
+    retrieve, briefly = _retrieval(trial, table, asked), not made_of.asked_base.single_turn
+    asker = SequentialModel(model, tokenizer, briefly=briefly)
     if way == "week":
-        texts = [with_context(retrieve(text), text) for part in (asked, altered) for text in part["question"]]
+        questions = [*asked["question"], *altered["question"]]
+        texts = [with_context(retrieve(text) or (), text, briefly=briefly) for text in questions]
         _refuse_too_long(made_of, max(len(asker.prompt(text)) for text in texts))
         say("reads the whole week", None)
-        asker = Reader(model, tokenizer, texts)
+        asker = Reader(model, tokenizer, texts, briefly=briefly)
     named = Way(way, "tuned" if adapter else "base")
     found = [asker.measure(named, part, retrieve) for part in (asked, altered)]
     once = asker.seconds if isinstance(asker, Reader) else 0.0
@@ -275,7 +277,7 @@ def _retrieval(trial: Trial, table: FactTable, asked: pl.DataFrame) -> Retrieve:
         "row": lambda question: table.sentences(question, every_stat=True),
         "week": lambda question: week,
     }
-    return ways.get(trial.side.way, lambda question: [])
+    return ways.get(trial.side.way, lambda question: None)
 
 
 def _refuse_too_long(made_of: Material, tokens: int) -> None:
