@@ -1,5 +1,6 @@
 """How a long step tells how far it is, without knowing who listens."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -53,6 +54,21 @@ def measure(figures: Figures) -> None:
 def measuring(gauge: Gauge) -> AbstractContextManager[None]:
     """Give the figures of a training inside the block to `gauge`."""
     return _set(_gauge, gauge)
+
+
+class Silence:
+    """How long nothing was told by whoever has it."""
+
+    def __init__(self) -> None:
+        self.told_at = time.monotonic()
+
+    def is_long(self) -> bool:
+        """Whether it is time to say how far something is."""
+        return time.monotonic() - self.told_at > SILENT_SECONDS
+
+    def broken(self) -> None:
+        """Something was told."""
+        self.told_at = time.monotonic()
 
 
 @contextmanager

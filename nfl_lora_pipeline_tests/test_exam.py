@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.evaluation.gates import undecided
 from nfl_lora_pipeline.evaluation.grading import with_verdict
@@ -162,7 +163,7 @@ def test_other_weights_than_the_certified_ones_are_asked_everything(trained_stor
 def test_how_far_an_exam_is_is_told_while_it_reads_and_while_it_generates(embedded, monkeypatch, questions):
     asked = questions.filter(pl.col("kind") != "stranger").head(40)
     told: list[tuple[int, int]] = []
-    monkeypatch.setattr(scoring, "SILENT_SECONDS", -1.0)
+    monkeypatch.setattr(progress, "SILENT_SECONDS", -1.0)
     scoring.predict(*embedded, asked, progress=lambda done, total: told.append((done, total)))
     assert told == sorted(told)
     assert {total for _, total in told} == {40}

@@ -11,6 +11,7 @@ import pytest
 from mlx_lm.lora import CONFIG_DEFAULTS, train_model
 from mlx_lm.tuner.datasets import load_dataset
 
+from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.tuning.adaptation import quiet, uncompiled_on_cpu
@@ -123,3 +124,15 @@ def test_an_adapter_can_be_gone_on_from(tmp_path):
 def test_fewer_rows_than_a_batch_are_refused_with_what_fits(tmp_path, embedded):
     with pytest.raises(ValueError, match=r"curriculum\.batch_rows: 4, but there are 3 rows; use 3"):
         train_plainly(*embedded, EXAMPLES[:3], the_recipe(), tmp_path)
+
+
+def test_no_step_is_silent_for_longer_than_somebody_waits(tmp_path, monkeypatch):
+    said: list[str] = []
+    trained(tmp_path, said=said)
+    assert said[0].startswith("iteration 5 of 5, loss "), "a quick one says so once"
+    monkeypatch.setattr(progress, "SILENT_SECONDS", -1.0)
+    said.clear()
+    trained(tmp_path, said=said)
+    steps = [line.partition(",")[0] for line in said if "asked" not in line]
+    assert list(dict.fromkeys(steps))[:6] == [f"iteration {step} of 5" for step in range(6)]
+    assert any(line == f"iteration 5 of 5: {len(EXAMPLES)} of {len(EXAMPLES)} rows are asked" for line in said)

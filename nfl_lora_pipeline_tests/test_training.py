@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.dataset.unanswerable import Drawn, strangers
@@ -253,7 +254,7 @@ def told_lines(made: Training) -> list[str]:
 
 
 def test_no_step_and_no_check_is_silent_for_longer_than_somebody_waits(student, monkeypatch):
-    monkeypatch.setattr(course, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SILENT_SECONDS", 0.0)
     made = training(student, batch_rows=8)
     lines = told_lines(made)
     made._make_step(made._compiled_step())

@@ -37,6 +37,7 @@ from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS
+from nfl_lora_pipeline.progress import Silence
 from nfl_lora_pipeline.stored import TrainingRecord, json_bytes, read_json
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def measure(trial: Trial, made_of: Material, folder: Path, fetch: Fetch, say: Sa
         table = rows_of(whole, fetch)[0] if trial.side.way != "tuned" else made_of.rows
         figures |= asked_one_by_one(trial, made_of, adapter, table, say)
     else:
-        figures |= _asked_in_groups(made_of, folder / "adapter")
+        figures |= _asked_in_groups(made_of, folder / "adapter", say)
     figures["asking_seconds"] = time.monotonic() - began
     found = Result(
         schema_version=Result.SCHEMA,
@@ -114,7 +115,7 @@ def _of_training(rows: pl.DataFrame, adapter: Path) -> Figures:
     }
 
 
-def _asked_in_groups(made_of: Material, adapter: Path) -> Figures:
+def _asked_in_groups(made_of: Material, adapter: Path, say: Say) -> Figures:
     """The first questions of each group, answered by one forward pass over each; losses, and what the base has lost."""
     from nfl_lora_pipeline.models.scoring import merged
 
@@ -122,7 +123,7 @@ def _asked_in_groups(made_of: Material, adapter: Path) -> Figures:
     with merged(model):
         is_first = pl.col("turn") < asked_first(made_of.asked_base)
         asked = questions(made_of.rows, made_of.templates, made_of.stats).filter(is_first)
-        figures = shares_right(model, tokenizer, asked) | _losses(model, tokenizer, made_of.rows)
+        figures = shares_right(model, tokenizer, asked, say) | _losses(model, tokenizer, made_of.rows)
         is_mute = made_of.asked_base.single_turn
         figures["perplexity"] = None if is_mute else _perplexity(model, tokenizer, made_of.asked_base)
     return figures
@@ -134,13 +135,16 @@ def questions(rows: pl.DataFrame, templates: Templates, stats: Sequence[str]) ->
     return in_turn(pl.concat([rows.with_columns(of_the_splits()), probes]))
 
 
-def shares_right(model: "Model", tokenizer: "Tokenizer", asked: pl.DataFrame) -> Figures:
+def shares_right(
+    model: "Model", tokenizer: "Tokenizer", asked: pl.DataFrame, say: Say = lambda line, share: None
+) -> Figures:
     """Of each group the share that greedy decoding answers as it should, to the letter; None where nothing is asked.
 
     Args:
         model: with its adapter.
         tokenizer: its tokenizer.
         asked: of `questions`, all or some.
+        say: told how far it is where nothing was told for long.
     """
     from nfl_lora_pipeline.models.rows import tokenize
     from nfl_lora_pipeline.models.scoring import certainty
@@ -152,9 +156,16 @@ def shares_right(model: "Model", tokenizer: "Tokenizer", asked: pl.DataFrame) ->
     }
     groups |= {name: pl.col("group") == group for name, group in ASKED.items()}
     found: Figures = {}
+    silence = Silence()
+
+    def tell(done: int, total: int) -> None:
+        if silence.is_long():
+            say(f"{len(found)} of {len(groups)} groups of questions are asked, {done} of {total} of the next", None)
+            silence.broken()
+
     for name, of_group in groups.items():
-        pairs = asked.filter(of_group).select("question", "answer").rows()
-        found[name] = float(certainty(model, tokenize(tokenizer, pairs)).greedy.mean()) if pairs else None
+        rows = tokenize(tokenizer, asked.filter(of_group).select("question", "answer").rows())
+        found[name] = float(certainty(model, rows, progress=tell).greedy.mean()) if rows else None
     return found
 
 

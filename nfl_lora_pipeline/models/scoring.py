@@ -6,7 +6,6 @@ reference answer nor the refusal comes out is an answer generated token by token
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from nfl_lora_pipeline.models.blas import divided_cores
 from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, streams, token_losses
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer
 from nfl_lora_pipeline.models.rows import Batch, TokenRow, answer_text, by_length, to_batch, tokenize
-from nfl_lora_pipeline.progress import SILENT_SECONDS
+from nfl_lora_pipeline.progress import Silence
 
 
 @contextmanager
@@ -190,17 +189,17 @@ Progress = Callable[[int, int], None]
 
 
 class _Told:
-    """How far a work is that has parts, told when nothing was for `SILENT_SECONDS`."""
+    """How far a work is that has parts, told when nothing was for long."""
 
     def __init__(self, progress: Progress, total: int):
-        self.progress, self.total, self.told_at = progress, total, time.monotonic()
+        self.progress, self.total, self.silence = progress, total, Silence()
 
     def part(self, begin: float, end: float) -> Progress:
         """Takes how far a part is, which lies between two shares of the work."""
 
         def tell(done: int, of: int) -> None:
-            if time.monotonic() - self.told_at > SILENT_SECONDS:
-                self.told_at = time.monotonic()
+            if self.silence.is_long():
+                self.silence.broken()
                 self.progress(int(self.total * (begin + (end - begin) * done / of)), self.total)
 
         return tell

@@ -20,6 +20,7 @@ from mlx_lm.tuner.trainer import TrainingArgs, iterate_batches, train
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.scoring import certainty
+from nfl_lora_pipeline.progress import Silence
 from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, quiet, token_rows, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.recipe import Recipe, learning_rate
 from nfl_lora_pipeline.tuning.records import TrainingLog, write_records
@@ -54,13 +55,12 @@ def train_plainly(
     Raises:
         ValueError: the recipe does not fit the model, or there are fewer rows than a batch has.
     """
-    started = time.perf_counter()
-    steps = steps_of(recipe, len(examples))
+    started, steps = time.perf_counter(), steps_of(recipe, len(examples))
     recipe = recipe.changed(num_layers=min(recipe.lora.num_layers, len(model.layers)))
     np.random.seed(recipe.seed)
     config, log = begin(model, examples, recipe, start)
     rows = token_rows(model, tokenizer, examples)
-    optimizer = optimizer_of(recipe, betas=BETAS)
+    optimizer, recorder = optimizer_of(recipe, betas=BETAS), _Recorder(log, steps, report)
     with quiet(), uncompiled_on_cpu():
         train(
             model,
@@ -68,10 +68,11 @@ def train_plainly(
             train_dataset=_dataset(tokenizer, [(example.question, example.answer) for example in examples]),
             val_dataset=_dataset(tokenizer, held_out) if len(held_out) >= recipe.curriculum.batch_rows else None,
             args=_arguments(recipe, steps, folder),
-            iterate_batches=_Scheduled(recipe, optimizer, steps),
-            training_callback=_Recorder(log, steps, report),
+            iterate_batches=_Scheduled(recipe, optimizer, recorder),
+            training_callback=recorder,
         )
-    lowest, above = certainty(model, rows).lowest, recipe.curriculum.certain_above
+    above = recipe.curriculum.certain_above
+    lowest = certainty(model, rows, progress=recorder.tell_asked).lowest
     log.certain.append((log.iterations, float(np.mean(lowest > above))))
     log.peak_memory_bytes = mx.get_peak_memory()
     log.seconds = time.perf_counter() - started
@@ -102,30 +103,49 @@ def _dataset(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> CacheDat
 
 
 class _Scheduled:
-    """mlx-lm's own batches; before a step's, the learning rate is set."""
+    """mlx-lm's own batches; before a step's, the learning rate is set, and how far it is is told where nothing was for long."""
 
-    def __init__(self, recipe: Recipe, optimizer: optim.Optimizer, steps: int):
-        self.recipe, self.optimizer, self.steps = recipe, optimizer, steps
+    def __init__(self, recipe: Recipe, optimizer: optim.Optimizer, recorder: "_Recorder"):
+        self.recipe, self.optimizer, self.recorder = recipe, optimizer, recorder
 
     def __call__(self, *args: object, loop: bool = False, **options: object) -> Iterator[tuple[mx.array, mx.array]]:
         for step, batch in enumerate(iterate_batches(*args, loop=loop, **options)):
             if loop:  # which validation does not
-                self.optimizer.learning_rate = learning_rate(self.recipe, step, 0, self.steps)
+                self.recorder.step = step
+                self.optimizer.learning_rate = learning_rate(self.recipe, step, 0, self.recorder.steps)
+            self.recorder.tell_if_silent()
             yield batch
 
 
 class _Recorder(TrainingCallback):  # type: ignore[misc]
+    """Writes the losses down, and tells how far it is."""
+
     def __init__(self, log: TrainingLog, steps: int, report: Callable[[str, float], None]):
         self.log, self.steps, self.report = log, steps, report
-        self.held_out = ""
+        self.step, self.loss, self.held_out, self.silence = 0, "", "", Silence()
 
     def on_train_loss_report(self, train_info: dict[str, float]) -> None:
-        step, loss = int(train_info["iteration"]), train_info["train_loss"]
-        self.log.losses.append((step, loss))
-        self.log.iterations = step
+        self.step, loss = int(train_info["iteration"]), train_info["train_loss"]
+        self.log.losses.append((self.step, loss))
+        self.log.iterations = self.step
         self.log.tokens_per_second = train_info["tokens_per_second"]
-        if step % 50 == 0 or step == self.steps:
-            self.report(f"iteration {step} of {self.steps}, loss {loss:.3f}{self.held_out}", step / self.steps)
+        self.loss = f", loss {loss:.3f}"
+        if self.step % 50 == 0 or self.step == self.steps:
+            self._tell(f"{self.loss}{self.held_out}")
 
     def on_val_loss_report(self, val_info: dict[str, float]) -> None:
         self.held_out = f", {val_info['val_loss']:.3f} on held-out rows"
+
+    def tell_if_silent(self) -> None:
+        """Tell how far it is where nothing was told for long."""
+        if self.silence.is_long():
+            self._tell(f"{self.loss}{self.held_out}")
+
+    def tell_asked(self, done: int, total: int) -> None:
+        """The same of how many rows have been asked in the end."""
+        if self.silence.is_long():
+            self._tell(f": {done:,} of {total:,} rows are asked")
+
+    def _tell(self, words: str) -> None:
+        self.report(f"iteration {self.step} of {self.steps}{words}", self.step / self.steps)
+        self.silence.broken()

@@ -43,7 +43,7 @@ from nfl_lora_pipeline.models.rows import (
     to_batch,
 )
 from nfl_lora_pipeline.models.scoring import certainty, merged
-from nfl_lora_pipeline.progress import SILENT_SECONDS
+from nfl_lora_pipeline.progress import Silence
 from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, token_rows, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.recipe import (
     NOT_OF_THE_ADAPTER,
@@ -121,7 +121,7 @@ def train_adapter(
             `CHECKPOINT_SECONDS` old, and when SIGINT or SIGTERM comes, at the end of the step at hand. Whoever calls
             removes it. None for none.
         report: told a line for the log and how far it is (0 to 1) every `REPORT_STEPS` steps, at
-            every check, and at the latest when nothing was said for `SILENT_SECONDS` and a step or a batch is done.
+            every check, and at the latest when nothing was said for `progress.SILENT_SECONDS` and a step or a batch is done.
 
     Raises:
         ValueError: the recipe does not fit the model, or there is nothing to learn.
@@ -191,7 +191,8 @@ class Training:
         self.ending, self.end = (0, self.budget) if begun else (self.budget, self.budget + curriculum.ending_steps)
         self.deferral, self.file, self.of = Deferral(), checkpoint, ""
         self.tokens, self.first_step = 0, 0
-        self.began = self.kept_at = self.told_at = time.monotonic()
+        self.silence = Silence()
+        self.began = self.kept_at = time.monotonic()
 
     def run(self) -> None:
         """Make steps until the end; `lowest` says what the adapter knows then."""
@@ -364,7 +365,7 @@ class Training:
         self.lowest[indices] = found.lowest
 
     def _tell_asked(self, done: int, total: int) -> None:
-        if self._is_silent():
+        if self.silence.is_long():
             self._tell(f"iteration {self.step}: {done:,} of {total:,} rows are asked")
 
     def _compiled_step(self) -> Learn:
@@ -407,7 +408,7 @@ class Training:
             self._measure(1 - self.sampler.unknown_share())
             self._tell(f"iteration {self.step + 1}, loss {self.loss_sum / REPORT_STEPS:.3f}: {self._so_far()}")
             self.loss_sum = 0.0
-        elif self._is_silent():
+        elif self.silence.is_long():
             self._tell(f"iteration {self.step + 1}: {self._so_far()}")
 
     def _so_far(self) -> str:
@@ -428,14 +429,11 @@ class Training:
         """Tell a line, and how far it is: by what the steps saw where nothing else is known."""
         seen = (1 - self.sampler.unknown_share()) * self.fresh.right_share()
         self.report(line, seen if share is None else share)
-        self.told_at = time.monotonic()
+        self.silence.broken()
 
     def _measure(self, certain: float, *, checked: bool = False) -> None:
         loss = self.log.losses[-1][1] if self.log.losses else math.nan
         progress.measure(progress.Figures(self.step + (not checked), certain, loss, checked))
-
-    def _is_silent(self) -> bool:
-        return time.monotonic() - self.told_at > SILENT_SECONDS
 
     def _rows(self) -> tuple[list[TokenRow], list[int]]:
         """A step's rows: first those of examples, whose indices come with them, and then those drawn afresh."""
