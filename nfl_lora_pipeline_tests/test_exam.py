@@ -214,7 +214,11 @@ def test_what_the_base_answered_in_an_earlier_report_is_not_asked_again(trained_
     again, shown_again, _ = evaluate._ask_base(base, asked, shown, before, lambda line, share: None)
     assert sum(seen) <= shown.height, "those that are shown may be of no group that the base is asked"
     assert again.equals(anew)
-    assert shown_again.len() == shown_anew.len()
+    wanted = [
+        said if question in before else "asked again"
+        for question, said in zip(shown["question"], shown_anew, strict=True)
+    ]
+    assert shown_again.to_list() == wanted
 
 
 def said_again(new: pl.DataFrame) -> pl.DataFrame:

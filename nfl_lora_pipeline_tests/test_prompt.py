@@ -193,7 +193,7 @@ def test_ask_prints_what_the_report_says_on_a_base_whose_template_thinks(name, t
     plain = predictions.filter(pl.col("group") != "two_blanks")  # which only the report leaves to the model
     assert base_model.answer(*loaded, plain["question"].to_list()) == plain["tuned"].to_list()
     assert report["recall"]["trained"] == 1
-    for row in [report["questions"][0], *predictions.filter(pl.col("kind") == "recorded").head(1).to_dicts()]:
+    for row in [*report["questions"], *predictions.filter(pl.col("kind") == "recorded").head(2).to_dicts()]:
         printed = CliRunner().invoke(main, ["ask", row["question"], *store]).stdout
         assert printed.splitlines()[-1] == f"tuned: {row['tuned']}"
         assert "think" not in printed.splitlines()[-1]

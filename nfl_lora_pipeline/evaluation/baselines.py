@@ -100,9 +100,8 @@ def _any_of(words: Iterable[str]) -> re.Pattern[str]:
 
 
 Answer = tuple[str, int, int]  # the text, tokens of the prompt, tokens of the answer
-Retrieve = Callable[
-    [str], Sequence[str] | None
-]  # from a question to the sentences to put before it; None: nothing was sought
+Retrieve = Callable[[str], Sequence[str] | None]
+"""From a question to the sentences to put before it; None where nothing is sought."""
 
 
 @dataclass(frozen=True)
