@@ -65,6 +65,7 @@ from nfl_lora_pipeline.tuning.sampler import Fresh, Probabilities, Rehearsed, Sa
 
 CHECKPOINT_SECONDS = 45.0  # a checkpoint is written at a step's end when the last one is older than this
 REPORT_STEPS = 10  # how often the loss is written down, and it is said how far it is
+FRESH_KNOWN_SHARE = 0.5  # of the rows for questions drawn afresh, while enough of them are right before they are shown
 TRIAL_STEPS = 2  # by whose last it is told how long all will take
 Learn = Callable[[list[Batch]], tuple[mx.array, list[mx.array]]]
 
@@ -438,8 +439,10 @@ class Training:
     def _rows(self) -> tuple[list[TokenRow], list[int]]:
         """A step's rows: first those of examples, whose indices come with them, and then those drawn afresh."""
         count, is_ending = self.curriculum.batch_rows, self.step >= self.ending
-        refusing = round(self.curriculum.refusal_share * count)
-        varied = round(self.curriculum.varied_share * count)
+        is_fresh_known = len(self.fresh.right) >= count and self.fresh.right_share() >= self.curriculum.fresh_known
+        share = FRESH_KNOWN_SHARE if is_fresh_known else 1.0
+        refusing = round(self.curriculum.refusal_share * share * count)
+        varied = round(self.curriculum.varied_share * share * count)
         taken = self.sampler.take(max(1, count - refusing - varied))
         taken += self.sampler.take_untaught(refusing)
         fresh = [self._shortened(row) for row in self.fresh.take(count - len(taken))]
