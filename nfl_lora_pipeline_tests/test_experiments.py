@@ -281,7 +281,8 @@ def with_a_result_of_style(data):
     trial, *others = trials_of("style")
     folder = Store(data).trial(trial.study, trial.arm, trial.seed)
     folder.mkdir(parents=True)
-    result = a_result(trial.arm, trial.seed, 1.0).model_copy(update={"study": "style", "definition": trial.definition})
+    of_style = {"study": "style", "definition": trial.definition, "figures": {"strangers": 1.0, "seconds": 90.0}}
+    result = a_result(trial.arm, trial.seed, 1.0).model_copy(update=of_style)
     (folder / "result.json").write_bytes(json_bytes(result.content()))
     return others
 
@@ -357,10 +358,11 @@ def test_ctrl_c_keeps_what_a_trial_has_learnt_and_the_same_command_goes_on(tmp_p
 
 def test_the_list_says_how_many_trials_of_each_study_are_finished_and_which_studies_take_hours(tmp_path):
     others = with_a_result_of_style(tmp_path)
-    lines = CliRunner().invoke(main, ["experiment", "list", "--store", str(tmp_path)]).stdout.splitlines()
+    *lines, _, total = CliRunner().invoke(main, ["experiment", "list", "--store", str(tmp_path)]).stdout.splitlines()
     found = {line.split()[0]: line for line in lines}
     assert list(found) == study_names()
-    assert f" 1 /  {1 + len(others)}  {len(others)} left " in found["style"]
+    assert f" 1 /  {1 + len(others)}  {len(others)} left      1.5 min " in found["style"]
+    assert total == "Training and asking: 1.5 min of what `all` makes, 0.0 min of the others"
     assert " 0 /  8  8 left " in found["size"]
     hours = [name for name, line in found.items() if line.endswith("(hours: not of `all`)")]
     assert hours == ["mistral_7b", "original_smollm2", "retrieval_smollm2", "size_season"]

@@ -1,6 +1,7 @@
 import polars as pl
 import pytest
 
+from benchmarks import judged_runs
 from nfl_lora_pipeline.season.checks import check_players
 from nfl_lora_pipeline.weeks.players import PLAYERS_SCHEMA, parse_week
 from nfl_lora_pipeline.weeks.week import NflWeek
@@ -80,3 +81,10 @@ def test_the_correction_of_week_3_changed_no_receiving_yards(real_data):
     both = first.join(corrected, on=["player_id"], suffix="_corrected")
     assert both["receiving_yards"].equals(both["receiving_yards_corrected"])
     assert not both["targets"].equals(both["targets_corrected"], null_equal=True)
+
+
+@pytest.mark.slow
+def test_a_second_real_week_is_learnt_whole_and_takes_the_place_of_the_first(real_data, tmp_path):
+    for weeks in ("1", "1-2"):
+        made = judged_runs.run(tmp_path, "embedded", real_data, season=2025, weeks=weeks, stats="receiving_yards")
+        assert (made.certain, made.is_promoted) == (made.facts, True), f"weeks {weeks}: {made.figures}"

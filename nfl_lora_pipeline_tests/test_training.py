@@ -69,6 +69,15 @@ def test_a_step_has_the_rows_of_the_recipe_and_its_share_of_refusals(student):
     assert (len(rows), len(taught)) == (8, 6)
 
 
+@pytest.mark.parametrize(("right", "drawn"), [(6, 4), (7, 2)])
+def test_a_step_has_more_facts_while_questions_drawn_afresh_are_known(student, right, drawn):
+    made = training(student, batch_rows=8, refusal_share=0.25, varied_share=0.25, fresh_known=0.85)
+    made.sampler.taught[:] = True  # so that every other row is one drawn afresh
+    made.fresh.right.extend([True] * right + [False] * (8 - right))
+    rows, indices = made._rows()
+    assert (len(rows), len(indices)) == (8, 8 - drawn)
+
+
 def test_no_questions_without_an_answer_where_the_recipe_wants_none(student):
     made = training(student, batch_rows=8, refusal_share=0.0)
     made.ending = 0

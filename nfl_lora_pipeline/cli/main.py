@@ -494,17 +494,23 @@ def experiment() -> None:
 @experiment.command("list")
 @store_option
 def list_experiments(store: Path) -> None:
-    """The studies that come with the package, what each asks, and how many of its trials are finished."""
+    """The studies that come with the package, how many trials of each are finished, the minutes those took, what it asks."""
     from nfl_lora_pipeline.defs.experiments import results_of
     from nfl_lora_pipeline.experiments.study import load_study, study_names, trials_of
     from nfl_lora_pipeline.store import Store
 
+    spent = {False: 0.0, True: 0.0}
     for name in study_names():
         study, trials = load_study(name), trials_of(name)
-        finished = len(results_of(Store(store), trials))
-        left = f"{len(trials) - finished} left" if finished < len(trials) else "finished"
+        results = results_of(Store(store), trials)
+        left = f"{len(trials) - len(results)} left" if len(results) < len(trials) else "finished"
+        seconds = sum(each.spent for each in results)
+        spent[study.long] += seconds
         hours = " (hours: not of `all`)" if study.long else ""
-        click.echo(f"{name:<20} {finished:>3} / {len(trials):>2}  {left:<9} {study.question}{hours}")
+        count = f"{len(results):>3} / {len(trials):>2}"
+        click.echo(f"{name:<20} {count}  {left:<9} {seconds / 60:>5.1f} min  {study.question}{hours}")
+    all_of_them, long_ones = (f"{seconds / 60:.1f} min" for seconds in spent.values())
+    click.echo(f"\nTraining and asking: {all_of_them} of what `all` makes, {long_ones} of the others")
 
 
 @experiment.command("run")

@@ -176,11 +176,6 @@ def write_page(data: Store, file: Path) -> list[str]:
     return measured
 
 
-def spent(result: Result) -> float:
-    """The seconds of training and asking that a trial took."""
-    return sum(result.figures.get(name) or 0.0 for name in ("seconds", "asking_seconds"))
-
-
 @dataclass
 class Estimate:
     """What is still to be made, and how long that will take; each trial that is made corrects it.
@@ -211,7 +206,7 @@ class Estimate:
     def take(self, trial: Trial, result: Result, seconds: float) -> None:
         """A trial was made, in so many seconds by the clock."""
         if trial.key not in self.finished:
-            self._made.append((seconds, spent(result)))
+            self._made.append((seconds, result.spent))
         self.finished[trial.key] = result
 
     def in_words(self) -> str:
@@ -241,12 +236,12 @@ class Estimate:
         known = [trials[key] for key in self.finished]
         same = [other for other in known if (other.study, other.arm) == (trial.study, trial.arm)]
         if same:
-            return statistics.mean(spent(self.finished[other.key]) for other in same)
+            return statistics.mean(self.finished[other.key].spent for other in same)
         alike = [other for other in known if other.study == trial.study and _trains(other) == _trains(trial)]
         alike = alike or [other for other in known if _base(other) == _base(trial) and _trains(other)]
         if alike:
             self.why = self.why or f"{len(alike)} finished trials of the same base"
-            total = sum(spent(self.finished[other.key]) for other in alike)
+            total = sum(self.finished[other.key].spent for other in alike)
             row_seconds: float | None = total / sum(self._rows(other) for other in alike)
         else:
             row_seconds = self._tried(trial)

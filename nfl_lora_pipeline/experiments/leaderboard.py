@@ -123,7 +123,7 @@ def _what_was_measured(study: Study, results: Sequence[Result]) -> str:
     some = " to ".join(f"{count:,}" for count in sorted({facts[0], facts[-1]}))
     is_invented = any("sample" in each.sources for each in results)
     whose = "the bundled sample's invented people" if is_invented else "real weeks"
-    hours = sum(each.figures.get(of) or 0.0 for each in results for of in ("seconds", "asking_seconds")) / 3600
+    hours = sum(each.spent for each in results) / 3600
     return (
         f"Recipe `{study.recipe}`; seeds {seeds}; {some} facts of {whose}; {hours:.2g} hours of training and asking. "
         "Means, and where seeds differ from least to most."

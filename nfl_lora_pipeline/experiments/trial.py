@@ -79,6 +79,11 @@ class Result(Record):
     figures: dict[str, float | None]
     definition: str = ""
 
+    @property
+    def spent(self) -> float:
+        """The seconds of training and asking that it took."""
+        return sum(self.figures.get(name) or 0.0 for name in ("seconds", "asking_seconds"))
+
 
 @dataclass(frozen=True)
 class Material:
