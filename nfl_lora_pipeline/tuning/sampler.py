@@ -1,4 +1,4 @@
-"""Which rows a step shows: facts in doubt, one wording at a time, among them some that are known, so that none is lost.
+"""Which rows a step shows: facts in doubt, a few wordings at a time, among them some that are known, so that none is lost.
 
 What is known is read off the training itself: a step's own forward pass says how probable each token of each answer is. Only
 rows that nobody has seen for long have to be asked about apart, and that is what a certificate does.
@@ -22,6 +22,7 @@ from nfl_lora_pipeline.models.rows import TokenRow, tokenize
 from nfl_lora_pipeline.tuning.recipe import Curriculum
 
 REMEMBERED = 200  # of the last fresh questions, whether they were answered rightly
+WORDINGS_AT_A_TIME = 3  # of a fact that is not certain are shown in a pass, where so many are in doubt
 WAITING = 500  # fresh questions that are to be shown again lie at least so many others behind one another
 REHEARSED_TOKENS = 40  # of a general answer
 
@@ -177,7 +178,7 @@ class Sampler:
         others = np.flatnonzero(~self._doubtful() & ~self.taught)
         facts = self.rng.sample(doubtful, min(len(doubtful), math.ceil(count / 2)))
         places = math.ceil((count - len(facts)) * self.curriculum.replay_share / 2)
-        return [self._next_wording(fact) for fact in facts + self._weakest(others)[:places].tolist()]
+        return [row for fact in facts + self._weakest(others)[:places].tolist() for row in self._next_wordings(fact, 1)]
 
     def observe(self, indices: Sequence[int], lowest: Probabilities) -> None:
         """Take in how probable the least probable token of some rows' answers is, (N,) float64."""
@@ -210,13 +211,14 @@ class Sampler:
         return self.latest < self.curriculum.safe_above
 
     def _next_pass(self) -> list[int]:
-        """A row of each doubtful fact, and some of known ones, shuffled."""
+        """Rows of each doubtful fact, and some of known ones, shuffled."""
         doubtful = np.flatnonzero(self._doubtful() & self.taught)[: self.curriculum.facts_in_hand]
         known = np.flatnonzero(~self._doubtful() & self.taught)
         replayed = math.ceil(self.curriculum.replay_share * max(len(doubtful), self.curriculum.batch_rows))
         weakest = self._weakest(known)[: replayed // 2]
         others = self._least_shown(np.setdiff1d(known, weakest))[: replayed - len(weakest)]
-        rows = [self._next_wording(fact) for fact in np.concatenate([doubtful, weakest, others]).tolist()]
+        facts = np.concatenate([doubtful, weakest, others]).tolist()
+        rows = [row for fact in facts for row in self._next_wordings(fact, WORDINGS_AT_A_TIME)]
         self.rng.shuffle(rows)
         return rows
 
@@ -237,16 +239,18 @@ class Sampler:
         ordered: Numbers = facts[np.lexsort((chance, by[facts]))]
         return ordered
 
-    def _next_wording(self, fact: int) -> int:
-        """The wording of a fact that was least sure when it was last seen; of those that are even, the one shown least."""
-        rows = self.of_fact[fact].tolist()
-        row: int = min(
-            rows,
-            key=lambda row: (
-                min(self.lowest[row], self.curriculum.safe_above),
-                self.shown[row],
-                self.rng.random(),
-            ),
+    def _next_wordings(self, fact: int, most: int) -> list[int]:
+        """The wording of a fact that was least sure when it was last seen; of those that are even, the one shown least.
+
+        Where the fact is not certain the next ones as well, up to so many, that are in doubt.
+        """
+        safe_above = self.curriculum.safe_above
+        ordered = sorted(
+            self.of_fact[fact].tolist(),
+            key=lambda row: (min(self.lowest[row], safe_above), self.shown[row], self.rng.random()),
         )
-        self.shown[row] += 1
-        return row
+        if self.latest[fact] > self.curriculum.certain_above:
+            most = 1
+        rows = ordered[:1] + [row for row in ordered[1:most] if self.lowest[row] < safe_above]
+        self.shown[rows] += 1
+        return rows
