@@ -36,12 +36,16 @@ SHOWN = {
     "hand_written_wordings_are_understood": "written by hand",
     "careless_typing_is_understood": "careless typing",
     "last_names_are_understood": "last names",
+    "shared_last_names_are_not_guessed": "shared last names",
     "typos_are_understood": "typos",
+    "typos_get_no_wrong_number": "typos, a wrong number",
     "strangers_are_refused": "strangers refused",
+    "other_positions_are_refused": "other positions refused",
     "other_weeks_are_refused": "other weeks refused",
     "other_seasons_are_refused": "other seasons refused",
     "other_stats_are_refused": "other stats refused",
     "known_facts_are_answered": "known refused",
+    "base_is_retained": "base's abilities kept",
     "nothing_is_forgotten": "lost",
 }
 """Gates, and what their figures are called in the table."""

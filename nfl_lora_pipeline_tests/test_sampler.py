@@ -26,7 +26,7 @@ def times_shown(made: Sampler) -> list[int]:
 def test_what_is_taught_is_unknown_at_first_and_what_a_base_says_anyway_is_not():
     made = sampler()
     assert made.unknown_share() == 1.0
-    assert sorted(index // WORDINGS for index in made.take(6)) == [0, 0, 1, 1, 2, 2]
+    assert sorted(index // WORDINGS for index in made.take(9)) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     made.observe(range(2 * WORDINGS), np.full(2 * WORDINGS, 0.97))
     assert made.unknown_share() == pytest.approx(1 / 3)
 
@@ -64,6 +64,21 @@ def test_the_wording_that_was_least_sure_is_shown_first_and_what_was_never_seen_
     made.choose_anew()
     assert made.unknown_share() == 0.0, "what was seen last tells"
     assert 4 in made.take(3), "and yet the weakest wording is shown again before the others"
+
+
+@pytest.mark.parametrize(
+    ("lowest", "shown"),
+    [
+        ([0.97, 0.6, 0.7, 0.97, 0.8, 0.97], {1}),  # in doubt, and certain
+        ([0.97, 0.2, 0.7, 0.97, 0.8, 0.85], {1, 2, 4}),  # not certain: three of those in doubt
+        ([0.97, 0.2, 0.97, 0.97, 0.4, 0.97], {1, 4}),
+    ],
+)
+def test_a_fact_that_is_not_certain_is_shown_in_the_three_wordings_most_in_doubt(lowest, shown):
+    made = sampler(replay_share=0.0)
+    made.observe(range(len(FACTS)), np.full(len(FACTS), 0.97))
+    made.observe(range(WORDINGS), np.array(lowest))
+    assert set(made.take(len(shown))) == shown
 
 
 def test_somebody_without_a_record_who_is_given_a_number_is_shown_before_the_others():

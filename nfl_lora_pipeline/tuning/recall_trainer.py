@@ -1,7 +1,7 @@
 """LoRA training for recall: until a forward pass over all rows finds every answer certain.
 
 It differs from `mlx_lm.lora` in four things. The loss is spent on the answer alone, and of that on the tokens that are not
-known yet. A step shows facts that are in doubt, in one wording at a time or three, and known ones in turn (`sampler`). Questions drawn
+known yet. A step shows facts that are in doubt, a few wordings at a time, and known ones in turn (`sampler`). Questions drawn
 for the step are mixed in: people who do not exist, known ones in other weeks, seasons and stats, with the refusal as the
 answer; and taught facts in other wordings and spellings. The learning rate stays at its peak until nearly all is known, and
 then goes down to the end.
