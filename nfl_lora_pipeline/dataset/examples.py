@@ -22,12 +22,19 @@ from nfl_lora_pipeline.weeks.week import NflWeek
 
 @dataclass(frozen=True)
 class Example:
-    """A question and the answer to learn. `teaches` is False where the answer is a refusal that a base gives anyway."""
+    """A question and the answer to learn.
+
+    Attributes:
+        fact: which it is about; the questions of a fact are its wordings, in the same order for all facts.
+        teaches: False where the answer is a refusal that a base gives anyway.
+        subject: what the fact is about, where others are about the same: a player and a stat, in other weeks.
+    """
 
     question: str
     answer: str
     fact: str
     teaches: bool
+    subject: str = ""
 
 
 HAS_ANSWER = pl.col("answer") != pl.col("refusal")
@@ -42,9 +49,10 @@ def train_examples(rows: pl.DataFrame) -> list[Example]:
     train = rows.filter(pl.col("split") == "train").with_columns(
         teaches=HAS_ANSWER.any().over("season", "player_id", "stat") | HAS_ANSWER
     )
+    columns = ("question", "answer", "fact", "teaches", "player_id", "stat")
     return [
-        Example(question, answer, fact, teaches)
-        for question, answer, fact, teaches in train.select("question", "answer", "fact", "teaches").iter_rows()
+        Example(question, answer, fact, teaches, f"{player_id}/{stat}")
+        for question, answer, fact, teaches, player_id, stat in train.select(columns).iter_rows()
     ]
 
 
@@ -67,14 +75,14 @@ def by_last_names(
     held = rows.filter(pl.col("kind") != "stranger")["player"]
     bearers = bearers_of(chain(held, *shared.values()))
     facts = rows.filter(pl.col("split") == "train", HAS_ANSWER).unique("fact", keep="first", maintain_order=True)
-    columns = ("fact", "player", "stat", "season", "week", "answer")
-    for fact, player, stat, season, week, answer in facts.select(columns).iter_rows():
+    columns = ("fact", "player_id", "player", "stat", "season", "week", "answer")
+    for fact, player_id, player, stat, season, week, answer in facts.select(columns).iter_rows():
         if last := last_name(player):
             text = texts[int(share(f"by_last_name/{fact}") * len(texts))]
             question = templates.question(text, last, stat, week, season)
             is_one = bearers[last_word(last)] == 1
             said = answer.replace(player, last) if is_one else templates.no_record(last, stat, week, season)
-            yield Example(question, said, fact, teaches=True)
+            yield Example(question, said, fact, teaches=True, subject=f"{player_id}/{stat}")
 
 
 def fresh_questions(

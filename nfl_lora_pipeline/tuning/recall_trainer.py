@@ -1,10 +1,10 @@
 """LoRA training for recall: until a forward pass over all rows finds every answer certain.
 
 It differs from `mlx_lm.lora` in four things. The loss is spent on the answer alone, and of that on the tokens that are not
-known yet. A step shows facts that are in doubt, a few wordings at a time, and known ones in turn (`sampler`). Questions drawn
-for the step are mixed in: people who do not exist, known ones in other weeks, seasons and stats, with the refusal as the
-answer; and taught facts in other wordings and spellings. The learning rate stays at its peak until nearly all is known, and
-then goes down to the end.
+known yet. A step shows facts that are in doubt, each beside another one about the same subject, and known ones in turn
+(`sampler`). Questions drawn for the step are mixed in: people who do not exist, known ones in other weeks, seasons and stats,
+with the refusal as the answer; and taught facts in other wordings and spellings. The learning rate stays at its peak until
+nearly all is known, and then goes down to the end.
 
 Source: p > 0.5 on every answer token is sufficient for greedy recall, and the loss belongs on what is below it (MemFT,
 arXiv 2605.30260); refusals for unknown people against invention (arXiv 2403.05612); a stable learning rate and a decay that
@@ -179,7 +179,8 @@ class Training:
         self.tail = shared_tail(self.rows)
         self.rng = random.Random(recipe.seed)
         teaches = [example.teaches for example in examples]
-        self.sampler = Sampler([example.fact for example in examples], teaches, curriculum, self.rng)
+        facts, subjects = ([getattr(example, what) for example in examples] for what in ("fact", "subject"))
+        self.sampler = Sampler(facts, teaches, curriculum, self.rng, subjects=subjects)
         self.fresh = Fresh(fresh, tokenizer, times=curriculum.fresh_times)
         self.rehearsed = rehearsed or Rehearsed([])
         self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))

@@ -22,7 +22,7 @@ from nfl_lora_pipeline.models.rows import TokenRow, tokenize
 from nfl_lora_pipeline.tuning.recipe import Curriculum
 
 REMEMBERED = 200  # of the last fresh questions, whether they were answered rightly
-WORDINGS_AT_A_TIME = 3  # of a fact that is not certain are shown in a pass, where so many are in doubt
+WORDINGS_AT_A_TIME = 2  # of a fact that is not certain are shown in a pass, where so many are in doubt
 WAITING = 500  # fresh questions that are to be shown again lie at least so many others behind one another
 REHEARSED_TOKENS = 40  # of a general answer
 
@@ -137,6 +137,15 @@ class Rehearsed:
         return [(step * count + at) % len(self.rows) for at in range(count if self.rows else 0)]
 
 
+def _others(subjects: Sequence[str]) -> list[list[int]]:
+    """For each fact, by its subject, the numbers of the others that have the same; an empty subject is nobody's."""
+    alike: dict[str, list[int]] = {}
+    for number, subject in enumerate(subjects):
+        if subject:
+            alike.setdefault(subject, []).append(number)
+    return [[other for other in alike.get(subject, []) if other != number] for number, subject in enumerate(subjects)]
+
+
 Probabilities = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 
@@ -146,6 +155,7 @@ class Sampler:
 
     Attributes:
         of_fact: (F,) for each fact the indices of its rows, one a wording.
+        others: (F,) for each fact those about the same subject.
         taught: (F,) bool, False for what a base model says anyway: taken as known until it is found otherwise.
         latest: (F,) float64, the least probable token of a fact's answer when it was last seen, in whichever wording.
         lowest: (N,) float64, the same of each row when that was last seen; for people without a record who never were, what is
@@ -154,11 +164,20 @@ class Sampler:
         waiting: indices of rows that the next steps will show.
     """
 
-    def __init__(self, facts: Sequence[str], teaches: Sequence[bool], curriculum: Curriculum, rng: random.Random):
+    def __init__(
+        self,
+        facts: Sequence[str],
+        teaches: Sequence[bool],
+        curriculum: Curriculum,
+        rng: random.Random,
+        *,
+        subjects: Sequence[str] = (),
+    ):
         self.curriculum, self.rng = curriculum, rng
         numbered = {fact: number for number, fact in enumerate(dict.fromkeys(facts))}
         self.fact_of = np.array([numbered[fact] for fact in facts])
         self.of_fact = np.split(np.argsort(self.fact_of, kind="stable"), np.cumsum(np.bincount(self.fact_of))[:-1])
+        self.others = _others([subjects[rows[0]] if subjects else "" for rows in self.of_fact])
         self.taught = np.array([teaches[rows[0]] for rows in self.of_fact])
         self.latest = np.where(self.taught, 0.0, 1.0)
         self.lowest = np.where(self.taught, 0.0, curriculum.safe_above)[self.fact_of]
@@ -217,10 +236,25 @@ class Sampler:
         replayed = math.ceil(self.curriculum.replay_share * max(len(doubtful), self.curriculum.batch_rows))
         weakest = self._weakest(known)[: replayed // 2]
         others = self._least_shown(np.setdiff1d(known, weakest))[: replayed - len(weakest)]
-        facts = np.concatenate([doubtful, weakest, others]).tolist()
-        rows = [row for fact in facts for row in self._next_wordings(fact, WORDINGS_AT_A_TIME)]
-        self.rng.shuffle(rows)
-        return rows
+        blocks = [self._contrasted(fact) for fact in doubtful.tolist()]
+        blocks += [self._next_wordings(fact, 1) for fact in np.concatenate([weakest, others]).tolist()]
+        self.rng.shuffle(blocks)
+        return [row for block in blocks for row in block]
+
+    def _contrasted(self, fact: int) -> list[int]:
+        """Rows of a fact in doubt, each before the same wording of another fact about the same subject, where there is one.
+
+        Two weeks of a player differ in a number of the question alone. Apart, one step moves what they have in common
+        towards the one answer and the next step towards the other; in one step that cancels, and what is left of the
+        gradient tells them apart.
+        """
+        rows = self._next_wordings(fact, WORDINGS_AT_A_TIME)
+        if not self.others[fact]:
+            return rows
+        there, here = self.of_fact[self.rng.choice(self.others[fact])].tolist(), self.of_fact[fact].tolist()
+        alike = {row: there[at] for row in rows if (at := here.index(row)) < len(there)}
+        self.shown[list(alike.values())] += 1
+        return [row for first in rows for row in (first, alike.get(first)) if row is not None]
 
     def _least_shown(self, facts: Numbers) -> Numbers:
         """The facts, those shown least first."""
