@@ -94,7 +94,9 @@ def picture(weeks: Sequence[int], runs: Sequence[JudgedRun]) -> bytes:
         above.plot(weeks, [made.figures[gate].share for made in runs], marker="o", label=SHOWN[gate])
     above.yaxis.set_major_formatter(in_percent())
     above.legend(frameon=False, fontsize=8)
-    below.bar(weeks, [made.figures["nothing_is_forgotten"].share or 0.0 for made in runs], color=ORANGE)
+    lost = [made.figures["nothing_is_forgotten"].share or 0.0 for made in runs]
+    below.bar(weeks, lost, color=ORANGE)
+    below.set_ylim(0, max(0.01, *lost))
     below.yaxis.set_major_formatter(in_percent(1))
     below.set(xlabel="weeks taught", ylabel="lost")
     for axes in (above, below):
@@ -107,9 +109,10 @@ def as_table(weeks: Sequence[int], warm: Sequence[JudgedRun], cold: JudgedRun | 
     recipe = load_recipe(recipe_name)
     limits = [GATES[gate].of(recipe) for gate in SHOWN]
     lines = [["limit", "", "", "", "", *("" if limit is None else f"{limit:.1%}" for limit in limits), ""]]
-    lines += [as_row(f"1 to {week}", made) for week, made in zip(weeks, warm, strict=True)]
+    spoken = [str(weeks[0]), *(f"{weeks[0]} to {week}" for week in weeks[1:])]
+    lines += [as_row(name, made) for name, made in zip(spoken, warm, strict=True)]
     if cold:
-        lines.append(as_row(f"1 to {weeks[-1]}, from nothing", cold))
+        lines.append(as_row(f"{spoken[-1]}, from nothing", cold))
     head = ["weeks", "steps", "training", "command to report", "facts certain", *SHOWN.values(), "promoted"]
     text = table(head, lines)
     if cold:
