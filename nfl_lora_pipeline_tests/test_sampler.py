@@ -16,8 +16,8 @@ FACTS = [f"fact {fact}" for fact in range(TAUGHT + 2) for _ in range(WORDINGS)]
 TEACHES = [int(fact[-1]) < TAUGHT for fact in FACTS]
 
 
-def sampler(subjects: Sequence[str] = (), **values: Any) -> Sampler:
-    return Sampler(FACTS, TEACHES, a_recipe(**values).curriculum, random.Random(1), subjects=subjects)
+def sampler(subjects: Sequence[str] = [""] * len(FACTS), **values: Any) -> Sampler:
+    return Sampler(FACTS, TEACHES, a_recipe(**values).curriculum, random.Random(1), subjects)
 
 
 def times_shown(made: Sampler) -> list[int]:
@@ -79,7 +79,8 @@ def test_a_fact_that_is_not_certain_is_shown_in_the_two_wordings_most_in_doubt(l
     made = sampler(replay_share=0.0)
     made.observe(range(len(FACTS)), np.full(len(FACTS), 0.97))
     made.observe(range(WORDINGS), np.array(lowest))
-    assert set(made.take(len(shown))) == shown
+    made.take(1)
+    assert set(np.flatnonzero(made.shown)) == shown, "all that one pass has"
 
 
 def test_a_fact_in_doubt_stands_beside_another_one_about_the_same_subject_in_the_same_wording():

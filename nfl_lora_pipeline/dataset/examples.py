@@ -38,6 +38,7 @@ class Example:
 
 
 HAS_ANSWER = pl.col("answer") != pl.col("refusal")
+SUBJECT = pl.concat_str("player_id", "stat", separator="/").alias("subject")
 
 
 def train_examples(rows: pl.DataFrame) -> list[Example]:
@@ -49,11 +50,7 @@ def train_examples(rows: pl.DataFrame) -> list[Example]:
     train = rows.filter(pl.col("split") == "train").with_columns(
         teaches=HAS_ANSWER.any().over("season", "player_id", "stat") | HAS_ANSWER
     )
-    columns = ("question", "answer", "fact", "teaches", "player_id", "stat")
-    return [
-        Example(question, answer, fact, teaches, f"{player_id}/{stat}")
-        for question, answer, fact, teaches, player_id, stat in train.select(columns).iter_rows()
-    ]
+    return [Example(*row) for row in train.select("question", "answer", "fact", "teaches", SUBJECT).iter_rows()]
 
 
 def examples_of(
@@ -75,14 +72,14 @@ def by_last_names(
     held = rows.filter(pl.col("kind") != "stranger")["player"]
     bearers = bearers_of(chain(held, *shared.values()))
     facts = rows.filter(pl.col("split") == "train", HAS_ANSWER).unique("fact", keep="first", maintain_order=True)
-    columns = ("fact", "player_id", "player", "stat", "season", "week", "answer")
-    for fact, player_id, player, stat, season, week, answer in facts.select(columns).iter_rows():
+    columns = ("fact", SUBJECT, "player", "stat", "season", "week", "answer")
+    for fact, subject, player, stat, season, week, answer in facts.select(columns).iter_rows():
         if last := last_name(player):
             text = texts[int(share(f"by_last_name/{fact}") * len(texts))]
             question = templates.question(text, last, stat, week, season)
             is_one = bearers[last_word(last)] == 1
             said = answer.replace(player, last) if is_one else templates.no_record(last, stat, week, season)
-            yield Example(question, said, fact, teaches=True, subject=f"{player_id}/{stat}")
+            yield Example(question, said, fact, teaches=True, subject=subject)
 
 
 def fresh_questions(

@@ -179,8 +179,8 @@ class Training:
         self.tail = shared_tail(self.rows)
         self.rng = random.Random(recipe.seed)
         teaches = [example.teaches for example in examples]
-        facts, subjects = ([getattr(example, what) for example in examples] for what in ("fact", "subject"))
-        self.sampler = Sampler(facts, teaches, curriculum, self.rng, subjects=subjects)
+        facts, subjects = [example.fact for example in examples], [example.subject for example in examples]
+        self.sampler = Sampler(facts, teaches, curriculum, self.rng, subjects)
         self.fresh = Fresh(fresh, tokenizer, times=curriculum.fresh_times)
         self.rehearsed = rehearsed or Rehearsed([])
         self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))

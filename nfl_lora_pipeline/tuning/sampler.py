@@ -170,14 +170,13 @@ class Sampler:
         teaches: Sequence[bool],
         curriculum: Curriculum,
         rng: random.Random,
-        *,
-        subjects: Sequence[str] = (),
+        subjects: Sequence[str],
     ):
         self.curriculum, self.rng = curriculum, rng
         numbered = {fact: number for number, fact in enumerate(dict.fromkeys(facts))}
         self.fact_of = np.array([numbered[fact] for fact in facts])
         self.of_fact = np.split(np.argsort(self.fact_of, kind="stable"), np.cumsum(np.bincount(self.fact_of))[:-1])
-        self.others = _others([subjects[rows[0]] if subjects else "" for rows in self.of_fact])
+        self.others = _others([subjects[rows[0]] for rows in self.of_fact])
         self.taught = np.array([teaches[rows[0]] for rows in self.of_fact])
         self.latest = np.where(self.taught, 0.0, 1.0)
         self.lowest = np.where(self.taught, 0.0, curriculum.safe_above)[self.fact_of]
@@ -251,10 +250,10 @@ class Sampler:
         rows = self._next_wordings(fact, WORDINGS_AT_A_TIME)
         if not self.others[fact]:
             return rows
-        there, here = self.of_fact[self.rng.choice(self.others[fact])].tolist(), self.of_fact[fact].tolist()
-        alike = {row: there[at] for row in rows if (at := here.index(row)) < len(there)}
-        self.shown[list(alike.values())] += 1
-        return [row for first in rows for row in (first, alike.get(first)) if row is not None]
+        here, there = self.of_fact[fact].tolist(), self.of_fact[self.rng.choice(self.others[fact])].tolist()
+        beside = [there[at : at + 1] for at in map(here.index, rows)]  # a fact without an answer has fewer wordings
+        self.shown[list(itertools.chain(*beside))] += 1
+        return [shown for row, other in zip(rows, beside, strict=True) for shown in (row, *other)]
 
     def _least_shown(self, facts: Numbers) -> Numbers:
         """The facts, those shown least first."""
