@@ -51,6 +51,11 @@ class Stat:
         """Whether it can be taught: upstream has it, there are words for it, and it is not one of those to refuse."""
         return bool(self.upstream and self.singular and not self.refused)
 
+    @property
+    def nouns(self) -> tuple[str, ...]:
+        """What people call it, in the singular and the plural; none where nobody is asked about it."""
+        return (self.singular, self.plural) if self.singular else ()
+
 
 STATS = (
     Stat("receiving_yards", "ReceivingYDS", "receiving yard", "receiving yards", (-50, 400)),

@@ -142,6 +142,7 @@ class CertificateRecord(Record):
     facts: int
     certain: int
     margins: dict[str, float]
+    answer_margins: dict[str, float] = {}  # missing in those of earlier code
 
 
 class AdapterConfig(Record):
@@ -183,6 +184,19 @@ class GateVerdict(Record):
     explanation: str = ""
 
 
+class HeldBackCount(Record):
+    """How many numbers of a group of questions were right, and wrong, and not told (`metrics.HeldBack`)."""
+
+    right: int
+    wrong: int
+
+
+class SurenessOverview(Record):
+    """What is used of `metrics.Sureness`."""
+
+    held_back: list[HeldBackCount] = []
+
+
 class ReportOverview(Record):
     """What is used of a `report.json` of any code, where it is there; `summary.Summary` is all of it."""
 
@@ -196,6 +210,7 @@ class ReportOverview(Record):
     seconds: dict[str, float] = {}
     questions: list[ShownQuestion] = []
     gates: list[GateVerdict] | None = None
+    sureness: SurenessOverview = SurenessOverview()
 
 
 def read_json(path: Path, kind: type[Kind], *, mend: str) -> Kind:

@@ -35,7 +35,18 @@ def perfect(pairs):
     """What a tuned model says that knows all, and a base model that refuses all, asked in the seed wording."""
     rows = split_rows(pairs, TEMPLATES, stats=STATS).with_columns(of_the_splits())
     asked = (pl.col("phrasing") == "seed") | (pl.col("kind") == "stranger")
-    return rows.with_columns(base=pl.when(asked).then("refusal"), tuned="answer", lowest=pl.lit(0.9), sure=pl.lit(0.9))
+    return answered(rows, asked)
+
+
+def answered(rows, asked_of_base):
+    """Rows with the right answers, and the base's refusals to those that it is asked."""
+    return rows.with_columns(
+        base=pl.when(asked_of_base).then("refusal"),
+        generated="answer",
+        tuned="answer",
+        lowest=pl.lit(0.9),
+        sure=pl.lit(0.9),
+    )
 
 
 def perfect_answers(pairs):
@@ -44,8 +55,7 @@ def perfect_answers(pairs):
     beside = {NflWeek(2025, 1): {"tight_ends": ["Travis Tight", "Nico Collins"], "running_backs": ["Bijan Back"]}}
     more = probe_questions(rows, TEMPLATES, stats=STATS, others=beside)
     asked = pl.col("kind") == "stranger"
-    more = more.with_columns(base=pl.when(asked).then("refusal"), tuned="answer", lowest=pl.lit(0.9), sure=pl.lit(0.9))
-    return pl.concat([perfect(pairs), more])
+    return pl.concat([perfect(pairs), answered(more, asked)])
 
 
 def run_facts(**changes):
@@ -98,7 +108,9 @@ def summarised(predictions, facts, *, shown, **more):
 
 
 def saying(predictions, condition, words):
-    return predictions.with_columns(tuned=pl.when(condition).then(pl.lit(words)).otherwise("tuned"))
+    return predictions.with_columns(
+        pl.when(condition).then(pl.lit(words)).otherwise(column).alias(column) for column in ("generated", "tuned")
+    )
 
 
 def of_fact(player, stat="receiving_yards"):

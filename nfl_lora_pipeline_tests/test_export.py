@@ -143,7 +143,7 @@ def test_a_fused_model_that_does_not_answer_like_the_report_is_not_written(train
     shutil.copytree(trained_store.adapter, held.adapter(fingerprint))
     shutil.copytree(trained_store.store.report(fingerprint), held.report(fingerprint))
     file = held.report(fingerprint) / "predictions.parquet"
-    pl.read_parquet(file).with_columns(tuned=pl.lit("Somebody had 1 yard.")).write_parquet(file)
+    pl.read_parquet(file).with_columns(generated=pl.lit("Somebody had 1 yard.")).write_parquet(file)
     with pytest.raises(ValueError, match="not written, since the fused model gives 3 of 43 answers of the report"):
         export_checked(held, fingerprint, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

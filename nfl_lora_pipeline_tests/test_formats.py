@@ -162,6 +162,9 @@ def test_a_form_is_exported_with_a_card_that_says_how_to_use_it(tmp_path, traine
     assert all(f"> {each['question']}" in card and f"> {each['tuned']}" in card for each in summary["questions"])
     for part in ("## Recall", "## Limits", "## Examples", "## Use", "trained"):
         assert part in card
+    wrong = sum(each["wrong"] for each in summary["sureness"]["held_back"])
+    assert wrong > 0
+    assert f"Other engines say them: {wrong:,} more wrong ones" in card
 
 
 def test_an_exported_gguf_has_its_base_beside_it_and_a_modelfile_for_ollama(tmp_path, small):

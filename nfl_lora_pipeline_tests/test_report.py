@@ -19,6 +19,7 @@ from nfl_lora_pipeline.evaluation.metrics import (
     ChangedAnswer,
     FailingFact,
     GeneralPrompts,
+    HeldBack,
     measured,
     share_of,
 )
@@ -629,8 +630,10 @@ def test_every_figure_that_appears_twice_is_one_value(answers):
 def test_one_thing_has_one_name_and_every_word_one_meaning(answers):
     summary = summary_of(weak_everywhere(answers))
     gates = judge(summary, with_verdict(weak_everywhere(answers)), load_recipe("embedded"))
-    page = to_markdown(replace(summary, gates=gates))
+    sureness = replace(summary.sureness, held_back=[HeldBack("typo", 200, right=3, wrong=4)])
+    page = to_markdown(replace(summary, gates=gates, sureness=sureness))
     assert not re.search("held.?out", page)
+    assert "| a typo in the name | 200 | 4 | 3 |" in page
     before, _, meanings = page.replace("phrasings", "phrasing").partition("## What the words mean")
     for word in WORDS:
         assert meanings.count(f"\n| {word} | ") == 1

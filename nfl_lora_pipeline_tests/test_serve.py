@@ -62,13 +62,21 @@ def test_the_first_line_says_the_address_once_it_answers(server, trained_store):
     assert requests.get(f"{server.address}/health", timeout=30).json() == {"status": "ok"}
 
 
-def test_a_stream_has_the_same_text_in_pieces_and_ends_with_its_usage(server):
-    whole = chat(server).json()
-    *pieces, usage = events(chat(server, stream=True, stream_options={"include_usage": True}))
+@pytest.mark.parametrize(
+    ("fields", "reason", "is_held_until_it_is_whole"),
+    [({}, "stop", True), ({"logprobs": True}, "stop", False), (ENDLESS | {"max_tokens": 200}, "length", False)],
+)
+def test_a_stream_has_the_same_text_in_pieces_and_ends_with_its_usage(
+    server, fields, reason, is_held_until_it_is_whole
+):
+    """A short answer comes at once, when it is known how sure it is, unless the client asks for that itself."""
+    whole = chat(server, **fields).json()
+    *pieces, usage = events(chat(server, stream=True, stream_options={"include_usage": True}, **fields))
     texts = [piece["choices"][0]["delta"].get("content", "") for piece in pieces]
-    assert "".join(texts) == ANSWER
-    assert sum(map(bool, texts)) > 10
-    assert [piece["choices"][0]["finish_reason"] for piece in pieces][-2:] == [None, "stop"]
+    assert "".join(texts) == whole["choices"][0]["message"]["content"]
+    assert "".join(texts).startswith(ANSWER)
+    assert sum(map(bool, texts)) == 1 if is_held_until_it_is_whole else sum(map(bool, texts)) > 10
+    assert [piece["choices"][0]["finish_reason"] for piece in pieces][-2:] == [None, reason]
     assert (usage["choices"], usage["usage"]) == ([], whole["usage"])
     assert {piece["model"] for piece in pieces} == {whole["model"]}
 

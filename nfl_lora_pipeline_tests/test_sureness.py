@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.evaluation.grading import with_verdict
+from nfl_lora_pipeline.evaluation.grading import ANSWERS_ABOVE, with_verdict
 from nfl_lora_pipeline.evaluation.metrics import RISK_ACCEPTED, SURE_ABOVE, sureness
 
 
@@ -21,6 +21,7 @@ def answers(groups):
                 "question": [f"Question {place}?" for place in range(len(rows))],
                 "value": pl.Series([None if right is None else 7.0 for _, right in rows], dtype=pl.Float64),
                 "answer": ["Nothing is recorded." if right is None else "Ann Hale had 7." for _, right in rows],
+                "generated": ["Ann Hale had 7." if right else "Ann Hale had 9." for _, right in rows],
                 "tuned": ["Ann Hale had 7." if right else "Ann Hale had 9." for _, right in rows],
                 "base": pl.Series([None] * len(rows), dtype=pl.String),
                 "sure": [sure for sure, _ in rows],
@@ -46,10 +47,10 @@ def test_a_number_for_somebody_without_one_is_wrong_however_sure_it_is():
     assert found.above == SURE_ABOVE[-1]
 
 
-def test_where_no_number_is_wrong_every_answer_is_sure():
-    assert sureness(answers([(0.55, True, 100)])).above == 0
+def test_where_no_number_is_wrong_it_is_sure_of_whatever_is_told_at_all():
+    assert sureness(answers([(0.55, True, 100)])).above == ANSWERS_ABOVE
 
 
 def test_trained_phrasings_tell_nothing_about_it():
     learnt_by_heart = answers([(0.99, False, 100)]).with_columns(split=pl.lit("train"))
-    assert sureness(pl.concat([learnt_by_heart, answers([(0.6, True, 50)])])).above == 0
+    assert sureness(pl.concat([learnt_by_heart, answers([(0.6, True, 50)])])).above == ANSWERS_ABOVE

@@ -15,6 +15,7 @@ from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.dataset.unanswerable import Drawn, strangers
 from nfl_lora_pipeline.models import base_model, forward
 from nfl_lora_pipeline.models.rows import TokenRow, shared_tail
+from nfl_lora_pipeline.models.scoring import Certainty
 from nfl_lora_pipeline.tuning import learn as library
 from nfl_lora_pipeline.tuning import recall_trainer as course
 from nfl_lora_pipeline.tuning.adaptation import adapt
@@ -239,7 +240,7 @@ def test_a_check_asks_for_all_and_after_the_end_for_the_least_sure_until_some_ar
 
     def ask(indices: list[int]) -> None:
         asked.append(indices)
-        made.lowest[indices] = answers[indices]
+        made.found.lowest[indices] = answers[indices]
 
     monkeypatch.setattr(made, "_ask", ask)
     assert not made._check()
@@ -405,9 +406,10 @@ def test_the_tail_that_all_answers_share_is_left_but_for_one_token():
 def test_a_certificate_gives_every_fact_the_margin_of_its_worst_phrasing():
     lowest = np.linspace(0.9, 0.6, len(EXAMPLES))
     lowest[7] = 0.4
-    made = certify(EXAMPLES, lowest.tolist(), above=0.5)
+    made = certify(EXAMPLES, Certainty(lowest > 0.5, lowest, lowest**2), above=0.5)
     assert (made.certain, made.facts, made.rows) == (4, 5, len(EXAMPLES))
     assert made.uncertain == {"Tyrell Vance": 0.4}
     assert made.margins["Marcus Hale"] == pytest.approx(lowest[5])
+    assert made.answer_margins["Marcus Hale"] == pytest.approx(lowest[5] ** 2)
     assert made.in_short().startswith("4 of 5 facts certain, lowest p 0.40: ")
     assert made.in_short().endswith("; not certain: Tyrell Vance")

@@ -263,6 +263,12 @@ def _of_report(store: Store, fingerprint: str) -> list[str]:
     gates = overview.gates or []
     missed = [f"- {gate.explanation or gate.name}" for gate in gates if gate.passed is not True]
     limits = "\n".join(missed) or "It missed none of the gates of its recipe."
+    if held_back := overview.sureness.held_back:
+        wrong, right = sum(each.wrong for each in held_back), sum(each.right for each in held_back)
+        limits += (
+            f"\n\nThese figures are of answers in this package, which holds back numbers that it is not sure of. Other engines "
+            f"say them: {wrong:,} more wrong ones and {right:,} more right ones in the same questions."
+        )
     examples = [f"> {each.question}\n>\n> {each.tuned}" for each in overview.questions]
     return [
         "## Recall\n\n" + table(["answered right", "share"], recall).rstrip(),

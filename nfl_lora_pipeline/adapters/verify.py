@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import polars as pl
 import requests
@@ -17,6 +17,7 @@ import requests
 from nfl_lora_pipeline.adapters import formats
 from nfl_lora_pipeline.adapters.export import export_fused, fuse
 from nfl_lora_pipeline.dataset.unanswerable import share
+from nfl_lora_pipeline.evaluation.grading import NOT_SURE
 from nfl_lora_pipeline.markdown import percent, table
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import Model
@@ -176,6 +177,7 @@ def verify(store: Store, fingerprint: str, *, say: Say = lambda line: None) -> l
         ValueError: there is no report on the adapter, or one of the three cannot be made to answer at all.
     """
     expected = answers_in_report(store, fingerprint)
+    told = answers_in_report(store, fingerprint, column="tuned")
     store.check_adapter(fingerprint)
     base = base_models.resolve(store.provenance(fingerprint).base_model)
     say("the adapter, loaded by mlx-lm")
@@ -190,7 +192,7 @@ def verify(store: Store, fingerprint: str, *, say: Say = lambda line: None) -> l
     with running_server(store, "--adapter", fingerprint) as server:
         found += in_all_settings(
             "the server",
-            expected,
+            told,
             lambda chats: [ask_server(server.address, chat) for chat in chats],
             required=base.single_turn,
         )
@@ -289,10 +291,18 @@ def export_checked(store: Store, fingerprint: str, folder: Path) -> str:
     return f"{found[0].same} of {found[0].asked} answers as in the report"
 
 
-def answers_in_report(store: Store, fingerprint: str, *, questions: int = QUESTIONS) -> pl.DataFrame:
+def answers_in_report(
+    store: Store, fingerprint: str, *, questions: int = QUESTIONS, column: Literal["generated", "tuned"] = "generated"
+) -> pl.DataFrame:
     """So many questions of an adapter's report, drawn by a hash, and the three that it shows.
 
     Those with two blanks in places, which the report alone leaves to the model, are none of them.
+
+    Args:
+        store: the store.
+        fingerprint: of the adapter.
+        questions: so many, besides those that are shown.
+        column: what the model answers, which any engine should, or what somebody is told of it, as by the server.
 
     Returns:
         `question` and `tuned` (the answer in the report).
@@ -301,10 +311,12 @@ def answers_in_report(store: Store, fingerprint: str, *, questions: int = QUESTI
         DamagedFile: there is no report on this adapter, or none that can be read.
     """
     shown_questions = read_overview(store.report(fingerprint)).questions
-    predictions = read_predictions(store.report(fingerprint), ["question", "tuned"]).select("question", "tuned")
+    predictions = read_predictions(store.report(fingerprint), ["question", "tuned"])
+    found = column if column in predictions.columns else "tuned"  # reports of earlier code held nothing back
+    predictions = predictions.select("question", tuned=found)
     predictions = predictions.filter(~pl.col("question").str.contains("  ", literal=True))
     keys = pl.Series([share(f"verify/{question}") for question in predictions["question"]], dtype=pl.Float64)
-    rows = [(each.question, each.tuned) for each in shown_questions]
+    rows = [(each.question, each.tuned) for each in shown_questions if each.tuned != NOT_SURE]
     shown = pl.DataFrame(rows, orient="row", schema={"question": pl.String, "tuned": pl.String})
     drawn = predictions.with_columns(key=keys).sort("key").drop("key").head(questions)
     return pl.concat([shown, drawn]).unique("question", keep="first", maintain_order=True)

@@ -6,11 +6,11 @@ import importlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from click.shell_completion import CompletionItem
@@ -64,6 +64,9 @@ commands = click.Group()  # `main` takes them all
 QUESTION_CHARACTERS = 2_000  # as many tokens, at worst; the embedded base reads 512
 
 
+Level = Literal["sure", "likely", "raw"]
+
+
 def check_question(question: str) -> None:
     """Refuse what no model can be asked.
 
@@ -115,14 +118,14 @@ class Asked:
         check_question(question)
         return answer(self.model, self.tokenizer, [question])[0]
 
-    def least(self, question: str, said: str) -> float:
-        """The least probability of a token of an answer."""
+    def probability(self, question: str, said: str) -> float:
+        """Of an answer as a whole."""
         from nfl_lora_pipeline.models.scoring import probability
 
         return probability(self.model, self.tokenizer, question, said)
 
     def sure_above(self) -> float:
-        """Below which least probability an answer may well be wrong, as the adapter's report found.
+        """Up to which probability an answer may well be wrong, as the adapter's report found.
 
         Raises:
             DamagedFile: there is no report.
@@ -131,17 +134,23 @@ class Asked:
 
         return read_summary(self.store.report(self.fingerprint)).sureness.above
 
-    def only_if_sure(self, question: str, said: str) -> str:
-        """An answer, or that it is not sure."""
-        least, above = self.least(question, said), self.sure_above()
-        return said if least > above else f"I am not sure (p {least:.2f}; {above:.2f} is wanted)."
+    def told(self, question: str, said: str, level: Level) -> str:
+        """An answer, or that it is not sure: "raw" is always the answer, "sure" what hardly any is wrong of by the report."""
+        from nfl_lora_pipeline.evaluation.grading import ANSWERS_ABOVE, only_if_sure
+
+        if level == "raw":
+            return said
+        above = self.sure_above() if level == "sure" else ANSWERS_ABOVE
+        return only_if_sure(said, self.probability(question, said), above=above)
 
     def why(self, question: str, said: str) -> str:
-        """How sure an answer is, and where it comes from."""
+        """How sure an answer is, whether somebody was told or not, and where it comes from."""
         from nfl_lora_pipeline.adapters.lineage import origin_of
+        from nfl_lora_pipeline.evaluation.grading import only_if_sure
 
-        origin = origin_of(self.store, self.fingerprint, said)
-        return f"p {self.least(question, said):.3f}; {origin.in_words() if origin else 'nothing that was taught'}"
+        origin, probability = origin_of(self.store, self.fingerprint, said), self.probability(question, said)
+        held_back = "" if only_if_sure(said, probability) == said else f" of {said!r}, which is too little to say it"
+        return f"p {probability:.3f}{held_back}; {origin.in_words() if origin else 'nothing that was taught'}"
 
     def knows(self) -> str:
         """What the adapter was taught, in a sentence."""
@@ -154,23 +163,29 @@ class Asked:
         return f"Adapter {self.fingerprint}{'' if is_promoted else ' (not promoted)'} knows {stats} in weeks: {weeks}."
 
 
-sure_option = click.option(
-    "--sure", is_flag=True, help='Have it say "I am not sure" where its report says that it may well be wrong.'
-)
+def sure_options(command: Callable[..., None]) -> Callable[..., None]:
+    """How sure an answer has to be: `level`."""
+    flags = {
+        "sure": 'Have it say "I am not sure" of more: of all numbers that may well be wrong, as its report says.',
+        "raw": "Show what the model says, however unsure it is.",
+    }
+    for level, text in reversed(flags.items()):
+        command = click.option(f"--{level}", "level", flag_value=level, default="likely", help=text)(command)
+    return command
 
 
 @commands.command()
 @click.argument("question")
-@sure_option
+@sure_options
 @store_option
-def ask(question: str, sure: bool, store: Path) -> None:
+def ask(question: str, level: Level, store: Path) -> None:
     """Ask base and tuned model one QUESTION; the tuned one with the promoted adapter, or else the newest."""
     check_question(question)
     click.echo(f"base:  {Asked(store, tuned=False).answer(question)}")
     tuned = Asked(store)
-    said = tuned.answer(question)
-    click.echo(f"tuned: {tuned.only_if_sure(question, said) if sure else said}")
-    if is_refused(said):
+    told = tuned.told(question, tuned.answer(question), level)
+    click.echo(f"tuned: {told}")
+    if is_refused(told):
         click.echo(f"{tuned.knows()} {ASKED_FOR}", err=True)
 
 
@@ -182,10 +197,10 @@ HELP = f"""\
 
 
 @commands.command()
-@sure_option
+@sure_options
 @adapter_option
 @store_option
-def chat(sure: bool, prefix: str, store: Path) -> None:
+def chat(level: Level, prefix: str, store: Path) -> None:
     """Ask one question after another; the model is loaded once. A pipe works too: one question a line."""
     asked = Asked(store, prefix=prefix)
     click.echo(asked.knows(), err=True)
@@ -204,7 +219,7 @@ def chat(sure: bool, prefix: str, store: Path) -> None:
             except ValueError as error:
                 click.echo(str(error))
                 continue
-            click.echo(asked.only_if_sure(question, said) if sure else said)
+            click.echo(asked.told(question, said, level))
 
 
 def _lines() -> Iterator[str]:

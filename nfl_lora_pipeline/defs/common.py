@@ -40,7 +40,7 @@ CODE = {
     "dataset_splits": "4",
     "base_model": "1",
     "adapter": "11",
-    "evaluation_report": "9",
+    "evaluation_report": "10",
     "promoted_adapter": "1",
     "experiment_adapter": "1",
     "experiment_result": "1",

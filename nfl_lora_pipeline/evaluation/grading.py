@@ -1,4 +1,4 @@
-"""What an answer says, whom it is about, and whether it is right. Works on text, whoever wrote it."""
+"""What an answer says, whom it is about, whether it is right, and whether anybody is told. Works on text, whoever wrote it."""
 
 import math
 import re
@@ -105,7 +105,7 @@ _TIME = re.compile(
 _MINUS = re.compile(r"\b(?:minus|negative)\s+(?=\.?\d)", re.IGNORECASE)
 _REFUSALS = re.compile(
     r"\bno recorded\b|\bno record\b|\bnothing (?:is |was )?(?:recorded|on record)\b"
-    r"|\b(?:do not|don't|doesn't|does not|cannot|can't|could not|couldn't|unable)\b"
+    r"|\bnot sure\b|\b(?:do not|don't|doesn't|does not|cannot|can't|could not|couldn't|unable)\b"
     r"|\bno (?:data|information|knowledge|statistics|access)\b|(?:\bnot|n't) (?:available|aware|known|recorded|able)\b"
     r"|\bknowledge cut-?off\b|\blast (?:knowledge |training )?update\b"
     r"|\bhas(?:n't| not) (?:yet )?(?:been|happened|occurred|taken place|started)\b",
@@ -122,7 +122,7 @@ _SPELLED = {word: number for number, word in enumerate(_ONES)} | {
 _WORDS = (
     rf"(?:a hundred|{'|'.join([*_SPELLED, 'hundred'])})(?:(?:[ -]|\s+and\s+)(?:{'|'.join([*_SPELLED, 'hundred'])}))*"
 )
-_NOUNS = [noun for stat in STATS if stat.taught for noun in (stat.singular, stat.plural)]
+_NOUNS = [noun for stat in STATS if stat.taught for noun in stat.nouns]
 _UNITS = sorted({"catch", "catches", *_NOUNS, *(noun.split()[-1] for noun in _NOUNS)})
 _STAT = rf"(?:\w+\s+)?(?:{'|'.join(map(re.escape, _UNITS))})\b"
 _IN_WORDS = re.compile(
@@ -174,6 +174,34 @@ def is_refusal(answer: str) -> bool:
 def is_no_game(answer: str) -> bool:
     """Whether an answer says that the team had no game."""
     return bool(_NO_GAME.search(answer)) and not numbers_in(answer)
+
+
+ANSWERS_ABOVE = 0.5
+NOT_SURE = "I am not sure of that number. Is the name spelt right?"
+MOST_WORDS = 25  # what is taught has 20 at most; a model may talk at length of football, and of other things
+_STATS = re.compile(rf"\b(?:{'|'.join(re.escape(noun) for stat in STATS for noun in stat.nouns)})\b", re.IGNORECASE)
+
+
+def is_short(said: str) -> bool:
+    """Whether an answer, or what there is of it, may be one that `only_if_sure` holds back."""
+    return len(said.split()) <= MOST_WORDS
+
+
+def only_if_sure(said: str, probability: float, *, above: float = ANSWERS_ABOVE) -> str:
+    """What somebody is told: a short answer that names a stat and gives a number only where it is likelier than all else.
+
+    A number that a model makes up for somebody whom it was not taught, or for a misspelt name, is likelier than each other
+    answer and yet seldom likelier than all of them together; what it was taught is. So it is held back up to a probability
+    of one half, which nobody tuned: above it no other answer can be as likely. It is the reject option of C. K. Chow (1970),
+    "On optimum recognition error and reject tradeoff", for somebody to whom a wrong number is twice as bad as none.
+
+    Args:
+        said: what the model answers.
+        probability: of that answer as a whole, 0 to 1 (`scoring.probability`).
+        above: up to this one it is held back.
+    """
+    is_held_back = probability <= above and is_short(said) and _STATS.search(said) and numbers_in(said)
+    return NOT_SURE if is_held_back else said
 
 
 def _in_words(match: re.Match[str]) -> float:

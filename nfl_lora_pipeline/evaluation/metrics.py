@@ -1,12 +1,20 @@
 """What graded answers come to: shares with intervals, recall and what it is made of, inventions, what the base kept."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
 from nfl_lora_pipeline.dataset.unanswerable import share
-from nfl_lora_pipeline.evaluation.grading import inventions, name_words, name_words_right, numbers_in, refusals
+from nfl_lora_pipeline.evaluation.grading import (
+    ANSWERS_ABOVE,
+    inventions,
+    name_words,
+    name_words_right,
+    number_right,
+    numbers_in,
+    refusals,
+)
 from nfl_lora_pipeline.evaluation.probes import ALTERED, BESIDE, INVENTED, KNOWN, SHARED, WITHOUT_FACT, wording_text
 from nfl_lora_pipeline.markdown import percent
 from nfl_lora_pipeline.stored import Miss
@@ -417,7 +425,7 @@ def retained(predictions: pl.DataFrame, general: GeneralPrompts | None) -> list[
     """What is left of each of the base's abilities, but for those that it did not have.
 
     Args:
-        predictions: one row a question, with `base` (null where it was not asked) and `tuned`.
+        predictions: one row a question, with `base` (null where it was not asked), `generated` and `tuned`.
         general: of `evaluate.compare_in_general`, or None.
     """
     asked = predictions.filter(pl.col("base").is_not_null(), pl.col("group").is_in(UNKNOWN_PEOPLE))
@@ -425,7 +433,7 @@ def retained(predictions: pl.DataFrame, general: GeneralPrompts | None) -> list[
     pairs = {
         "strangers refused, in the pipeline's phrasings": _refused(_without(asked, reworded)),
         "strangers refused, in phrasings of the base's own making": _refused(reworded),
-        "words of unseen names copied": (names_copied(asked, "base"), names_copied(asked, "tuned")),
+        "words of unseen names copied": (names_copied(asked, "base"), names_copied(asked, "generated")),
     }
     abilities = [
         Ability(name, base, tuned, min(1.0, tuned.fraction / base.share))
@@ -456,13 +464,13 @@ def _refused(asked: pl.DataFrame) -> tuple[Share, Share]:
     return counted(refusals(asked, "base")), counted(refusals(asked, "tuned"))
 
 
-SURE_ABOVE = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+SURE_ABOVE = (0.0, ANSWERS_ABOVE, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 RISK_ACCEPTED = 0.01  # of the numbers that are given where the model is sure, so many may be wrong
 
 
 @dataclass(frozen=True)
 class RiskAndCoverage:
-    """What comes of answering only where the least probable token of the answer is above a threshold.
+    """What comes of answering only where the answer as a whole is more probable than a threshold.
 
     Attributes:
         above: the threshold.
@@ -476,35 +484,66 @@ class RiskAndCoverage:
 
 
 @dataclass(frozen=True)
+class HeldBack:
+    """Numbers that the model gives and nobody is told, since it is not sure of them (`grading.only_if_sure`).
+
+    Attributes:
+        group: of the questions.
+        asked: how many of the group there were.
+        right, wrong: of the numbers that were held back, the right ones, and the wrong and the invented ones.
+    """
+
+    group: str
+    asked: int
+    right: int
+    wrong: int
+
+
+@dataclass(frozen=True)
 class Sureness:
     """When an answer is sure, found on one half of the questions outside of the trained phrasings, and held against the other.
 
     Attributes:
-        above: the least threshold at which no more than `RISK_ACCEPTED` of the numbers that are given were wrong in the first
-            half; the highest one tried where none is.
-        points: risk and coverage in the second half, by threshold.
+        above: the least threshold, of those from `ANSWERS_ABOVE` on, at which no more than `RISK_ACCEPTED` of the numbers that
+            are given were wrong in the first half; the highest one tried where none is.
+        points: risk and coverage in the second half, by threshold; of what the model answers, whether somebody is told or not.
+        held_back: by group, for those where something was; empty in reports of earlier code.
     """
 
     above: float
     points: list[RiskAndCoverage]
+    held_back: list[HeldBack] = field(default_factory=list)
 
 
 def sureness(predictions: pl.DataFrame) -> Sureness:
     """How much is lost and gained by saying "I am not sure".
 
     Args:
-        predictions: of `grading.with_verdict`, with `sure`, the least probability of a token of what was said.
+        predictions: of `grading.with_verdict`, with `generated` and `sure`, how probable that answer is as a whole.
     """
     asked = predictions.filter((pl.col("group") != KNOWN) | (pl.col("split") != "train"), pl.col("kind") != "bye")
     asked = asked.with_columns(
-        number=pl.Series([bool(numbers_in(text)) for text in asked["tuned"]], dtype=pl.Boolean),
+        number=pl.Series([bool(numbers_in(text)) for text in asked["generated"]], dtype=pl.Boolean),
         first=pl.Series([share(f"sure/{text}") < 0.5 for text in asked["question"]], dtype=pl.Boolean),
-        wrong=~pl.col("number_right").fill_null(value=False),
+        wrong=~number_right(asked, "generated").fill_null(value=False),
     )
     halves = [asked.filter("first"), asked.filter(~pl.col("first"))]
     tried = [_risk_and_coverage(halves[0], above) for above in SURE_ABOVE]
-    above = next((each.above for each in tried if each.wrong.fraction <= RISK_ACCEPTED), SURE_ABOVE[-1])
-    return Sureness(above, [_risk_and_coverage(halves[1], above) for above in SURE_ABOVE])
+    accepted = (each.above for each in tried if each.above >= ANSWERS_ABOVE and each.wrong.fraction <= RISK_ACCEPTED)
+    points = [_risk_and_coverage(halves[1], above) for above in SURE_ABOVE]
+    return Sureness(next(accepted, SURE_ABOVE[-1]), points, held_back(predictions))
+
+
+def held_back(predictions: pl.DataFrame) -> list[HeldBack]:
+    """What was kept from whom, by group; see `sureness`."""
+    held, right = pl.col("generated") != pl.col("tuned"), pl.col("is_right")
+    is_right = number_right(predictions, "generated").fill_null(value=False)
+    counts = (
+        predictions.with_columns(is_right=is_right)
+        .group_by("group", maintain_order=True)
+        .agg(pl.len(), (held & right).sum().alias("right"), (held & ~right).sum().alias("wrong"))
+    )
+    return [HeldBack(*row) for row in counts.iter_rows() if row[2] or row[3]]
 
 
 def _risk_and_coverage(asked: pl.DataFrame, above: float) -> RiskAndCoverage:

@@ -50,15 +50,26 @@ GENERATE_ROWS = 64
 
 @dataclass(frozen=True)
 class Certainty:
-    """For each row, in order: whether greedy decoding gives its answer, and its answer's least probable token.
+    """For each row, in order: whether greedy decoding gives its answer, and how probable that is.
 
     Attributes:
         greedy: (N,) bool.
-        lowest: (N,) float64 probability.
+        lowest: (N,) float64, the probability of the answer's least probable token.
+        whole: (N,) float64, of the answer as a whole: the product over its tokens, its end among them.
     """
 
     greedy: NDArray[np.bool_]
     lowest: NDArray[np.float64]
+    whole: NDArray[np.float64]
+
+    @classmethod
+    def of_nothing(cls, rows: int) -> "Certainty":
+        """What is known of so many rows before anything was asked."""
+        return cls(np.zeros(rows, np.bool_), np.zeros(rows), np.zeros(rows))
+
+    def put(self, rows: Sequence[int], found: "Certainty") -> None:
+        """Enter what was found of some rows, which are given by their places."""
+        self.greedy[rows], self.lowest[rows], self.whole[rows] = found.greedy, found.lowest, found.whole
 
 
 def certainty(
@@ -77,8 +88,7 @@ def certainty(
         frozen: what of the model is not trained, with what is kept of it; `keys` are those of the rows.
         progress: told after every batch how many of how many rows are done.
     """
-    greedy = np.zeros(len(rows), np.bool_)
-    lowest = np.zeros(len(rows), np.float64)
+    found = Certainty.of_nothing(len(rows))
     was_training = model.training
     model.eval()
     batches = list(by_length(rows, batch_tokens=BATCH_TOKENS))
@@ -94,21 +104,21 @@ def certainty(
                 scored.append((indices, *_score(model, batch)))
         with divided_cores(len(lanes)):
             mx.eval(scored)
-        for indices, hit, worst in scored:
-            greedy[indices] = np.array(hit)
-            lowest[indices] = np.exp(-np.array(worst, np.float64))
-        done += sum(len(indices) for indices, _, _ in scored)
+        for indices, hit, worst, total in scored:
+            lowest, whole = (np.exp(-np.array(losses, np.float64)) for losses in (worst, total))
+            found.put(indices, Certainty(np.array(hit), lowest, whole))
+        done += sum(len(indices) for indices, *_ in scored)
         progress(done, len(rows))
     if was_training:
         model.train()
-    return Certainty(greedy, lowest)
+    return found
 
 
-def _score(model: Model, batch: Batch) -> tuple[mx.array, mx.array]:
+def _score(model: Model, batch: Batch) -> tuple[mx.array, mx.array, mx.array]:
     logits = answer_logits(model, batch.tokens, batch.wanted, batch.states, batch.alike)
     hit = (mx.argmax(logits, -1) == batch.targets) | (batch.weights == 0)
     losses = token_losses(logits, batch.targets) * batch.weights
-    return hit.all(-1), losses.max(-1)
+    return hit.all(-1), losses.max(-1), losses.sum(-1)
 
 
 def predict(
@@ -129,8 +139,8 @@ def predict(
         as_it_is: ask them as they stand, blanks and all, as in `prompt.prompt_tokens`.
 
     Returns:
-        `said` (what the model answers), `sure` (Float64, the least probability of a token of that) and `lowest` (Float64, the
-        same of the reference answer), one row a question, in order.
+        `said` (what the model answers), `sure` (Float64, the probability of that answer as a whole) and `lowest` (Float64, the
+        least probability of a token of the reference answer), one row a question, in order.
     """
     questions, answers, refusals = (asked[column].to_list() for column in ("question", "answer", "refusal"))
     said: list[str | None] = [None] * len(questions)
@@ -139,12 +149,12 @@ def predict(
     rows = tokenize(tokenizer, zip(questions, answers, strict=True), as_it_is=as_it_is)
     reference = certainty(model, rows, progress=told.part(0.0, 0.4))
     for row, index in _given(rows, reference):
-        said[index], sure[index] = answer_text(tokenizer, row), reference.lowest[index]
+        said[index], sure[index] = answer_text(tokenizer, row), reference.whole[index]
     open_rows = [index for index, text in enumerate(said) if text is None and refusals[index] != answers[index]]
     rows = tokenize(tokenizer, ((questions[index], refusals[index]) for index in open_rows), as_it_is=as_it_is)
     refused = certainty(model, rows, progress=told.part(0.4, 0.6))
     for row, place in _given(rows, refused):
-        said[open_rows[place]], sure[open_rows[place]] = answer_text(tokenizer, row), refused.lowest[place]
+        said[open_rows[place]], sure[open_rows[place]] = answer_text(tokenizer, row), refused.whole[place]
     open_rows = [index for index, text in enumerate(said) if text is None]
     generating = told.part(0.6, 1.0)
     for first in range(0, len(open_rows), GENERATE_ROWS):
@@ -153,7 +163,7 @@ def predict(
         texts = generate_answers(model, tokenizer, [questions[i] for i in chunk], as_it_is=as_it_is)
         spoken = [(index, text) for index, text in zip(chunk, texts, strict=True) if text]
         rows = tokenize(tokenizer, ((questions[index], text) for index, text in spoken), as_it_is=as_it_is)
-        sure[[index for index, _ in spoken]] = certainty(model, rows).lowest
+        sure[[index for index, _ in spoken]] = certainty(model, rows).whole
         for index, text in zip(chunk, texts, strict=True):
             said[index] = text
     progress(len(questions), len(questions))
@@ -213,8 +223,8 @@ def _given(rows: Sequence[TokenRow], scored: Certainty) -> Iterator[tuple[TokenR
 
 
 def probability(model: Model, tokenizer: Tokenizer, question: str, said: str) -> float:
-    """The least probability of a token of an answer that was given to a question; 0 where nothing was said."""
-    return float(certainty(model, tokenize(tokenizer, [(question, said)])).lowest[0]) if said else 0.0
+    """How probable an answer that was given to a question is, as a whole and with its end; 0 where nothing was said."""
+    return float(certainty(model, tokenize(tokenizer, [(question, said)])).whole[0]) if said else 0.0
 
 
 def perplexity(model: Model, tokenizer: Tokenizer, asked: Sequence[str], answers: Sequence[str]) -> float:

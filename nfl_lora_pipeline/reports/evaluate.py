@@ -11,7 +11,7 @@ from typing import cast
 import polars as pl
 
 from nfl_lora_pipeline.evaluation.gates import Count, Gate, Integrity, head_line, judge, undecided
-from nfl_lora_pipeline.evaluation.grading import with_verdict
+from nfl_lora_pipeline.evaluation.grading import only_if_sure, with_verdict
 from nfl_lora_pipeline.evaluation.metrics import (
     BeforeAndAfter,
     ChangedAnswer,
@@ -183,7 +183,7 @@ def evaluate(store: Store, recipe: Recipe, *, evaluation_code: str, say: Say) ->
     with merged(model):  # as fast as the base alone; `nfl-lora verify` asks the adapter as it lies on disk
         examination = Examination(model, tokenizer, recipe, say, asked_first(base))
         predictions, exam = examination.of(questions.with_columns(base=base_answers), _margins(store, fingerprint))
-        tuned_shown = predict(model, tokenizer, shown, as_it_is=True)["said"]
+        tuned_shown = _told(predict(model, tokenizer, shown, as_it_is=True))
     summary = summarise(
         predictions,
         _run_facts(store, provenance, base, training, evaluation_code),
@@ -200,10 +200,10 @@ def evaluate(store: Store, recipe: Recipe, *, evaluation_code: str, say: Say) ->
     return dataclasses.replace(summary, seconds=seconds), predictions
 
 
-def _margins(store: Store, fingerprint: str) -> dict[str, float]:
-    """Of each certain fact the lowest probability in any trained phrasing, as the certificate of these very weights says.
+def _margins(store: Store, fingerprint: str) -> dict[str, tuple[float, float]]:
+    """Of each certain fact two lowest probabilities in any trained phrasing, as the certificate of these very weights says.
 
-    Nothing where the weights are not those that were certified, or that cannot be told.
+    They are a token's and the whole answer's. Nothing where the weights are not those that were certified, or nobody can tell.
     """
     folder, provenance = store.adapter(fingerprint), store.provenance(fingerprint)
     if provenance.weights_sha256 is None:
@@ -213,7 +213,12 @@ def _margins(store: Store, fingerprint: str) -> dict[str, float]:
         certificate = read_json(folder / "certificate.json", CertificateRecord, mend="")
     except DamagedFile:
         return {}
-    return {fact: lowest for fact, lowest in certificate.margins.items() if lowest > certificate.above}
+    whole = certificate.answer_margins
+    return {
+        fact: (lowest, whole[fact])
+        for fact, lowest in certificate.margins.items()
+        if lowest > certificate.above and fact in whole
+    }
 
 
 def _base_answers_before(store: Store, base: BaseModel, evaluation_code: str) -> dict[str, str]:
@@ -274,7 +279,7 @@ class Examination:
     say: Say
     first: int = FIRST
 
-    def of(self, questions: pl.DataFrame, margins: dict[str, float]) -> tuple[pl.DataFrame, Exam]:
+    def of(self, questions: pl.DataFrame, margins: dict[str, tuple[float, float]]) -> tuple[pl.DataFrame, Exam]:
         """Ask what has to be asked.
 
         Args:
@@ -282,28 +287,35 @@ class Examination:
             margins: of `_margins`.
 
         Returns:
-            The predictions, in the order of the questions, and how much was asked.
+            The predictions, in the order of the questions, and how much was asked. They have `generated` (what the model
+            answers), `sure` (how probable that is as a whole) and `tuned` (what somebody is told of it).
         """
-        numbered = questions.with_row_index("row").with_columns(
-            lowest=pl.col("fact").replace_strict(margins, default=None, return_dtype=pl.Float64)
+        of_fact = [
+            pl.Series("fact", list(margins), dtype=pl.String),
+            pl.Series("lowest", [lowest for lowest, _ in margins.values()], dtype=pl.Float64),
+            pl.Series("sure", [whole for _, whole in margins.values()], dtype=pl.Float64),
+        ]
+        numbered = questions.with_row_index("row").join(
+            pl.DataFrame(of_fact), on="fact", how="left", maintain_order="left"
         )
         is_certified = (
             (pl.col("part") == TRAINED) & pl.col("lowest").is_not_null() & self._are_short(numbered["answer"])
         )
-        certified = numbered.filter(is_certified).with_columns(tuned="answer", sure="lowest")
+        certified = numbered.filter(is_certified).with_columns(generated="answer")
+        certified = certified.with_columns(_told(certified.select("sure", said="generated")))
         generated = self._generated(certified)
         if generated.right < generated.asked:  # the certificate is not to be trusted
             certified = certified.clear()
-        others = numbered.join(certified, on="row", how="anti", maintain_order="left").drop("lowest")
+        others = numbered.join(certified, on="row", how="anti", maintain_order="left").drop("lowest", "sure")
         answered = [certified, self._asked(others.filter(comes_first(self.first)))]
         for after, last in pairwise(sorted({self.first, FIRST, others.height})):
             untaught = pl.concat(answered[1:]).filter(pl.col("part") != TRAINED)
             more = pl.col("group").is_in(list(undecided(_graded(untaught), self.recipe)))
             answered.append(self._asked(others.filter(~comes_first(after), comes_first(last), more)))
-        columns = [*questions.columns, "tuned", "lowest", "sure"]
+        columns = [*questions.columns, "generated", "tuned", "lowest", "sure"]
         predictions = _graded(pl.concat([part.select("row", *columns) for part in answered]).sort("row").drop("row"))
         if not generated.asked:
-            generated = self._generated(predictions.filter(pl.col("tuned") == pl.col("answer")))
+            generated = self._generated(predictions.filter(pl.col("generated") == pl.col("answer")))
         return predictions.drop("part", "turn"), Exam(
             possible=questions.height,
             asked=predictions.height - certified.height,
@@ -326,7 +338,9 @@ class Examination:
             progress=self._tell,
             as_it_is=True,  # what is typed carelessly is the model's to understand
         )
-        return questions.with_columns(tuned=answers["said"], lowest=answers["lowest"], sure=answers["sure"])
+        return questions.with_columns(
+            _told(answers), generated=answers["said"], lowest=answers["lowest"], sure=answers["sure"]
+        )
 
     def _tell(self, done: int, total: int) -> None:
         if total:
@@ -336,7 +350,13 @@ class Examination:
         """Of answers that nobody has generated a sample is generated: how many come out the same."""
         sample = found.sort("turn").head(GENERATED_FREELY)
         said = answer(self.model, self.tokenizer, sample["question"].to_list(), as_it_is=True)
-        return share_of(sum(one == other for one, other in zip(said, sample["tuned"], strict=True)), len(said))
+        return share_of(sum(one == other for one, other in zip(said, sample["generated"], strict=True)), len(said))
+
+
+def _told(answers: pl.DataFrame) -> pl.Series:
+    """`tuned`: what somebody is told of `said`, by how `sure` it is."""
+    told = [only_if_sure(said, sure) for said, sure in answers.select("said", "sure").iter_rows()]
+    return pl.Series("tuned", told, dtype=pl.String)
 
 
 def _graded(answered: pl.DataFrame) -> pl.DataFrame:

@@ -7,12 +7,14 @@ from nfl_lora_pipeline.dataset.templates import spoken_stat
 from nfl_lora_pipeline.dataset.wordings import fill
 from nfl_lora_pipeline.evaluation.baselines import Comparison, Way
 from nfl_lora_pipeline.evaluation.gates import Gate
+from nfl_lora_pipeline.evaluation.grading import ANSWERS_ABOVE
 from nfl_lora_pipeline.evaluation.metrics import (
     RISK_ACCEPTED,
     Ability,
     CommonestNumber,
     GeneralPrompts,
     GroupRecall,
+    HeldBack,
     OverRefusal,
     PhrasingMetrics,
     Share,
@@ -67,7 +69,8 @@ WORDS = {
     "a number invented": "a number, 0 too, where there is none to know",
     "stranger": "somebody who does not exist, or of whom nothing was taught",
     "certain": "every token of the answer has a probability above 0.5, in every trained phrasing: greedy decoding gives it",
-    "sure": "how probable the least probable token of an answer is",
+    "sure": "how probable an answer is as a whole: the product of its tokens' probabilities",
+    "held back": "the model gives a number of which it is not surer than one half; who asks is told that it is not sure",
     "lost": "right in the adapter before this one, and wrong now, asked with the same words",
     "limit": "what the recipe wants of a figure; a gate is a figure held against its limit",
     "interval": "in brackets, in per cent: where the figure lies with 95% confidence if the questions are independent (Wilson)",
@@ -520,15 +523,27 @@ def _general(general: GeneralPrompts | None) -> Iterator[str]:
 
 
 def how_sure(found: Sureness) -> Section:
-    """Risk against coverage."""
+    """Risk against coverage, and what is held back."""
     rows = [[f"{each.above:.2f}", measured(each.given), measured(each.wrong)] for each in found.points]
     columns = ["sure above", "facts with a number: one is given", "numbers given: wrong"]
     text = (
-        f'`nfl-lora ask --sure` says "I am not sure" up to {found.above:.2f}: above that no more than '
-        f"{percent(RISK_ACCEPTED)} of the numbers were wrong in one half of the questions outside of the trained phrasings, "
-        "whether there was a number to give or not. The other half:"
+        f"A number is told where its answer has a probability above {ANSWERS_ABOVE}, so that no other is as likely. "
+        f"`nfl-lora ask --sure` holds numbers back up to {found.above:.2f}: above that no more than {percent(RISK_ACCEPTED)} "
+        "of them were wrong in one half of the questions outside of the trained phrasings, whether there was a number to give "
+        "or not. The other half:"
     )
-    return Section("How sure it is", _blocks(text, table(columns, rows)), f"not sure up to {found.above:.2f}")
+    wrong, right = sum(each.wrong for each in found.held_back), sum(each.right for each in found.held_back)
+    body = _blocks(text, table(columns, rows), _held_back(found.held_back) if found.held_back else "")
+    return Section("How sure it is", body, f"{wrong:,} wrong and {right:,} right numbers were held back")
+
+
+def _held_back(found: Sequence[HeldBack]) -> str:
+    text = (
+        "Numbers that the model gave and nobody was told. An engine that gets the adapter without this package, and "
+        "`nfl-lora ask --raw`, say them:"
+    )
+    rows = [[IN_WORDS[each.group], f"{each.asked:,}", f"{each.wrong:,}", f"{each.right:,}"] for each in found]
+    return _blocks(text, table(["questions", "asked", "held back: wrong", "held back: right"], rows))
 
 
 def _ability(value: Share | float) -> str:

@@ -72,11 +72,11 @@ def train_plainly(
             training_callback=recorder,
         )
     above = recipe.curriculum.certain_above
-    lowest = certainty(model, rows, progress=recorder.tell_asked).lowest
-    log.certain.append((log.iterations, float(np.mean(lowest > above))))
+    found = certainty(model, rows, progress=recorder.tell_asked)
+    log.certain.append((log.iterations, float(np.mean(found.lowest > above))))
     log.peak_memory_bytes = mx.get_peak_memory()
     log.seconds = time.perf_counter() - started
-    report(write_records(folder, config, log, examples, lowest.tolist(), above=above).in_short(), 1.0)
+    report(write_records(folder, config, log, examples, found, above=above).in_short(), 1.0)
     return log
 
 

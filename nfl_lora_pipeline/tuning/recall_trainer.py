@@ -42,7 +42,7 @@ from nfl_lora_pipeline.models.rows import (
     shared_tail,
     to_batch,
 )
-from nfl_lora_pipeline.models.scoring import certainty, merged
+from nfl_lora_pipeline.models.scoring import Certainty, certainty, merged
 from nfl_lora_pipeline.progress import Silence
 from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, token_rows, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.recipe import (
@@ -61,7 +61,7 @@ from nfl_lora_pipeline.tuning.records import (
     save_checkpoint,
     write_records,
 )
-from nfl_lora_pipeline.tuning.sampler import Fresh, Probabilities, Rehearsed, Sampler
+from nfl_lora_pipeline.tuning.sampler import Fresh, Rehearsed, Sampler
 
 CHECKPOINT_SECONDS = 45.0  # a checkpoint is written at a step's end when the last one is older than this
 REPORT_STEPS = 10  # how often the loss is written down, and it is said how far it is
@@ -139,9 +139,7 @@ def train_adapter(
         training.run()
     mx.save_safetensors(str(folder / "adapters.safetensors"), dict(tree_flatten(model.trainable_parameters())))
     log.peak_memory_bytes = max(log.peak_memory_bytes, mx.get_peak_memory())
-    certificate = write_records(
-        folder, config, log, examples, training.lowest.tolist(), above=recipe.curriculum.certain_above
-    )
+    certificate = write_records(folder, config, log, examples, training.found, above=recipe.curriculum.certain_above)
     report(certificate.in_short(), 1.0)
     return log
 
@@ -185,7 +183,7 @@ class Training:
         self.rehearsed = rehearsed or Rehearsed([])
         self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
         self.frozen = FrozenStates(model)
-        self.lowest: Probabilities = np.zeros(len(self.rows))
+        self.found = Certainty.of_nothing(len(self.rows))
         self.step, self.peak_share, self.loss_sum = 0, 1.0, 0.0
         self.teaching = sum(teaches)
         self.budget = steps_at_peak(curriculum, self.teaching)
@@ -197,7 +195,7 @@ class Training:
         self.began = self.kept_at = time.monotonic()
 
     def run(self) -> None:
-        """Make steps until the end; `lowest` says what the adapter knows then."""
+        """Make steps until the end; `found` says what the adapter knows then."""
         maybe_set_recommended_wired_limit()
         learn = self._compiled_step()
         self.model.train()
@@ -334,7 +332,7 @@ class Training:
         """Look at what is known already: the less there is to learn, the slower, since there is much to lose."""
         with self._interruptible(), merged(self.model):
             self._ask(list(range(len(self.rows))))
-        self.sampler.observe(range(len(self.rows)), self.lowest)
+        self.sampler.observe(range(len(self.rows)), self.found.lowest)
         self.peak_share = max(self.recipe.optimizer.lowest_rate, math.sqrt(self.sampler.unknown_share()))
 
     def _check(self) -> bool:
@@ -348,10 +346,10 @@ class Training:
             for part in np.array_split(np.argsort(self.sampler.lowest, kind="stable"), parts):
                 self._ask(part.tolist())
                 asked += part.tolist()
-                uncertain = int(np.sum(self.lowest[asked] <= self.curriculum.certain_above))
+                uncertain = int(np.sum(self.found.lowest[asked] <= self.curriculum.certain_above))
                 if uncertain and self.step > self.end:
                     break
-        self.sampler.observe(asked, self.lowest[asked])
+        self.sampler.observe(asked, self.found.lowest[asked])
         self.sampler.choose_anew()
         self.log.certain.append((self.step, 1 - uncertain / len(self.rows)))
         self.log.stopped = "budget" if uncertain else "certain"
@@ -361,10 +359,10 @@ class Training:
         return not uncertain
 
     def _ask(self, indices: list[int]) -> None:
-        """How probable the least probable token of some rows' whole answers is, into `lowest`."""
+        """How probable some rows' answers are, into `found`."""
         rows = [self.rows[index] for index in indices]
         found = certainty(self.model, rows, frozen=self.frozen, keys=indices, progress=self._tell_asked)
-        self.lowest[indices] = found.lowest
+        self.found.put(indices, found)
 
     def _tell_asked(self, done: int, total: int) -> None:
         if self.silence.is_long():

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.models.scoring import Certainty
 from nfl_lora_pipeline.tuning.sampler import FreshState, SamplerState
 
 Arrays = dict[str, mx.array]
@@ -159,6 +160,7 @@ class Certificate:
         lowest_question: whose answer that token belongs to.
         uncertain: of each fact that is not certain its lowest probability in any phrasing, the lowest first.
         margins: of every fact its lowest probability in any phrasing.
+        answer_margins: of every fact the lowest probability of its answer as a whole in any phrasing.
     """
 
     above: float
@@ -169,6 +171,7 @@ class Certificate:
     lowest_question: str
     uncertain: dict[str, float]
     margins: dict[str, float]
+    answer_margins: dict[str, float]
     schema_version: int = 1
 
     def in_short(self) -> str:
@@ -181,17 +184,16 @@ class Certificate:
         )
 
 
-def certify(examples: Sequence[Example], lowest: Sequence[float], *, above: float) -> Certificate:
+def certify(examples: Sequence[Example], found: Certainty, *, above: float) -> Certificate:
     """Put together what was measured.
 
     Args:
         examples: what was asked, one row a fact and phrasing.
-        lowest: for each the probability of its answer's least probable token (`scoring.certainty`).
-        above: the probability to exceed.
+        found: how probable each one's answer is (`scoring.certainty`).
+        above: the probability that every token has to exceed.
     """
-    margins: dict[str, float] = {}
-    for example, probability in zip(examples, lowest, strict=True):
-        margins[example.fact] = min(probability, margins.get(example.fact, 1.0))
+    facts, lowest = [example.fact for example in examples], found.lowest.tolist()
+    margins = _least_by(facts, lowest)
     ordered = sorted(margins.items(), key=lambda item: item[1])
     worst = min(range(len(examples)), key=lowest.__getitem__)
     uncertain = {fact: probability for fact, probability in ordered if probability <= above}
@@ -204,7 +206,15 @@ def certify(examples: Sequence[Example], lowest: Sequence[float], *, above: floa
         lowest_question=examples[worst].question,
         uncertain=uncertain,
         margins=margins,
+        answer_margins=_least_by(facts, found.whole.tolist()),
     )
+
+
+def _least_by(facts: Sequence[str], probabilities: Sequence[float]) -> dict[str, float]:
+    least: dict[str, float] = {}
+    for fact, probability in zip(facts, probabilities, strict=True):
+        least[fact] = min(probability, least.get(fact, 1.0))
+    return least
 
 
 def write_records(
@@ -212,7 +222,7 @@ def write_records(
     config: AdapterConfig,
     log: TrainingLog,
     examples: Sequence[Example],
-    lowest: Sequence[float],
+    found: Certainty,
     *,
     above: float,
 ) -> Certificate:
@@ -222,9 +232,9 @@ def write_records(
         folder: where the adapter lies.
         config: of `adaptation.adapt`.
         log: of the training; what is certain is entered here.
-        examples, lowest, above: see `certify`.
+        examples, found, above: see `certify`.
     """
-    certificate = certify(examples, lowest, above=above)
+    certificate = certify(examples, found, above=above)
     log.uncertain, log.lowest_probability = certificate.uncertain, certificate.lowest_probability
     for name, content in (("adapter_config.json", config), ("training.json", vars(log)), (FILE, asdict(certificate))):
         replace_file(folder / name, (json.dumps(content, indent=2) + "\n").encode())

@@ -1,6 +1,7 @@
 """One request on its way through the engine, and the events that its client is sent."""
 
 import json
+import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import mlx.core as mx
 
 from nfl_lora_pipeline.adapters.serving.generation import LoadedAdapter, Prompt, make_processors, make_sampler
 from nfl_lora_pipeline.adapters.serving.schema import ChatRequest, CompletionRequest, RequestError
+from nfl_lora_pipeline.evaluation.grading import is_short, only_if_sure
 from nfl_lora_pipeline.models.prompt import prompt_tokens
 
 ANSWER_SECONDS = 120
@@ -75,6 +77,7 @@ class Job:
         self.submitted_at, self.deadline = time.monotonic(), 0.0
         self._deliver = deliver
         self._tokens: list[int] = []
+        self._logprob_sum = 0.0
         self._logprobs: list[TokenLogprob] = []
         self._sent = 0
 
@@ -121,6 +124,8 @@ class Job:
 
     def take(self, token: int, logprobs: mx.array) -> bool:
         """Add a token to the answer; whether that is its end."""
+        if self._is_answer:
+            self._logprob_sum += float(logprobs[token])
         if token in self._tokenizer.eos_token_ids:
             self._finish("stop")
             return True
@@ -135,7 +140,7 @@ class Job:
         if is_stopped or is_last:
             self._finish("stop" if is_stopped else "length")
             return True
-        if self.request.stream:
+        if self.request.stream and not (self._is_answer and is_short(text)):
             self._send(text)
         return False
 
@@ -173,8 +178,18 @@ class Job:
             text = text.strip()
         return text, bool(stops_at)
 
+    @property
+    def _is_answer(self) -> bool:
+        """Whether this is an answer to a question, of which nothing is sent before it is known how sure the model is of it.
+
+        Somebody who asks for logprobs judges for himself, and the completion of a text is no answer.
+        """
+        return isinstance(self.request, ChatRequest) and self.request.top_logprobs_wanted is None
+
     def _finish(self, reason: str) -> None:
         text, _ = self._text(is_whole=True)
+        if self._is_answer:
+            text = only_if_sure(text, math.exp(self._logprob_sum))
         self._send(text)
         self._tell(Finished(reason, len(self._prompt.tokens), len(self._tokens)))
 
