@@ -150,6 +150,23 @@ def test_a_taught_fact_is_asked_about_in_other_words_and_beside_it_what_differs_
     assert alike > 0.9 * beside, "in the same words, but for what the stat is called"
 
 
+def test_beside_a_taught_fact_somebody_who_shares_a_name_with_him_is_refused_in_the_same_words():
+    answers = {answer: name for name, told in TOLD.items() for answer in told.values()}
+    kept, alike = {"first": 0, "last": 0, "neither": 0}, 0
+    for (asked, answer), (other, refusal) in pairwise(pairs(varied=0.5)):
+        if answer not in answers or refusal in answers or subject(refusal)[0] in KNOWN:
+            continue
+        name, (stranger, season, week) = answers[answer], subject(refusal)
+        shares = [own == other for own, other in zip(name.split(" ", 1), stranger.split(" ", 1), strict=True)]
+        kept["first" if shares[0] else "last" if shares[1] else "neither"] += 1
+        if any(shares):
+            assert ((season, week), stat(refusal)) == (AT, NOUNS[STAT].plural)
+            alike += asked.split()[:1] == other.split()[:1]
+    assert alike > 0.9 * (kept["first"] + kept["last"]), "in the same words, but for what the stat is called"
+    assert kept["last"] > 1.5 * kept["first"] > 0
+    assert (kept["first"] + kept["last"]) / sum(kept.values()) > 0.3
+
+
 def test_a_last_name_alone_has_the_answer_where_nobody_else_is_called_so_and_is_refused_otherwise():
     questions = pairs(varied=1.0, typing=Typing(0.0, 0.0, last_name=1.0, in_haste=0.0))
     for question, answer in questions:

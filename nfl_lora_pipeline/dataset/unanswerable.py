@@ -104,7 +104,9 @@ def invented_name(rng: random.Random) -> str:
 
 
 LAST_WEEK = 18
-CROSSED_SHARE = 0.2  # this share of the questions drawn while training is about a name put together from two known ones
+CROSSED_SHARE = 0.3  # of the questions without an answer: about a known name and another one, put together
+CROSSED_WITH_KNOWN = 0.4  # this share of them takes the rest from somebody known, the others from a stranger
+LAST_NAME_KEPT = 2 / 3  # this share of them has the last name of the one who was just asked about, the others the first
 OTHER_SEASON_SHARE = 0.5  # this share of them asks about another season; the rest asks about another week
 Week = tuple[int, int]  # season and number
 SEASONS_AWAY = (-4, -3, -2, -1, 1, 2, 3, 4)
@@ -165,9 +167,9 @@ class FreshQuestions:
     """Questions for one step after another, none of which was asked before in these letters.
 
     Some have an answer: a taught fact in any wording of the grammar, typed carefully or not. The others have none: a stranger
-    in a known week; two known names crossed; and, beside a fact that was just asked about and in the same words, the same
-    player in a week or a season that is not known, or about a stat that is not taught (counterfactual rows: they differ in one
-    thing).
+    in a known week; and, beside a fact that was just asked about and in the same words, the same player in a week or a season
+    that is not known, or about a stat that is not taught, or somebody else who shares a name with him (counterfactual rows:
+    they differ in one thing).
 
     Attributes:
         known: the names that hold facts, with the (season, week) pairs in which they may not be refused.
@@ -197,18 +199,18 @@ class FreshQuestions:
                 last = fact, text
                 continue
             kind = rng.random()
-            if fact and kind < mixture.elsewhere + mixture.other_stats:
+            if fact and kind < mixture.elsewhere + mixture.other_stats + CROSSED_SHARE:
                 (name, at, stat), text = last or (fact, text)
+                last = None
                 if kind < mixture.elsewhere:
                     at = self._elsewhere(rng, name, at)
-                else:
+                elif kind < mixture.elsewhere + mixture.other_stats:
                     stat = self._other_stat(rng, name, at)
-                yield self._asked(rng, text, name, stat, at)
-                last = None
+                else:
+                    name = self._crossed(rng, name) or next(newcomers)
             else:
-                is_crossed = kind < mixture.elsewhere + mixture.other_stats + CROSSED_SHARE
-                name = (self._crossed(rng) if is_crossed else None) or next(newcomers)
-                yield self._asked(rng, text, name, rng.choice(self.stats), rng.choice(weeks))
+                name, at, stat = next(newcomers), rng.choice(weeks), rng.choice(self.stats)
+            yield self._asked(rng, text, name, stat, at)
 
     def _facts(self) -> list[tuple[str, Week, str]]:
         return [(name, at, stat) for name, answers in sorted(self.told.items()) for at, stat in answers]
@@ -239,9 +241,14 @@ class FreshQuestions:
     def _bearers(self) -> Counter[str]:
         return bearers_of(self.known)
 
-    def _crossed(self, rng: random.Random) -> str | None:
-        """The first name of one and the last name of another; None where somebody is called so, or a held-out stranger."""
-        mixture = f"{rng.choice(self._names).split(' ')[0]} {rng.choice(self._names).split(' ', 1)[-1]}"
+    def _crossed(self, rng: random.Random, name: str) -> str | None:
+        """Somebody's first or last name with the other of somebody else, known or not; None where that is somebody's name.
+
+        Or that of a stranger who is held out.
+        """
+        other = rng.choice(self._names) if rng.random() < CROSSED_WITH_KNOWN else invented_name(rng)
+        first, last = (other, name) if rng.random() < LAST_NAME_KEPT else (name, other)
+        mixture = f"{first.split(' ')[0]} {last.split(' ', 1)[-1]}"
         return None if name_key(mixture) in self._keys or person_split(mixture) != "train" else mixture
 
     @cached_property
