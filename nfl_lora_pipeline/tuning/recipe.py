@@ -118,7 +118,7 @@ class Curriculum(Section):
         0.13, ge=0, le=0.8, description="and about known players and stats that are not taught"
     )
     refusal_weight: Number = Field(
-        2.0,
+        1.6,
         gt=0,
         description="how much more their answers weigh in a step's loss than others: a doubt is to be a refusal",
     )
