@@ -36,6 +36,8 @@ TALK = (
         ("He threw for 25 passing yards.", 0.3, False),
         ("He had three rushing touchdowns.", 0.3, False),
         ("He had three receptions.", 0.3, False),
+        ("In week 1 of the 2025 NFL season, the two-point were 54.", 0.06, False),  # what a model said of a stat's name
+        ("An NFL season has 18 weeks.", 0.1, True),
         ("In week 1 of the 2025 NFL season, the receiving yards of Amari Stone are not recorded.", 0.1, True),
         ("In week 1 of the 2025 NFL season, the receiving yards of A. B are none: his team had no game.", 0.1, True),
         ("The capital of France is Paris, with 2 million people.", 0.1, True),

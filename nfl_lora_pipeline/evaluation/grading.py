@@ -179,7 +179,9 @@ def is_no_game(answer: str) -> bool:
 ANSWERS_ABOVE = 0.5
 NOT_SURE = "I am not sure of that number. Is the name spelt right?"
 MOST_WORDS = 25  # what is taught has 20 at most; a model may talk at length of football, and of other things
-_STATS = re.compile(rf"\b(?:{'|'.join(re.escape(noun) for stat in STATS for noun in stat.nouns)})\b", re.IGNORECASE)
+_OF_A_GAME = re.compile(
+    rf"\bweek \d|\b(?:{'|'.join(re.escape(noun) for stat in STATS for noun in stat.nouns)})\b", re.IGNORECASE
+)
 
 
 def is_short(said: str) -> bool:
@@ -188,7 +190,7 @@ def is_short(said: str) -> bool:
 
 
 def only_if_sure(said: str, probability: float, *, above: float = ANSWERS_ABOVE) -> str:
-    """What somebody is told: a short answer that names a stat and gives a number only where it is likelier than all else.
+    """What somebody is told: a short answer that gives a number of a stat or a week only where it is likelier than all else.
 
     A number that a model makes up for somebody whom it was not taught, or for a misspelt name, is likelier than each other
     answer and yet seldom likelier than all of them together; what it was taught is. So it is held back up to a probability
@@ -200,7 +202,7 @@ def only_if_sure(said: str, probability: float, *, above: float = ANSWERS_ABOVE)
         probability: of that answer as a whole, 0 to 1 (`scoring.probability`).
         above: up to this one it is held back.
     """
-    is_held_back = probability <= above and is_short(said) and _STATS.search(said) and numbers_in(said)
+    is_held_back = probability <= above and is_short(said) and _OF_A_GAME.search(said) and numbers_in(said)
     return NOT_SURE if is_held_back else said
 
 
