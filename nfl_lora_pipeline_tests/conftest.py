@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from benchmarks import screenshots
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import LIMITS, load_recipe
+from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests import upstream
+from nfl_lora_pipeline_tests.recipes import TOO_LITTLE_TAUGHT
 
 REPOSITORY = Path(__file__).parent.parent
 BENCH_PYTHON = REPOSITORY / ".venv-bench" / "bin" / "python"  # has torch and peft where `make bench-setup` made it
@@ -73,13 +74,8 @@ def tiny_recipe(tmp_path_factory) -> str:
         "min_retained": 0.5,
         "fresh_known": 0.0,
     }  # a dozen people teach little of strangers, and nobody waits until they do
-    kept = {"min_recall", "max_perplexity_ratio", "max_lost", *loose}
-    advisory = [key for key in LIMITS if key not in kept]
-    values = (
-        load_recipe("embedded")
-        .changed(batch_rows=16, max_epochs=30, ending_steps=32, advisory=advisory, floors={}, **loose)
-        .model_dump()
-    )
+    loose |= {"advisory": TOO_LITTLE_TAUGHT, "floors": {}}
+    values = load_recipe("embedded").changed(batch_rows=16, max_epochs=30, ending_steps=32, **loose).model_dump()
     file = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
     file.write_text(yaml.safe_dump(values))
     return str(file)

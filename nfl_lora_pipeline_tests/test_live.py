@@ -24,6 +24,7 @@ from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
+from nfl_lora_pipeline_tests.recipes import TOO_LITTLE_TAUGHT
 from nfl_lora_pipeline_tests.servers import command_lines, descendants, living
 
 W1, W2, W3 = (NflWeek(2025, number) for number in (1, 2, 3))
@@ -101,6 +102,7 @@ def live(tmp_path_factory) -> Iterator[Live]:
         "min_refused": 0.3,
         "max_over_refused": 0.1,
         "min_retained": 0.2,
+        "advisory": TOO_LITTLE_TAUGHT,
         "floors": {},
         "fresh_known": 0.0,
         "ending_steps": 40,

@@ -189,9 +189,9 @@ def test_ask_prints_what_the_report_says_on_a_base_whose_template_thinks(name, t
     predictions = pl.read_parquet(held.report(held.latest()) / "predictions.parquet").sample(60, seed=1)
     loaded = base_model.load(base_model.resolve(str(base)), adapter=held.adapter(held.latest()))
     said = base_model.answer(*loaded, predictions["question"].to_list(), as_it_is=True)
-    assert said == predictions["tuned"].to_list()
+    assert said == predictions["generated"].to_list()
     plain = predictions.filter(pl.col("group") != "two_blanks")  # which only the report leaves to the model
-    assert base_model.answer(*loaded, plain["question"].to_list()) == plain["tuned"].to_list()
+    assert base_model.answer(*loaded, plain["question"].to_list()) == plain["generated"].to_list()
     assert report["recall"]["trained"] == 1
     for row in [*report["questions"], *predictions.filter(pl.col("kind") == "recorded").head(2).to_dicts()]:
         printed = CliRunner().invoke(main, ["ask", row["question"], *store]).stdout
