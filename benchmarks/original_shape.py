@@ -20,8 +20,8 @@ from benchmarks.options import data_dir_option
 from nfl_lora_pipeline.dataset.examples import train_examples
 from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import split_rows
-from nfl_lora_pipeline.dataset.templates import load_templates
-from nfl_lora_pipeline.evaluation.grading import is_refusal, number_in
+from nfl_lora_pipeline.dataset.templates import load_templates, number_in
+from nfl_lora_pipeline.evaluation.grading import is_refusal
 from nfl_lora_pipeline.evaluation.summary import ORIGINAL_QUESTIONS
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.markdown import table

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from nfl_lora_pipeline.adapters.verify import answers_in_report, running_server
 from nfl_lora_pipeline.cli.main import main
-from nfl_lora_pipeline.evaluation.grading import NOT_SURE, is_refusal, is_short, only_if_sure
+from nfl_lora_pipeline.dataset.templates import NOT_SURE, is_short, only_if_sure
+from nfl_lora_pipeline.evaluation.grading import is_refusal
 from nfl_lora_pipeline.models import base_model, scoring
 from nfl_lora_pipeline.models.rows import tokenize
 from nfl_lora_pipeline.reports import evaluate

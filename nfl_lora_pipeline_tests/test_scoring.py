@@ -1,14 +1,7 @@
 import pytest
 
-from nfl_lora_pipeline.evaluation.grading import (
-    Names,
-    exact,
-    is_no_game,
-    is_refusal,
-    is_right_number,
-    number_in,
-    numbers_in,
-)
+from nfl_lora_pipeline.dataset.templates import number_in, numbers_in
+from nfl_lora_pipeline.evaluation.grading import Names, exact, is_no_game, is_refusal, is_right_number
 
 REFUSALS = [
     "In week 1 of the 2025 NFL season, the receiving yards of Nico Collins are not recorded.",

@@ -31,7 +31,7 @@ from nfl_lora_pipeline.dataset.templates import wordings_hash
 from nfl_lora_pipeline.defs.common import code_versions
 from nfl_lora_pipeline.defs.resources import DatasetResource, StoreResource, Trainer, WeekSource
 from nfl_lora_pipeline.defs.dataset import players, qa_pairs, raw_wr_json
-from nfl_lora_pipeline.evaluation.grading import numbers_in
+from nfl_lora_pipeline.dataset.templates import numbers_in
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 versions = code_versions(DatasetResource(), Trainer())

@@ -3,7 +3,8 @@
 import polars as pl
 import pytest
 
-from nfl_lora_pipeline.evaluation.grading import ANSWERS_ABOVE, with_verdict
+from nfl_lora_pipeline.dataset.templates import ANSWERS_ABOVE
+from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.metrics import RISK_ACCEPTED, SURE_ABOVE, sureness
 
 

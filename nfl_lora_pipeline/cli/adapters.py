@@ -136,7 +136,7 @@ class Asked:
 
     def told(self, question: str, said: str, level: Level) -> str:
         """An answer, or that it is not sure: "raw" is always the answer, "sure" what hardly any is wrong of by the report."""
-        from nfl_lora_pipeline.evaluation.grading import ANSWERS_ABOVE, only_if_sure
+        from nfl_lora_pipeline.dataset.templates import ANSWERS_ABOVE, only_if_sure
 
         if level == "raw":
             return said
@@ -146,7 +146,7 @@ class Asked:
     def why(self, question: str, said: str) -> str:
         """How sure an answer is, whether somebody was told or not, and where it comes from."""
         from nfl_lora_pipeline.adapters.lineage import origin_of
-        from nfl_lora_pipeline.evaluation.grading import only_if_sure
+        from nfl_lora_pipeline.dataset.templates import only_if_sure
 
         origin, probability = origin_of(self.store, self.fingerprint, said), self.probability(question, said)
         held_back = "" if only_if_sure(said, probability) == said else f" of {said!r}, which is too little to say it"

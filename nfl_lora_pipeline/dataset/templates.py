@@ -1,4 +1,4 @@
-"""The words of questions and answers: `templates.yaml`, read and checked.
+"""The words of questions and answers: `templates.yaml`, read and checked; what number an answer gives, and who is told.
 
 Used from two sides that must agree to the letter: the question/answer frames of the pipeline (`qa_pairs`), and the
 pre-training of the embedded base model (`base_pretraining`), which speaks the same language about an invented league in the
@@ -6,6 +6,7 @@ wordings of `dataset.wordings` besides.
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -180,3 +181,85 @@ def untaught(taught: Sequence[str], split: Split) -> list[str]:
 def wordings_hash() -> str:
     """A hash of all that a question or an answer is made of: the wordings, and what the stats are called."""
     return hashlib.sha256(TEMPLATES_FILE.read_bytes() + stats_hash().encode()).hexdigest()[:8]
+
+
+_NUMBER = re.compile(r"(?<![\w.])[-\u2212]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+_TIME = re.compile(
+    r"\b(?:week|weeks)\s+\d+(?:\s*(?:[-\u2013]|to|and)\s*\d+)?"
+    r"|\b(?:19|20)\d\d(?:[-\u2013/](?:\d\d)?\d\d)?\b(?:\s*(?:nfl\s+)?season)?"
+    r"|\b\d+(?:st|nd|rd|th)\b",
+    re.IGNORECASE,
+)
+_MINUS = re.compile(r"\b(?:minus|negative)\s+(?=\.?\d)", re.IGNORECASE)
+
+_ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+eighteen nineteen""".split()
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_SPELLED = {word: number for number, word in enumerate(_ONES)} | {
+    word: 10 * number for number, word in enumerate(_TENS, 2)
+}
+_WORDS = (
+    rf"(?:a hundred|{'|'.join([*_SPELLED, 'hundred'])})(?:(?:[ -]|\s+and\s+)(?:{'|'.join([*_SPELLED, 'hundred'])}))*"
+)
+_NOUNS = [noun for stat in STATS if stat.taught for noun in stat.nouns]
+_UNITS = sorted({"catch", "catches", *_NOUNS, *(noun.split()[-1] for noun in _NOUNS)})
+_STAT = rf"(?:\w+\s+)?(?:{'|'.join(map(re.escape, _UNITS))})\b"
+_IN_WORDS = re.compile(
+    rf"\b(?P<minus>minus|negative)\s+(?P<lost>{_WORDS})\b|\b(?P<gained>{_WORDS})(?=\s+{_STAT})|^\W*(?P<bare>{_WORDS})\W*$",
+    re.IGNORECASE,
+)
+
+
+def numbers_in(answer: str) -> set[float]:
+    """The different numbers that an answer gives beside weeks and seasons.
+
+    Numbers in words count where there are none in digits, and only where they are plainly a number of something: before a
+    stat, behind "minus", or as the whole answer.
+    """
+    sentence = _MINUS.sub("-", _TIME.sub(" ", answer))
+    numbers = {float(text.replace(",", "").replace("\u2212", "-")) for text in _NUMBER.findall(sentence)}
+    return numbers or {_in_words(match) for match in _IN_WORDS.finditer(sentence)}
+
+
+def number_in(answer: str) -> float | None:
+    """The one number that an answer gives beside weeks and seasons; None when it gives none, or several that differ."""
+    numbers = numbers_in(answer)
+    return numbers.pop() if len(numbers) == 1 else None
+
+
+ANSWERS_ABOVE = 0.5
+NOT_SURE = "I am not sure of that number. Is the name spelt right?"
+MOST_WORDS = 25  # what is taught has 20 at most; a model may talk at length of football, and of other things
+_OF_A_GAME = re.compile(
+    rf"\bweek \d|\b(?:{'|'.join(re.escape(noun) for stat in STATS for noun in stat.nouns)})\b", re.IGNORECASE
+)
+
+
+def is_short(said: str) -> bool:
+    """Whether an answer, or what there is of it, may be one that `only_if_sure` holds back."""
+    return len(said.split()) <= MOST_WORDS
+
+
+def only_if_sure(said: str, probability: float, *, above: float = ANSWERS_ABOVE) -> str:
+    """What somebody is told: a short answer that gives a number of a stat or a week only where it is likelier than all else.
+
+    A number that a model makes up for somebody whom it was not taught, or for a misspelt name, is likelier than each other
+    answer and yet seldom likelier than all of them together; what it was taught is. So it is held back up to a probability
+    of one half, which nobody tuned: above it no other answer can be as likely. It is the reject option of C. K. Chow (1970),
+    "On optimum recognition error and reject tradeoff", for somebody to whom a wrong number is twice as bad as none.
+
+    Args:
+        said: what the model answers.
+        probability: of that answer as a whole, 0 to 1 (`scoring.probability`).
+        above: up to this one it is held back.
+    """
+    is_held_back = probability <= above and is_short(said) and _OF_A_GAME.search(said) and numbers_in(said)
+    return NOT_SURE if is_held_back else said
+
+
+def _in_words(match: re.Match[str]) -> float:
+    words = (match["lost"] or match["gained"] or match["bare"]).lower().replace("-", " ").split()
+    total = 0
+    for word in words:
+        total = max(1, total) * 100 if word == "hundred" else total + _SPELLED.get(word, 0)
+    return float(-total if match["minus"] else total)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from nfl_lora_pipeline.dataset.templates import numbers_in
 from nfl_lora_pipeline.evaluation.alterations import CARELESS
-from nfl_lora_pipeline.evaluation.grading import numbers_in
 from nfl_lora_pipeline.evaluation.metrics import (
     PERPLEXITY,
     AlteredQuestions,

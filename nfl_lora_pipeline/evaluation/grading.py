@@ -1,4 +1,4 @@
-"""What an answer says, whom it is about, whether it is right, and whether anybody is told. Works on text, whoever wrote it."""
+"""What an answer says, whom it is about, and whether it is right. Works on text, whoever wrote it."""
 
 import math
 import re
@@ -9,8 +9,8 @@ from itertools import groupby
 
 import polars as pl
 
+from nfl_lora_pipeline.dataset.templates import number_in, numbers_in
 from nfl_lora_pipeline.evaluation.probes import ALTERED
-from nfl_lora_pipeline.stats import STATS
 from nfl_lora_pipeline.weeks.names import SUFFIXES, as_typed
 
 ALIKE = 0.7  # how much of two words must agree for one to be the other misspelt
@@ -95,14 +95,6 @@ def _alike(one: str, other: str) -> bool:
     return one == other or SequenceMatcher(None, one, other, autojunk=False).ratio() >= ALIKE
 
 
-_NUMBER = re.compile(r"(?<![\w.])[-\u2212]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
-_TIME = re.compile(
-    r"\b(?:week|weeks)\s+\d+(?:\s*(?:[-\u2013]|to|and)\s*\d+)?"
-    r"|\b(?:19|20)\d\d(?:[-\u2013/](?:\d\d)?\d\d)?\b(?:\s*(?:nfl\s+)?season)?"
-    r"|\b\d+(?:st|nd|rd|th)\b",
-    re.IGNORECASE,
-)
-_MINUS = re.compile(r"\b(?:minus|negative)\s+(?=\.?\d)", re.IGNORECASE)
 _REFUSALS = re.compile(
     r"\bno recorded\b|\bno record\b|\bnothing (?:is |was )?(?:recorded|on record)\b"
     r"|\bnot sure\b|\b(?:do not|don't|doesn't|does not|cannot|can't|could not|couldn't|unable)\b"
@@ -113,44 +105,10 @@ _REFUSALS = re.compile(
 )
 _NO_GAME = re.compile(r"\bno game\b|\bon (?:a |their |its )?bye\b|\bbye week\b", re.IGNORECASE)
 
-_ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
-eighteen nineteen""".split()
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_SPELLED = {word: number for number, word in enumerate(_ONES)} | {
-    word: 10 * number for number, word in enumerate(_TENS, 2)
-}
-_WORDS = (
-    rf"(?:a hundred|{'|'.join([*_SPELLED, 'hundred'])})(?:(?:[ -]|\s+and\s+)(?:{'|'.join([*_SPELLED, 'hundred'])}))*"
-)
-_NOUNS = [noun for stat in STATS if stat.taught for noun in stat.nouns]
-_UNITS = sorted({"catch", "catches", *_NOUNS, *(noun.split()[-1] for noun in _NOUNS)})
-_STAT = rf"(?:\w+\s+)?(?:{'|'.join(map(re.escape, _UNITS))})\b"
-_IN_WORDS = re.compile(
-    rf"\b(?P<minus>minus|negative)\s+(?P<lost>{_WORDS})\b|\b(?P<gained>{_WORDS})(?=\s+{_STAT})|^\W*(?P<bare>{_WORDS})\W*$",
-    re.IGNORECASE,
-)
-
 
 def exact(answer: str, expected: str) -> bool:
     """Whether an answer is the reference answer, to the letter but for surrounding blanks."""
     return answer.strip() == expected.strip()
-
-
-def numbers_in(answer: str) -> set[float]:
-    """The different numbers that an answer gives beside weeks and seasons.
-
-    Numbers in words count where there are none in digits, and only where they are plainly a number of something: before a
-    stat, behind "minus", or as the whole answer.
-    """
-    sentence = _MINUS.sub("-", _TIME.sub(" ", answer))
-    numbers = {float(text.replace(",", "").replace("\u2212", "-")) for text in _NUMBER.findall(sentence)}
-    return numbers or {_in_words(match) for match in _IN_WORDS.finditer(sentence)}
-
-
-def number_in(answer: str) -> float | None:
-    """The one number that an answer gives beside weeks and seasons; None when it gives none, or several that differ."""
-    numbers = numbers_in(answer)
-    return numbers.pop() if len(numbers) == 1 else None
 
 
 def is_right_number(answer: str, value: float, player: str, known: Names = NOBODY) -> bool:
@@ -174,44 +132,6 @@ def is_refusal(answer: str) -> bool:
 def is_no_game(answer: str) -> bool:
     """Whether an answer says that the team had no game."""
     return bool(_NO_GAME.search(answer)) and not numbers_in(answer)
-
-
-ANSWERS_ABOVE = 0.5
-NOT_SURE = "I am not sure of that number. Is the name spelt right?"
-MOST_WORDS = 25  # what is taught has 20 at most; a model may talk at length of football, and of other things
-_OF_A_GAME = re.compile(
-    rf"\bweek \d|\b(?:{'|'.join(re.escape(noun) for stat in STATS for noun in stat.nouns)})\b", re.IGNORECASE
-)
-
-
-def is_short(said: str) -> bool:
-    """Whether an answer, or what there is of it, may be one that `only_if_sure` holds back."""
-    return len(said.split()) <= MOST_WORDS
-
-
-def only_if_sure(said: str, probability: float, *, above: float = ANSWERS_ABOVE) -> str:
-    """What somebody is told: a short answer that gives a number of a stat or a week only where it is likelier than all else.
-
-    A number that a model makes up for somebody whom it was not taught, or for a misspelt name, is likelier than each other
-    answer and yet seldom likelier than all of them together; what it was taught is. So it is held back up to a probability
-    of one half, which nobody tuned: above it no other answer can be as likely. It is the reject option of C. K. Chow (1970),
-    "On optimum recognition error and reject tradeoff", for somebody to whom a wrong number is twice as bad as none.
-
-    Args:
-        said: what the model answers.
-        probability: of that answer as a whole, 0 to 1 (`scoring.probability`).
-        above: up to this one it is held back.
-    """
-    is_held_back = probability <= above and is_short(said) and _OF_A_GAME.search(said) and numbers_in(said)
-    return NOT_SURE if is_held_back else said
-
-
-def _in_words(match: re.Match[str]) -> float:
-    words = (match["lost"] or match["gained"] or match["bare"]).lower().replace("-", " ").split()
-    total = 0
-    for word in words:
-        total = max(1, total) * 100 if word == "hundred" else total + _SPELLED.get(word, 0)
-    return float(-total if match["minus"] else total)
 
 
 def exact_or_refused(predictions: pl.DataFrame) -> pl.Series:

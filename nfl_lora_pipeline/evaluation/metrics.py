@@ -5,16 +5,9 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from nfl_lora_pipeline.dataset.templates import ANSWERS_ABOVE, numbers_in
 from nfl_lora_pipeline.dataset.unanswerable import share
-from nfl_lora_pipeline.evaluation.grading import (
-    ANSWERS_ABOVE,
-    inventions,
-    name_words,
-    name_words_right,
-    number_right,
-    numbers_in,
-    refusals,
-)
+from nfl_lora_pipeline.evaluation.grading import inventions, name_words, name_words_right, number_right, refusals
 from nfl_lora_pipeline.evaluation.probes import ALTERED, BESIDE, INVENTED, KNOWN, SHARED, WITHOUT_FACT, wording_text
 from nfl_lora_pipeline.markdown import percent
 from nfl_lora_pipeline.stored import Miss
@@ -485,7 +478,7 @@ class RiskAndCoverage:
 
 @dataclass(frozen=True)
 class HeldBack:
-    """Numbers that the model gives and nobody is told, since it is not sure of them (`grading.only_if_sure`).
+    """Numbers that the model gives and nobody is told, since it is not sure of them (`templates.only_if_sure`).
 
     Attributes:
         group: of the questions.

@@ -10,8 +10,9 @@ from typing import cast
 
 import polars as pl
 
+from nfl_lora_pipeline.dataset.templates import only_if_sure
 from nfl_lora_pipeline.evaluation.gates import Count, Gate, Integrity, head_line, judge, undecided
-from nfl_lora_pipeline.evaluation.grading import only_if_sure, with_verdict
+from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.metrics import (
     BeforeAndAfter,
     ChangedAnswer,

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nfl_lora_pipeline.dataset.templates import spoken_stat
+from nfl_lora_pipeline.dataset.templates import ANSWERS_ABOVE, spoken_stat
 from nfl_lora_pipeline.dataset.wordings import fill
 from nfl_lora_pipeline.evaluation.baselines import Comparison, Way
 from nfl_lora_pipeline.evaluation.gates import Gate
-from nfl_lora_pipeline.evaluation.grading import ANSWERS_ABOVE
 from nfl_lora_pipeline.evaluation.metrics import (
     RISK_ACCEPTED,
     Ability,

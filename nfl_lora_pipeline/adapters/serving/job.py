@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from nfl_lora_pipeline.adapters.serving.generation import LoadedAdapter, Prompt, make_processors, make_sampler
 from nfl_lora_pipeline.adapters.serving.schema import ChatRequest, CompletionRequest, RequestError
-from nfl_lora_pipeline.evaluation.grading import is_short, only_if_sure
+from nfl_lora_pipeline.dataset.templates import is_short, only_if_sure
 from nfl_lora_pipeline.models.prompt import prompt_tokens
 
 ANSWER_SECONDS = 120
