@@ -156,7 +156,9 @@ def test_a_certified_answer_of_which_no_token_is_unlikely_is_held_back_all_the_s
     questions = pl.DataFrame([row | recorded | same for row in rows], schema_overrides={"base": pl.String})
     monkeypatch.setattr(evaluate, "answer", lambda model, tokenizer, asked, **_: [ANSWER] * len(asked))
     examination = Examination(*embedded, load_recipe("embedded"), lambda line, share: None)
-    found, exam = examination.of(questions, {"a": (0.7, 0.49), "b": (0.7, 0.51)})
+    found, exam = examination.of(
+        questions, pl.DataFrame([("a", 0.7, 0.49), ("b", 0.7, 0.51)], evaluate.MARGINS, orient="row")
+    )
     assert exam.certified == 2
     assert dict(found.select("fact", "tuned").iter_rows()) == {"a": NOT_SURE, "b": ANSWER}
     assert dict(found.select("fact", "right").iter_rows()) == {"a": False, "b": True}

@@ -113,14 +113,14 @@ def test_of_a_large_model_only_groups_near_their_limits_are_asked_as_much_as_of_
     monkeypatch.setattr(evaluate, "predict", predict)
     recipe = RECIPE.changed(min_hand_written=0.9, min_refused_positions=0.98)
     examination = Examination(*embedded, recipe, lambda line, share: None, first)
-    predictions, exam = examination.of(questions, {})
+    predictions, exam = examination.of(questions, pl.DataFrame(schema=evaluate.MARGINS))
     assert [predictions.filter(pl.col("group") == group).height for group in groups] == asked
     assert (exam.asked, exam.first) == (sum(asked), first)
 
 
 def test_a_certificate_that_the_sample_does_not_bear_out_is_not_believed(embedded, questions):
     """The base knows nobody, whatever a certificate says."""
-    margins = dict.fromkeys(questions["fact"], (0.9, 0.9))
+    margins = questions.select(pl.col("fact").unique(), lowest=pl.lit(0.9), sure=pl.lit(0.9))
     examination = Examination(*embedded, RECIPE, lambda line, share: None)
     predictions, exam = examination.of(questions.with_columns(base=pl.lit(None, pl.String)), margins)
     assert (exam.certified, exam.possible) == (0, questions.height)
@@ -149,14 +149,14 @@ def test_other_weights_than_the_certified_ones_are_asked_everything(trained_stor
 
     store = trained_store.store
     margins = _margins(store, store.latest())
-    assert margins
-    assert min(lowest for lowest, _ in margins.values()) > 0.5
-    assert all(whole <= lowest for lowest, whole in margins.values())
+    assert margins.height > 0
+    assert (margins["lowest"] > 0.5).all()
+    assert (margins["sure"] <= margins["lowest"]).all()
     weights: Path = store.adapter(store.latest()) / "adapters.safetensors"
     whole = weights.read_bytes()
     try:
         weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        assert _margins(store, store.latest()) == {}
+        assert _margins(store, store.latest()).is_empty()
     finally:
         weights.write_bytes(whole)
 

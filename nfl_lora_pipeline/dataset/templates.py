@@ -7,7 +7,7 @@ wordings of `dataset.wordings` besides.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -183,6 +183,12 @@ def wordings_hash() -> str:
     return hashlib.sha256(TEMPLATES_FILE.read_bytes() + stats_hash().encode()).hexdigest()[:8]
 
 
+def any_of(words: Iterable[str]) -> re.Pattern[str]:
+    """Any of these words, standing by itself; the longest where several fit."""
+    longest_first = sorted(words, key=len, reverse=True)
+    return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])")
+
+
 _NUMBER = re.compile(r"(?<![\w.])[-\u2212]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 _TIME = re.compile(
     r"\b(?:week|weeks)\s+\d+(?:\s*(?:[-\u2013]|to|and)\s*\d+)?"
@@ -230,9 +236,8 @@ def number_in(answer: str) -> float | None:
 ANSWERS_ABOVE = 0.5
 NOT_SURE = "I am not sure of that number. Is the name spelt right?"
 MOST_WORDS = 25  # what is taught has 20 at most; a model may talk at length of football, and of other things
-_OF_A_GAME = re.compile(
-    rf"\bweek \d|\b(?:{'|'.join(re.escape(noun) for stat in STATS for noun in stat.nouns)})\b", re.IGNORECASE
-)
+_STAT_NAMED = any_of(noun for stat in STATS for noun in stat.nouns)
+_WEEK_NAMED = re.compile(r"\bweek \d")
 
 
 def is_short(said: str) -> bool:
@@ -253,8 +258,9 @@ def only_if_sure(said: str, probability: float, *, above: float = ANSWERS_ABOVE)
         probability: of that answer as a whole, 0 to 1 (`scoring.probability`).
         above: up to this one it is held back.
     """
-    is_held_back = probability <= above and is_short(said) and _OF_A_GAME.search(said) and numbers_in(said)
-    return NOT_SURE if is_held_back else said
+    plain = said.casefold()
+    is_of_a_game = _STAT_NAMED.search(plain) or _WEEK_NAMED.search(plain)
+    return NOT_SURE if probability <= above and is_short(said) and is_of_a_game and numbers_in(said) else said
 
 
 def _in_words(match: re.Match[str]) -> float:

@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import polars as pl
 
 from nfl_lora_pipeline.adapters.export import fuse_layers
-from nfl_lora_pipeline.dataset.templates import NOUNS, number_in
+from nfl_lora_pipeline.dataset.templates import NOUNS, any_of, number_in
 from nfl_lora_pipeline.dataset.unanswerable import share
 from nfl_lora_pipeline.evaluation.grading import is_refusal
 from nfl_lora_pipeline.models import base_model as base_models
@@ -53,11 +53,9 @@ class FactTable:
         )
         self.players = {name.lower(): name for name in self.facts["player"].unique().sort()}
         self.stats: dict[str, str] = {
-            word: stat
-            for stat, noun in ((stat, NOUNS[stat]) for stat in TAUGHT)
-            for word in (noun.singular, noun.plural)
+            word: stat for stat, noun in ((stat, NOUNS[stat]) for stat in TAUGHT) for word in noun.nouns
         }
-        self._player, self._stat = _any_of(self.players), _any_of(self.stats)
+        self._player, self._stat = any_of(self.players), any_of(self.stats)
 
     def asked(self, question: str) -> Asked:
         """Read a question; capitals do not matter, spelling does."""
@@ -91,12 +89,6 @@ class FactTable:
         if None in wanted.values():
             return []
         return self.facts.filter(*more, **wanted)["answer"].to_list()
-
-
-def _any_of(words: Iterable[str]) -> re.Pattern[str]:
-    """Any of these words, standing by itself; the longest where several fit."""
-    longest_first = sorted(words, key=len, reverse=True)
-    return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])")
 
 
 Answer = tuple[str, int, int]  # the text, tokens of the prompt, tokens of the answer

@@ -514,27 +514,25 @@ def sureness(predictions: pl.DataFrame) -> Sureness:
     Args:
         predictions: of `grading.with_verdict`, with `generated` and `sure`, how probable that answer is as a whole.
     """
+    is_right = number_right(predictions, "generated").fill_null(value=False)
+    predictions = predictions.with_columns(is_right=is_right)
     asked = predictions.filter((pl.col("group") != KNOWN) | (pl.col("split") != "train"), pl.col("kind") != "bye")
     asked = asked.with_columns(
         number=pl.Series([bool(numbers_in(text)) for text in asked["generated"]], dtype=pl.Boolean),
         first=pl.Series([share(f"sure/{text}") < 0.5 for text in asked["question"]], dtype=pl.Boolean),
-        wrong=~number_right(asked, "generated").fill_null(value=False),
+        wrong=~pl.col("is_right"),
     )
     halves = [asked.filter("first"), asked.filter(~pl.col("first"))]
     tried = [_risk_and_coverage(halves[0], above) for above in SURE_ABOVE]
     accepted = (each.above for each in tried if each.above >= ANSWERS_ABOVE and each.wrong.fraction <= RISK_ACCEPTED)
     points = [_risk_and_coverage(halves[1], above) for above in SURE_ABOVE]
-    return Sureness(next(accepted, SURE_ABOVE[-1]), points, held_back(predictions))
+    return Sureness(next(accepted, SURE_ABOVE[-1]), points, _held_back(predictions))
 
 
-def held_back(predictions: pl.DataFrame) -> list[HeldBack]:
-    """What was kept from whom, by group; see `sureness`."""
+def _held_back(predictions: pl.DataFrame) -> list[HeldBack]:
     held, right = pl.col("generated") != pl.col("tuned"), pl.col("is_right")
-    is_right = number_right(predictions, "generated").fill_null(value=False)
-    counts = (
-        predictions.with_columns(is_right=is_right)
-        .group_by("group", maintain_order=True)
-        .agg(pl.len(), (held & right).sum().alias("right"), (held & ~right).sum().alias("wrong"))
+    counts = predictions.group_by("group", maintain_order=True).agg(
+        pl.len(), (held & right).sum().alias("right"), (held & ~right).sum().alias("wrong")
     )
     return [HeldBack(*row) for row in counts.iter_rows() if row[2] or row[3]]
 

@@ -201,25 +201,29 @@ def evaluate(store: Store, recipe: Recipe, *, evaluation_code: str, say: Say) ->
     return dataclasses.replace(summary, seconds=seconds), predictions
 
 
-def _margins(store: Store, fingerprint: str) -> dict[str, tuple[float, float]]:
-    """Of each certain fact two lowest probabilities in any trained phrasing, as the certificate of these very weights says.
+MARGINS = {"fact": pl.String, "lowest": pl.Float64, "sure": pl.Float64}
 
-    They are a token's and the whole answer's. Nothing where the weights are not those that were certified, or nobody can tell.
+
+def _margins(store: Store, fingerprint: str) -> pl.DataFrame:
+    """Of each certain fact the lowest probabilities in any trained phrasing, as the certificate of these very weights says.
+
+    Nothing where the weights are not those that were certified, or where that cannot be told.
+
+    Returns:
+        `MARGINS`: `lowest` is of a token, `sure` of the whole answer.
     """
+    nothing = pl.DataFrame(schema=MARGINS)
     folder, provenance = store.adapter(fingerprint), store.provenance(fingerprint)
     if provenance.weights_sha256 is None:
-        return {}
+        return nothing
     try:
         check_weights(folder, provenance, mend="")
         certificate = read_json(folder / "certificate.json", CertificateRecord, mend="")
     except DamagedFile:
-        return {}
+        return nothing
     whole = certificate.answer_margins
-    return {
-        fact: (lowest, whole[fact])
-        for fact, lowest in certificate.margins.items()
-        if lowest > certificate.above and fact in whole
-    }
+    rows = [(fact, lowest, whole[fact]) for fact, lowest in certificate.margins.items() if fact in whole]
+    return pl.DataFrame(rows, MARGINS, orient="row").filter(pl.col("lowest") > certificate.above)
 
 
 def _base_answers_before(store: Store, base: BaseModel, evaluation_code: str) -> dict[str, str]:
@@ -280,7 +284,7 @@ class Examination:
     say: Say
     first: int = FIRST
 
-    def of(self, questions: pl.DataFrame, margins: dict[str, tuple[float, float]]) -> tuple[pl.DataFrame, Exam]:
+    def of(self, questions: pl.DataFrame, margins: pl.DataFrame) -> tuple[pl.DataFrame, Exam]:
         """Ask what has to be asked.
 
         Args:
@@ -291,14 +295,7 @@ class Examination:
             The predictions, in the order of the questions, and how much was asked. They have `generated` (what the model
             answers), `sure` (how probable that is as a whole) and `tuned` (what somebody is told of it).
         """
-        of_fact = [
-            pl.Series("fact", list(margins), dtype=pl.String),
-            pl.Series("lowest", [lowest for lowest, _ in margins.values()], dtype=pl.Float64),
-            pl.Series("sure", [whole for _, whole in margins.values()], dtype=pl.Float64),
-        ]
-        numbered = questions.with_row_index("row").join(
-            pl.DataFrame(of_fact), on="fact", how="left", maintain_order="left"
-        )
+        numbered = questions.with_row_index("row").join(margins, on="fact", how="left", maintain_order="left")
         is_certified = (
             (pl.col("part") == TRAINED) & pl.col("lowest").is_not_null() & self._are_short(numbered["answer"])
         )
