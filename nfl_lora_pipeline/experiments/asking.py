@@ -9,6 +9,7 @@ import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,7 @@ def measure(trial: Trial, made_of: Material, folder: Path, fetch: Fetch, say: Sa
         sources=made_of.sources,
         facts=made_of.rows.filter(pl.col("split") == "train")["fact"].n_unique(),
         figures=figures,
+        measured=date.today().isoformat(),
     )
     replace_file(folder / "result.json", json_bytes(found.content()))
     return found

@@ -124,8 +124,10 @@ def _what_was_measured(study: Study, results: Sequence[Result]) -> str:
     is_invented = any("sample" in each.sources for each in results)
     whose = "the bundled sample's invented people" if is_invented else "real weeks"
     hours = sum(each.spent for each in results) / 3600
+    days = sorted({each.measured for each in results} - {""})
+    when = f", measured {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
     return (
-        f"Recipe `{study.recipe}`; seeds {seeds}; {some} facts of {whose}; {hours:.2g} hours of training and asking. "
+        f"Recipe `{study.recipe}`; seeds {seeds}; {some} facts of {whose}; {hours:.2g} hours of training and asking{when}. "
         "Means, and where seeds differ from least to most."
     )
 

@@ -68,6 +68,7 @@ class Result(Record):
         sources: where the weeks came from.
         facts: how many were taught.
         figures: by a name of `study.FIGURES`; None for what cannot be measured.
+        measured: the day, as 2026-11-29; what earlier code wrote has none.
     """
 
     study: str
@@ -78,6 +79,7 @@ class Result(Record):
     facts: int
     figures: dict[str, float | None]
     definition: str = ""
+    measured: str = ""
 
     @property
     def spent(self) -> float:
