@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -45,14 +46,18 @@ if TYPE_CHECKING:
     from nfl_lora_pipeline.models.base_model import Model
     from nfl_lora_pipeline.models.prompt import Tokenizer
 
+OF_THE_BASE = "reworded_strangers"  # whom the base refuses before it is taught, in wordings that it was made with
 ASKED = {
-    "hand_written": "hand_written",
-    "strangers": "invented_names",
-    "other_weeks": "unseen_weeks",
-    "other_seasons": "unseen_seasons",
-    "other_stats": "untaught_stats",
+    "trained": (pl.col("group") == KNOWN) & (pl.col("split") == "train") & (pl.col("kind") == "recorded"),
+    "held_out": (pl.col("group") == KNOWN) & (pl.col("split") != "train"),
+    "hand_written": pl.col("group") == "hand_written",
+    "strangers": pl.col("group") == "invented_names",
+    "other_weeks": pl.col("group") == "unseen_weeks",
+    "other_seasons": pl.col("group") == "unseen_seasons",
+    "other_stats": pl.col("group") == "untaught_stats",
+    "kept": pl.col("group") == OF_THE_BASE,
 }
-"""Figures that are a share of a group of the evaluation."""
+"""Figures that are a share of the questions, each with which of them."""
 READ_AT_ONCE = 512  # tokens of a long prompt
 ALTERED_GROUPS = ("typo", "last_name")
 Figures = dict[str, float | None]
@@ -128,6 +133,9 @@ def _asked_in_groups(made_of: Material, adapter: Path, say: Say) -> Figures:
         figures = shares_right(model, tokenizer, asked, say) | _losses(model, tokenizer, made_of.rows)
         is_mute = made_of.asked_base.single_turn
         figures["perplexity"] = None if is_mute else _perplexity(model, tokenizer, made_of.asked_base)
+    base, _ = base_models.load(made_of.asked_base)
+    of_base = shares_right(base, tokenizer, asked, say, {"kept": pl.col("group") == OF_THE_BASE})["kept"]
+    figures["kept"] = min(1.0, (figures["kept"] or 0.0) / of_base) if of_base else None
     return figures
 
 
@@ -138,7 +146,11 @@ def questions(rows: pl.DataFrame, templates: Templates, stats: Sequence[str]) ->
 
 
 def shares_right(
-    model: "Model", tokenizer: "Tokenizer", asked: pl.DataFrame, say: Say = lambda line, share: None
+    model: "Model",
+    tokenizer: "Tokenizer",
+    asked: pl.DataFrame,
+    say: Say = lambda line, share: None,
+    groups: Mapping[str, pl.Expr] = MappingProxyType(ASKED),
 ) -> Figures:
     """Of each group the share that greedy decoding answers as it should, to the letter; None where nothing is asked.
 
@@ -147,16 +159,11 @@ def shares_right(
         tokenizer: its tokenizer.
         asked: of `questions`, all or some.
         say: told how far it is where nothing was told for long.
+        groups: the figures, each with which of the questions it is of.
     """
     from nfl_lora_pipeline.models.rows import tokenize
     from nfl_lora_pipeline.models.scoring import certainty
 
-    is_known, is_trained_on = pl.col("group") == KNOWN, pl.col("split") == "train"
-    groups = {
-        "trained": is_known & is_trained_on & (pl.col("kind") == "recorded"),
-        "held_out": is_known & ~is_trained_on,
-    }
-    groups |= {name: pl.col("group") == group for name, group in ASKED.items()}
     found: Figures = {}
     silence = Silence()
 

@@ -28,6 +28,7 @@ FIGURES = {
     "other_weeks": "other weeks refused",
     "other_seasons": "other seasons refused",
     "other_stats": "other stats refused",
+    "kept": "refusals of strangers that the base had, kept",
     "right": "facts right, as they are taught or in held-out wordings",
     "right_altered": "facts right with a typo, or by the last name alone",
     "refused": "invented people refused",
