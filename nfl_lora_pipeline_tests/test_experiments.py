@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from datetime import datetime
 
 import mlx.core as mx
 import polars as pl
@@ -193,6 +194,21 @@ def test_a_claim_is_carried_where_every_seed_bears_it_out(figures, carried):
     assert {True: "**Carried**", False: "**Not carried**", None: "*Not measured yet.*"}[carried] in text
 
 
+def test_a_picture_has_a_column_for_each_figure_that_was_measured_and_none_for_the_others():
+    study, result = Study(question="?", arms={"a": {}, "b": {}}), a_result("a", 17, 0.5)
+    result.figures.update(strangers=0.9, kept=None, seconds=12.0)
+    words = re.findall(r">([^<>\n]+)</text>", leaderboard.picture(study, [result]).decode())
+    of_headings = {line for heading, _ in leaderboard.DRAWN.values() for line in heading.split("\n")}
+    assert [word for word in words if word in of_headings] == [
+        *("facts", "certain"),
+        *("strangers", "refused"),
+        *("seconds of", "training"),
+    ]
+    assert "12" in words, "the largest of a figure that is no share ends its axis"
+    assert "a" in words
+    assert "b" not in words, "nothing was measured of that arm"
+
+
 def test_tuning_has_paid_for_itself_when_what_a_question_saves_makes_up_for_the_training():
     tuned = {"seconds": 100.0, "answer_seconds": 0.5}
     assert paid_after(tuned, {"answer_seconds": 1.0, "once_seconds": 0.0}) == 200
@@ -249,6 +265,9 @@ def test_the_command_prints_a_table_with_an_arm_a_row_and_says_whether_the_claim
     assert found["figures"]["perplexity"] is None, "the embedded base says nothing in general"
     assert found["figures"]["asking_seconds"] > 0
     assert found["figures"]["numbers"] < found["figures"]["certain"], "a base refuses anyway who has no number"
+    assert 0.5 < found["figures"]["kept"] <= 1, "three steps leave the base most of its refusals"
+    assert found["measured"] == datetime.now().date().isoformat()
+    assert f"of training and asking, measured {found['measured']}. Means" in result.stdout
 
 
 def test_what_is_finished_is_not_made_again_and_what_is_missing_is(ran):

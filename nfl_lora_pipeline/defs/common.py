@@ -43,8 +43,8 @@ CODE = {
     "evaluation_report": "10",
     "promoted_adapter": "1",
     "experiment_adapter": "1",
-    "experiment_result": "1",
-    "experiment_leaderboard": "1",
+    "experiment_result": "2",
+    "experiment_leaderboard": "2",
 }
 
 

@@ -13,8 +13,8 @@ from nfl_lora_pipeline.markdown import Markup, escape, table
 from nfl_lora_pipeline.reports.plots import (
     BLUE,
     GREY,
+    INK,
     ORANGE,
-    in_percent,
     key,
     name_rows,
     new_figure,
@@ -29,9 +29,25 @@ NOT_SHOWN = (
     "facts_certain",
     "per_thousand",
 )  # but where capacity is asked about
-DRAWN = {"certain": BLUE, "held_out": ORANGE, "strangers": GREY}
-DRAWN_ONE_BY_ONE = {"right": BLUE, "right_altered": ORANGE, "refused": GREY}
-"""Figures in the picture, each with its colour."""
+DRAWN = {
+    "certain": ("facts\ncertain", BLUE),
+    "right": ("facts\nright", BLUE),
+    "held_out": ("held-out\nwordings", ORANGE),
+    "hand_written": ("by hand", ORANGE),
+    "right_altered": ("typos,\nlast names", ORANGE),
+    "strangers": ("strangers\nrefused", GREY),
+    "refused": ("strangers\nrefused", GREY),
+    "other_weeks": ("other\nweeks", GREY),
+    "other_seasons": ("other\nseasons", GREY),
+    "other_stats": ("other\nstats", GREY),
+    "kept": ("the base's\nrefusals", GREY),
+    "perplexity": ("perplexity,\ntimes", INK),
+    "answer_seconds": ("seconds a\nquestion", INK),
+    "seconds": ("seconds of\ntraining", INK),
+    "peak_megabytes": ("memory,\nMB", INK),
+    "adapter_megabytes": ("on disk,\nMB", INK),
+}
+"""Figures in the picture from left to right, each with its heading and its colour."""
 WHOLE = frozenset(
     "steps seconds asking_seconds peak_megabytes trained_parameters facts_certain asked prompt_tokens answer_tokens".split()
 )
@@ -233,26 +249,37 @@ def _number(figure: str, value: float) -> str:
 
 
 def picture(study: Study, results: Sequence[Result]) -> bytes:
-    """A line an arm: what it knows in other words, and whom it refuses; a mark a seed. SVG."""
+    """A line an arm, a column a figure: what it knows, what it refuses, what it keeps and costs; a mark a seed. SVG."""
     arms = by_arm(study, results)
-    if study.picture == "capacity":
-        return _capacity(study, arms)
-    figure = new_figure(1.2 + 0.28 * len(arms))
-    axes = figure.subplots()
-    names, drawn = list(arms)[::-1], DRAWN_ONE_BY_ONE if study.sample else DRAWN
-    for number, (what, colour) in enumerate(drawn.items()):
-        places = [
-            (share, row + 0.16 * (number - 1))
+    return _capacity(study, arms) if study.picture == "capacity" else _side_by_side(study, arms)
+
+
+def _side_by_side(study: Study, arms: ByArm) -> bytes:
+    names = list(arms)[::-1]
+    marks = {
+        figure: [
+            (value, row)
             for row, name in enumerate(names)
             for each in arms[name]
-            if (share := each.figures.get(what)) is not None
+            if (value := each.figures.get(figure)) is not None
         ]
-        axes.scatter([share for share, _ in places], [row for _, row in places], s=16, color=colour)
-    name_rows(axes, names)
-    axes.set_xlim(-0.03, 1.03)
-    axes.xaxis.set_major_formatter(in_percent())
-    key(figure, {FIGURES[what]: colour for what, colour in drawn.items()}, columns=2 if study.sample else 3)
-    return to_svg(figure, study.question)
+        for figure in DRAWN
+    }
+    shown = [figure for figure in DRAWN if marks[figure]]
+    drawing = new_figure(0.7 + 0.26 * len(names))
+    columns = drawing.subplots(1, len(shown), squeeze=False)[0]
+    for axes, figure in zip(columns, shown, strict=True):
+        heading, colour = DRAWN[figure]
+        values, rows = zip(*marks[figure], strict=True)
+        axes.scatter(values, rows, s=14, color=colour, alpha=0.8, clip_on=False)
+        name_rows(axes, names if axes is columns[0] else [""] * len(names))
+        most = 1.0 if figure in SHARES else max(values)
+        axes.set_xlim(0.0, most or 1.0)
+        axes.set_xticks([0.0, most], ["0", _number(figure, most).replace(".0%", "%")])
+        axes.set_title(heading, fontsize=7, color=INK)
+        axes.tick_params(axis="both", length=0)
+        axes.tick_params(axis="x", labelsize=7)
+    return to_svg(drawing, study.question)
 
 
 def _capacity(study: Study, arms: ByArm) -> bytes:
