@@ -270,6 +270,15 @@ def test_the_command_prints_a_table_with_an_arm_a_row_and_says_whether_the_claim
     assert f"of training and asking, measured {found['measured']}. Means" in result.stdout
 
 
+def test_an_arm_that_there_is_not_is_named_with_those_that_there_are_and_nothing_is_made(tmp_path):
+    arms = ["--arm", "rank=2", "--arm", "rank=3"]
+    command = ["experiment", "run", str(a_study_file(tmp_path)), *arms, "--store", str(tmp_path / "data")]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert "small.yaml has no arm 'rank=3'; it has 'rank=2', 'rank=4'" in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
 def test_what_is_finished_is_not_made_again_and_what_is_missing_is(ran):
     folder, command, first = ran
     place = folder / "data" / "experiments" / "small"

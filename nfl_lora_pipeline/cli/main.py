@@ -24,6 +24,7 @@ from nfl_lora_pipeline.weeks.week import LAST_WEEK, NflWeek, spoken_weeks, weeks
 
 if TYPE_CHECKING:
     from nfl_lora_pipeline.defs.update import Order
+    from nfl_lora_pipeline.experiments.study import Trial
     from nfl_lora_pipeline.settings import Settings
 
 WEEKS_HELP = "1, 1-3 or 1,4-6, or partition keys: 2025-W01,2025-W02.  "
@@ -531,17 +532,13 @@ def run_experiment(names: tuple[str, ...], arms: tuple[str, ...], long_too: bool
     from nfl_lora_pipeline.defs.experiments import estimate, run_trials
     from nfl_lora_pipeline.defs.resources import Resources
     from nfl_lora_pipeline.experiments.leaderboard import section
-    from nfl_lora_pipeline.experiments.study import Trial, load_study, names_for_all, trials_of
+    from nfl_lora_pipeline.experiments.study import load_study
     from nfl_lora_pipeline.settings import Settings
 
     check_data_dir(options)
     places, sample_fallback = places_of(options)
     resources = Resources.of(Settings.read(**(options | places)), sample_fallback=sample_fallback)
-    trials: dict[str, list[Trial]] = {}
-    for name in names_for_all(long_too=long_too) if names == ("all",) else names:
-        trials[name] = [trial for trial in trials_of(name) if not arms or trial.arm in arms]
-        if not trials[name]:
-            raise click.UsageError(f"{name} has no arm {arms[0]!r}")
+    trials = _chosen_trials(names, arms, long_too=long_too)
     click.echo("what is left, and how long it takes, is looked at ...", err=True)
     expected = estimate([trial for of_study in trials.values() for trial in of_study], resources)
     click.echo(expected.in_words(), err=True)
@@ -558,6 +555,20 @@ def run_experiment(names: tuple[str, ...], arms: tuple[str, ...], long_too: bool
                 )
                 screen.told(name, line, len(results) / len(of_study))
         click.echo(section(Path(name).stem, load_study(name), results))
+
+
+def _chosen_trials(names: tuple[str, ...], arms: tuple[str, ...], *, long_too: bool) -> "dict[str, list[Trial]]":
+    """The trials of studies, by name, of these arms alone where there are any."""
+    from nfl_lora_pipeline.experiments.study import names_for_all, trials_of
+
+    chosen = {}
+    for name in names_for_all(long_too=long_too) if names == ("all",) else names:
+        trials = trials_of(name)
+        there = list(dict.fromkeys(trial.arm for trial in trials))
+        if unknown := [arm for arm in arms if arm not in there]:
+            raise click.UsageError(f"{name} has no arm {unknown[0]!r}; it has {', '.join(map(repr, there))}")
+        chosen[name] = [trial for trial in trials if not arms or trial.arm in arms]
+    return chosen
 
 
 @experiment.command("report")
