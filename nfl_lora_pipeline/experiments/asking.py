@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -133,10 +134,18 @@ def _asked_in_groups(made_of: Material, adapter: Path, say: Say) -> Figures:
         figures = shares_right(model, tokenizer, asked, say) | _losses(model, tokenizer, made_of.rows)
         is_mute = made_of.asked_base.single_turn
         figures["perplexity"] = None if is_mute else _perplexity(model, tokenizer, made_of.asked_base)
-    base, _ = base_models.load(made_of.asked_base)
-    of_base = shares_right(base, tokenizer, asked, say, {"kept": pl.col("group") == OF_THE_BASE})["kept"]
+    pairs = asked.filter(ASKED["kept"]).select("question", "answer").rows()
+    of_base = _right_of_base(made_of.asked_base, tuple(pairs)) if pairs else None
     figures["kept"] = min(1.0, (figures["kept"] or 0.0) / of_base) if of_base else None
     return figures
+
+
+@cache
+def _right_of_base(base: BaseModel, pairs: tuple[tuple[str, str], ...]) -> float:
+    """Of questions with their answers the share that a base gives to the letter; the trials of a study ask the same."""
+    questions, answers = zip(*pairs, strict=True)
+    asked = pl.DataFrame({"question": questions, "answer": answers})
+    return shares_right(*base_models.load(base), asked, groups={"right": pl.lit(True)})["right"] or 0.0
 
 
 def questions(rows: pl.DataFrame, templates: Templates, stats: Sequence[str]) -> pl.DataFrame:
