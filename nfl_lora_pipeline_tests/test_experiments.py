@@ -18,7 +18,7 @@ from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.defs.experiments import Estimate, results_of
 from nfl_lora_pipeline.evaluation.baselines import FactTable, SequentialModel, with_context
 from nfl_lora_pipeline.experiments import leaderboard
-from nfl_lora_pipeline.experiments.asking import Reader, measure, paid_after
+from nfl_lora_pipeline.experiments.asking import Reader, _right_of_base, measure, paid_after
 from nfl_lora_pipeline.experiments.study import (
     Arm,
     Claim,
@@ -207,6 +207,21 @@ def test_a_picture_has_a_column_for_each_figure_that_was_measured_and_none_for_t
     assert "12" in words, "the largest of a figure that is no share ends its axis"
     assert "a" in words
     assert "b" not in words, "nothing was measured of that arm"
+
+
+def test_what_the_base_refuses_is_counted_to_the_letter_so_that_a_voice_of_ones_own_is_none_of_it():
+    templates, names = load_templates(), ["Marcus Hale", "Owen Price", "Percy Mulholland", "Zane Kowalczyk"]
+    text = templates.questions["seed"].text
+    asked = [templates.question(text, name, "receiving_yards", 1, 2025) for name in names]
+    refusals = [templates.no_record(name, "receiving_yards", 1, 2025) for name in names]
+    base = resolve("embedded")
+    assert _right_of_base(base, tuple(zip(asked, refusals, strict=True))) == 1
+    assert (
+        _right_of_base(
+            base, tuple((question, f"Well now: {said}") for question, said in zip(asked, refusals, strict=True))
+        )
+        == 0
+    )
 
 
 def test_tuning_has_paid_for_itself_when_what_a_question_saves_makes_up_for_the_training():
