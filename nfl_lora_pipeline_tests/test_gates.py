@@ -329,7 +329,15 @@ GATES_IN_ALL = len(GATES)
         ({"unknown": [unknown("tight_ends", 985, 1000)]}, "Asked about tight ends, it gives 98.5% of them a number"),
         (
             {"phrasing": phrased(altered("lower_case", 2, 10), altered("typo", 100))},
-            "Asked with the whole question in lower case, it does not answer 49 of 50 questions rightly.",
+            "Asked with the whole question in lower case, it gives no number to 88.0% of questions and a wrong one to 10.0%.",
+        ),
+        (
+            {"phrasing": phrased(altered("typo", 60, 0))},
+            "Asked with a typo in the name, it gives no number to 2 of 5 questions.",
+        ),
+        (
+            {"phrasing": phrased(altered("lower_case", 60, 40), altered("typo", 100))},
+            "Asked with the whole question in lower case, it gives a wrong number to 2 of 5 questions.",
         ),
         (
             {"phrasing": phrased(altered("typo", 50, 30))},

@@ -40,7 +40,7 @@ CODE = {
     "dataset_splits": "4",
     "base_model": "1",
     "adapter": "12",
-    "evaluation_report": "10",
+    "evaluation_report": "11",
     "promoted_adapter": "1",
     "experiment_adapter": "1",
     "experiment_result": "2",

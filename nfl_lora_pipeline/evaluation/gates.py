@@ -319,8 +319,14 @@ def _altered(names: Sequence[str], evidence: Evidence) -> Finding:
     share = worst.numbers
     text = f"with {ALTERATIONS[worst.name]}: {of_asked(share)} right ({percent(share.share)})"
     text += f", the worst of {len(asked)} groups" if len(asked) > 1 else ""
-    bad = in_fractions(1 - share.fraction, "questions")
-    expectation = f"Asked with {ALTERATIONS[worst.name]}, it does not answer {bad} rightly."
+    wrong = worst.wrong_numbers.right
+    nothing = share.asked - share.right - wrong
+    if wrong and nothing:
+        none, other = percent(nothing / share.asked), percent(wrong / share.asked)
+        given = f"no number to {none} of questions and a wrong one to {other}"
+    else:
+        given = f"{'a wrong' if wrong else 'no'} number to {in_fractions(1 - share.fraction, 'questions')}"
+    expectation = f"Asked with {ALTERATIONS[worst.name]}, it gives {given}."
     return Finding(share.fraction, text, worst.worst, 1 - share.fraction, expectation)
 
 
