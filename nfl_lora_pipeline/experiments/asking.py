@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
     from nfl_lora_pipeline.models.base_model import Model
     from nfl_lora_pipeline.models.prompt import Tokenizer
 
-OF_THE_BASE = "reworded_strangers"  # whom the base refuses before it is taught, in wordings that it was made with
 ASKED = {
     "trained": (pl.col("group") == KNOWN) & (pl.col("split") == "train") & (pl.col("kind") == "recorded"),
     "held_out": (pl.col("group") == KNOWN) & (pl.col("split") != "train"),
@@ -56,7 +54,7 @@ ASKED = {
     "other_weeks": pl.col("group") == "unseen_weeks",
     "other_seasons": pl.col("group") == "unseen_seasons",
     "other_stats": pl.col("group") == "untaught_stats",
-    "kept": pl.col("group") == OF_THE_BASE,
+    "kept": pl.col("group") == "reworded_strangers",  # in wordings that the base was made with
 }
 """Figures that are a share of the questions, each with which of them."""
 READ_AT_ONCE = 512  # tokens of a long prompt
@@ -143,9 +141,11 @@ def _asked_in_groups(made_of: Material, adapter: Path, say: Say) -> Figures:
 @cache
 def _right_of_base(base: BaseModel, pairs: tuple[tuple[str, str], ...]) -> float:
     """Of questions with their answers the share that a base gives to the letter; the trials of a study ask the same."""
-    questions, answers = zip(*pairs, strict=True)
-    asked = pl.DataFrame({"question": questions, "answer": answers})
-    return shares_right(*base_models.load(base), asked, groups={"right": pl.lit(True)})["right"] or 0.0
+    from nfl_lora_pipeline.models.rows import tokenize
+    from nfl_lora_pipeline.models.scoring import certainty
+
+    model, tokenizer = base_models.load(base)
+    return float(certainty(model, tokenize(tokenizer, pairs)).greedy.mean())
 
 
 def questions(rows: pl.DataFrame, templates: Templates, stats: Sequence[str]) -> pl.DataFrame:
@@ -155,11 +155,7 @@ def questions(rows: pl.DataFrame, templates: Templates, stats: Sequence[str]) ->
 
 
 def shares_right(
-    model: "Model",
-    tokenizer: "Tokenizer",
-    asked: pl.DataFrame,
-    say: Say = lambda line, share: None,
-    groups: Mapping[str, pl.Expr] = MappingProxyType(ASKED),
+    model: "Model", tokenizer: "Tokenizer", asked: pl.DataFrame, say: Say = lambda line, share: None
 ) -> Figures:
     """Of each group the share that greedy decoding answers as it should, to the letter; None where nothing is asked.
 
@@ -168,7 +164,6 @@ def shares_right(
         tokenizer: its tokenizer.
         asked: of `questions`, all or some.
         say: told how far it is where nothing was told for long.
-        groups: the figures, each with which of the questions it is of.
     """
     from nfl_lora_pipeline.models.rows import tokenize
     from nfl_lora_pipeline.models.scoring import certainty
@@ -178,10 +173,10 @@ def shares_right(
 
     def tell(done: int, total: int) -> None:
         if silence.is_long():
-            say(f"{len(found)} of {len(groups)} groups of questions are asked, {done} of {total} of the next", None)
+            say(f"{len(found)} of {len(ASKED)} groups of questions are asked, {done} of {total} of the next", None)
             silence.broken()
 
-    for name, of_group in groups.items():
+    for name, of_group in ASKED.items():
         rows = tokenize(tokenizer, asked.filter(of_group).select("question", "answer").rows())
         found[name] = float(certainty(model, rows, progress=tell).greedy.mean()) if rows else None
     return found
