@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.defs.experiments import Estimate, results_of
+from nfl_lora_pipeline.defs.resources import WeekSource
 from nfl_lora_pipeline.evaluation.baselines import FactTable, SequentialModel, with_context
 from nfl_lora_pipeline.experiments import leaderboard
 from nfl_lora_pipeline.experiments.asking import Reader, _right_of_base, measure, paid_after
@@ -294,8 +295,10 @@ def test_an_arm_that_there_is_not_is_named_with_those_that_there_are_and_nothing
     assert not (tmp_path / "data").exists()
 
 
-def test_what_is_finished_is_not_made_again_and_what_is_missing_is(ran):
+def test_what_is_finished_is_not_made_again_and_what_is_missing_is(ran, monkeypatch):
     folder, command, first = ran
+    fetched, fetch = [], WeekSource.fetch
+    monkeypatch.setattr(WeekSource, "fetch", lambda self, week, say: fetched.append(week) or fetch(self, week, say))
     place = folder / "data" / "experiments" / "small"
     kept = (place / "rank=2" / "17" / "adapter" / "adapters.safetensors").stat().st_mtime_ns
     (place / "rank=4" / "17" / "result.json").unlink()
@@ -303,6 +306,7 @@ def test_what_is_finished_is_not_made_again_and_what_is_missing_is(ran):
     assert again.exit_code == 0, again.output
     assert (place / "rank=2" / "17" / "adapter" / "adapters.safetensors").stat().st_mtime_ns == kept
     assert "rank=4, seed 17: 2 of 2" in again.stderr
+    assert len(fetched) == 2, "once for the estimate and once for all trials: without network each time is a wait"
     assert "\n2 trials, 1 of them finished; about " in again.stderr
     assert "by 1 finished trials of the same base" in again.stderr
     assert (place / "rank=4" / "17" / "result.json").is_file()

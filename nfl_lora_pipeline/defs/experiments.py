@@ -65,8 +65,11 @@ def results_of(data: Store, trials: Sequence[Trial]) -> list[Result]:
     return [result for result in found if result]
 
 
-def experiment_assets(trials: Sequence[Trial]) -> list[dg.AssetsDefinition]:
-    """`experiment_adapter` and `experiment_result`, with a partition for each of some trials."""
+def experiment_assets(trials: Sequence[Trial], fetch: Fetch | None = None) -> list[dg.AssetsDefinition]:
+    """`experiment_adapter` and `experiment_result`, with a partition for each of some trials.
+
+    `fetch` gives weeks to one run after another; without it each run fetches its own.
+    """
     partitions = dg.StaticPartitionsDefinition([trial.key for trial in trials])
 
     def asset(name: str, work: Work, stage: str, kinds: set[str], deps: Sequence[str] = ()) -> dg.AssetsDefinition:
@@ -81,7 +84,7 @@ def experiment_assets(trials: Sequence[Trial]) -> list[dg.AssetsDefinition]:
             tags={"stage": stage},
             code_version=CODE[name],
             description=inspect.getdoc(work),
-        )(_on_trial(trials, work))
+        )(_on_trial(trials, work, fetch))
 
     return [
         asset("experiment_adapter", _adapter, "training", {"mlx", "safetensors"}),
@@ -89,7 +92,7 @@ def experiment_assets(trials: Sequence[Trial]) -> list[dg.AssetsDefinition]:
     ]
 
 
-def _on_trial(trials: Sequence[Trial], work: Work) -> Callable[..., dg.MaterializeResult[None]]:
+def _on_trial(trials: Sequence[Trial], work: Work, given: Fetch | None) -> Callable[..., dg.MaterializeResult[None]]:
     """The body of an asset that does some work on the trial of its partition."""
     by_key = {trial.key: trial for trial in trials}
 
@@ -98,7 +101,7 @@ def _on_trial(trials: Sequence[Trial], work: Work) -> Callable[..., dg.Materiali
     ) -> dg.MaterializeResult[None]:
         data, trial = store.open(), by_key[context.partition_key]
         with clear_failure(), accelerator(context, data):
-            fetch = fetch_from(week_source)
+            fetch = given or fetch_from(week_source)
             made = material(trial, fetch, bases_of(data))
             folder = data.trial(trial.study, trial.arm, trial.seed)
             return work(trial, made, folder, fetch, lambda line, share: say(context, line, share))
@@ -306,8 +309,8 @@ def run_trials(
         StepFailed: a step failed.
         Interrupted: a signal has come; what is finished is kept, and a training goes on where it was.
     """
-    data, assets = resources.store.open(), experiment_assets(trials)
-    fetch = fetch_from(resources.week_source)
+    data, fetch = resources.store.open(), fetch_from(resources.week_source)
+    assets = experiment_assets(trials, fetch)
     with told_what_is_kept(listener) as (arrivals, listen):
 
         def say(line: str) -> None:
