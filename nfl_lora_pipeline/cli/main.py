@@ -462,7 +462,7 @@ def ui(port: int, host: str, season: int | None, weeks: str, watch: bool, **opti
     "--steps",
     type=click.IntRange(1),
     default=None,
-    help="Steps of its first course.  [default: those of the shipped model]",
+    help="Steps of its making.  [default: those of the shipped model]",
 )
 @click.option("--seed", type=int, default=None, help="Of everything random.  [default: that of the shipped model]")
 def build_base(folder: Path, steps: int | None, seed: int | None) -> None:
