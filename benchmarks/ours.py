@@ -91,7 +91,7 @@ def fresh(rows: pl.DataFrame, recipe: Recipe) -> Iterator[Drawn]:
         rows,
         load_templates(),
         stats,
-        recipe.curriculum.mixture(),
+        recipe.curriculum.mixture(talks=not base_models.resolve(recipe.base_model).single_turn),
         seed=recipe.seed,
     )
 

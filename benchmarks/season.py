@@ -44,6 +44,7 @@ SHOWN = {
     "other_weeks_are_refused": "other weeks refused",
     "other_seasons_are_refused": "other seasons refused",
     "other_stats_are_refused": "other stats refused",
+    "incomplete_questions_get_no_number": "no number to what is incomplete",
     "known_facts_are_answered": "known refused",
     "base_is_retained": "base's abilities kept",
     "nothing_is_forgotten": "lost",

@@ -167,18 +167,15 @@ def test_what_is_handed_out_answers_as_the_report_says(weighed):
     assert "the server: 43 of 43 answers as in the report" in printed
 
 
-def test_the_server_answers_so_whatever_comes_before_though_mlx_lm_does_not(weighed):
+def test_the_server_answers_so_whatever_comes_before_and_mlx_lm_need_not(weighed):
     held, (_, printed) = weighed
-    right = []
     for when in ("after a system prompt", "as a second turn"):
         assert f"the server, {when}: 12 of 12 answers as in the report\n" in printed
-        by_mlx_lm = rf"the adapter, loaded by mlx-lm, {when}: (\d+) of 12 answers as in the report( .*)?\n"
+        by_mlx_lm = rf"the adapter, loaded by mlx-lm, {when}: \d+ of 12 answers as in the report( .*)?\n"
         found = re.search(by_mlx_lm, printed)
         assert found
-        right.append(int(found[1]))
-        assert found[2] == " (need not be)"
+        assert found[1] == " (need not be)", "the base was made with such chats, and answers most of them"
         assert f"the server, {when}" in (held.report(held.latest()) / "report.md").read_text()
-    assert min(right) < 12, "the base was made with such chats, and is not yet good at all of them"
 
 
 def test_both_stand_in_the_report(weighed):

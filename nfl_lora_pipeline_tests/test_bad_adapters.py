@@ -73,7 +73,7 @@ def put_bad_adapter(store: Store, tiny_recipe: str, kind: str) -> None:
         rows = rows.with_columns(answer=pl.when(pl.col("number").is_null()).then("answer").otherwise(wrong))
     else:
         rows = rows.with_columns(answer=pl.col("refusal").str.replace("are not recorded", "were 0"))
-    fresh = fresh_questions(rows, load_templates(), STATS, recipe.curriculum.mixture(), seed=recipe.seed)
+    fresh = fresh_questions(rows, load_templates(), STATS, recipe.curriculum.mixture(talks=False), seed=recipe.seed)
     model, tokenizer = base_models.load(base_models.resolve("embedded"))
     folder = store.adapter(f"{kind:0<16}")
     folder.mkdir()

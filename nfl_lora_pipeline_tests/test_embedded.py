@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 from itertools import islice
@@ -11,10 +12,10 @@ from string import Formatter
 import mlx.core as mx
 import pytest
 
-from nfl_lora_pipeline.base_pretraining.league import NEAR_SEASONS, OUTSIDE, WEEKS, League
+from nfl_lora_pipeline.base_pretraining.league import NEAR_SEASONS, WEEKS, League
 from nfl_lora_pipeline.base_pretraining.pretrain import CAPITAL, VOCAB_SIZE, Plan, _Making, build
 from nfl_lora_pipeline.dataset.templates import load_templates
-from nfl_lora_pipeline.dataset.unanswerable import strangers
+from nfl_lora_pipeline.dataset.unanswerable import OUTSIDE, strangers
 from nfl_lora_pipeline.dataset.wordings import draw_wording, is_formed, wordings
 from nfl_lora_pipeline.evaluation.grading import is_refusal
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, answer
@@ -36,6 +37,51 @@ def test_the_shipped_base_refuses_to_speak_of_people_it_was_told_nothing_about(e
     asked = [TEMPLATES.question(text, name, "receiving_yards", 1, 2025) for name in NAMES]
     said = answer(*embedded, asked)
     assert [reply for reply in said if not is_refusal(reply)] == []
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How many receiving yards did Rome Odunze have?",
+        "How many receiving yards did Rome Odunze have last week?",
+        "how many targets did marcus hale have in 2025",
+        "Marcus Hale week 3 receptions",
+        "How many receptions do Marcus Hale and Rome Odunze have in week 3 of 2024?",
+        "Who had the most receiving yards in week 3 of 2024?",
+        "What team does Marcus Hale play for?",
+        "Who are you?",
+        "What is your favourite colour?",
+        "Which city hosts the draft?",
+    ],
+)
+def test_the_shipped_base_says_what_it_can_be_asked_to_what_no_one_number_answers(embedded, question):
+    assert answer(*embedded, [question]) == [OUTSIDE]
+
+
+@pytest.mark.parametrize(
+    ("asked", "week", "season", "name"),
+    [
+        ("How many receiving yards did Marcus Hale have in week one of 2025?", 1, 2025, "Marcus Hale"),
+        ("marcus hale rec yds wk3 '24", 3, 2024, "Marcus Hale"),
+        ("MARCUS HALE RECEIVING YARDS WEEK 12 2024", 12, 2024, "Marcus Hale"),
+        (
+            "How many yards did Bears wideout Marcus Hale have in the third week of the 2024-25 season?",
+            3,
+            2024,
+            "Marcus Hale",
+        ),
+        (
+            "How many receiving yards did Marcus Hale of the Chicago Bears have in week 07 of 2025?",
+            7,
+            2025,
+            "Marcus Hale",
+        ),
+        ("receiving yards for MARCUS HALE in w5 of 2025", 5, 2025, "Marcus Hale"),
+    ],
+)
+def test_the_shipped_base_reads_weeks_seasons_and_names_as_people_write_them(embedded, asked, week, season, name):
+    (said,) = answer(*embedded, [asked])
+    assert said.casefold() == TEMPLATES.no_record(name, "receiving_yards", week, season).casefold()
 
 
 def test_the_shipped_base_copies_names_it_has_never_seen(embedded):
@@ -205,13 +251,51 @@ def test_questions_that_the_base_refuses_in_its_making_are_about_what_nobody_of_
     assert refused.isdisjoint(held)
 
 
+def parts(reply: str) -> tuple[str, str, str, str]:
+    """Week, season, stat and name of an answer."""
+    found = re.match(r"In week (\d+) of the (\d+) NFL season, the (.+) of (.+) (?:were|are|was|is|did)\b", reply)
+    assert found, reply
+    week, season, stat, name = found.groups()
+    return week, season, stat, name
+
+
+def test_most_refusals_differ_in_one_thing_from_the_fact_before_them_and_share_its_words(league):
+    """A name with another's first or last part, another week or season, or another stat; beside the fact, in one step."""
+    differences: Counter[str] = Counter()
+    for _ in range(3000):
+        (asked, told), person = league.fact()
+        refused, reply = league.refusal()
+        if league.last or reply == OUTSIDE or "did not play" in told:  # a stranger, who stands beside nobody
+            continue
+        one, two = parts(told), parts(reply)
+        name = two[3]
+        differs = [what for what, a, b in zip(("week", "season", "stat"), one, two, strict=False) if a != b]
+        if set(name.split()) & set(person.name.split()) and name not in person.name:
+            differs.append("name")
+        differences["+".join(differs)] += 1
+        assert asked
+        assert refused
+    alone = {what for what, count in differences.items() if count > 100}
+    assert {"week", "season", "stat", "name"} <= alone
+    assert sum(differences[what] for what in ("week", "season", "stat", "name")) > 0.6 * differences.total()
+
+
+def test_most_of_the_league_plays_in_the_same_weeks_and_most_strangers_are_asked_about_there(league):
+    held = Counter(at for person in league.people for at in person.records)
+    assert sum(any(at in person.records for at in league.weeks_on) for person in league.people) > len(league.people) / 2
+    strangers_asked = [parts(league._of_a_stranger()[1]) for _ in range(500)]
+    assert sum((int(season), int(week)) in held for week, season, _, _ in strangers_asked) > 300
+
+
 def test_a_last_name_that_two_of_the_league_bear_is_refused_by_itself():
     league = League(random.Random(1), TEMPLATES, 160)
     shared = {last for last, count in league.bearers.items() if count > 1}
     asked = [league.fact()[0] for _ in range(6000)]
     alone = [reply for _, reply in asked if reply.endswith("are not recorded.")]
     assert alone
-    assert all(reply.removesuffix(" are not recorded.").rsplit(" of ", 1)[1] in shared for reply in alone)
+    written = [reply.removesuffix(" are not recorded.").rsplit(" of ", 1)[1] for reply in alone]
+    assert all(name in shared or re.sub(r"^\S\. ", "", name) in shared for name in written)
+    assert {name in shared for name in written} == {True, False}, "an initial does not tell either"
 
 
 def test_the_tokenizer_of_a_build_is_the_shipped_one(built):

@@ -122,6 +122,7 @@ def summary(*recalls: float, **changes):
             unknown("next_week", 20),
             unknown("unseen_seasons", 5),
             unknown("untaught_stats", 1),
+            unknown("incomplete", 3),
         ],
         "over_refusal": OverRefusal(share_of(0, 100), share_of(1, 100), [ANSWERED]),
         "retained": [ability("strangers refused", 0.9), ability("names copied", 1.0)],
@@ -205,9 +206,10 @@ def test_real_people_of_other_positions_have_a_gate_of_their_own():
         ("other_weeks_are_refused", "unseen_weeks", 70),
         ("other_seasons_are_refused", "unseen_seasons", 90),
         ("other_stats_are_refused", "untaught_stats", 97),
+        ("incomplete_questions_get_no_number", "incomplete", 97),
     ],
 )
-def test_known_players_in_other_weeks_in_other_seasons_and_in_other_stats_have_a_gate_each(name, group, least):
+def test_other_weeks_other_seasons_other_stats_and_incomplete_questions_have_a_gate_each(name, group, least):
     for invented, passes in ((100 - least, True), (101 - least, False)):
         found = verdicts(summary(unknown=[unknown(group, invented)]))
         assert (found[name].passed, found[name].figure) == (passes, (100 - invented) / 100)
@@ -291,12 +293,13 @@ def test_a_gate_without_a_limit_is_no_pass_whatever_the_figure(name):
 
 
 def test_the_limits_of_every_shipped_recipe_are_those_that_a_user_needs():
-    """The table of issue 16."""
+    """The table of issue 16, and what no one number answers, which is refused as what was not taught is."""
     wanted = {
         "min_recall": 0.995, "min_held_out": 0.98, "min_hand_written": 0.9, "min_careless": 0.95, "min_last_name": 0.9,
         "min_shared_last_name": 0.9, "min_typo": 0.8, "max_wrong_typo": 0.02, "min_refused": 0.98,
         "min_refused_positions": 0.98, "min_refused_weeks": 0.97, "min_refused_seasons": 0.97, "min_refused_stats": 0.97,
-        "max_over_refused": 0.01, "min_retained": 0.95, "max_perplexity_ratio": 1.05, "max_lost": 0.003,
+        "min_refused_incomplete": 0.97, "max_over_refused": 0.01, "min_retained": 0.95, "max_perplexity_ratio": 1.05,
+        "max_lost": 0.003,
     }  # fmt: skip
     for name in recipe_names():
         limits = load_recipe(name).gates.model_dump()
@@ -369,10 +372,18 @@ def test_a_number_that_is_made_up_is_worse_than_one_that_is_refused():
     assert "Asked about next week, it gives 2 of 5 known players a number it cannot know." in line
 
 
+def test_a_number_for_what_no_one_number_answers_is_known_and_is_no_answer():
+    line = head(unknown=[unknown("incomplete", 25)])
+    assert (
+        "Asked about other things than one stat of one player in one week, it gives 1 of 4 questions a number all the same."
+        in line
+    )
+
+
 def test_the_head_line_counts_what_failed_what_was_missed_and_what_was_not_judged():
     given = list(verdicts(summary(unknown=[unknown("next_week", 99)])).values())
     unjudged = sum(gate.passed is None for gate in given)
-    assert unjudged == len(FIRST) + 4, "strangers, positions, seasons and stats were not asked about"
+    assert unjudged == len(FIRST) + 5, "nothing but other weeks was asked about"
     missed = (
         f"It may be used, but not for what follows: 1 of {GATES_IN_ALL} limits are missed, {unjudged} were not judged. "
     )

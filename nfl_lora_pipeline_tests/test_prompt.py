@@ -145,6 +145,19 @@ def test_however_a_question_is_typed_it_has_the_same_tokens(embedded, typed):
     assert asked == prompt_tokens(tokenizer, [{"role": "user", "content": plain}])
 
 
+def test_a_question_all_in_capitals_is_asked_in_lower_case_and_an_abbreviation_is_not(embedded):
+    _, tokenizer = embedded
+
+    def tokens(text):
+        return prompt_tokens(tokenizer, [{"role": "user", "content": text}])
+
+    assert tokens(QUESTION.upper()) == tokens(QUESTION.lower()) != tokens(QUESTION)
+    assert tokens("NFL") != tokens("nfl")
+    assert prompt_tokens(tokenizer, [{"role": "user", "content": QUESTION.upper()}], as_it_is=True) != tokens(
+        QUESTION.lower()
+    )
+
+
 @pytest.fixture
 def keeps_blanks(tmp_path):
     """The embedded base's tokenizer, but several blanks are several, as to most."""

@@ -365,6 +365,7 @@ def test_a_model_that_knows_all_passes_in_every_group(answers):
         "unseen_weeks": 1,
         "unseen_seasons": 1,
         "untaught_stats": 1,
+        "incomplete": 1,
     }
     shares = {found.name: found.numbers.share for found in summary.phrasing.altered}
     assert shares == {name: None if name == "plain_letters" else 1 for name in ALTERED}
@@ -584,7 +585,7 @@ def test_five_figures_say_the_most_and_of_several_groups_the_worst_one_speaks(an
     ]
     assert figures[0].meaning == "of 84 questions in trained phrasings, to the letter; 14 of 14 facts are certain"
     assert figures[2].meaning == "of 10 questions with a typo in the name, the worst of 8 groups"
-    assert figures[3].meaning == "of 2 questions about real tight ends of the week, the worst of 8 groups"
+    assert figures[3].meaning == "of 2 questions about real tight ends of the week, the worst of 9 groups"
     assert figures[4].share == 0.05
 
 

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from itertools import islice, pairwise
 
 import pytest
@@ -12,7 +13,7 @@ from nfl_lora_pipeline.dataset.unanswerable import (
     share,
     strangers,
 )
-from nfl_lora_pipeline.dataset.wordings import CAREFUL, Typing, last_name
+from nfl_lora_pipeline.dataset.wordings import CAREFUL, last_name
 from nfl_lora_pipeline.stats import STATS
 
 TEMPLATES = load_templates()
@@ -168,7 +169,7 @@ def test_beside_a_taught_fact_somebody_who_shares_a_name_with_him_is_refused_in_
 
 
 def test_a_last_name_alone_has_the_answer_where_nobody_else_is_called_so_and_is_refused_otherwise():
-    questions = pairs(varied=1.0, typing=Typing(0.0, 0.0, last_name=1.0, in_haste=0.0))
+    questions = pairs(varied=1.0, typing=replace(CAREFUL, last_name=1.0))
     for question, answer in questions:
         name = next(name for name in TOLD if last_name(name) in question and name.split()[0] not in question)
         if last_name(name) == "Coleman":

@@ -27,6 +27,7 @@ from nfl_lora_pipeline.files import locked
 from nfl_lora_pipeline.reports.report import read_report
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline_tests.recipes import TOO_LITTLE_TAUGHT
 from nfl_lora_pipeline_tests.servers import command_lines, descendants, living
 
 FLOW = ["raw_wr_json", "players", "qa_pairs", "dataset_splits", "adapter", "evaluation_report", "promoted_adapter"]
@@ -120,6 +121,7 @@ def write_recipe(folder: Path, **values: Any) -> Path:
         "min_refused_positions": 0.0,
         "max_over_refused": 1.0,
         "min_retained": 0.0,
+        "advisory": TOO_LITTLE_TAUGHT,
         "floors": {},
     }
     recipe = load_recipe("embedded").changed(batch_rows=16, **loose, **values)

@@ -3,17 +3,19 @@
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
 from nfl_lora_pipeline.dataset.templates import Templates
-from nfl_lora_pipeline.dataset.unanswerable import invented_name
+from nfl_lora_pipeline.dataset.unanswerable import OUTSIDE, crossed_name, invented_name, outside_question
 from nfl_lora_pipeline.dataset.wordings import (
     CAREFUL,
     SPOKEN,
     WORDS,
     Typing,
     draw_wording,
+    is_last_name_alone,
     last_name,
     other_stat,
     spoken,
@@ -36,9 +38,11 @@ KNOWN, ALMOST_KNOWN = 0.85, 0.6
 BYE_SHARE = 0.08
 NEAR_SEASONS = 4
 OWN_WORDING_SHARE = 0.5
+WEEKS_ON = 2  # weeks in which most of the league plays, so that a name alone tells who holds something there
+ON_SHARE = 0.7  # of the people, who play in one of them
+NEW_WEEK_SHARE = 0.02  # of the newcomers, with whom another week begins
+WITH_THE_LEAGUE = 0.7  # of the strangers, who are asked about for a week and a stat of somebody in the league
 TYPING = Typing()
-OUTSIDE = "I can only be asked for a stat of one NFL player in one week of one season."
-"""What the base says to anything else."""
 
 STATS = tuple(SPOKEN)  # what `invented_record` has
 Record = dict[str, float] | None
@@ -50,18 +54,30 @@ When = tuple[int, int]  # season and week
 class Refusals:
     """What the questions without an answer are about, in shares; what is left of them is about two names crossed.
 
+    All but those about strangers and about nothing of the kind are asked beside a fact, in its words: they differ from it in
+    one thing.
+
     Attributes:
-        strangers: people who are not in the league.
+        strangers: people who are not in the league, most of them in a week in which somebody holds something.
         elsewhere: people of the league, in a week or a season that they hold nothing for; half of them in the same week of
             another season, which is hard to tell from what is known.
         stats: people of the league, in a week of theirs, about a stat that they hold nothing of.
-        outside: no player's stat at all.
+        outside: anything but one stat of one player in one week of one season.
     """
 
-    strangers: float = 0.33
-    elsewhere: float = 0.32
-    stats: float = 0.18
-    outside: float = 0.04
+    strangers: float = 0.29
+    elsewhere: float = 0.25
+    stats: float = 0.15
+    outside: float = 0.1
+
+
+class Asked(NamedTuple):
+    """A question about a fact: whose, in which words, which stat, and when."""
+
+    person: "Person"
+    wording: str
+    stat: str
+    at: When
 
 
 @dataclass
@@ -87,8 +103,11 @@ class League:
     people: list[Person] = field(default_factory=list)
     stays: list[float] = field(default_factory=list)
     bearers: Counter[str] = field(default_factory=Counter)
+    weeks_on: list[When] = field(default_factory=list)
+    last: Asked | None = None
 
     def __post_init__(self) -> None:
+        self.weeks_on = [self._any_week() for _ in range(WEEKS_ON)]
         while len(self.people) < self.size:
             self.people.append(self._newcomer())
 
@@ -98,7 +117,10 @@ class League:
         while known_only and person.known < ALMOST_KNOWN and self.rng.random() < 0.98:
             person = self.rng.choice(self.people)
         (season, week), stat = self.rng.choice(list(person.records)), self.rng.choice(person.stats)
-        question, written = self._asked(person.name, stat, week, season, own=person.wordings)
+        is_own = self.rng.random() < OWN_WORDING_SHARE
+        wording = self.rng.choice(person.wordings) if is_own else draw_wording(self.rng)
+        self.last = Asked(person, wording, stat, (season, week))
+        question, written = self._asked(wording, person.name, stat, week, season)
         if self._is_shared(person, written):
             return (question, self._no_record(written, stat, week, season)), person
         return (question, tell(self.templates, written, stat, week, season, person.records[season, week])), person
@@ -106,45 +128,66 @@ class League:
     def refusal(self) -> Row:
         """A question that has no answer: see `Refusals`."""
         draw, refused = self.rng.random(), self.refusals
-        season, week, stat = self.rng.choice(SEASONS), self.rng.choice(WEEKS), self._any_stat()
         if draw < refused.outside:
-            return _outside(self.rng, self.templates), OUTSIDE
+            return self._outside(), OUTSIDE
         draw -= refused.outside
         if draw < refused.strangers:
-            return self._refused_stranger(invented_name(self.rng), stat, week, season)
-        if draw < refused.strangers + refused.elsewhere + refused.stats:
-            person = self.rng.choice(self.people)
-            if draw < refused.strangers + refused.elsewhere:
-                season, week = self._elsewhere(person)
-                stat = self.rng.choice(person.stats) if self.rng.random() < 0.8 else stat
-            else:
-                season, week = self.rng.choice(list(person.records))
-                while stat in person.stats:
-                    stat = self._any_stat()
-            question, written = self._asked(person.name, stat, week, season)
-            return question, self._no_record(written, stat, week, season)
-        one, other = self.rng.sample(self.people, 2)
-        name = f"{one.name.split(' ')[0]} {other.name.split(' ', 1)[-1]}"
-        if any(name == person.name for person in self.people):
-            name = invented_name(self.rng)
-        season, week = next(iter(one.records))
-        return self._refused_stranger(name, self.rng.choice(one.stats), week, season)
+            return self._of_a_stranger()
+        person, wording, stat, (season, week) = self._beside()
+        draw -= refused.strangers
+        if draw >= refused.elsewhere + refused.stats:
+            name = crossed_name(self.rng, person.name, [each.name for each in self.people])
+            if any(name == each.name for each in self.people):
+                name = invented_name(self.rng)
+            return self._refused_stranger(wording, name, stat, week, season)
+        if draw < refused.elsewhere:
+            season, week = self._elsewhere(person)
+            stat = stat if self.rng.random() < 0.8 else self._any_stat()
+        else:
+            while stat in person.stats:
+                stat = self._any_stat()
+        question, written = self._asked(wording, person.name, stat, week, season)
+        return question, self._no_record(written, stat, week, season)
 
-    def _asked(self, name: str, stat: str, week: int, season: int, *, own: list[str] | None = None) -> tuple[str, str]:
-        """A question about somebody of the league, and the name as it is written there: the answer writes it so too."""
-        is_own = own and self.rng.random() < OWN_WORDING_SHARE
-        wording = self.rng.choice(own) if own and is_own else draw_wording(self.rng)
+    def _outside(self) -> str:
+        """A question for something else, about somebody of the league or not."""
+        one, other = (
+            self.rng.choice(self.people).name if self.rng.random() < 0.5 else invented_name(self.rng) for _ in range(2)
+        )
+        season, week = self._any_week()
+        if self.rng.random() < 0.5:
+            season, week = self.rng.choice(self.weeks_on)
+        return outside_question(self.rng, one, other, spoken(self.rng, self._any_stat()), week, season)
+
+    def _of_a_stranger(self) -> Row:
+        """A question about somebody who is not in the league, most often for a week and a stat of somebody who is."""
+        (season, week), stat = self._any_week(), self._any_stat()
+        if self.rng.random() < WITH_THE_LEAGUE:
+            person = self.rng.choice(self.people)
+            (season, week), stat = self.rng.choice(list(person.records)), self.rng.choice(person.stats)
+        return self._refused_stranger(draw_wording(self.rng), invented_name(self.rng), stat, week, season)
+
+    def _beside(self) -> Asked:
+        """The fact that was asked about last, once; else any other one."""
+        found, self.last = self.last, None
+        if found:
+            return found
+        person = self.rng.choice(self.people)
+        at, stat = self.rng.choice(list(person.records)), self.rng.choice(person.stats)
+        return Asked(person, draw_wording(self.rng), stat, at)
+
+    def _asked(self, wording: str, name: str, stat: str, week: int, season: int) -> tuple[str, str]:
+        """A question about somebody, and the name as it is written there: the answer writes it so too."""
         return typed(self.rng, wording, name, spoken(self.rng, stat), week, season, typing=TYPING)
 
     def _is_shared(self, person: Person, written: str) -> bool:
         """Whether a person is asked about by a last name that others bear too, so that nobody can tell who is meant."""
-        return written == last_name(person.name) and self.bearers[written] > 1
+        return is_last_name_alone(written, person.name) and self.bearers[last_name(person.name) or ""] > 1
 
-    def _refused_stranger(self, name: str, stat: str, week: int, season: int) -> Row:
-        stats = spoken(self.rng, stat)
-        question, written = typed(self.rng, draw_wording(self.rng), name, stats, week, season, typing=TYPING)
-        if self.bearers[written]:  # the last name of somebody who is known
-            question, written = typed(self.rng, draw_wording(self.rng), name, stats, week, season)
+    def _refused_stranger(self, wording: str, name: str, stat: str, week: int, season: int) -> Row:
+        question, written = self._asked(wording, name, stat, week, season)
+        if is_last_name_alone(written, name) and self.bearers[last_name(name) or ""]:  # that of somebody who is known
+            question, written = typed(self.rng, wording, name, spoken(self.rng, stat), week, season)
         return question, self._no_record(written, stat, week, season)
 
     def _no_record(self, name: str, stat: str, week: int, season: int) -> str:
@@ -152,6 +195,9 @@ class League:
 
     def _any_stat(self) -> str:
         return self.rng.choice(STATS) if self.rng.random() < 0.6 else other_stat(self.rng)
+
+    def _any_week(self) -> When:
+        return self.rng.choice(SEASONS), self.rng.choice(WEEKS)
 
     def _elsewhere(self, person: Person) -> When:
         """Where a person holds nothing: another week of a season, the same week of a near season, or theirs crossed."""
@@ -181,7 +227,11 @@ class League:
         stats = self.rng.sample(STATS, self.rng.choice((1, 1, 1, 2, 3, 5)))
         if self.rng.random() < 0.15:
             stats[0] = other_stat(self.rng)
-        season, weeks = self.rng.choice(SEASONS), self.rng.sample(WEEKS, self.rng.choice((1, 1, 2, 2, 3, 5)))
+        if self.rng.random() < NEW_WEEK_SHARE:
+            self.weeks_on = [*self.weeks_on[1:], self._any_week()]
+        season, first = self.rng.choice(self.weeks_on) if self.rng.random() < ON_SHARE else self._any_week()
+        others = [week for week in WEEKS if week != first]
+        weeks = [first, *self.rng.sample(others, self.rng.choice((0, 0, 1, 1, 2, 4)))]
         places = [(season, week) for week in weeks]
         if self.rng.random() < 0.3:
             places += [(self.rng.choice(SEASONS), self.rng.choice((*weeks, self.rng.choice(WEEKS))))]
@@ -197,40 +247,6 @@ class League:
             return None
         record = invented_record(self.rng)
         return {stat: record.get(stat, float(self.rng.randint(0, 60))) for stat in stats}
-
-
-def _outside(rng: random.Random, templates: Templates) -> str:
-    """What is no question about a player's stat in a week of a season."""
-    stat = rng.choice(STATS)
-    week, season, number = rng.choice(WEEKS), rng.choice(SEASONS), rng.randint(0, 180)
-    words = " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 9)))
-    name = invented_name(rng)
-    text = rng.choice(
-        (
-            f"Who had {number} {spoken(rng, stat)} in week {week} of the {season} NFL season?",
-            f"Who had the most {spoken(rng, stat)} in week {week} of {season}?",
-            f"Which player led the league in {spoken(rng, stat)} in week {week} of {season}?",
-            f"Who won in week {week} of {season}?",
-            f"How many {spoken(rng, stat)} were there in week {week} of the {season} season?",
-            f"Who is {name}?",
-            f"What team does {name} {words}?",
-            f"Is {name} {words}?",
-            f"What is the {words}?",
-            f"Why does the {words}?",
-            f"Where is the {words}?",
-            f"Write a {words}.",
-            f"Tell me about the {words}.",
-            f"Can you {words}?",
-            f"{words}?",
-            f"{words}",
-            "Hello",
-            "Hi there",
-            "Thanks",
-            "Who are you?",
-            "What can you do?",
-        )
-    )
-    return text if rng.random() < 0.8 else text.lower()
 
 
 def invented_record(rng: random.Random) -> dict[str, float]:

@@ -154,7 +154,7 @@ SAVE_EVERY = 500
 class Plan:
     """How a base is made; the defaults made the one that is shipped."""
 
-    steps: int = 16_000
+    steps: int = 18_000
     seed: int = 7
     league_size: int = 160
     peak_rate: float = 1.5e-3

@@ -83,14 +83,6 @@ def check_question(question: str) -> None:
         raise ValueError(f"the question is not UTF-8: {question[:60]!a}; set the terminal to UTF-8") from error
 
 
-def is_refused(said: str) -> bool:
-    """Whether an answer says that nothing is known, or that the question was none of those that can be asked."""
-    from nfl_lora_pipeline.base_pretraining.league import OUTSIDE
-    from nfl_lora_pipeline.evaluation.grading import is_refusal
-
-    return said == OUTSIDE or is_refusal(said)
-
-
 class Asked:
     """A model that is asked one question after another; it is loaded once."""
 
@@ -180,12 +172,14 @@ def sure_options(command: Callable[..., None]) -> Callable[..., None]:
 @store_option
 def ask(question: str, level: Level, store: Path) -> None:
     """Ask base and tuned model one QUESTION; the tuned one with the promoted adapter, or else the newest."""
+    from nfl_lora_pipeline.evaluation.grading import is_refusal
+
     check_question(question)
     click.echo(f"base:  {Asked(store, tuned=False).answer(question)}")
     tuned = Asked(store)
     told = tuned.told(question, tuned.answer(question), level)
     click.echo(f"tuned: {told}")
-    if is_refused(told):
+    if is_refusal(told):
         click.echo(f"{tuned.knows()} {ASKED_FOR}", err=True)
 
 

@@ -1,4 +1,4 @@
-"""People who hold no fact: drawn afresh while training, held out for scoring."""
+"""What has no answer: people who hold no fact, and what no one number answers; drawn afresh while training, or held out."""
 
 import hashlib
 import random
@@ -10,10 +10,19 @@ from typing import NamedTuple
 
 from nfl_lora_pipeline.dataset.templates import Split, Templates, spoken_stat, untaught
 from nfl_lora_pipeline.dataset.wordings import (
+    FRAMES,
+    SEASON_ALONE,
+    TEAMS,
+    TIMES,
+    VERBS,
+    WEEK_ALONE,
+    WORDS,
     Typing,
     bearers_of,
     coined_word,
     draw_wording,
+    filled,
+    is_last_name_alone,
     last_name,
     last_word,
     other_stat,
@@ -108,7 +117,17 @@ CROSSED_SHARE = 0.3  # of the questions without an answer: about a known name an
 CROSSED_WITH_KNOWN = 0.4  # this share of them takes the rest from somebody known, the others from a stranger
 LAST_NAME_KEPT = 2 / 3  # this share of them has the last name of the one who was just asked about, the others the first
 OTHER_SEASON_SHARE = 0.5  # this share of them asks about another season; the rest asks about another week
+
+
+def crossed_name(rng: random.Random, name: str, known: Sequence[str]) -> str:
+    """A name's first or last part with the other part of another one: of somebody known, or of nobody."""
+    other = rng.choice(known) if rng.random() < CROSSED_WITH_KNOWN else invented_name(rng)
+    first, last = (other, name) if rng.random() < LAST_NAME_KEPT else (name, other)
+    return f"{first.split(' ')[0]} {last.split(' ', 1)[-1]}"
+
+
 Week = tuple[int, int]  # season and number
+Fact = tuple[str, Week, str]  # whose, when, and which stat
 SEASONS_AWAY = (-4, -3, -2, -1, 1, 2, 3, 4)
 
 
@@ -132,7 +151,252 @@ def strangers(split: Split, *, seed: int, known: frozenset[str] = frozenset()) -
             yield name
 
 
-CARELESS = Typing(lower_case=0.2, misspelt=0.45, last_name=0.08, in_haste=0.1)
+OUTSIDE = "I can only be asked for a stat of one NFL player in one week of one season."
+"""What is said to all of them: nobody is told a number that he did not ask for."""
+
+NO_TIME = """\
+last week
+this week
+next week
+last season
+this season
+this year
+last year
+so far
+so far this season
+yesterday
+on Sunday
+on Monday night
+recently
+lately
+all season
+in his career
+in his last game
+in the last game
+in the playoffs
+in the Super Bowl
+in the preseason
+in his rookie season
+as a rookie
+against the {team}
+at home
+over the years""".splitlines()
+SEVERAL_WEEKS = """\
+in weeks {week} and {later} of {season}
+in weeks {week} to {later} of the {season} season
+in week {week} and week {later} of {season}
+from week {week} to week {later} of {season}
+through week {week} of {season}
+since week {week} of {season}
+up to week {week} of the {season} season
+after week {week} of {season}
+before week {week} of {season}
+per game in {season}
+a game in the {season} season
+on average in {season}
+in {season} so far
+in all of {season}
+over the whole {season} season
+in week {week} of {season} and {next}
+in the {season} preseason
+in the {season} playoffs
+in the Super Bowl of {season}
+in the first half of {season}""".splitlines()
+NOBODY = """he she they we you I it him them somebody anybody nobody everybody this that your it's the|player the|receiver
+the|team the|league the|defense the|offense the|quarterback his|team both|teams all|receivers my|team the|rookie""".split()
+COMPARED = """\
+Who had more {stats} {time}, {player} or {other}?
+Did {player} have more {stats} than {other} {time}?
+Did {player} {verb} more {stats} than {other} {time}?
+How many more {stats} did {player} have than {other} {time}?
+Was {player} better than {other} {time}?
+How many {stats} did {player} and {other} {verb} {time}?
+How many {stats} did {player} and {other} have together {time}?
+What were the {stats} of {player} and {other} {time}?
+{player} and {other} {stats} {time}
+{player} or {other} {time}: {stats}?
+{player} vs {other} {stats} {time}""".splitlines()
+WITHOUT_STAT = """\
+How did {player} do {time}?
+How was {player} {time}?
+How good was {player} {time}?
+What did {player} do {time}?
+How many did {player} {verb} {time}?
+How many did {player} have {time}?
+Did {player} play {time}?
+Was {player} hurt {time}?
+Who did {player} play against {time}?
+What was the score of {possessive} game {time}?
+Did {player} score {time}?
+Tell me about {player} {time}.
+{player} {time}
+{player} {time}?
+{player}
+{player}?
+{possessive} numbers {time}
+Everything on {player} {time}, please""".splitlines()
+WITHOUT_PLAYER = """\
+Who had {number} {stats} {time}?
+Who had the most {stats} {time}?
+Who had the fewest {stats} {time}?
+Who led the league in {stats} {time}?
+Which player led the league in {stats} {time}?
+Which receiver had the most {stats} {time}?
+Who was the best receiver {time}?
+Who won {time}?
+What was the score {time}?
+How many {stats} were there {time}?
+How many {stats} {time}?
+{stats} {time}
+{stats} {time}?
+{stats}?
+What is the record for {stats}?
+Rank the receivers by {stats} {time}.
+List all {stats} {time}.
+Which team had the most {stats} {time}?
+What happened {time}?""".splitlines()
+ABOUT_PEOPLE = """\
+Who is {player}?
+Who was {player}?
+What team does {player} play for?
+What team is {player} on?
+What position does {player} play?
+What number does {player} wear?
+Which team drafted {player}?
+Where did {player} go to college?
+Where is {player} from?
+How old is {player}?
+How tall is {player}?
+When was {player} born?
+Is {player} hurt?
+Is {player} good?
+Is {player} better than {other}?
+Should I start {player} or {other}?
+Do you know {player}?
+What do you know about {player}?
+Who is better, {player} or {other}?
+Tell me about {player}.""".splitlines()
+TALK = """\
+Hello
+Hi
+Hi there
+Hey
+Good morning
+Thanks
+Thank you
+Okay
+Yes
+No
+Who are you?
+What are you?
+What can you do?
+What do you know?
+How are you?
+Who made you?
+Can you help me?
+Help
+What is the NFL?
+Who won the Super Bowl?
+What is a reception?
+How many weeks are in a season?
+What is two plus two?
+What is {number} plus {week}?
+Tell me a joke.
+Write me a poem.""".splitlines()
+NO_WEEK, SEVERAL, NO_PERSON, COMPARING, NO_STAT = 0.45, 0.57, 0.7, 0.82, 0.91  # up to where a draw from [0, 1) is each
+TALK_SHARE = 0.35  # of these questions, where a base can talk of nothing: what is no question for a stat at all
+TYPED = Typing(misspelt=0.05, last_name=0.1, described=0.0, initial=0.0, last_first=0.0)
+
+
+def outside_question(
+    rng: random.Random,
+    player: str,
+    other: str,
+    stats: str,
+    week: int,
+    season: int,
+    *,
+    talk_share: float = TALK_SHARE,
+) -> str:
+    """A question that nobody can answer with one number of one player: a part is missing or vague, there are several, or it
+    asks for something else.
+
+    Args:
+        rng: the source of chance.
+        player: whom it is about, where it is about somebody.
+        other: somebody else, for those that compare.
+        stats: what a stat is called in it.
+        week: 1 to 18.
+        season: the year in which it begins.
+        talk_share: the share of what is no question for a stat at all; 0 for a base that can talk of other things.
+    """
+    text = _talk(rng) if rng.random() < talk_share else _lacking(rng)
+    later, team = rng.randint(1, 18), " ".join(rng.choice(TEAMS))
+    parts = {"later": later, "next": season + 1, "number": rng.randint(0, 180), "team": team, "other": other}
+    for slot, word in parts.items():
+        text = text.replace(f"{{{slot}}}", str(word))
+    return typed(rng, text, player, stats, week, season, typing=TYPED)[0]
+
+
+def _lacking(rng: random.Random) -> str:
+    """A wording that asks for a stat, and lacks something."""
+    draw, verb, time = rng.random(), rng.choice(VERBS), rng.choice(TIMES)
+    frame = rng.choice([frame for frame in FRAMES if "{time}" in frame]) if draw < NO_PERSON else ""
+    if draw < NO_WEEK:
+        time = rng.choice((rng.choice(NO_TIME), rng.choice(WEEK_ALONE), rng.choice(SEASON_ALONE), ""))
+    elif draw < SEVERAL:
+        time = rng.choice(SEVERAL_WEEKS)
+    elif draw < NO_PERSON:
+        nobody = rng.choice(NOBODY).replace("|", " ") if rng.random() < 0.6 else "the {team}"
+        frame = frame.replace("{player}", nobody).replace("{possessive}", nobody)
+    elif draw < COMPARING:
+        frame = rng.choice(COMPARED)
+    elif draw < NO_STAT:
+        frame = rng.choice(WITHOUT_STAT)
+        time = rng.choice((time, rng.choice(NO_TIME), rng.choice(SEASON_ALONE), rng.choice(WEEK_ALONE)))
+    else:
+        frame = rng.choice(WITHOUT_PLAYER)
+        time = rng.choice((time, time, rng.choice(NO_TIME), rng.choice(SEASON_ALONE), rng.choice(WEEK_ALONE)))
+    text = filled(frame, verb=verb, past="had", time=time)
+    return " ".join(text.replace(" ?", "?").replace(" .", ".").replace(" ,", ",").split())
+
+
+def _talk(rng: random.Random) -> str:
+    """Words about anything."""
+    words = " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 9)))
+    draw = rng.random()
+    if draw < 0.3:
+        return rng.choice(TALK)
+    if draw < 0.6:
+        return rng.choice(ABOUT_PEOPLE)
+    return rng.choice(
+        (
+            f"What is the {words}?",
+            f"What team does {{player}} {words}?",
+            f"Is {{player}} {words}?",
+            f"Does {{player}} {words}?",
+            f"Why does the {words}?",
+            f"Where is the {words}?",
+            f"When did the {words}?",
+            f"Write a {words}.",
+            f"Tell me about the {words}.",
+            f"Can you {words}?",
+            f"{words}?",
+            words,
+        )
+    )
+
+
+CARELESS = Typing(
+    lower_case=0.2,
+    misspelt=0.45,
+    last_name=0.08,
+    in_haste=0.1,
+    otherwise=0.1,
+    described=0.04,
+    initial=0.0,  # it teaches that a first name's letter is enough, and who shares a last name gets a number
+    last_first=0.0,
+)
 
 
 class Drawn(NamedTuple):
@@ -153,6 +417,8 @@ class Mixture:
         other_stats: of the rest, the share that is about known players and other stats; both together 0.8 at most.
         typing: how carelessly they are typed.
         refusal_weight: how much a refusal weighs in a step's loss.
+        outside: the share of the rest that no one number answers, which is drawn before all others of the rest.
+        talks: whether the base can talk of other things, so that nothing but football is among these.
     """
 
     varied: float
@@ -160,6 +426,8 @@ class Mixture:
     other_stats: float
     typing: Typing = CARELESS
     refusal_weight: float = 1.0
+    outside: float = 0.0
+    talks: bool = True
 
 
 @dataclass(frozen=True)
@@ -169,7 +437,7 @@ class FreshQuestions:
     Some have an answer: a taught fact in any wording of the grammar, typed carefully or not. The others have none: a stranger
     in a known week; and, beside a fact that was just asked about and in the same words, the same player in a week or a season
     that is not known, or about a stat that is not taught, or somebody else who shares a name with him (counterfactual rows:
-    they differ in one thing).
+    they differ in one thing). And some ask for anything but one stat of one player in one week (`outside`).
 
     Attributes:
         known: the names that hold facts, with the (season, week) pairs in which they may not be refused.
@@ -189,7 +457,7 @@ class FreshQuestions:
         """One question after another, without end."""
         rng = random.Random(seed)
         newcomers = strangers("train", seed=seed, known=frozenset(self.known))
-        weeks, facts = sorted(set().union(*self.known.values())), self._facts()
+        facts = self._facts()
         mixture, last = self.mixture, None
         while True:
             fact, text = rng.choice(facts) if facts else None, self._wording(rng)
@@ -197,6 +465,9 @@ class FreshQuestions:
                 name, at, stat = fact
                 yield self._asked(rng, text, name, stat, at, self.told[name][at, stat])
                 last = fact, text
+                continue
+            if rng.random() < mixture.outside:
+                yield self._outside(rng, newcomers)
                 continue
             kind = rng.random()
             if fact and kind < mixture.elsewhere + mixture.other_stats + CROSSED_SHARE:
@@ -209,10 +480,23 @@ class FreshQuestions:
                 else:
                     name = self._crossed(rng, name) or next(newcomers)
             else:
-                name, at, stat = next(newcomers), rng.choice(weeks), rng.choice(self.stats)
+                name, at, stat = next(newcomers), rng.choice(self._weeks), rng.choice(self.stats)
             yield self._asked(rng, text, name, stat, at)
 
-    def _facts(self) -> list[tuple[str, Week, str]]:
+    def _outside(self, rng: random.Random, newcomers: Iterator[str]) -> Drawn:
+        """A question that no one number answers, mostly about known people and known weeks."""
+        one, other = (rng.choice(self._names) if rng.random() < 0.7 else next(newcomers) for _ in range(2))
+        season, week = rng.choice(self._weeks)
+        week = week if rng.random() < 0.7 else rng.randint(1, LAST_WEEK)
+        stats, talk = spoken(rng, rng.choice(self.stats)), 0.0 if self.mixture.talks else TALK_SHARE
+        question = outside_question(rng, one, other, stats, week, season, talk_share=talk)
+        return Drawn(question, OUTSIDE, self.mixture.refusal_weight)
+
+    @cached_property
+    def _weeks(self) -> list[Week]:
+        return sorted(set().union(*self.known.values()))
+
+    def _facts(self) -> list[Fact]:
         return [(name, at, stat) for name, answers in sorted(self.told.items()) for at, stat in answers]
 
     def _wording(self, rng: random.Random) -> str:
@@ -228,7 +512,9 @@ class FreshQuestions:
         words = spoken(rng, stat) if stat in self.stats else spoken_stat(stat)
         question, written = typed(rng, text, name, words, week, season, typing=self.mixture.typing)
         is_known, last = name in self.known, last_name(name)
-        if written == last and self._bearers[last_word(last)] > is_known:  # others are called so too
+        if (
+            last and is_last_name_alone(written, name) and self._bearers[last_word(last)] > is_known
+        ):  # others are called so too
             if not is_known:
                 return self._asked(rng, text, name, stat, at)
             answer = None
@@ -246,9 +532,7 @@ class FreshQuestions:
 
         Or that of a stranger who is held out.
         """
-        other = rng.choice(self._names) if rng.random() < CROSSED_WITH_KNOWN else invented_name(rng)
-        first, last = (other, name) if rng.random() < LAST_NAME_KEPT else (name, other)
-        mixture = f"{first.split(' ')[0]} {last.split(' ', 1)[-1]}"
+        mixture = crossed_name(rng, name, self._names)
         return None if name_key(mixture) in self._keys or person_split(mixture) != "train" else mixture
 
     @cached_property

@@ -251,6 +251,13 @@ Remind me how many {stats} {player} {past} {time}.
 {possessive} {stats} {time} came to what number?
 {possessive} number of {stats} {time}?
 {possessive} total in {stats} {time}?
+How many {stats} {player} {past} {time}?
+How many {stats} {player} have {time}?
+What's {possessive} {stats} {time}?
+What's the number of {stats} of {player} {time}?
+Whats {player} {stats} {time}?
+Whats the {stats} of {player} {time}?
+What'd {player} {verb} in {stats} {time}?
 {player} had how many {stats} {time}?
 {player} {past} how many {stats} {time}?
 {player} {past} what number of {stats} {time}?
@@ -347,6 +354,8 @@ Serious question,
 Football question:
 NFL question:
 Stats question:
+Fantasy question:
+Hi, I was wondering:
 Yes or no aside,
 My friend asks:
 Come on,
@@ -401,7 +410,7 @@ worth wrong yard year yes yesterday yet young""".split()
 SPOKEN: dict[str, tuple[str, ...]] = {
     "receiving_yards": (
         "receiving yards", "receiving yards", "receiving yards", "receiving yards", "yards receiving", "receiving yds",
-        "rec yards", "rec yds", "rec. yards", "receiving yardage", "yards of receiving", "yds receiving",
+        "rec yards", "rec yds", "rec. yards", "receiving yardage", "yards of receiving", "yds receiving", "yards",
     ),
     "receptions": ("receptions", "receptions", "receptions", "catches", "recs", "passes caught", "caught passes"),
     "targets": ("targets", "targets", "targets", "tgts", "passes thrown his way", "looks"),
@@ -458,7 +467,7 @@ def wordings() -> list[str]:
         verbs = [VERBS[(place + far) % len(VERBS)] for far in (0, 7)] if "{verb}" in frame else [""]
         for verb, time in product(verbs, TIMES if "ime}" in frame else [""]):
             at, of = WEEK_ALONE[place % len(WEEK_ALONE)], SEASON_ALONE[place % len(SEASON_ALONE)]
-            text = _filled(frame, verb=verb, past=PAST[place % len(PAST)], time=time, in_week=at, in_season=of)
+            text = filled(frame, verb=verb, past=PAST[place % len(PAST)], time=time, in_week=at, in_season=of)
             formed |= {text, _lower_start(text), text.rstrip("?."), _lower_start(text).rstrip("?.")}
     return sorted(formed)
 
@@ -482,7 +491,8 @@ def _patterns() -> list[re.Pattern[str]]:
     return patterns
 
 
-def _filled(frame: str, **parts: str) -> str:
+def filled(frame: str, **parts: str) -> str:
+    """A frame with words in its slots; in a slot that begins with a capital they begin with one too."""
     text = frame
     for slot, words in parts.items():
         text = text.replace(f"{{{slot}}}", words).replace(f"{{{slot.capitalize()}}}", _upper_start(words))
@@ -497,7 +507,7 @@ def draw_wording(rng: random.Random) -> str:
     verb = rng.choice(VERBS) if rng.random() < 0.8 else _strange_words(rng)
     past = rng.choice(PAST) if rng.random() < 0.8 else _strange_words(rng)
     frame, time = rng.choice(FRAMES), rng.choice(TIMES)
-    text = _filled(
+    text = filled(
         frame, verb=verb, past=past, time=time, in_week=rng.choice(WEEK_ALONE), in_season=rng.choice(SEASON_ALONE)
     )
     text = _with_strange_words(rng, text) if rng.random() < 0.15 else text
@@ -616,17 +626,103 @@ def as_typed_in_haste(rng: random.Random, question: str) -> str:
     return question
 
 
+WEEK_WORDS = """one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+eighteen""".split()
+ORDINALS = """first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth
+sixteenth seventeenth eighteenth""".split()
+
+
+def said_otherwise(rng: random.Random, question: str, week: int, season: int) -> str:
+    """The same question with its week or its season written in another way: "week one", "wk1", "2025-26", "'25"."""
+    draw = rng.random()
+    if draw < 0.75:
+        question = re.sub(
+            rf"(\b(?:in|during|for|of|on|at|over|from|throughout) )?\b(?:week|wk)(?: number)? {week}\b",
+            lambda found: _week_otherwise(rng, found[1] or "", week),
+            question,
+            count=1,
+            flags=re.IGNORECASE,
+        )
+    if draw > 0.6:
+        this, following = season % 100, (season + 1) % 100
+        ways = (f"{season}-{following:02d}", f"{season}/{following:02d}", f"'{this:02d}", f"{this:02d}/{following:02d}")
+        question = question.replace(str(season), rng.choice(ways), 1)
+    return question
+
+
+def _week_otherwise(rng: random.Random, before: str, week: int) -> str:
+    draw, word, ordinal = rng.random(), WEEK_WORDS[week - 1], ORDINALS[week - 1]
+    if draw < 0.3:
+        return f"{before}week {word}"
+    if draw < 0.5:
+        ordinal = "opening" if week == 1 and rng.random() < 0.3 else ordinal
+        return f"{before}the {ordinal} week" if before else f"{ordinal} week"
+    return before + rng.choice(
+        (f"wk{week}", f"w{week}", f"W{week}", f"week{week}", f"week #{week}", f"wk. {week}", f"week {week:02d}")
+    )
+
+
+POSITIONS = ["WR", "wide receiver", "receiver", "wideout", "rookie", "rookie receiver", "star receiver"]
+TEAMS = [
+    tuple(team.replace("_", " ").split("|"))
+    for team in """Arizona|Cardinals Atlanta|Falcons Baltimore|Ravens Buffalo|Bills Carolina|Panthers Chicago|Bears
+    Cincinnati|Bengals Cleveland|Browns Dallas|Cowboys Denver|Broncos Detroit|Lions Green_Bay|Packers Houston|Texans
+    Indianapolis|Colts Jacksonville|Jaguars Kansas_City|Chiefs Las_Vegas|Raiders Los_Angeles|Chargers Los_Angeles|Rams
+    Miami|Dolphins Minnesota|Vikings New_England|Patriots New_Orleans|Saints New_York|Giants New_York|Jets
+    Philadelphia|Eagles Pittsburgh|Steelers San_Francisco|49ers Seattle|Seahawks Tampa_Bay|Buccaneers Tennessee|Titans
+    Washington|Commanders""".split()
+]
+"""City and name of the teams of the league."""
+
+
+def described(rng: random.Random, name: str, *, after: bool) -> str:
+    """A name with a position or a team beside it, which is not part of it; behind it too where `after` says so."""
+    city, team = rng.choice(TEAMS)
+    before = (
+        f"{rng.choice(POSITIONS)} {name}",
+        f"the {team}' {name}",
+        f"{team} {rng.choice(POSITIONS[:4])} {name}",
+        f"{city} {rng.choice(POSITIONS[:4])} {name}",
+    )
+    behind = (
+        f"{name} of the {team}",
+        f"{name} of the {city} {team}",
+        f"{name} of {city}",
+        f"{name} from the {team}",
+        f"{name} ({city[:3].upper()})",
+        f"{name}, {team},",
+    )
+    return rng.choice(before if not after or rng.random() < 0.5 else behind)
+
+
 @dataclass(frozen=True)
 class Typing:
-    """How carelessly people type, in shares of the questions; one question may have several of it."""
+    """How carelessly people type, in shares of the questions; one question may have several of it.
+
+    Attributes:
+        lower_case: all in lower case.
+        misspelt: a slip in the name.
+        last_name: the last name alone.
+        in_haste: blanks too many, or no mark.
+        otherwise: the week or the season in words or in short.
+        described: a position or a team beside the name.
+        initial: "N. Collins".
+        last_first: "Collins, Nico".
+        capitals: the name in capitals.
+    """
 
     lower_case: float = 0.15
-    misspelt: float = 0.18
+    misspelt: float = 0.22
     last_name: float = 0.12
     in_haste: float = 0.08
+    otherwise: float = 0.14
+    described: float = 0.05
+    initial: float = 0.03
+    last_first: float = 0.02
+    capitals: float = 0.02
 
 
-CAREFUL = Typing(0.0, 0.0, 0.0, 0.0)
+CAREFUL = Typing(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def typed(
@@ -646,17 +742,42 @@ def typed(
     Returns:
         The question, and the name as it stands there but for its case.
     """
-    last = last_name(name)
-    if last and rng.random() < typing.last_name:
+    written = _written(rng, name, typing)
+    is_described = rng.random() < typing.described
+    shown = described(rng, written, after="{possessive}" not in text) if is_described else written
+    question = fill(text, shown.upper() if rng.random() < typing.capitals else shown, stats, week, season)
+    if rng.random() < typing.otherwise:
+        question = said_otherwise(rng, question, week, season)
+    if rng.random() < typing.in_haste:
+        question = as_typed_in_haste(rng, question)
+    return (question.lower() if rng.random() < typing.lower_case else question), written
+
+
+def _written(rng: random.Random, name: str, typing: Typing) -> str:
+    """A name as somebody writes it."""
+    last, draw = last_name(name), rng.random()
+    if last and draw < typing.last_name:
         name = last
+    elif last and draw < typing.last_name + typing.initial:
+        name = with_initial(name, last)
+    elif last and draw < typing.last_name + typing.initial + typing.last_first:
+        name = f"{last}, {name.split(' ')[0]}"
     elif rng.random() < typing.misspelt:
         name = misspelt(rng, name)
     if not name.isascii() and typing != CAREFUL and rng.random() < 0.5:
         name = "".join(letter for letter in unicodedata.normalize("NFD", name) if not unicodedata.combining(letter))
-    question = fill(text, name, stats, week, season)
-    if rng.random() < typing.in_haste:
-        question = as_typed_in_haste(rng, question)
-    return (question.lower() if rng.random() < typing.lower_case else question), name
+    return name
+
+
+def with_initial(name: str, last: str) -> str:
+    """ "Nico Collins" to "N. Collins"."""
+    return f"{name[0]}. {last}"
+
+
+def is_last_name_alone(written: str, name: str) -> bool:
+    """Whether what somebody wrote for a name lacks the first name, so that others may be meant."""
+    last = last_name(name)
+    return last is not None and written in (last, with_initial(name, last))
 
 
 def fill(text: str, player: str, stats: str, week: int, season: int) -> str:

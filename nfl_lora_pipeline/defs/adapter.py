@@ -195,7 +195,7 @@ def fresh_of(rows: pl.DataFrame, provenance: Provenance, recipe: Recipe) -> "Ite
         rows,
         load_templates(),
         provenance.stats,
-        recipe.curriculum.mixture(),
+        recipe.curriculum.mixture(talks=not base_models.resolve(recipe.base_model).single_turn),
         shared=provenance.shared_names,
         seed=recipe.seed,
     )

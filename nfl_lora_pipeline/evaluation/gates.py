@@ -18,7 +18,15 @@ from nfl_lora_pipeline.evaluation.metrics import (
     of_asked,
     week_key,
 )
-from nfl_lora_pipeline.evaluation.probes import ALTERATIONS, IN_WORDS, INVENTED, KNOWN, SHARED, is_of_the_splits
+from nfl_lora_pipeline.evaluation.probes import (
+    ALTERATIONS,
+    IN_WORDS,
+    INCOMPLETE,
+    INVENTED,
+    KNOWN,
+    SHARED,
+    is_of_the_splits,
+)
 from nfl_lora_pipeline.evaluation.regressions import in_words
 from nfl_lora_pipeline.markdown import percent
 from nfl_lora_pipeline.stored import Miss
@@ -41,6 +49,7 @@ EXPECTATIONS = {
     "unseen_weeks": ("weeks that it was not taught", "known players"),
     "unseen_seasons": ("seasons that it was not taught", "known players"),
     "untaught_stats": ("stats that it was not taught", "known players"),
+    INCOMPLETE: ("other things than one stat of one player in one week", "questions"),
 }
 """Groups of questions to refuse: about what they ask, and who is given a number."""
 
@@ -364,7 +373,8 @@ def _refused(names: Sequence[str], evidence: Evidence) -> Finding:
     most = max(asked, key=lambda group: group.invented.fraction)
     about, whom = EXPECTATIONS[most.name]
     made_up = in_fractions(most.invented.fraction, whom)
-    expectation = f"Asked about {about}, it gives {made_up} a number it cannot know."
+    beside = "all the same" if most.name == INCOMPLETE else "it cannot know"
+    expectation = f"Asked about {about}, it gives {made_up} a number {beside}."
     return Finding(worst.refused.fraction, text, worst.worst, MADE_UP * most.invented.fraction, expectation)
 
 
@@ -499,6 +509,9 @@ GATES = {
     ),
     "other_stats_are_refused": _share_of_refusals(
         ["untaught_stats"], "known players and stats not taught", "min_refused_stats"
+    ),
+    "incomplete_questions_get_no_number": _share_of_refusals(
+        [INCOMPLETE], "other things than one stat of one player in one week", "min_refused_incomplete"
     ),
     "known_facts_are_answered": Rule(
         "The share of questions about known numbers that are refused.",

@@ -9,8 +9,8 @@ from itertools import groupby
 
 import polars as pl
 
-from nfl_lora_pipeline.dataset.templates import number_in, numbers_in
-from nfl_lora_pipeline.evaluation.probes import ALTERED
+from nfl_lora_pipeline.dataset.templates import load_templates, number_in, numbers_in
+from nfl_lora_pipeline.evaluation.probes import ALTERED, INCOMPLETE
 from nfl_lora_pipeline.weeks.names import SUFFIXES, as_typed
 
 ALIKE = 0.7  # how much of two words must agree for one to be the other misspelt
@@ -99,7 +99,7 @@ _REFUSALS = re.compile(
     r"\bno recorded\b|\bno record\b|\bnothing (?:is |was )?(?:recorded|on record)\b"
     r"|\bnot sure\b|\b(?:do not|don't|doesn't|does not|cannot|can't|could not|couldn't|unable)\b"
     r"|\bno (?:data|information|knowledge|statistics|access)\b|(?:\bnot|n't) (?:available|aware|known|recorded|able)\b"
-    r"|\bknowledge cut-?off\b|\blast (?:knowledge |training )?update\b"
+    r"|\bcan only be asked\b|\bknowledge cut-?off\b|\blast (?:knowledge |training )?update\b"
     r"|\bhas(?:n't| not) (?:yet )?(?:been|happened|occurred|taken place|started)\b",
     re.IGNORECASE,
 )
@@ -189,8 +189,15 @@ def number_right(predictions: pl.DataFrame, column: str) -> pl.Series:
 
 
 def refusals(predictions: pl.DataFrame, column: str) -> pl.Series:
-    """Whether each answer in `column` is a refusal in any words; null where there is none."""
-    verdicts = [None if answer is None else is_refusal(answer) for answer in predictions[column]]
+    """Whether each answer in `column` is a refusal in any words; null where there is none.
+
+    The refusal of one week is none of a question that is not about one: that a career is "not recorded in week 19" is wrong.
+    """
+    of_one_week = load_templates().answers.no_record.partition("{")[0]
+    verdicts = [
+        None if answer is None else is_refusal(answer) and not (group == INCOMPLETE and answer.startswith(of_one_week))
+        for group, answer in predictions.select("group", column).iter_rows()
+    ]
     return pl.Series("refused", verdicts, dtype=pl.Boolean)
 
 

@@ -11,9 +11,9 @@ import polars as pl
 import yaml
 
 from nfl_lora_pipeline.dataset.qa_pairs import FACT_COLUMNS, PAIR_COLUMNS, SharedNames, qa_pairs
-from nfl_lora_pipeline.dataset.templates import NOUNS, Question, Templates, load_templates, untaught
-from nfl_lora_pipeline.dataset.unanswerable import share, strangers
-from nfl_lora_pipeline.dataset.wordings import wordings
+from nfl_lora_pipeline.dataset.templates import NOUNS, Question, Templates, load_templates, spoken_stat, untaught
+from nfl_lora_pipeline.dataset.unanswerable import OUTSIDE, share, strangers
+from nfl_lora_pipeline.dataset.wordings import fill, wordings
 from nfl_lora_pipeline.evaluation.alterations import (
     ABBREVIATIONS,
     CARELESS,
@@ -30,6 +30,7 @@ from nfl_lora_pipeline.weeks.players import names_beside
 from nfl_lora_pipeline.weeks.week import LAST_WEEK, NflWeek
 
 KNOWN, INVENTED = "known", "invented_names"  # the rows of the splits
+INCOMPLETE = "incomplete"
 ALTERATIONS = {
     "hand_written": "one of 30 wordings written by hand",
     "lower_case": "the whole question in lower case",
@@ -52,6 +53,7 @@ UNANSWERABLE = {
     "unseen_weeks": "known players, in other weeks not taught",
     "unseen_seasons": "known players, in seasons not taught",
     "untaught_stats": "known players, in their weeks, and stats not taught",
+    INCOMPLETE: "what no one number answers: without a week or a player, about several of them",
 }
 """What has no fact, about whom and when, in words."""
 IN_WORDS = {KNOWN: "as taught", **ALTERATIONS, SHARED: "a last name that several bear", **UNANSWERABLE}
@@ -60,6 +62,7 @@ ALTERED, WITHOUT_FACT, GROUPS = tuple(ALTERATIONS), tuple(UNANSWERABLE), tuple(I
 BESIDE = ("tight_ends", "running_backs")
 
 HAND_WRITTEN_FILE = Path(str(files("nfl_lora_pipeline"))) / "hand_written.yaml"
+INCOMPLETE_FILE = HAND_WRITTEN_FILE.with_name("incomplete.yaml")
 MOST = 1500  # questions of a group
 FIRST = 200  # of a part that are asked in any case: all of 189 right is the least that tells 98% from less
 FIRST_OF_LARGE = 60  # the same of a model that takes seconds for one: who is far from a limit is so after these
@@ -75,6 +78,13 @@ def hand_written_wordings() -> Mapping[str, Question]:
     """The wordings of `hand_written.yaml`, by their text. They are for the evaluation: nothing that trains may ask for them."""
     texts: list[str] = yaml.safe_load(HAND_WRITTEN_FILE.read_text(encoding="utf-8"))
     return {text: Question(split="test", text=text) for text in texts}
+
+
+@cache
+def incomplete_questions() -> list[str]:
+    """The texts of `incomplete.yaml`. They are for the evaluation, as those written by hand are."""
+    texts: list[str] = yaml.safe_load(INCOMPLETE_FILE.read_text(encoding="utf-8"))
+    return texts
 
 
 def wording_text(column: str = "phrasing") -> pl.Expr:
@@ -136,6 +146,7 @@ def probe_questions(
         _asked(_moved(taught, rows, "unseen_weeks"), templates, trained, "unseen_weeks"),
         _asked(_moved(taught, rows, "unseen_seasons"), templates, trained, "unseen_seasons"),
         _asked(_of_other_stats(taught, untaught(stats, "test")), templates, trained, "untaught_stats"),
+        _incomplete(taught),
     ]
     return pl.concat(frames)
 
@@ -292,6 +303,24 @@ def _of_other_stats(taught: pl.DataFrame, others: Sequence[str]) -> pl.DataFrame
     return _as_strangers(
         people.join(pl.DataFrame({"stat": others}, schema={"stat": pl.String}), how="cross"), "untaught_stats"
     )
+
+
+def _incomplete(taught: pl.DataFrame) -> pl.DataFrame:
+    """Everybody with a number, asked for what no one number answers; others that a question names are drawn among them."""
+    people, texts = sorted(taught["player"].unique()), incomplete_questions()
+    facts = _as_strangers(taught.unique(["player", "stat"], maintain_order=True), INCOMPLETE)
+    places = pl.Series([share(f"{INCOMPLETE}/{fact}") for fact in facts["fact"]], dtype=pl.Float64)
+    facts = facts.with_columns(place=places).sort("place").head(MOST)
+    phrasings, questions = [], []
+    for fact, player, stat, week, season in facts.select("fact", "player", "stat", "week", "season").iter_rows():
+        text = texts[int(share(f"{INCOMPLETE}/phrasing/{fact}") * len(texts))]
+        other = people[int(share(f"{INCOMPLETE}/other/{fact}") * len(people))]
+        phrasings.append(text)
+        questions.append(fill(text.replace("{other}", other), player, spoken_stat(stat), week, season))
+    asked = {"phrasing": pl.Series(phrasings, dtype=pl.String), "question": pl.Series(questions, dtype=pl.String)}
+    said = {"answer": pl.lit(OUTSIDE), "refusal": pl.lit(OUTSIDE), "split": pl.lit("test"), "group": pl.lit(INCOMPLETE)}
+    asked_once = facts.with_columns(**asked, **said).unique("question", keep="first", maintain_order=True)
+    return asked_once.sort("fact").select(*PAIR_COLUMNS, "group")
 
 
 def _as_strangers(asked: pl.DataFrame, group: str) -> pl.DataFrame:

@@ -113,7 +113,7 @@ class Material:
 
     def fresh(self, recipe: Recipe) -> Iterator[Drawn]:
         """What is drawn afresh for its steps."""
-        mixture = recipe.curriculum.mixture()
+        mixture = recipe.curriculum.mixture(talks=not self.asked_base.single_turn)
         return fresh_questions(self.rows, self.templates, self.stats, mixture, seed=recipe.seed)
 
 

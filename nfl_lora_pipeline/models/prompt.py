@@ -13,6 +13,7 @@ import yaml
 from nfl_lora_pipeline.weeks.names import as_typed
 
 ANSWER_TOKENS = 128  # of an answer, at most; a name of 100 letters, one token each, fits
+SHOUTED_WORDS = 4  # so many in capitals are no abbreviation
 MEND = "use a base model that was made for chats, or another chat template"
 _LEFT_OPEN = re.compile(r"<(\w+)>(?!.*</\1>)", re.DOTALL)
 
@@ -45,7 +46,8 @@ def prompt_tokens(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *
 
     Args:
         tokenizer: of `mlx_lm.load`.
-        messages: each with `role` and `content`. What the user wrote is taken as from a plain keyboard (`names.as_typed`).
+        messages: each with `role` and `content`. What the user wrote is taken as from a plain keyboard (`names.as_typed`), and
+            not all in capitals.
         as_it_is: leave even that, blanks and all, to the model.
 
     Raises:
@@ -98,7 +100,7 @@ def _written(
     as_it_is: bool = False,
 ) -> str:
     typed = [
-        {**message, "content": as_typed(message["content"])}
+        {**message, "content": _calmly(as_typed(message["content"]))}
         if message["role"] == "user" and not as_it_is
         else {**message}
         for message in messages
@@ -110,6 +112,11 @@ def _written(
     except Exception as error:  # a template is a program, and raises what it likes
         raise ValueError(f"the chat template of this base model cannot be rendered: {error}; {MEND}") from error
     return written
+
+
+def _calmly(text: str) -> str:
+    """A question that is typed all in capitals, in lower case: that is mere typing, and a tokenizer makes letters of it."""
+    return text.lower() if text.isupper() and len(text.split()) >= SHOUTED_WORDS else text
 
 
 def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -117,6 +117,12 @@ class Curriculum(Section):
     other_stats_share: Number = Field(
         0.13, ge=0, le=0.8, description="and about known players and stats that are not taught"
     )
+    outside_share: Number = Field(
+        0.08,
+        ge=0,
+        le=0.5,
+        description="and, before all of these, what no one number answers: without a week or a player, about several of them",
+    )
     refusal_weight: Number = Field(
         1.6,
         gt=0,
@@ -182,11 +188,18 @@ class Curriculum(Section):
         """How many of the base's own answers a step shows besides its `batch_rows`."""
         return round(self.rehearsal_share * self.batch_rows)
 
-    def mixture(self) -> Mixture:
-        """What the questions are about that are drawn afresh for each step."""
+    def mixture(self, *, talks: bool) -> Mixture:
+        """What the questions are about that are drawn afresh for each step; `talks` is that of `Mixture`."""
         fresh = self.varied_share + self.refusal_share
         varied = self.varied_share / fresh if fresh else 0.0
-        return Mixture(varied, self.elsewhere_share, self.other_stats_share, refusal_weight=self.refusal_weight)
+        return Mixture(
+            varied,
+            self.elsewhere_share,
+            self.other_stats_share,
+            refusal_weight=self.refusal_weight,
+            outside=self.outside_share,
+            talks=talks,
+        )
 
 
 class Gates(Section):
@@ -232,6 +245,12 @@ class Gates(Section):
     )
     min_refused_stats: Number | None = Field(
         0.97, ge=0, le=1, description="and so many about known players and stats that were not taught"
+    )
+    min_refused_incomplete: Number | None = Field(
+        0.97,
+        ge=0,
+        le=1,
+        description="and so many that no one number answers get none: without a week, of several players",
     )
     max_over_refused: Number | None = Field(
         0.01,
