@@ -375,7 +375,7 @@ def test_a_number_that_is_made_up_is_worse_than_one_that_is_refused():
 def test_a_number_for_what_no_one_number_answers_is_known_and_is_no_answer():
     line = head(unknown=[unknown("incomplete", 25)])
     assert (
-        "Asked about other things than one stat of one player in one week, it gives 1 of 4 questions a number all the same."
+        "Asked about more or less than one stat of one player in one week, it gives 1 of 4 questions a number all the same."
         in line
     )
 

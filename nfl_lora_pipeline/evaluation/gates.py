@@ -49,7 +49,7 @@ EXPECTATIONS = {
     "unseen_weeks": ("weeks that it was not taught", "known players"),
     "unseen_seasons": ("seasons that it was not taught", "known players"),
     "untaught_stats": ("stats that it was not taught", "known players"),
-    INCOMPLETE: ("other things than one stat of one player in one week", "questions"),
+    INCOMPLETE: ("more or less than one stat of one player in one week", "questions"),
 }
 """Groups of questions to refuse: about what they ask, and who is given a number."""
 
@@ -511,7 +511,7 @@ GATES = {
         ["untaught_stats"], "known players and stats not taught", "min_refused_stats"
     ),
     "incomplete_questions_get_no_number": _share_of_refusals(
-        [INCOMPLETE], "other things than one stat of one player in one week", "min_refused_incomplete"
+        [INCOMPLETE], "more or less than one stat of one player in one week", "min_refused_incomplete"
     ),
     "known_facts_are_answered": Rule(
         "The share of questions about known numbers that are refused.",

@@ -53,7 +53,7 @@ UNANSWERABLE = {
     "unseen_weeks": "known players, in other weeks not taught",
     "unseen_seasons": "known players, in seasons not taught",
     "untaught_stats": "known players, in their weeks, and stats not taught",
-    INCOMPLETE: "what no one number answers: without a week or a player, about several of them",
+    INCOMPLETE: "more or less than one stat of one player in one week",
 }
 """What has no fact, about whom and when, in words."""
 IN_WORDS = {KNOWN: "as taught", **ALTERATIONS, SHARED: "a last name that several bear", **UNANSWERABLE}

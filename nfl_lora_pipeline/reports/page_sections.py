@@ -51,7 +51,7 @@ USES = {
     "other_weeks_are_refused": "weeks that it was not taught",
     "other_seasons_are_refused": "seasons that it was not taught",
     "other_stats_are_refused": "stats that it was not taught",
-    "incomplete_questions_get_no_number": "questions for other things than one stat of one player in one week",
+    "incomplete_questions_get_no_number": "questions about more or less than one stat of one player in one week",
     "known_facts_are_answered": "who needs an answer to all that it was taught",
     "base_is_retained": "what its base could do before",
     "general_prompts_are_retained": "general talk",
