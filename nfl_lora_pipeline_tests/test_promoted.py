@@ -210,6 +210,14 @@ def test_the_invented_sample_is_promoted_where_there_is_nothing_else_and_says_so
     assert "These are invented people" in page[: page.index("## ")]
 
 
+@pytest.mark.slow  # a minute and a half: the first command of the README where there is no network
+def test_the_shipped_recipe_promotes_the_bundled_sample(tmp_path):
+    made = run(tmp_path / "data", "--source", "sample", recipe="embedded")
+    assert made.exit_code == 0, made.output
+    assert made.promoted == made.summary["adapter"]
+    assert [gate["name"] for gate in made.summary["gates"] if gate["passed"] is False and gate["blocks"]] == []
+
+
 def test_real_weeks_begin_anew_without_the_samples_people_and_are_promoted_over_it(mixed):
     assert mixed.real.summary["weeks"] == ["2025-W01"], "and not the sample's week 2"
     assert mixed.real.promoted == mixed.real.summary["adapter"] != mixed.sample.promoted

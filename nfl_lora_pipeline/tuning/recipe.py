@@ -144,7 +144,7 @@ class Curriculum(Section):
         True, strict=True, description="every fact is taught once more, asked about by the last name alone"
     )
     fresh_known: Number = Field(
-        0.9,
+        0.95,
         ge=0,
         lt=1,
         description="wsd: the way down begins when so many of the last of all these were right before they were trained on",
