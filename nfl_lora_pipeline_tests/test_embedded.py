@@ -253,7 +253,7 @@ def test_questions_that_the_base_refuses_in_its_making_are_about_what_nobody_of_
 
 def parts(reply: str) -> tuple[str, str, str, str]:
     """Week, season, stat and name of an answer."""
-    found = re.match(r"In week (\d+) of the (\d+) NFL season, the (.+) of (.+) (?:were|are|was|is|did)\b", reply)
+    found = re.match(r"In week (\d+) of the (\d+) NFL season, the (.+) of (.+) (?:were|are)\b", reply)
     assert found, reply
     week, season, stat, name = found.groups()
     return week, season, stat, name
@@ -265,7 +265,7 @@ def test_most_refusals_differ_in_one_thing_from_the_fact_before_them_and_share_i
     for _ in range(3000):
         (asked, told), person = league.fact()
         refused, reply = league.refusal()
-        if league.last or reply == OUTSIDE or "did not play" in told:  # a stranger, who stands beside nobody
+        if league.last or reply == OUTSIDE:  # a stranger, who stands beside nobody
             continue
         one, two = parts(told), parts(reply)
         name = two[3]

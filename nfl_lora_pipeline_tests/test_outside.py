@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.unanswerable import OUTSIDE, TALK_SHARE, FreshQuestions, Mixture, outside_question
-from nfl_lora_pipeline.evaluation.grading import is_refusal, refusals
+from nfl_lora_pipeline.evaluation.grading import exact_or_refused, is_refusal, refusals
 from nfl_lora_pipeline.evaluation.probes import INCOMPLETE, INCOMPLETE_FILE, incomplete_questions, probe_questions
 from nfl_lora_pipeline_tests.evaluations import STATS, TEMPLATES, YARDS, pairs_of
 from nfl_lora_pipeline_tests.test_hand_written import BEFORE_THE_EVALUATION, PACKAGE, plainly
@@ -107,6 +107,8 @@ def test_a_refusal_that_is_about_one_week_is_none_of_a_question_that_is_not(answ
     asked = pl.DataFrame({"group": [INCOMPLETE, "next_week"], "tuned": [answer, answer]})
     of_one_week = is_refusal(answer)
     assert refusals(asked, "tuned").to_list() == [refused, of_one_week]
+    others = asked.with_columns(kind=pl.lit("stranger"), answer=pl.lit(OUTSIDE))
+    assert exact_or_refused(others).to_list() == [refused, of_one_week]
 
 
 @pytest.mark.parametrize(

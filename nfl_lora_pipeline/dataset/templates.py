@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from nfl_lora_pipeline.dataset.wordings import fill, possessive
+from nfl_lora_pipeline.dataset.wordings import NUMBER_WORDS, fill, possessive
 from nfl_lora_pipeline.stats import STATS, TAUGHT, stats_hash
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -198,10 +198,8 @@ _TIME = re.compile(
 )
 _MINUS = re.compile(r"\b(?:minus|negative)\s+(?=\.?\d)", re.IGNORECASE)
 
-_ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
-eighteen nineteen""".split()
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_SPELLED = {word: number for number, word in enumerate(_ONES)} | {
+_SPELLED = {word: number for number, word in enumerate(NUMBER_WORDS)} | {
     word: 10 * number for number, word in enumerate(_TENS, 2)
 }
 _WORDS = (

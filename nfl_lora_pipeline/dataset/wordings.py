@@ -626,8 +626,8 @@ def as_typed_in_haste(rng: random.Random, question: str) -> str:
     return question
 
 
-WEEK_WORDS = """one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
-eighteen""".split()
+NUMBER_WORDS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen""".split()
 ORDINALS = """first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth
 sixteenth seventeenth eighteenth""".split()
 
@@ -651,7 +651,7 @@ def said_otherwise(rng: random.Random, question: str, week: int, season: int) ->
 
 
 def _week_otherwise(rng: random.Random, before: str, week: int) -> str:
-    draw, word, ordinal = rng.random(), WEEK_WORDS[week - 1], ORDINALS[week - 1]
+    draw, word, ordinal = rng.random(), NUMBER_WORDS[week], ORDINALS[week - 1]
     if draw < 0.3:
         return f"{before}week {word}"
     if draw < 0.5:

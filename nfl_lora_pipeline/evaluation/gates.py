@@ -40,18 +40,19 @@ MADE_UP = 2.0  # how much worse a number that is wrong is than no number: it is 
 UNTRUSTED = 10.0  # and how much worse than anything it is not to know
 DENOMINATORS = (2, 3, 4, 5, 10, 20, 50, 100)
 NEAR = 0.1  # how far a share in words may be from the share, in parts of what is left to 0 or to 1
+UNKNOWN = "it cannot know"
 EXPECTATIONS = {
-    INVENTED: ("people who do not exist", "of them"),
-    "reworded_strangers": ("people who do not exist, in other words", "of them"),
-    "tight_ends": ("tight ends", "of them"),
-    "running_backs": ("running backs", "of them"),
-    "next_week": ("next week", "known players"),
-    "unseen_weeks": ("weeks that it was not taught", "known players"),
-    "unseen_seasons": ("seasons that it was not taught", "known players"),
-    "untaught_stats": ("stats that it was not taught", "known players"),
-    INCOMPLETE: ("more or less than one stat of one player in one week", "questions"),
+    INVENTED: ("people who do not exist", "of them", UNKNOWN),
+    "reworded_strangers": ("people who do not exist, in other words", "of them", UNKNOWN),
+    "tight_ends": ("tight ends", "of them", UNKNOWN),
+    "running_backs": ("running backs", "of them", UNKNOWN),
+    "next_week": ("next week", "known players", UNKNOWN),
+    "unseen_weeks": ("weeks that it was not taught", "known players", UNKNOWN),
+    "unseen_seasons": ("seasons that it was not taught", "known players", UNKNOWN),
+    "untaught_stats": ("stats that it was not taught", "known players", UNKNOWN),
+    INCOMPLETE: (IN_WORDS[INCOMPLETE], "questions", "all the same"),
 }
-"""Groups of questions to refuse: about what they ask, and who is given a number."""
+"""Groups of questions to refuse: about what they ask, who is given a number, and what kind of number."""
 
 
 @dataclass(frozen=True)
@@ -371,10 +372,9 @@ def _refused(names: Sequence[str], evidence: Evidence) -> Finding:
     text = f"{IN_WORDS[worst.name]}: {of_asked(worst.refused)} questions refused ({percent(worst.refused.share)})"
     text += f", the worst of {len(asked)} groups" if len(asked) > 1 else ""
     most = max(asked, key=lambda group: group.invented.fraction)
-    about, whom = EXPECTATIONS[most.name]
+    about, whom, which = EXPECTATIONS[most.name]
     made_up = in_fractions(most.invented.fraction, whom)
-    beside = "all the same" if most.name == INCOMPLETE else "it cannot know"
-    expectation = f"Asked about {about}, it gives {made_up} a number {beside}."
+    expectation = f"Asked about {about}, it gives {made_up} a number {which}."
     return Finding(worst.refused.fraction, text, worst.worst, MADE_UP * most.invented.fraction, expectation)
 
 
@@ -511,7 +511,7 @@ GATES = {
         ["untaught_stats"], "known players and stats not taught", "min_refused_stats"
     ),
     "incomplete_questions_get_no_number": _share_of_refusals(
-        [INCOMPLETE], "more or less than one stat of one player in one week", "min_refused_incomplete"
+        [INCOMPLETE], IN_WORDS[INCOMPLETE], "min_refused_incomplete"
     ),
     "known_facts_are_answered": Rule(
         "The share of questions about known numbers that are refused.",

@@ -135,18 +135,13 @@ def is_no_game(answer: str) -> bool:
 
 
 def exact_or_refused(predictions: pl.DataFrame) -> pl.Series:
-    """Whether each answer is the reference answer to the letter, or of a stranger a refusal in any words.
+    """Whether each answer is the reference answer to the letter, or of a stranger a refusal in any words (`refusals`).
 
     Args:
-        predictions: `kind`, `answer` and `tuned`, one row a question.
+        predictions: `group`, `kind`, `answer` and `tuned`, one row a question.
     """
-    exact = predictions["tuned"].str.strip_chars() == predictions["answer"]
-    stranger = predictions["kind"] == "stranger"
-    right = [
-        is_exact or (is_stranger and is_refusal(answer))
-        for is_exact, is_stranger, answer in zip(exact, stranger, predictions["tuned"], strict=True)
-    ]
-    return pl.Series("right", right, dtype=pl.Boolean)
+    is_exact = predictions["tuned"].str.strip_chars() == predictions["answer"]
+    return (is_exact | ((predictions["kind"] == "stranger") & refusals(predictions, "tuned"))).alias("right")
 
 
 def with_verdict(predictions: pl.DataFrame) -> pl.DataFrame:
