@@ -9,7 +9,7 @@ from nfl_lora_pipeline.adapters.lineage import knows_invented_people, read_taugh
 from nfl_lora_pipeline.adapters.promotion import before
 from nfl_lora_pipeline.evaluation.grading import exact_or_refused
 from nfl_lora_pipeline.evaluation.metrics import week_key
-from nfl_lora_pipeline.evaluation.probes import is_of_the_splits
+from nfl_lora_pipeline.evaluation.probes import KNOWN, is_of_the_splits
 from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import read_predictions
@@ -129,8 +129,10 @@ def regressions_of(store: Store, fingerprint: str, predictions: pl.DataFrame) ->
 
 
 def _of_the_splits(predictions: pl.DataFrame) -> pl.DataFrame:
-    """Reports of earlier code asked nothing else, and have no `group`."""
-    return predictions.filter(is_of_the_splits()) if "group" in predictions.columns else predictions
+    """Those rows, with their `group`; reports of earlier code asked nothing else, and have none."""
+    if "group" in predictions.columns:
+        return predictions.filter(is_of_the_splits())
+    return predictions.with_columns(group=pl.lit(KNOWN))
 
 
 SAME_QUESTION = ["season", "week", "player", "stat"]
