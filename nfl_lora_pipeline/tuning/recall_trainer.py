@@ -393,7 +393,10 @@ class Training:
         keys += [("rehearsed", place) for place in places]
         rows += [self.rehearsed.rows[place] for place in places]
         lanes = by_lanes(rows, len(streams()))
-        batches = [self._batch([rows[place] for place in lane], [keys[place] for place in lane]) for lane in lanes]
+        batches = []
+        for lane, stream in zip(lanes, streams(), strict=False):
+            with mx.stream(stream):
+                batches.append(self._batch([rows[place] for place in lane], [keys[place] for place in lane]))
         rate = learning_rate(self.recipe, self.step, self.ending, self.end)
         self.optimizer.learning_rate = self.peak_share * rate
         loss, greatest = learn(batches)
