@@ -21,7 +21,9 @@ from nfl_lora_pipeline.models.blas import cores, subnormals_flushed
 from nfl_lora_pipeline.models.rows import TokenRow, to_batch
 
 FAMILIES = (phi3.Model, llama.Model, qwen2.Model, qwen3.Model)  # mlx-lm calls mistral llama
-MORE_WORK = 1.25  # few large products are done sooner than many small ones, though they have so many times the multiplications
+MORE_WORK = (
+    1.25  # few large products are done sooner than many small ones, though they have so many times the multiplications
+)
 WORTH_DIVIDING = 8  # tokens that all rows of a batch begin with; fewer cost more operations than they save
 PROJECTED_LAST = (*FAMILIES, gemma3_text.Model)  # its logits are a projection of what `model.model` gives
 
@@ -308,7 +310,6 @@ class FrozenStates:
             return
         replaced = self.kept[key].nbytes if key in self.kept else 0
         if states.nbytes - replaced <= self.free_bytes:
-            mx.async_eval(states)
             self.free_bytes -= states.nbytes - replaced
             self.kept[key] = states
 
