@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from nfl_lora_pipeline.dataset.templates import Split, Templates, spoken_stat, untaught
 from nfl_lora_pipeline.dataset.wordings import (
+    COMPLETE,
     FRAMES,
     SEASON_ALONE,
     TEAMS,
@@ -304,6 +305,7 @@ What is {number} plus {week}?
 Tell me a joke.
 Write me a poem.""".splitlines()
 NO_WEEK, SEVERAL, NO_PERSON, COMPARING, NO_STAT = 0.45, 0.57, 0.7, 0.82, 0.91  # up to where a draw from [0, 1) is each
+COMPLETE_UP_TO = 0.6  # from a half of the wordings, which are the templates' own
 TALK_SHARE = 0.35  # of these questions, where a base can talk of nothing: what is no question for a stat at all
 TYPED = Typing(misspelt=0.05, last_name=0.1, described=0.0, initial=0.0, last_first=0.0)
 
@@ -500,8 +502,8 @@ class FreshQuestions:
         return [(name, at, stat) for name, answers in sorted(self.told.items()) for at, stat in answers]
 
     def _wording(self, rng: random.Random) -> str:
-        texts = list(self.templates.phrasings("train").values())
-        return rng.choice(texts) if rng.random() < 0.5 else draw_wording(rng)
+        texts, draw = list(self.templates.phrasings("train").values()), rng.random()
+        return rng.choice(texts) if draw < 0.5 else draw_wording(rng, COMPLETE if draw < COMPLETE_UP_TO else FRAMES)
 
     def _asked(self, rng: random.Random, text: str, name: str, stat: str, at: Week, answer: str | None = None) -> Drawn:
         """A question with its answer, which names people as they were asked about, but for the case.

@@ -10,7 +10,7 @@ import random
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -326,6 +326,28 @@ The {season} week {week} {stats} for {player}?
 {season}, {player}, week {week}, {stats}?
 {player}, {season}, week {week}: {stats}?""".splitlines()
 
+COMPLETE = """\
+Tell me about {possessive} {stats} {time}.
+Tell me about the {stats} of {player} {time}.
+Tell me how {player} did in {stats} {time}.
+Everything on {possessive} {stats} {time}, please
+All about {possessive} {stats} {time}, please
+List {possessive} {stats} {time}.
+List the {stats} that {player} {past} {time}.
+What do you know about {possessive} {stats} {time}?
+What can you say about {player} and his {stats} {time}?
+What did {player} {verb} {time} in {stats}?
+What happened with {possessive} {stats} {time}?
+How good was {player} in {stats} {time}?
+How was {player} {time} in {stats}?
+How many did {player} {verb} {time} in {stats}?
+How many {stats} did {player} alone {verb} {time}?
+How many {stats} did {player} by himself {verb} {time}?
+{possessive} own {stats} {time}?
+Numbers for {player} {time}: {stats}
+Who is {player}, and how many {stats} did he {verb} {time}?""".splitlines()
+"""Beside questions that lack something (`unanswerable`), and in nearly their words: whole ones. For the tuning alone."""
+
 BEFORE = """\
 Hey,
 Hi,
@@ -482,7 +504,7 @@ def is_formed(text: str) -> bool:
 def _patterns() -> list[re.Pattern[str]]:
     choices = {"verb": VERBS, "past": PAST, "time": TIMES, "in_week": WEEK_ALONE, "in_season": SEASON_ALONE}
     patterns = []
-    for frame in FRAMES:
+    for frame in [*FRAMES, *COMPLETE]:
         pattern = re.escape(frame.casefold().rstrip("?. "))
         for slot, texts in choices.items():
             one_of = "|".join(re.escape(text.casefold()) for text in texts)
@@ -499,14 +521,14 @@ def filled(frame: str, **parts: str) -> str:
     return text
 
 
-def draw_wording(rng: random.Random) -> str:
-    """One wording, well formed three times of four, with something said around it one time in four.
+def draw_wording(rng: random.Random, frames: Sequence[str] = FRAMES) -> str:
+    """One wording of one of these frames, well formed three times of four, with something said around it one time in four.
 
     One verb in five and one filler in three is no word that stands in this file as such.
     """
     verb = rng.choice(VERBS) if rng.random() < 0.8 else _strange_words(rng)
     past = rng.choice(PAST) if rng.random() < 0.8 else _strange_words(rng)
-    frame, time = rng.choice(FRAMES), rng.choice(TIMES)
+    frame, time = rng.choice(frames), rng.choice(TIMES)
     text = filled(
         frame, verb=verb, past=past, time=time, in_week=rng.choice(WEEK_ALONE), in_season=rng.choice(SEASON_ALONE)
     )
