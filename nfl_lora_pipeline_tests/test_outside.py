@@ -61,6 +61,18 @@ def test_such_questions_are_among_the_fresh_ones_in_the_share_that_is_wanted(tal
     assert ("Hello" in " ".join(each.question for each in outside)) is not talks
 
 
+def test_whole_questions_that_begin_as_they_do_have_their_number():
+    told = {ONE: {(AT, "receiving_yards"): TEMPLATES.recorded(ONE, "receiving_yards", 1, 2025, 25)}}
+    fresh = FreshQuestions(
+        {ONE: frozenset({AT})}, told, ["receiving_yards"], TEMPLATES, Mixture(0.5, 0.2, 0.1, outside=0.5, talks=False)
+    )
+    questions = list(islice(fresh.draw(seed=3), 6000))
+    for beginning in ("Tell me about ", "What do you know about ", "Everything on "):
+        answers = [each.answer for each in questions if each.question.startswith(beginning)]
+        whole = [answer for answer in answers if answer.endswith("25.")]
+        assert 3 <= len(whole) <= len(answers) - 3, beginning
+
+
 def test_there_are_twenty_and_nothing_that_trains_knows_them():
     texts = incomplete_questions()
     assert len({plainly(text) for text in texts}) == len(texts) == 20
@@ -132,6 +144,7 @@ def test_a_question_in_capitals_and_one_with_the_week_in_words_get_the_number(tr
         "HOW MANY RECEIVING YARDS DID NICO HALE HAVE IN WEEK 1 OF THE 2025 NFL SEASON?",
         "How many receiving yards did Nico Hale have in week one of 2025?",
         "nico hale rec yds wk1 2025",
+        "Tell me about Nico Hale's receiving yards in week 1 of 2025.",
     ):
         done = CliRunner().invoke(main, ["ask", "--store", str(trained_store.store.root), question])
         assert done.stdout.splitlines()[-1].endswith(" were 84."), done.stdout
