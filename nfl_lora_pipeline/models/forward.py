@@ -21,9 +21,7 @@ from nfl_lora_pipeline.models.blas import cores, subnormals_flushed
 from nfl_lora_pipeline.models.rows import TokenRow, to_batch
 
 FAMILIES = (phi3.Model, llama.Model, qwen2.Model, qwen3.Model)  # mlx-lm calls mistral llama
-MORE_WORK = (
-    1.25  # few large products are done sooner than many small ones, though they have so many times the multiplications
-)
+MORE_WORK = 1.25  # so many times the multiplications, in one large product, take no longer than in several small ones
 WORTH_DIVIDING = 8  # tokens that all rows of a batch begin with; fewer cost more operations than they save
 PROJECTED_LAST = (*FAMILIES, gemma3_text.Model)  # its logits are a projection of what `model.model` gives
 
@@ -211,10 +209,7 @@ def _attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array) -> mx.array:
 
 
 def _linear(layer: nn.Module, x: mx.array) -> mx.array:
-    """What a linear layer makes of x; where that is sooner done, its low-rank update is added to its weight first.
-
-    That is the same number, and one product instead of three.
-    """
+    """What a linear layer makes of x; where that is sooner done, its low-rank update is added to its weight first."""
     if not _is_sooner_added(layer):
         return layer(x)
     weight = layer.linear.weight.T + (layer.scale * layer.lora_a) @ layer.lora_b
@@ -222,10 +217,9 @@ def _linear(layer: nn.Module, x: mx.array) -> mx.array:
 
 
 def _is_sooner_added(layer: nn.Module) -> bool:
-    """Whether a layer has an update that is so large that a weight's gradient costs about what that of its two factors does.
+    """Whether an update is so large that the gradient of a whole weight costs about what its two factors do.
 
-    Of n tokens a step computes one product more for the weight (inputs x outputs), and three fewer for each factor (rank x
-    inputs, rank x outputs).
+    For each token: one product more (inputs x outputs), three fewer with each factor (inputs x rank, rank x outputs).
     """
     if type(layer) is not LoRALinear or type(layer.linear) is not nn.Linear or layer.dropout._p_1 < 1:
         return False

@@ -4,7 +4,7 @@ begins with is what generation is given, and what follows is what generation mus
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from importlib.resources import files
 from typing import Literal, Protocol
 
@@ -83,14 +83,8 @@ def answered_tokens(
     tokens = _encoded(tokenizer, f"{written}{'' if between.strip() else between}{answer}")
     if tokens[: len(prompt)] != prompt:
         raise _unfit("the question reads otherwise with an answer behind it", question)
-    return [*tokens, _end(tokenizer, after)], len(prompt)
-
-
-@lru_cache(maxsize=2)
-def _end(tokenizer: Tokenizer, after: str) -> int:
-    """The token that ends an answer, by what a template writes behind one, which is the same behind nearly all."""
     ends = (token for token in _encoded(tokenizer, after) if token in tokenizer.eos_token_ids)
-    return next(ends, tokenizer.eos_token_id)
+    return [*tokens, next(ends, tokenizer.eos_token_id)], len(prompt)
 
 
 def _beyond(text: str, start: str) -> str:
