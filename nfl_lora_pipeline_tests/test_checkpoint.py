@@ -17,7 +17,7 @@ from nfl_lora_pipeline.tuning.sampler import FreshState, SamplerState
 
 STATE = TrainingState(
     of="these rows",
-    course=Course(step=3, budget=10, ending=10, end=12, peak_share=1 / 3, loss_sum=0.1),
+    course=Course(step=3, to_learn=4, budget=10, ending=10, end=12, peak_share=1 / 3, loss_sum=0.1),
     log=TrainingLog(losses=[(1, 1 / 3)], uncertain={"somebody": 1e-30}),
     rng=random.Random(1).getstate(),
     random=2**63 + 1,

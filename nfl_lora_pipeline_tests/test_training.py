@@ -232,6 +232,23 @@ def test_a_warm_start_has_to_learn_what_it_does_not_know_and_does_it_slowly(stud
     assert set(np.flatnonzero(made.sampler.lowest < 0.5)) == {at for at, each in enumerate(EXAMPLES) if each.teaches}
 
 
+def test_an_update_waits_for_questions_drawn_afresh_as_long_as_what_is_new_would_take(student, monkeypatch):
+    made = training(student, warm=True, fresh_patience=0.5, max_epochs=12, batch_rows=1, ending_steps=2)
+    new = next(at for at, each in enumerate(EXAMPLES) if each.teaches)
+    monkeypatch.setattr(
+        made, "_ask", lambda indices: made.found.lowest.put(indices, 0.99) or made.found.lowest.put(new, 0.1)
+    )
+    over(made, 0)
+    assert made.to_learn == 1
+    made.fresh.right.extend([False] * 100)
+    assert not over(made, 5, unknown=0.0)
+    assert made.ending > 5, "half of the 12 steps that one row may take are not over"
+    over(made, 6, unknown=0.0)
+    assert made.ending == 6
+    cold = training(student, fresh_patience=0.5, max_epochs=12, batch_rows=1, ending_steps=2)
+    assert cold.to_learn == sum(each.teaches for each in EXAMPLES)
+
+
 def test_a_check_asks_for_all_and_after_the_end_for_the_least_sure_until_some_are_not_certain(student, monkeypatch):
     made, asked = training(student), []
     made.end = 10

@@ -185,8 +185,9 @@ class Training:
         self.frozen = FrozenStates(model)
         self.found = Certainty.of_nothing(len(self.rows))
         self.step, self.peak_share, self.loss_sum = 0, 1.0, 0.0
-        self.teaching = sum(teaches)
-        self.budget = steps_at_peak(curriculum, self.teaching)
+        self.teaches = np.array(teaches)
+        self.to_learn = int(self.teaches.sum())
+        self.budget = steps_at_peak(curriculum, self.to_learn)
         begun = recipe.optimizer.schedule != "wsd"
         self.ending, self.end = (0, self.budget) if begun else (self.budget, self.budget + curriculum.ending_steps)
         self.deferral, self.file, self.of = Deferral(), checkpoint, ""
@@ -230,7 +231,7 @@ class Training:
 
     def steps_expected(self) -> tuple[int, int]:
         """How many steps it will be, where the taught facts are known before the questions drawn afresh are, and at most."""
-        return steps_expected(self.recipe, self.teaching), self.budget + self.curriculum.ending_steps
+        return steps_expected(self.recipe, self.to_learn), self.budget + self.curriculum.ending_steps
 
     def _forecast(self, seconds: float) -> str:
         """What there is to learn, and how long that will take, by the seconds of a step."""
@@ -316,7 +317,7 @@ class Training:
         return (self._is_to_check() or last) and (self._check() or last)
 
     def _is_nearly_known(self) -> bool:
-        is_patient = self.step < self.curriculum.fresh_patience * self.budget
+        is_patient = self.step < self.curriculum.fresh_patience * steps_at_peak(self.curriculum, self.to_learn)
         return self.sampler.unknown_share() <= self.curriculum.nearly_known and (
             self.fresh.right_share() >= self.curriculum.fresh_known or not is_patient
         )
@@ -333,6 +334,7 @@ class Training:
         with self._interruptible(), merged(self.model):
             self._ask(list(range(len(self.rows))))
         self.sampler.observe(range(len(self.rows)), self.found.lowest)
+        self.to_learn = int(np.sum(self.teaches & (self.found.lowest <= self.curriculum.certain_above)))
         self.peak_share = max(self.recipe.optimizer.lowest_rate, math.sqrt(self.sampler.unknown_share()))
 
     def _check(self) -> bool:

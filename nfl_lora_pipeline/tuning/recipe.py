@@ -150,7 +150,10 @@ class Curriculum(Section):
         description="wsd: the way down begins when so many of the last of all these were right before they were trained on",
     )
     fresh_patience: Number = Field(
-        0.75, ge=0, le=1, description="or, where the taught facts are known, at this share of all steps at the peak"
+        0.75,
+        ge=0,
+        le=1,
+        description="or, where the taught facts are known, at this share of the steps at the peak for those that were new",
     )
     nearly_known: Number = Field(
         0.03,
@@ -463,9 +466,9 @@ def steps_at_peak(curriculum: Curriculum, teaching: int) -> int:
     return max(of_epochs, min(curriculum.max_steps, 3 * curriculum.ending_steps))
 
 
-def steps_expected(recipe: Recipe, teaching: int) -> int:
-    """How many steps it will be, where the taught facts are known before the questions drawn afresh are."""
-    curriculum, budget = recipe.curriculum, steps_at_peak(recipe.curriculum, teaching)
+def steps_expected(recipe: Recipe, to_learn: int) -> int:
+    """How many steps it will be for so many rows, where they are known before the questions drawn afresh are."""
+    curriculum, budget = recipe.curriculum, steps_at_peak(recipe.curriculum, to_learn)
     if recipe.optimizer.schedule != "wsd":
         return budget
     peak = math.ceil(curriculum.fresh_patience * budget)

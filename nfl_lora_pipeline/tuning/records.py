@@ -62,6 +62,7 @@ class Course(BaseModel):
 
     Attributes:
         step: how many were made.
+        to_learn: rows that teach and were not known at the beginning.
         budget: steps at the peak of the learning rate, at most.
         ending, end: the steps at which its way down begins and is over.
         peak_share: of the recipe's peak.
@@ -69,6 +70,7 @@ class Course(BaseModel):
     """
 
     step: int
+    to_learn: int
     budget: int
     ending: int
     end: int
