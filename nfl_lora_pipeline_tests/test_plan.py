@@ -2,12 +2,16 @@
 
 import hashlib
 import re
+import shutil
 
 import pytest
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.weeks.sources.folder import week_file
+from nfl_lora_pipeline.weeks.week import NflWeek
+from nfl_lora_pipeline_tests import upstream
 
 
 @pytest.fixture
@@ -64,6 +68,24 @@ def test_a_training_makes_no_more_steps_than_the_plan_says_at_most(planned, trai
     expected, most = map(int, re.findall(r"\d+", steps))
     assert trained_store.summary["training"]["iterations"] <= most
     assert expected <= most
+
+
+def test_an_update_is_expected_to_take_what_is_new_would_and_not_what_is_known(
+    planned, trained_store, tiny_week_folder, tmp_path
+):
+    raw = shutil.copytree(tiny_week_folder, tmp_path / "raw")
+    first, *others = upstream.tiny_week()
+    file = week_file(raw, NflWeek(2025, 2))
+    file.parent.mkdir(parents=True)
+    file.write_bytes(upstream.week_bytes([first | {"ReceivingYDS": "31"}, *others]))
+    both = ("--data-dir", str(raw), "--weeks", "1-2")
+    update, anew = lines_of(planned(trained_store.store.root, *both)), lines_of(planned(tmp_path / "data", *both))
+    assert update["adapter"].endswith("would be trained, in fewer steps than from nothing")
+    (expected, most), (from_nothing, most_anew) = (
+        map(int, re.findall(r"\d+", line["steps"])) for line in (update, anew)
+    )
+    assert expected < 0.8 * from_nothing
+    assert most == most_anew
 
 
 def test_a_base_that_would_be_downloaded_is_named_and_not_downloaded(planned, tmp_path, monkeypatch):
