@@ -385,7 +385,7 @@ def test_the_head_line_counts_what_failed_what_was_missed_and_what_was_not_judge
     unjudged = sum(gate.passed is None for gate in given)
     assert unjudged == len(FIRST) + 5, "nothing but other weeks was asked about"
     missed = (
-        f"It may be used, but not for what follows: 1 of {GATES_IN_ALL} limits are missed, {unjudged} were not judged. "
+        f"It may be used, but not for what follows: 1 of {GATES_IN_ALL} limits is missed, {unjudged} were not judged. "
     )
     assert head_line(given).startswith(missed)
     failed = [replace(gate, blocks=True) for gate in given]

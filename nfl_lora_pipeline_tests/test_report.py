@@ -306,7 +306,7 @@ def test_the_page_says_which_gate_was_not_judged_and_counts_it_at_the_top(predic
 def test_the_head_line_of_the_page_names_the_worst_to_expect(predictions):
     gate = Gate("a", False, 0.2, 0.97, "20% of 50", [], blocks=False, harm=1.6, expectation="Asked, it guesses.")
     page = to_markdown(replace(summary_of(predictions), gates=[gate]))
-    line = "**It may be used, but not for what follows: 1 of 1 limits are missed.** Asked, it guesses."
+    line = "**It may be used, but not for what follows: 1 of 1 limits is missed.** Asked, it guesses."
     assert line in page.splitlines()
     assert "- a: 20% of 50" in page
 

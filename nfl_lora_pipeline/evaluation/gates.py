@@ -258,7 +258,10 @@ def head_line(gates: Sequence[Gate]) -> str:
     if failed:
         verdict = f"Not to be used: {len(failed)} of {len(gates)} gates failed{rest}."
     elif missed:
-        verdict = f"It may be used, but not for what follows: {len(missed)} of {len(gates)} limits are missed{rest}."
+        is_or_are = "is" if len(missed) == 1 else "are"
+        verdict = (
+            f"It may be used, but not for what follows: {len(missed)} of {len(gates)} limits {is_or_are} missed{rest}."
+        )
     else:
         passed = f"{len(gates) - unjudged} of {len(gates)}" if unjudged else f"all {len(gates)}"
         verdict = f"It may be used: {passed} gates passed{rest}."
