@@ -220,6 +220,13 @@ def test_what_cannot_be_learnt_ends_after_the_budget(student):
     assert made.checks == 1, "at the very end"
 
 
+def test_what_is_certain_where_the_way_down_begins_is_gone_down_with_all_the_same(student):
+    made = training(student, ending_steps=160, check_every=32, batch_rows=8)
+    assert not over(made, 40, unknown=0.0, certain=True)
+    assert (made.ending, made.checks) == (40, 1)
+    assert over(made, 120, unknown=0.0, certain=True), "halfway down it may end"
+
+
 def test_a_schedule_of_ones_own_goes_down_from_the_first_step_to_the_budget(student):
     made = training(student, schedule="linear", max_steps=50)
     assert (made.ending, made.end) == (0, 50)

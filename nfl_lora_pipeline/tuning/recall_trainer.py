@@ -305,7 +305,7 @@ class Training:
             raise
 
     def _is_over(self) -> bool:
-        """Whether there is to be no further step."""
+        """Whether there is to be no further step. What is certain where the way down begins is so by little."""
         if self.warm and self.step == 0:
             self._begin_warm()
         if self.step < self.ending and self.step and self._is_nearly_known():
@@ -314,7 +314,10 @@ class Training:
                 self.curriculum.ending_steps, math.ceil(self.curriculum.ending_share * self.step)
             )
         last = self.step >= max(self.end, self.budget + self.curriculum.ending_steps)
-        return (self._is_to_check() or last) and (self._check() or last)
+        if not (self._is_to_check() or last):
+            return False
+        is_certain = self._check()
+        return last or (is_certain and self.step > self.ending)
 
     def _is_nearly_known(self) -> bool:
         is_patient = self.step < self.curriculum.fresh_patience * steps_at_peak(self.curriculum, self.to_learn)
