@@ -144,6 +144,10 @@ class CertificateRecord(Record):
     margins: dict[str, float]
     answer_margins: dict[str, float] = {}  # missing in those of earlier code
 
+    def is_certain(self, fact: str) -> bool:
+        """Whether a fact was certain in every phrasing."""
+        return self.margins.get(fact, 0.0) > self.above
+
 
 class AdapterConfig(Record):
     """What every `adapter_config.json` has."""

@@ -45,7 +45,7 @@ SYSTEM = [7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
 AFTER_SYSTEM = mx.concatenate([mx.array([SYSTEM, SYSTEM]), TOKENS], 1)
 
 
-RANKS = (0, 4, 24)
+RANKS = (0, 4, 12)
 """Of no LoRA; of updates that are multiplied by themselves; and of such as are added to their weights first."""
 
 
@@ -91,7 +91,7 @@ def gradients(model: nn.Module, logits: Any) -> list[tuple[str, mx.array]]:
 def test_logits_are_those_of_mlx_lm(shape, rank):
     model = made(shape, rank=rank)
     expected = plain_logits(model, TOKENS, WANTED)
-    assert mx.abs(expected).max() > 0.5
+    assert mx.abs(expected).max() > 1
     assert mx.allclose(answer_logits(model, TOKENS, WANTED), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -146,7 +146,7 @@ def test_what_all_rows_begin_with_is_computed_once_and_leads_to_the_same(shape, 
 def test_a_large_update_is_added_to_its_weight_and_a_small_one_is_not(monkeypatch):
     if mx.default_device() != mx.Device(mx.cpu):
         pytest.skip("the pass of our own is for the CPU")
-    small, large = made("llama", rank=4), made("llama", rank=24)
+    small, large = made("llama", rank=4), made("llama", rank=12)
     monkeypatch.setattr(LoRALinear, "__call__", None)
     assert answer_logits(large, TOKENS, WANTED).shape == (2, 4, 50)
     with pytest.raises(TypeError):
@@ -154,7 +154,7 @@ def test_a_large_update_is_added_to_its_weight_and_a_small_one_is_not(monkeypatc
 
 
 def test_a_dropout_is_drawn_for_every_token():
-    model = made("llama", rank=24)
+    model = made("llama", rank=12)
     for layer in model.layers[1:]:
         layer.self_attn.q_proj.dropout = nn.Dropout(0.5)
     model.train()

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
+from nfl_lora_pipeline.evaluation.probes import is_of_the_splits
 from nfl_lora_pipeline.season.checks import SAMPLE_WARNING
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import LIMITS, load_recipe
@@ -208,6 +210,17 @@ def test_the_invented_sample_is_promoted_where_there_is_nothing_else_and_says_so
     page = Path(mixed.sample.summary["report"]).read_text()
     assert page.count("These are invented people") == 1
     assert "These are invented people" in page[: page.index("## ")]
+
+
+def test_an_update_is_held_against_a_report_of_earlier_code(tmp_path, two_weeks, hasty_recipe):
+    store, fewer = tmp_path / "data", {"recipe": hasty_recipe, "folder": two_weeks}
+    first = run(store, "--weeks", "1", **fewer)
+    file = Store(store).report(str(first.promoted)) / "predictions.parquet"
+    pl.read_parquet(file).filter(is_of_the_splits()).drop("group").write_parquet(file)
+    second = run(store, "--weeks", "1-2", **fewer)
+    assert second.exit_code == 0, second.log
+    (gate,) = [gate for gate in second.summary["gates"] if gate["name"] == "nothing_is_forgotten"]
+    assert gate["figure"] is not None, "what both were asked is compared"
 
 
 @pytest.mark.slow  # a minute and a half: the first command of the README where there is no network

@@ -514,8 +514,8 @@ class FreshQuestions:
         words = spoken(rng, stat) if stat in self.stats else spoken_stat(stat)
         question, written = typed(rng, text, name, words, week, season, typing=self.mixture.typing)
         is_known, last = name in self.known, last_name(name)
-        others_too = bool(last) and self._bearers[last_word(last or "")] > is_known
-        if others_too and is_last_name_alone(written, name):
+        bearers = self._bearers[last_word(last)] if last else 0
+        if bearers > is_known and is_last_name_alone(written, name):
             if not is_known:
                 return self._asked(rng, text, name, stat, at)
             answer = None

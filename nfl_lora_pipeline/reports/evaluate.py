@@ -222,8 +222,8 @@ def _margins(store: Store, fingerprint: str) -> pl.DataFrame:
     except DamagedFile:
         return nothing
     whole = certificate.answer_margins
-    rows = [(fact, lowest, whole[fact]) for fact, lowest in certificate.margins.items() if fact in whole]
-    return pl.DataFrame(rows, MARGINS, orient="row").filter(pl.col("lowest") > certificate.above)
+    known = ((fact, lowest) for fact, lowest in certificate.margins.items() if certificate.is_certain(fact))
+    return pl.DataFrame([(fact, lowest, whole[fact]) for fact, lowest in known if fact in whole], MARGINS, orient="row")
 
 
 def _base_answers_before(store: Store, base: BaseModel, evaluation_code: str) -> dict[str, str]:

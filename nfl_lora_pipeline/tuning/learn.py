@@ -148,7 +148,7 @@ def _not_certain(examples: Sequence[Example], start: Path) -> int:
         found = read_json(start / "certificate.json", CertificateRecord, mend="")
     except DamagedFile:
         return sum(example.teaches for example in examples)
-    return sum(example.teaches and found.margins.get(example.fact, 0.0) <= found.above for example in examples)
+    return sum(example.teaches and not found.is_certain(example.fact) for example in examples)
 
 
 def _check_memory(base: base_models.BaseModel, recipe: Recipe, examples: Sequence[Example]) -> str:

@@ -51,6 +51,7 @@ from nfl_lora_pipeline.tuning.recipe import (
     learning_rate,
     steps_at_peak,
     steps_expected,
+    steps_of_patience,
 )
 from nfl_lora_pipeline.tuning.records import (
     Checkpoint,
@@ -320,7 +321,7 @@ class Training:
         return last or (is_certain and self.step > self.ending)
 
     def _is_nearly_known(self) -> bool:
-        is_patient = self.step < self.curriculum.fresh_patience * steps_at_peak(self.curriculum, self.to_learn)
+        is_patient = self.step < steps_of_patience(self.curriculum, self.to_learn)
         return self.sampler.unknown_share() <= self.curriculum.nearly_known and (
             self.fresh.right_share() >= self.curriculum.fresh_known or not is_patient
         )

@@ -466,12 +466,17 @@ def steps_at_peak(curriculum: Curriculum, teaching: int) -> int:
     return max(of_epochs, min(curriculum.max_steps, 3 * curriculum.ending_steps))
 
 
+def steps_of_patience(curriculum: Curriculum, to_learn: int) -> int:
+    """How many steps the way down waits for questions drawn afresh, where so many rows were new."""
+    return math.ceil(curriculum.fresh_patience * steps_at_peak(curriculum, to_learn))
+
+
 def steps_expected(recipe: Recipe, to_learn: int) -> int:
     """How many steps it will be for so many rows, where they are known before the questions drawn afresh are."""
     curriculum, budget = recipe.curriculum, steps_at_peak(recipe.curriculum, to_learn)
     if recipe.optimizer.schedule != "wsd":
         return budget
-    peak = math.ceil(curriculum.fresh_patience * budget)
+    peak = steps_of_patience(curriculum, to_learn)
     way_down = max(curriculum.ending_steps, math.ceil(curriculum.ending_share * peak))
     return min(budget + curriculum.ending_steps, peak + way_down)
 
