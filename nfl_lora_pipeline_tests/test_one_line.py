@@ -274,4 +274,10 @@ def test_errors_of_libraries_are_told_in_a_line():
     assert in_one_line(RuntimeError("else")).startswith("unexpected: RuntimeError")
     assert in_one_line(RecursionError("deep")).startswith("unexpected: RecursionError")
     assert in_one_line(MemoryError()).startswith("out of memory")
+    of_cuda = "cudaMallocAsync(&data, size, stream) failed: out of memory"
+    of_metal = "[METAL] Command buffer execution failed: Insufficient Memory (00000008)"
+    for said in (of_cuda, of_metal, "[malloc] Unable to allocate 4398046511104 bytes."):
+        line = in_one_line(RuntimeError(said))
+        assert line.startswith("out of memory")
+        assert said in line and "last checkpoint" in line
     assert in_one_line(FileNotFoundError(2, "No such file or directory", b"/a\xff")).startswith("/a")

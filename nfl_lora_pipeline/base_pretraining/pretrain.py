@@ -31,6 +31,7 @@ from nfl_lora_pipeline.base_pretraining.league import (
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.dataset.unanswerable import FIRST, LAST
 from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.models.accelerator import keep_little, plan_no_attention
 from nfl_lora_pipeline.models.base_model import CARD_NAME
 from nfl_lora_pipeline.models.blas import suit_small_models
 from nfl_lora_pipeline.models.forward import answer_logits, streams, token_losses
@@ -169,14 +170,16 @@ class Plan:
         return schedule
 
 
-def build(folder: Path, plan: Plan = Plan(), *, report: Callable[[str], None] = print) -> None:
-    """Make a base model, or go on with one that was interrupted in this folder.
+def build(folder: Path, plan: Plan = Plan(), *, on_gpu: bool = False, report: Callable[[str], None] = print) -> None:
+    """Make a base model, or go on with one that was interrupted in this folder, on a GPU or on the CPU.
 
     Writes `config.json`, `tokenizer.json`, `tokenizer_config.json`, `model.safetensors` and, where there is none, a card
     (`README.md`); while it is unfinished also `resume.pkl`, which holds all that is needed to go on.
     """
-    mx.set_default_device(mx.cpu)
+    mx.set_default_device(mx.gpu if on_gpu else mx.cpu)
     suit_small_models()
+    plan_no_attention()
+    keep_little()
     folder.mkdir(parents=True, exist_ok=True)
     making = _Making.resumed(folder, plan) if (folder / "resume.pkl").is_file() else _Making.begun(folder, plan)
     while making.step < plan.steps:

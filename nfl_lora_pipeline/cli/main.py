@@ -465,13 +465,14 @@ def ui(port: int, host: str, season: int | None, weeks: str, watch: bool, **opti
     help="Steps of its making.  [default: those of the shipped model]",
 )
 @click.option("--seed", type=int, default=None, help="Of everything random.  [default: that of the shipped model]")
-def build_base(folder: Path, steps: int | None, seed: int | None) -> None:
+@click.option("--gpu", "on_gpu", is_flag=True, help="On Metal or CUDA instead of the CPU; the last digits then differ.")
+def build_base(folder: Path, steps: int | None, seed: int | None, *, on_gpu: bool) -> None:
     """Make the embedded base model from nothing in FOLDER; an interrupted build is continued."""
     from nfl_lora_pipeline.base_pretraining.pretrain import Plan, build
 
     chosen = {"steps": steps, "seed": seed}
     given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-    build(folder, replace(Plan(), **given), report=click.echo)
+    build(folder, replace(Plan(), **given), on_gpu=on_gpu, report=click.echo)
 
 
 @main.command()

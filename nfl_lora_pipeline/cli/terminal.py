@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from nfl_lora_pipeline.files import os_error
 
 DEBUG = "NFL_LORA_DEBUG"
 LINE_CHARACTERS = 2_000
+# What MLX says on CUDA, on Metal, and of a single array.
+OUT_OF_MEMORY = re.compile(r"out of memory|Insufficient Memory|Unable to allocate|Attempting to allocate")
 Say = Callable[[Any], str]
 
 
@@ -69,7 +72,9 @@ def _memory(_: MemoryError) -> str:
 
 
 def _runtime(error: RuntimeError) -> str:
-    """MLX raises this class for files it cannot read, and begins with a name in brackets."""
+    """MLX raises this class for files it cannot read, and begins with a name in brackets; and where a GPU's memory is full."""
+    if OUT_OF_MEMORY.search(str(error)):
+        return f"{_memory(MemoryError())}; the same command goes on from the last checkpoint ({_text(error)})"
     return str(error) if str(error).startswith("[") else _unexpected(error)
 
 

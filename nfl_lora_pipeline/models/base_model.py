@@ -16,6 +16,7 @@ import yaml
 from pydantic import JsonValue
 
 from nfl_lora_pipeline.files import EMBEDDED, lasting_base
+from nfl_lora_pipeline.models.accelerator import keep_little, plan_no_attention
 from nfl_lora_pipeline.models.blas import suit_small_models
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer, prompt_tokens
 from nfl_lora_pipeline.progress import tell
@@ -152,6 +153,8 @@ def load_with_config(base: BaseModel, *, adapter: Path | None = None) -> tuple[M
     """Load model and tokenizer as `load` does, and the model's `config.json` as mlx-lm understood it."""
     if base.is_small:
         suit_small_models()
+    plan_no_attention()
+    keep_little()
     import mlx_lm
 
     try:

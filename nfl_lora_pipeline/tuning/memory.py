@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nfl_lora_pipeline.models.accelerator import memory_bytes
 from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.tuning.recipe import Recipe
 
@@ -229,13 +230,8 @@ def refuse_too_little(need: MemoryNeed, base: BaseModel, recipe: Recipe, *, mach
 
 def machine_memory() -> int:
     """Bytes to work in: the accelerator's, or else this machine's or the container's that this process is in."""
-    import mlx.core as mx
-
-    if mx.default_device() != mx.Device(mx.cpu):
-        of_device = mx.device_info()
-        for name in ("memory_size", "total_memory"):  # Metal, CUDA
-            if of_device.get(name):
-                return int(of_device[name])
+    if of_gpu := memory_bytes():
+        return of_gpu
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for file in map(Path, CGROUP_LIMITS):
         text = file.read_text(encoding="ascii").strip() if file.is_file() else ""
