@@ -142,7 +142,8 @@ class CertificateRecord(Record):
     facts: int
     certain: int
     margins: dict[str, float]
-    answer_margins: dict[str, float] = {}  # missing in those of earlier code
+    answer_margins: dict[str, float] = {}  # missing in those of earlier code, as what follows
+    asked: dict[str, str] = {}
 
     def is_certain(self, fact: str) -> bool:
         """Whether a fact was certain in every phrasing."""

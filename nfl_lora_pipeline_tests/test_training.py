@@ -1,5 +1,6 @@
 """The course of a training: its steps, when it looks at what is known, and when it ends."""
 
+import json
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -22,7 +23,7 @@ from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.learn import learn
 from nfl_lora_pipeline.tuning.recall_trainer import Training
 from nfl_lora_pipeline.tuning.recipe import load_recipe
-from nfl_lora_pipeline.tuning.records import TrainingLog, certify, load_checkpoint
+from nfl_lora_pipeline.tuning.records import TrainingLog, certified_of, certify, load_checkpoint, write_records
 from nfl_lora_pipeline.tuning.sampler import REHEARSED_TOKENS, REMEMBERED, Fresh, Rehearsed
 
 RECIPE = load_recipe("embedded")
@@ -55,9 +56,13 @@ def student() -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def training(student: tuple[Any, Any], *, warm: bool = False, file=None, **values: Any) -> Training:
+def training(
+    student: tuple[Any, Any], *, certified: dict[str, float] | None = None, file=None, **values: Any
+) -> Training:
     recipe = RECIPE.changed(**{"varied_share": 0.0} | values)
-    return Training(*student, EXAMPLES, recipe, refused_questions(), TrainingLog(), checkpoint=file, warm=warm)
+    return Training(
+        *student, EXAMPLES, recipe, refused_questions(), TrainingLog(), checkpoint=file, certified=certified
+    )
 
 
 # Steps.
@@ -233,14 +238,22 @@ def test_a_schedule_of_ones_own_goes_down_from_the_first_step_to_the_budget(stud
 
 
 def test_a_warm_start_has_to_learn_what_it_does_not_know_and_does_it_slowly(student):
-    made = training(student, warm=True)
+    made = training(student, certified={})
     over(made, 0)
     assert made.peak_share == 1.0, "it knows nothing"
     assert set(np.flatnonzero(made.sampler.lowest < 0.5)) == {at for at, each in enumerate(EXAMPLES) if each.teaches}
 
 
+def test_an_update_in_which_nothing_is_new_asks_for_nothing_at_its_beginning(student):
+    made = training(student, certified={name: 0.8 for name, _ in PEOPLE})
+    made._begin_warm()
+    assert made.to_learn == 0
+    assert made.peak_share == RECIPE.optimizer.lowest_rate
+    assert set(made.found.lowest) == {0.0}
+
+
 def test_an_update_waits_for_questions_drawn_afresh_as_long_as_what_is_new_would_take(student, monkeypatch):
-    made = training(student, warm=True, fresh_patience=0.5, max_epochs=12, batch_rows=1, ending_steps=2)
+    made = training(student, certified={}, fresh_patience=0.5, max_epochs=12, batch_rows=1, ending_steps=2)
     new = next(at for at, each in enumerate(EXAMPLES) if each.teaches)
     monkeypatch.setattr(
         made, "_ask", lambda indices: made.found.lowest.put(indices, 0.99) or made.found.lowest.put(new, 0.1)
@@ -256,17 +269,50 @@ def test_an_update_waits_for_questions_drawn_afresh_as_long_as_what_is_new_would
     assert cold.to_learn == sum(each.teaches for each in EXAMPLES)
 
 
-def test_a_check_asks_for_all_and_after_the_end_for_the_least_sure_until_some_are_not_certain(student, monkeypatch):
-    made, asked = training(student), []
-    made.end = 10
-    answers = np.full(len(EXAMPLES), 0.99)
-    answers[7] = 0.3
+def answering(made: Training, monkeypatch, answers: np.ndarray) -> list[list[int]]:
+    """Have a training find these probabilities; gets what it asks for, part by part."""
+    asked: list[list[int]] = []
 
     def ask(indices: list[int]) -> None:
         asked.append(indices)
         made.found.lowest[indices] = answers[indices]
 
     monkeypatch.setattr(made, "_ask", ask)
+    return asked
+
+
+def test_an_update_asks_late_for_what_the_adapter_before_was_certified_to_know(student, monkeypatch):
+    new = [at for at, each in enumerate(EXAMPLES) if each.fact == "Marcus Hale"]
+    refused = [at for at, each in enumerate(EXAMPLES) if not each.teaches]
+    made = training(student, certified={name: 0.8 for name, _ in PEOPLE if name != "Marcus Hale"})
+    answers = np.full(len(EXAMPLES), 0.95)
+    answers[new] = 0.1
+    asked = answering(made, monkeypatch, answers)
+    made._begin_warm()
+    assert asked.pop() == new
+    assert made.to_learn == len(new)
+    assert set(np.flatnonzero(made.sampler.lowest == 0.8)) == set(range(len(EXAMPLES))) - set(new)
+
+    made.step, made.ending, made.end = 5, 5, 10
+    assert not made._check()
+    assert len(asked) == 1, "some of these are not certain, and the rest can wait"
+    assert set(asked.pop()) == set(range(len(EXAMPLES))) - set(refused)
+    answers[:] = 0.95
+    assert made._check()
+    assert sorted(asked.pop()) == refused, "then the rest, before all can be certain"
+    asked.clear()
+    made.step = 10
+    assert made._check()
+    assert sorted(asked.pop()) == list(range(len(EXAMPLES)))
+    assert not asked
+
+
+def test_a_check_asks_for_all_and_after_the_end_for_the_least_sure_until_some_are_not_certain(student, monkeypatch):
+    made = training(student)
+    made.end = 10
+    answers = np.full(len(EXAMPLES), 0.99)
+    answers[7] = 0.3
+    asked = answering(made, monkeypatch, answers)
     assert not made._check()
     assert sorted(index for part in asked for index in part) == list(range(len(EXAMPLES)))
     asked.clear()
@@ -377,8 +423,9 @@ def _course(file, calls: dict[str, int], interrupt: tuple[str, int] | None = Non
 def test_a_training_that_is_interrupted_in_a_check_comes_to_the_same_adapter(tmp_path):
     calls: dict[str, int] = {}
     wanted, _ = _course(tmp_path / "alone.safetensors", calls)
-    interrupts = [("certainty", 1), ("certainty", calls["certainty"] // 2), ("certainty", calls["certainty"])]
-    for name, call in [*interrupts, ("merged", 1), ("merged", calls["merged"])]:
+    asked, added = calls["certainty"], calls["merged"]
+    interrupts = {("certainty", 1), ("certainty", asked // 2), ("certainty", asked), ("merged", 1), ("merged", added)}
+    for name, call in sorted(interrupts):
         file = tmp_path / f"{name}{call}.safetensors"
         with pytest.raises(KeyboardInterrupt):
             _course(file, {}, (name, call))
@@ -437,3 +484,28 @@ def test_a_certificate_gives_every_fact_the_margin_of_its_worst_phrasing():
     assert made.answer_margins["Marcus Hale"] == pytest.approx(lowest[5] ** 2)
     assert made.in_short().startswith("4 of 5 facts certain, lowest p 0.40: ")
     assert made.in_short().endswith("; not certain: Tyrell Vance")
+
+
+def test_a_certificate_vouches_for_a_fact_while_it_is_asked_and_answered_as_it_was(tmp_path):
+    lowest = np.full(len(EXAMPLES), 0.9)
+    lowest[EXAMPLES.index(example("Tyrell Vance", PHRASINGS[1], 0))] = 0.4
+    log = TrainingLog()
+    config = {"fine_tune_type": "lora", "num_layers": 4, "lora_parameters": None, "model": "embedded"}
+    write_records(tmp_path, config, log, EXAMPLES, Certainty(lowest > 0.5, lowest, lowest), above=0.5)
+    certain = {name: 0.9 for name, _ in PEOPLE if name != "Tyrell Vance"}
+    assert certified_of(EXAMPLES, tmp_path) == certain
+    corrected = [
+        example(name, phrasing, 32 if name == "Marcus Hale" else yards)
+        for name, yards in PEOPLE
+        for phrasing in PHRASINGS
+    ]
+    assert certified_of(corrected, tmp_path) == {name: 0.9 for name in certain if name != "Marcus Hale"}
+    fewer = [each for at, each in enumerate(EXAMPLES) if at]
+    assert "Marcus Hale" not in certified_of(fewer, tmp_path)
+
+    written = json.loads((tmp_path / "certificate.json").read_text())
+    del written["asked"]
+    (tmp_path / "certificate.json").write_text(json.dumps(written))
+    assert certified_of(EXAMPLES, tmp_path) == {}, "of earlier code"
+    (tmp_path / "certificate.json").write_text("{")
+    assert certified_of(EXAMPLES, tmp_path) == {}

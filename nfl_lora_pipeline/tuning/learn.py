@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.dataset.unanswerable import Drawn
-from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.stored import CertificateRecord, read_json
 from nfl_lora_pipeline.tuning.adaptation import begin, token_rows
 from nfl_lora_pipeline.tuning.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
 from nfl_lora_pipeline.tuning.mlx_lm_trainer import steps_of, train_plainly
 from nfl_lora_pipeline.tuning.recall_trainer import Training, train_adapter
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
-from nfl_lora_pipeline.tuning.records import TrainingLog
+from nfl_lora_pipeline.tuning.records import TrainingLog, certified_of
 from nfl_lora_pipeline.tuning.sampler import Rehearsed
 
 if TYPE_CHECKING:
@@ -136,19 +134,11 @@ def forecast(
     rehearsed = Rehearsed.stand_in(tokenizer)
     training = Training(model, tokenizer, examples, recipe, fresh, log, rehearsed=rehearsed)
     if start is not None:
-        training.to_learn = _not_certain(examples, start)
+        certified = certified_of(examples, start)
+        training.to_learn = sum(example.teaches and example.fact not in certified for example in examples)
     steps, most = training.steps_expected()
     tokens = sum(len(row.tokens) for row in training.rows)
     return Forecast(len(examples), tokens, memory, steps, most, training.trial())
-
-
-def _not_certain(examples: Sequence[Example], start: Path) -> int:
-    """How many rows teach what the adapter in a folder is not certified to know; all, where its certificate cannot be read."""
-    try:
-        found = read_json(start / "certificate.json", CertificateRecord, mend="")
-    except DamagedFile:
-        return sum(example.teaches for example in examples)
-    return sum(example.teaches and not found.is_certain(example.fact) for example in examples)
 
 
 def _check_memory(base: base_models.BaseModel, recipe: Recipe, examples: Sequence[Example]) -> str:

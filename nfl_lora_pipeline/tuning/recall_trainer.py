@@ -15,7 +15,7 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,6 +24,7 @@ from typing import cast
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.utils import maybe_set_recommended_wired_limit
@@ -58,6 +59,7 @@ from nfl_lora_pipeline.tuning.records import (
     Course,
     TrainingLog,
     TrainingState,
+    certified_of,
     load_checkpoint,
     save_checkpoint,
     write_records,
@@ -133,7 +135,16 @@ def train_adapter(
     rehearsed = _rehearsed(model, tokenizer, recipe, report)
     config, log = begin(model, examples, recipe, start)
     training = Training(
-        model, tokenizer, examples, recipe, fresh, log, report, checkpoint, rehearsed=rehearsed, warm=start is not None
+        model,
+        tokenizer,
+        examples,
+        recipe,
+        fresh,
+        log,
+        report,
+        checkpoint,
+        rehearsed=rehearsed,
+        certified=None if start is None else certified_of(examples, start),
     )
     training.go_on(_what_is_trained(examples, recipe, start))
     with uncompiled_on_cpu(), training.deferral:
@@ -170,9 +181,10 @@ class Training:
         checkpoint: Path | None = None,
         *,
         rehearsed: Rehearsed | None = None,
-        warm: bool = False,
+        certified: Mapping[str, float] | None = None,
     ):
-        self.model, self.recipe, self.log, self.report, self.warm = model, recipe, log, report, warm
+        self.model, self.recipe, self.log, self.report = model, recipe, log, report
+        self.warm = certified is not None
         self.curriculum = curriculum = recipe.curriculum
         self.rows = token_rows(model, tokenizer, examples)
         self.tail = shared_tail(self.rows)
@@ -187,6 +199,7 @@ class Training:
         self.found = Certainty.of_nothing(len(self.rows))
         self.step, self.peak_share, self.loss_sum = 0, 1.0, 0.0
         self.teaches = np.array(teaches)
+        self.certified = np.array([(certified or {}).get(fact, 0.0) for fact in facts])
         self.to_learn = int(self.teaches.sum())
         self.budget = steps_at_peak(curriculum, self.to_learn)
         begun = recipe.optimizer.schedule != "wsd"
@@ -334,26 +347,29 @@ class Training:
         return self.step in (self.ending, (self.ending + self.end) // 2) and self.step > 0
 
     def _begin_warm(self) -> None:
-        """Look at what is known already: the less there is to learn, the slower, since there is much to lose."""
+        """Look at what is known already: the less there is to learn, the slower, since there is much to lose.
+
+        What the adapter before is certified to know is not asked again.
+        """
         with self._interruptible(), merged(self.model):
-            self._ask(list(range(len(self.rows))))
-        self.sampler.observe(range(len(self.rows)), self.found.lowest)
-        self.to_learn = int(np.sum(self.teaches & (self.found.lowest <= self.curriculum.certain_above)))
+            self._ask(np.flatnonzero(self.certified == 0).tolist())
+        lowest = np.where(self.certified > 0, self.certified, self.found.lowest)
+        self.sampler.observe(range(len(self.rows)), lowest)
+        self.to_learn = int(np.sum(self.teaches & (lowest <= self.curriculum.certain_above)))
         self.peak_share = max(self.recipe.optimizer.lowest_rate, math.sqrt(self.sampler.unknown_share()))
 
     def _check(self) -> bool:
-        """Ask the adapter for all rows, the least sure ones first; whether all are certain.
+        """Ask the adapter for its rows, part after part; whether all are certain.
 
-        Where some of a part are not certain, the next parts are not asked; but up to the end of the way down all are.
+        Where some of a part are not certain, the next ones are not asked.
         """
-        parts = max(len(rows) for rows in self.sampler.of_fact)
         asked: list[int] = []
         with self._interruptible(), merged(self.model):
-            for part in np.array_split(np.argsort(self.sampler.lowest, kind="stable"), parts):
+            for part in self._parts():
                 self._ask(part.tolist())
                 asked += part.tolist()
                 uncertain = int(np.sum(self.found.lowest[asked] <= self.curriculum.certain_above))
-                if uncertain and self.step > self.end:
+                if uncertain:
                     break
         self.sampler.observe(asked, self.found.lowest[asked])
         self.sampler.choose_anew()
@@ -364,8 +380,24 @@ class Training:
         self._tell(line, 1 - uncertain / len(self.rows))
         return not uncertain
 
+    def _parts(self) -> list[npt.NDArray[np.int64]]:
+        """Rows to ask for together, each part with the least sure ones first.
+
+        Until the way down has ended first what teaches, and what the adapter before was not certified to know; at its end
+        all; behind that a few at a time.
+        """
+        ordered = np.argsort(self.sampler.lowest, kind="stable")
+        if self.step > self.end:
+            return np.array_split(ordered, max(len(rows) for rows in self.sampler.of_fact))
+        if self.step == self.end:
+            return [ordered]
+        first = (self.teaches | (self.certified == 0))[ordered]
+        return [ordered[first], ordered[~first]]
+
     def _ask(self, indices: list[int]) -> None:
         """How probable some rows' answers are, into `found`."""
+        if not indices:
+            return
         rows = [self.rows[index] for index in indices]
         found = certainty(self.model, rows, frozen=self.frozen, keys=indices, progress=self._tell_asked)
         self.found.put(indices, found)

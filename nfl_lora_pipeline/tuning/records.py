@@ -1,5 +1,6 @@
 """What a training writes down: its log, its checkpoint, and the certificate of what it ended with."""
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ import mlx.core as mx
 from pydantic import BaseModel, ConfigDict
 
 from nfl_lora_pipeline.dataset.examples import Example
-from nfl_lora_pipeline.files import replace_file
+from nfl_lora_pipeline.files import DamagedFile, replace_file
 from nfl_lora_pipeline.models.scoring import Certainty
+from nfl_lora_pipeline.stored import CertificateRecord, read_json
 from nfl_lora_pipeline.tuning.sampler import FreshState, SamplerState
 
 Arrays = dict[str, mx.array]
@@ -148,6 +150,7 @@ def load_checkpoint(file: Path) -> Checkpoint | None:
 
 
 FILE = "certificate.json"
+HASH_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ class Certificate:
         uncertain: of each fact that is not certain its lowest probability in any phrasing, the lowest first.
         margins: of every fact its lowest probability in any phrasing.
         answer_margins: of every fact the lowest probability of its answer as a whole in any phrasing.
+        asked: of every fact a hash of its questions and answers, which tells whether they are still the same.
     """
 
     above: float
@@ -174,6 +178,7 @@ class Certificate:
     uncertain: dict[str, float]
     margins: dict[str, float]
     answer_margins: dict[str, float]
+    asked: dict[str, str]
     schema_version: int = 1
 
     def in_short(self) -> str:
@@ -209,7 +214,29 @@ def certify(examples: Sequence[Example], found: Certainty, *, above: float) -> C
         uncertain=uncertain,
         margins=margins,
         answer_margins=_least_by(facts, found.whole.tolist()),
+        asked=_hashes(examples),
     )
+
+
+def certified_of(examples: Sequence[Example], folder: Path) -> dict[str, float]:
+    """The margins of the facts that the adapter in a folder was certain of, where they are asked about now as they were then.
+
+    Empty where its certificate cannot be read, or is of code that did not write down what was asked.
+    """
+    try:
+        found = read_json(folder / FILE, CertificateRecord, mend="")
+    except DamagedFile:
+        return {}
+    now = _hashes(examples)
+    return {fact: found.margins[fact] for fact in now if found.is_certain(fact) and found.asked.get(fact) == now[fact]}
+
+
+def _hashes(examples: Sequence[Example]) -> dict[str, str]:
+    """By fact, in the order of its rows."""
+    texts: dict[str, list[str]] = {}
+    for example in examples:
+        texts.setdefault(example.fact, []).extend((example.question, example.answer))
+    return {fact: hashlib.sha256("\0".join(text).encode()).hexdigest()[:HASH_DIGITS] for fact, text in texts.items()}
 
 
 def _least_by(facts: Sequence[str], probabilities: Sequence[float]) -> dict[str, float]:
