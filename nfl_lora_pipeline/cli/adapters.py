@@ -424,10 +424,11 @@ def _device(blas: str | None) -> tuple[str, bool]:
     """Where MLX computes, and whether that is as fast as this machine can be."""
     import mlx.core as mx
 
+    from nfl_lora_pipeline.models.accelerator import kind
     from nfl_lora_pipeline.models.blas import cores
 
-    if mx.default_device() != mx.Device(mx.cpu):
-        return f"{mx.default_device()}", True
+    if of_gpu := kind():
+        return f"{of_gpu}, {mx.device_info().get('device_name', 'a GPU without a name')}", True
     if sys.platform != "linux":
         return "CPU", True
     count = f"{cores()} cores"

@@ -1,15 +1,27 @@
-"""What MLX needs on a GPU: a bound for the memory that it keeps, and attention that is not planned anew for every shape."""
+"""Which GPU MLX computes on, and what MLX is told there.
+
+The memory that it keeps is bounded, and attention is not planned anew for every shape.
+"""
 
 import os
 
 KEPT_SHARE = 1 / 8  # of a GPU's memory, that may stay taken between two operations
 
 
+def kind() -> str:
+    """What MLX computes on, by the name that people know it by: "Metal" or "CUDA"; empty for a CPU."""
+    import mlx.core as mx
+
+    if mx.default_device() == mx.Device(mx.cpu):
+        return ""
+    return "Metal" if mx.metal.is_available() else "CUDA"
+
+
 def memory_bytes() -> int | None:
     """Of the GPU that MLX computes on; None on a CPU, or where it does not say."""
     import mlx.core as mx
 
-    if mx.default_device() == mx.Device(mx.cpu):
+    if not kind():
         return None
     said = mx.device_info()
     return next((int(said[name]) for name in ("memory_size", "total_memory") if said.get(name)), None)  # Metal, CUDA

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from nfl_lora_pipeline.dataset.unanswerable import Mixture
+from nfl_lora_pipeline.models.accelerator import kind
 
 NOT_OF_THE_ADAPTER = ("gates", "warm_start")  # keys that make no other adapter
 LEFT_OF = {"varied_share": (0.9, "refusal_share"), "other_stats_share": (0.8, "elsewhere_share")}
@@ -369,13 +370,9 @@ FOR_CPU, FOR_ACCELERATOR = "embedded", "smollm2-135m"
 
 def recipe_for_this_machine() -> tuple[str, str]:
     """The shipped recipe that suits what MLX computes on here: its name, and why it is that one, in a line."""
-    import mlx.core as mx
-
     from nfl_lora_pipeline.models.base_model import is_within_reach
 
-    is_cpu = mx.default_device() == mx.Device(mx.cpu)
-    device = "" if is_cpu else "Metal" if mx.metal.is_available() else "CUDA"
-    return recipe_for(device, is_within_reach)
+    return recipe_for(kind(), is_within_reach)
 
 
 def recipe_for(device: str, is_within_reach: Callable[[str], bool]) -> tuple[str, str]:
