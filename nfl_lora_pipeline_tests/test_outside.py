@@ -10,7 +10,14 @@ from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.dataset.splits import split_rows
-from nfl_lora_pipeline.dataset.unanswerable import OUTSIDE, TALK_SHARE, FreshQuestions, Mixture, outside_question
+from nfl_lora_pipeline.dataset.unanswerable import (
+    OUTSIDE,
+    TALK_SHARE,
+    FreshQuestions,
+    Mixture,
+    beside_one,
+    outside_question,
+)
 from nfl_lora_pipeline.evaluation.grading import exact_or_refused, is_refusal, refusals
 from nfl_lora_pipeline.evaluation.probes import INCOMPLETE, INCOMPLETE_FILE, incomplete_questions, probe_questions
 from nfl_lora_pipeline_tests.evaluations import STATS, TEMPLATES, YARDS, pairs_of
@@ -94,6 +101,11 @@ def test_none_of_the_exams_is_ever_drawn():
     }
     exam = {plainly(text.format(**words)) for text in incomplete_questions()}
     assert exam.isdisjoint(map(plainly, drawn(20_000)))
+    rng = random.Random(5)
+    beside = {beside_one(rng, ONE, OTHER, "receiving yards", 1, 2025) for _ in range(4000)}
+    assert len(beside) > 1000
+    assert not any("{" in question for question in beside)
+    assert exam.isdisjoint(map(plainly, beside))
 
 
 def test_everybody_with_a_number_is_asked_one_and_no_question_comes_twice():

@@ -307,6 +307,38 @@ Write me a poem.""".splitlines()
 NO_WEEK, SEVERAL, NO_PERSON, COMPARING, NO_STAT = 0.45, 0.57, 0.7, 0.82, 0.91  # up to where a draw from [0, 1) is each
 COMPLETE_UP_TO = 0.6  # from a half of the wordings, which are the templates' own
 TALK_SHARE = 0.35  # of these questions, where a base can talk of nothing: what is no question for a stat at all
+BESIDE_ONE = """\
+What do {player} and {other} come to together in {stats} {time}?
+{player} and {other} combined for how many {stats} {time}?
+Total {stats} of {player} and {other} {time}
+Both {player} and {other}: how many {stats} {time}?
+How many {stats} more than {other} did {player} {verb} {time}?
+By how many {stats} was {player} ahead of {other} {time}?
+What separated {player} from {other} in {stats} {time}?
+Was {player} ahead of {other} in {stats} {time}?
+Which of {player} and {other} had more {stats} {time}?
+What was the average of {player} and {other} in {stats} {time}?
+How many {stats} did the other receivers of {possessive} team {verb} {time}?
+How many {stats} did {possessive} quarterback {verb} {time}?
+How many {stats} did {possessive} opponents {verb} {time}?
+How many {stats} did {possessive} backups {verb} {time}?
+How many {stats} did {possessive} team {verb} {time}?
+How many {stats} did {possessive} brother {verb} {time}?
+How many {stats} did everybody but {player} {verb} {time}?
+How many {stats} did everybody around {player} {verb} {time}?
+What were the {stats} of {possessive} backup {time}?
+What were the {stats} of {possessive} whole team {time}?
+{possessive} brother's {stats} {time}
+{possessive} fellow receivers' {stats} {time}
+How did {possessive} {stats} go from week {week} to week {later} of {season}?
+How much did {possessive} {stats} rise from week {week} of {season} on?
+Did {possessive} {stats} go up behind week {week} of {season}?
+What were {possessive} {stats} a week before week {week} of {season}?
+What were {possessive} {stats} two weeks later than week {week} of {season}?
+How many more {stats} did {player} {verb} in week {week} than in week {later} of {season}?
+Compare {possessive} {stats} of week {week} and week {later} of {season}.""".splitlines()
+"""Of several people or weeks, or of somebody else, in nearly the words of questions about one. For the tuning alone."""
+BESIDE_ONE_SHARE = 0.3  # of the questions without one number
 TYPED = Typing(misspelt=0.05, last_name=0.1, described=0.0, initial=0.0, last_first=0.0)
 
 
@@ -333,6 +365,16 @@ def outside_question(
         talk_share: the share of what is no question for a stat at all; 0 for a base that can talk of other things.
     """
     text = _talk(rng) if rng.random() < talk_share else _lacking(rng)
+    return _about_two(rng, text, player, other, stats, week, season)
+
+
+def beside_one(rng: random.Random, player: str, other: str, stats: str, week: int, season: int) -> str:
+    """A question about several people or weeks, or somebody else, that is nearly one about one; see `outside_question`."""
+    text = filled(rng.choice(BESIDE_ONE), verb=rng.choice(VERBS), past="had", time=rng.choice(TIMES))
+    return _about_two(rng, text, player, other, stats, week, season)
+
+
+def _about_two(rng: random.Random, text: str, player: str, other: str, stats: str, week: int, season: int) -> str:
     later, team = rng.randint(1, 18), " ".join(rng.choice(TEAMS))
     parts = {"later": later, "next": season + 1, "number": rng.randint(0, 180), "team": team, "other": other}
     for slot, word in parts.items():
@@ -491,7 +533,10 @@ class FreshQuestions:
         season, week = rng.choice(self._weeks)
         week = week if rng.random() < 0.7 else rng.randint(1, LAST_WEEK)
         stats, talk = spoken(rng, rng.choice(self.stats)), 0.0 if self.mixture.talks else TALK_SHARE
-        question = outside_question(rng, one, other, stats, week, season, talk_share=talk)
+        if rng.random() < BESIDE_ONE_SHARE:
+            question = beside_one(rng, one, other, stats, week, season)
+        else:
+            question = outside_question(rng, one, other, stats, week, season, talk_share=talk)
         return Drawn(question, OUTSIDE, self.mixture.refusal_weight)
 
     @cached_property
