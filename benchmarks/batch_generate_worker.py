@@ -15,7 +15,7 @@ def main() -> None:
     """Answer, and print."""
     model_folder, adapter, file, *flags = sys.argv[1:]
     if "--fast-blas" in flags:
-        from nfl_lora_pipeline.models.blas import load_fast_blas
+        from nfl_lora_pipeline.models.machine import load_fast_blas
 
         load_fast_blas()
     import mlx_lm

@@ -5,7 +5,7 @@ MLX has to be loaded behind a fast BLAS, whoever imports it after this package.
 
 from typing import TYPE_CHECKING
 
-from nfl_lora_pipeline.models.blas import BlasFirst
+from nfl_lora_pipeline.models.machine import BlasFirst
 
 if TYPE_CHECKING:
     from nfl_lora_pipeline.dataset.examples import read_examples

@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 from nfl_lora_pipeline.cli.adapters import _device
-from nfl_lora_pipeline.models import accelerator
+from nfl_lora_pipeline.models import machine
 from nfl_lora_pipeline.models.base_model import load, resolve
 from nfl_lora_pipeline.tuning.memory import machine_memory
 
@@ -29,9 +29,9 @@ def test_mlx_keeps_an_eighth_of_a_gpu_and_a_training_may_have_all_of_it(said, to
     monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
     monkeypatch.setattr(mx, "device_info", lambda: said)
     monkeypatch.setattr(mx.metal, "is_available", lambda: said is OF_A_MAC)
-    assert accelerator.kind() == ("Metal" if said is OF_A_MAC else "CUDA")
-    assert _device(None) == (f"{accelerator.kind()}, {said['device_name']}", True)
-    accelerator.keep_little()
+    assert machine.kind() == ("Metal" if said is OF_A_MAC else "CUDA")
+    assert _device(None) == (f"{machine.kind()}, {said['device_name']}", True)
+    machine.keep_little()
     assert limits == [total // 8]
     assert machine_memory() == total
 
@@ -40,8 +40,8 @@ def test_mlx_keeps_an_eighth_of_a_gpu_and_a_training_may_have_all_of_it(said, to
 def test_on_a_cpu_nothing_is_bounded_when_a_model_is_loaded(limits):
     load(resolve("embedded"))
     assert limits == []
-    assert accelerator.memory_bytes() is None
-    assert accelerator.kind() == ""
+    assert machine.memory_bytes() is None
+    assert machine.kind() == ""
 
 
 @pytest.mark.parametrize(("given", "wanted"), [({}, "0"), ({"MLX_CUDA_USE_CUDNN_SDPA": "1"}, "1")])

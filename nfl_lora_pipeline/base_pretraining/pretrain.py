@@ -31,10 +31,9 @@ from nfl_lora_pipeline.base_pretraining.league import (
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.dataset.unanswerable import FIRST, LAST
 from nfl_lora_pipeline.files import replace_file
-from nfl_lora_pipeline.models.accelerator import keep_little, plan_no_attention
 from nfl_lora_pipeline.models.base_model import CARD_NAME
-from nfl_lora_pipeline.models.blas import suit_small_models
 from nfl_lora_pipeline.models.forward import answer_logits, streams, token_losses
+from nfl_lora_pipeline.models.machine import keep_little, plan_no_attention, suit_small_models
 from nfl_lora_pipeline.models.rows import Batch, by_lanes, to_batch
 
 VOCAB_SIZE = 640

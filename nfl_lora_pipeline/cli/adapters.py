@@ -383,7 +383,7 @@ def doctor(store: Path) -> None:
     from huggingface_hub.constants import ENDPOINT
 
     from nfl_lora_pipeline.adapters.history import problems_of
-    from nfl_lora_pipeline.models.blas import load_fast_blas
+    from nfl_lora_pipeline.models.machine import load_fast_blas
     from nfl_lora_pipeline.store import Store
     from nfl_lora_pipeline.tuning.memory import machine_memory
     from nfl_lora_pipeline.weeks.sources.github import UPSTREAM_URL
@@ -424,8 +424,7 @@ def _device(blas: str | None) -> tuple[str, bool]:
     """Where MLX computes, and whether that is as fast as this machine can be."""
     import mlx.core as mx
 
-    from nfl_lora_pipeline.models.accelerator import kind
-    from nfl_lora_pipeline.models.blas import cores
+    from nfl_lora_pipeline.models.machine import cores, kind
 
     if of_gpu := kind():
         return f"{of_gpu}, {mx.device_info().get('device_name', 'a GPU without a name')}", True

@@ -16,8 +16,7 @@ import yaml
 from pydantic import JsonValue
 
 from nfl_lora_pipeline.files import EMBEDDED, lasting_base
-from nfl_lora_pipeline.models.accelerator import keep_little, plan_no_attention
-from nfl_lora_pipeline.models.blas import suit_small_models
+from nfl_lora_pipeline.models.machine import keep_little, plan_no_attention, suit_small_models
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer, prompt_tokens
 from nfl_lora_pipeline.progress import tell
 

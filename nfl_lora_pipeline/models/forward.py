@@ -17,7 +17,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import gemma3_text, llama, phi3, qwen2, qwen3
 from mlx_lm.tuner.lora import LoRALinear
 
-from nfl_lora_pipeline.models.blas import cores, subnormals_flushed
+from nfl_lora_pipeline.models.machine import cores, subnormals_flushed
 from nfl_lora_pipeline.models.rows import TokenRow, to_batch
 
 FAMILIES = (phi3.Model, llama.Model, qwen2.Model, qwen3.Model)  # mlx-lm calls mistral llama

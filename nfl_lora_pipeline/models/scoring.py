@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from nfl_lora_pipeline.models.base_model import READ_TOGETHER, Model
 from nfl_lora_pipeline.models.base_model import answer as generate_answers
-from nfl_lora_pipeline.models.blas import divided_cores
 from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, streams, token_losses
+from nfl_lora_pipeline.models.machine import divided_cores
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer
 from nfl_lora_pipeline.models.rows import Batch, TokenRow, answer_text, by_length, to_batch, tokenize
 from nfl_lora_pipeline.progress import Silence

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nfl_lora_pipeline.models.accelerator import memory_bytes
 from nfl_lora_pipeline.models.base_model import BaseModel
+from nfl_lora_pipeline.models.machine import memory_bytes
 from nfl_lora_pipeline.tuning.recipe import Recipe
 
 FLOAT_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}

@@ -33,8 +33,8 @@ from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.dataset.unanswerable import Drawn
 from nfl_lora_pipeline.interrupts import Deferral, is_interrupt
-from nfl_lora_pipeline.models.blas import divided_cores
 from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, streams, token_losses
+from nfl_lora_pipeline.models.machine import divided_cores
 from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.rows import (
     Batch,
@@ -134,17 +134,9 @@ def train_adapter(
         raise ValueError("no row teaches a number: the weeks hold no recorded player")
     rehearsed = _rehearsed(model, tokenizer, recipe, report)
     config, log = begin(model, examples, recipe, start)
+    certified = None if start is None else certified_of(examples, start)
     training = Training(
-        model,
-        tokenizer,
-        examples,
-        recipe,
-        fresh,
-        log,
-        report,
-        checkpoint,
-        rehearsed=rehearsed,
-        certified=None if start is None else certified_of(examples, start),
+        model, tokenizer, examples, recipe, fresh, log, report, checkpoint, rehearsed=rehearsed, certified=certified
     )
     training.go_on(_what_is_trained(examples, recipe, start))
     with uncompiled_on_cpu(), training.deferral:

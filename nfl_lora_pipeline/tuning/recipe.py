@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from nfl_lora_pipeline.dataset.unanswerable import Mixture
-from nfl_lora_pipeline.models.accelerator import kind
+from nfl_lora_pipeline.models.machine import kind
 
 NOT_OF_THE_ADAPTER = ("gates", "warm_start")  # keys that make no other adapter
 LEFT_OF = {"varied_share": (0.9, "refusal_share"), "other_stats_share": (0.8, "elsewhere_share")}

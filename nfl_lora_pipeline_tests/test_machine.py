@@ -31,7 +31,7 @@ def test_the_blas_is_loaded_before_mlx_whoever_imports_it_and_not_before_somebod
         "import sys, nfl_lora_pipeline\n"
         "print('mlx.core' in sys.modules)\n"
         "import mlx.core as mx\n"
-        "from nfl_lora_pipeline.models.blas import blas_message\n"
+        "from nfl_lora_pipeline.models.machine import blas_message\n"
         "print(blas_message())\n"
     )
     lines = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split(
@@ -56,13 +56,13 @@ def test_mlx_is_told_to_hand_out_work_to_several_streams_before_its_first_evalua
 def test_each_stream_has_its_share_of_the_cores_for_the_threads_of_the_blas():
     cores = os.cpu_count() or 1
     program = (
-        "from nfl_lora_pipeline.models import blas\n"
-        f"blas._set_threads({cores})\n"
+        "from nfl_lora_pipeline.models import machine\n"
+        f"machine._set_threads({cores})\n"
         "for streams in (1, 2):\n"
-        "    with blas.divided_cores(streams): print(blas._threads(), end=' ')\n"
-        "print(blas._threads(), end=' ')\n"
-        "blas._set_threads(1)\n"
-        "with blas.divided_cores(2): print(blas._threads())\n"
+        "    with machine.divided_cores(streams): print(machine._threads(), end=' ')\n"
+        "print(machine._threads(), end=' ')\n"
+        "machine._set_threads(1)\n"
+        "with machine.divided_cores(2): print(machine._threads())\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     if done.stdout.startswith("None"):
