@@ -6,8 +6,10 @@ import sys
 
 import mlx.core as mx
 import pytest
+from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.adapters import _device
+from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.models import machine
 from nfl_lora_pipeline.models.base_model import load, resolve
 from nfl_lora_pipeline.tuning.memory import machine_memory
@@ -51,3 +53,12 @@ def test_attention_is_not_planned_by_shape_unless_somebody_wants_it(given, wante
     environment = {key: value for key, value in os.environ.items() if key != "MLX_CUDA_USE_CUDNN_SDPA"} | given
     command = [sys.executable, "-c", f"{load_it}; {show}"]
     assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == f"{wanted}\n"
+
+
+@pytest.mark.skipif(mx.is_available(mx.gpu), reason="MLX has a GPU here")
+def test_a_base_is_not_made_on_a_gpu_that_is_not_there(tmp_path):
+    folder = tmp_path / "base"
+    done = CliRunner().invoke(main, ["build-base", str(folder), "--gpu"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: --gpu: MLX computes on the CPU here; leave it out")
+    assert not folder.exists()

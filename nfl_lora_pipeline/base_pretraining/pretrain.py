@@ -174,7 +174,14 @@ def build(folder: Path, plan: Plan = Plan(), *, on_gpu: bool = False, report: Ca
 
     Writes `config.json`, `tokenizer.json`, `tokenizer_config.json`, `model.safetensors` and, where there is none, a card
     (`README.md`); while it is unfinished also `resume.pkl`, which holds all that is needed to go on.
+
+    Raises:
+        ValueError: there is no GPU, or the folder holds an unfinished build of another plan.
     """
+    if on_gpu and not mx.is_available(mx.gpu):
+        raise ValueError(
+            "--gpu: MLX computes on the CPU here; leave it out, or `make cuda` where there is an NVIDIA GPU"
+        )
     mx.set_default_device(mx.gpu if on_gpu else mx.cpu)
     suit_small_models()
     plan_no_attention()
