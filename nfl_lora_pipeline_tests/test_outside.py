@@ -80,6 +80,19 @@ def test_whole_questions_that_begin_as_they_do_have_their_number():
         assert 3 <= len(whole) <= len(answers) - 3, beginning
 
 
+def test_questions_that_are_nearly_about_one_player_in_one_week_are_among_the_fresh_ones():
+    told = {ONE: {(AT, "receiving_yards"): TEMPLATES.recorded(ONE, "receiving_yards", 1, 2025, 25)}}
+    fresh = FreshQuestions(
+        {ONE: frozenset({AT})}, told, ["receiving_yards"], TEMPLATES, Mixture(0.3, 0.2, 0.1, outside=0.5)
+    )
+    questions = list(islice(fresh.draw(seed=3), 6000))
+    outside = [each for each in questions if each.answer == OUTSIDE]
+    for words, share in ((" ahead of ", 2 / 29), (" backup", 2 / 29), (" a week before ", 1 / 29)):
+        found = [each for each in questions if re.search(words, each.question, re.IGNORECASE)]
+        assert {each.answer for each in found} == {OUTSIDE}, words
+        assert len(found) / len(outside) == pytest.approx(0.3 * share, rel=0.5), words
+
+
 def test_there_are_twenty_and_nothing_that_trains_knows_them():
     texts = incomplete_questions()
     assert len({plainly(text) for text in texts}) == len(texts) == 20
