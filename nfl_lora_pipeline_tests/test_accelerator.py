@@ -33,7 +33,7 @@ def test_mlx_keeps_an_eighth_of_a_gpu_and_a_training_may_have_all_of_it(said, to
     monkeypatch.setattr(mx.metal, "is_available", lambda: said is OF_A_MAC)
     assert machine.kind() == ("Metal" if said is OF_A_MAC else "CUDA")
     assert _device(None) == (f"{machine.kind()}, {said['device_name']}", True)
-    machine.keep_little()
+    machine.suit_gpu()
     assert limits == [total // 8]
     assert machine_memory() == total
 

@@ -33,7 +33,7 @@ from nfl_lora_pipeline.dataset.unanswerable import FIRST, LAST
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.models.base_model import CARD_NAME
 from nfl_lora_pipeline.models.forward import answer_logits, streams, token_losses
-from nfl_lora_pipeline.models.machine import keep_little, plan_no_attention, suit_small_models
+from nfl_lora_pipeline.models.machine import suit_gpu, suit_small_models
 from nfl_lora_pipeline.models.rows import Batch, by_lanes, to_batch
 
 VOCAB_SIZE = 640
@@ -184,8 +184,7 @@ def build(folder: Path, plan: Plan = Plan(), *, on_gpu: bool = False, report: Ca
         )
     mx.set_default_device(mx.gpu if on_gpu else mx.cpu)
     suit_small_models()
-    plan_no_attention()
-    keep_little()
+    suit_gpu()
     folder.mkdir(parents=True, exist_ok=True)
     making = _Making.resumed(folder, plan) if (folder / "resume.pkl").is_file() else _Making.begun(folder, plan)
     while making.step < plan.steps:

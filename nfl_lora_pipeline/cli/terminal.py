@@ -74,7 +74,7 @@ def _memory(_: MemoryError) -> str:
 def _runtime(error: RuntimeError) -> str:
     """MLX raises this class for files it cannot read, and begins with a name in brackets; and where a GPU's memory is full."""
     if OUT_OF_MEMORY.search(str(error)):
-        return f"{_memory(MemoryError())}; the same command goes on from the last checkpoint ({_text(error)})"
+        return f"{_memory(MemoryError())}; a training goes on from its last checkpoint ({_text(error)})"
     return str(error) if str(error).startswith("[") else _unexpected(error)
 
 

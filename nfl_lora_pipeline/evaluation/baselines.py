@@ -16,6 +16,7 @@ from nfl_lora_pipeline.dataset.unanswerable import share
 from nfl_lora_pipeline.evaluation.grading import is_refusal
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel, Model
+from nfl_lora_pipeline.models.machine import kind
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer, prompt_tokens
 from nfl_lora_pipeline.stats import TAUGHT
 from nfl_lora_pipeline.store import Store
@@ -197,9 +198,7 @@ class SequentialModel:
 
 def device() -> str:
     """What MLX computes on: "cpu" or "gpu"."""
-    import mlx.core as mx
-
-    return "gpu" if mx.default_device() == mx.Device(mx.gpu) else "cpu"
+    return "gpu" if kind() else "cpu"
 
 
 def with_context(sentences: Sequence[str], question: str, *, briefly: bool = False) -> str:

@@ -16,7 +16,7 @@ import yaml
 from pydantic import JsonValue
 
 from nfl_lora_pipeline.files import EMBEDDED, lasting_base
-from nfl_lora_pipeline.models.machine import keep_little, plan_no_attention, suit_small_models
+from nfl_lora_pipeline.models.machine import suit_gpu, suit_small_models
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer, prompt_tokens
 from nfl_lora_pipeline.progress import tell
 
@@ -152,8 +152,7 @@ def load_with_config(base: BaseModel, *, adapter: Path | None = None) -> tuple[M
     """Load model and tokenizer as `load` does, and the model's `config.json` as mlx-lm understood it."""
     if base.is_small:
         suit_small_models()
-    plan_no_attention()
-    keep_little()
+    suit_gpu()
     import mlx_lm
 
     try:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from nfl_lora_pipeline.files import DamagedFile, locked, os_error, replace_file, replacing_folder, sweep
 from nfl_lora_pipeline.models.base_model import BaseModelError
 from nfl_lora_pipeline.models.gguf_tokenizer import TokenizerFields, end_tokens, write_tokenizer
+from nfl_lora_pipeline.models.machine import kind
 
 MAGIC = b"GGUF"
 CONVERTER = 1  # raise it when the code makes something else of the same file
@@ -147,7 +148,7 @@ def converted(file: Path, *, report: Callable[[str], None] = lambda line: None) 
     Raises:
         BaseModelError: the file is none, is damaged, or holds what cannot be read.
     """
-    dtype = mx.float32 if mx.default_device() == mx.Device(mx.cpu) else mx.bfloat16
+    dtype = mx.bfloat16 if kind() else mx.float32
     place = cache_folder()
     try:
         content_hash = _content_hash(file, place)

@@ -225,21 +225,15 @@ def memory_bytes() -> int | None:
     return next((int(said[name]) for name in ("memory_size", "total_memory") if said.get(name)), None)  # Metal, CUDA
 
 
-def keep_little() -> None:
-    """Bound what MLX keeps of the memory that it has freed.
+def suit_gpu() -> None:
+    """Bound what MLX keeps of the memory that it has freed, and have CUDA's attention computed as it comes.
 
     Batches differ in shape, so that little of it fits the next one; without a bound a training of a model of 0.7 million
-    parameters took all 139 GiB of an H200 within a minute, and ended every other program that used it.
+    parameters took all 139 GiB of an H200 within a minute, and ended every other program that used it. And cuDNN works out a
+    plan of attention for each new shape, unless it is told not to before the first of it.
     """
     import mlx.core as mx
 
+    os.environ.setdefault("MLX_CUDA_USE_CUDNN_SDPA", "0")
     if total := memory_bytes():
         mx.set_cache_limit(int(KEPT_SHARE * total))
-
-
-def plan_no_attention() -> None:
-    """Have CUDA's attention computed as it comes; before the first of it.
-
-    cuDNN works out a plan for each new shape, and in a training nearly every batch has one.
-    """
-    os.environ.setdefault("MLX_CUDA_USE_CUDNN_SDPA", "0")

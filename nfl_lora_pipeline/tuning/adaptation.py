@@ -16,6 +16,7 @@ from mlx_lm.cli_ui import make_console
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from nfl_lora_pipeline.dataset.examples import Example
+from nfl_lora_pipeline.models.machine import kind
 from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.rows import TokenRow, refuse_long, refuse_lossy, tokenize
 from nfl_lora_pipeline.tuning.recipe import Recipe
@@ -163,7 +164,7 @@ def quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def uncompiled_on_cpu() -> Iterator[None]:
     """On the CPU `mx.compile` runs g++ for every new shape of a batch, and needs one; the kernels it makes gain nothing."""
-    if mx.default_device() != mx.Device(mx.cpu):
+    if kind():
         yield
         return
     mx.disable_compile()
