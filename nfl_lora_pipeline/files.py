@@ -91,7 +91,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         begun.rename(unfinished)
         yield unfinished
         for file in unfinished.rglob("*"):
-            _to_disk(file)
+            to_disk(file)
         if path.exists():
             stack.enter_context(_held_by_this_process(path))
             path.rename(old)
@@ -101,7 +101,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             if old.exists():
                 old.rename(path)
             raise
-        _to_disk(path.parent)
+        to_disk(path.parent)
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -172,6 +172,15 @@ def locked(
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def to_disk(path: Path) -> None:
+    """So that a loss of power leaves no empty file under a name that says it is whole."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def files_hash(files: Sequence[Path]) -> str:
@@ -256,15 +265,6 @@ def _is_being_written(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def _to_disk(path: Path) -> None:
-    """So that a loss of power leaves no empty file under a name that says it is whole."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _what_lies_there(path: Path) -> str:

@@ -5,9 +5,9 @@ converted here, at the edge of a file, and are typed objects everywhere else.
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from hashlib import file_digest
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
@@ -225,20 +225,31 @@ def read_json(path: Path, kind: type[Kind], *, mend: str) -> Kind:
         DamagedFile: it cannot be read, is no JSON, is of a form that this code does not read, or something is missing in it or
             of another type.
     """
-    content = read_file(path, mend=mend)
+    return parse_json(read_file(path, mend=mend), kind, mend=mend, damage=partial(DamagedFile, path))
+
+
+def parse_json(content: bytes, kind: type[Kind], *, mend: str, damage: Callable[[str, str], ValueError]) -> Kind:
+    """A record of the content of a JSON object.
+
+    Args:
+        content: of the file, or of whatever holds it.
+        kind: of the record.
+        mend: what to do where it is damaged.
+        damage: makes the error that is raised, of what is wrong and the mend.
+    """
     try:
         version = _adapter(Record).validate_json(content).schema_version
         if version > kind.SCHEMA:
             wrong = f"is of schema version {version}, which newer code has written; this code reads up to {kind.SCHEMA}"
-            raise DamagedFile(path, wrong, f"update nfl_lora_pipeline, or {mend}")
+            raise damage(wrong, f"update nfl_lora_pipeline, or {mend}")
         if version < kind.OLDEST_SCHEMA:
             wrong = f"is of schema version {version}, and this code reads from {kind.OLDEST_SCHEMA} on"
-            raise DamagedFile(path, wrong, mend)
+            raise damage(wrong, mend)
         return _adapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "all of it"
-        raise DamagedFile(path, f"is damaged ({where}: {first['msg']})", mend) from error
+        raise damage(f"is damaged ({where}: {first['msg']})", mend) from error
 
 
 def to_json(record: Versioned) -> JsonObject:
