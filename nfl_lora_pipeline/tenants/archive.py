@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -171,6 +171,8 @@ class Archive:
         """
         try:
             root = UPath(place)
+            if not root.path.strip("/."):
+                raise ValueError("it names no folder")
         except (ValueError, ImportError) as error:
             raise UnreachableArchive(f"{place}: is no address of an archive ({error}); {USE}") from error
         return cls(root if root.protocol else root.absolute())
@@ -223,7 +225,7 @@ class Archive:
         replace_file(folder / COPY_OF, f"{self.root}\n".encode())
         with replacing_folder(folder / INCOMING) as incoming:
             _together(lambda at: self._fetch_blob(files[differing[at]], incoming / str(at)), range(len(differing)))
-            checkpoints = self._fetch_checkpoints(Store(folder), incoming)
+            checkpoints = self._fetch_checkpoints(Store(folder), _adapters(files), incoming)
         arrived = {name: folder / INCOMING / str(at) for at, name in enumerate(differing)}
         _put_in_place(folder, arrived, links, [name for name in here.names if name not in files and name not in links])
         _put_checkpoints(Store(folder), checkpoints)
@@ -270,7 +272,7 @@ class Archive:
         )
         self._create_version(manifest)
         replace_file(folder / COPY_OF, f"{self.root}\n".encode())
-        if _adapters(manifest) - (_adapters(before) if before else set()):
+        if _adapters(manifest.files) - _adapters(before.files if before else {}):
             self._remove_checkpoints(all_but={name for name, _ in _unfinished(folder)})
         return manifest.number
 
@@ -401,18 +403,21 @@ class Archive:
         oldest_first = sorted(found, key=lambda key: found[key])
         return {match[1]: match[2] for key in oldest_first if (match := CHECKPOINT_KEY.fullmatch(key))}
 
-    def _fetch_checkpoints(self, store: Store, incoming: Path) -> dict[str, Path | None]:
-        """By fingerprint, the name of the file of a checkpoint that differs; None where the folder has it already."""
+    def _fetch_checkpoints(self, store: Store, finished: set[str], incoming: Path) -> dict[str, str]:
+        """By fingerprint of a training that is not finished, the name of what is fetched; none where the folder has it."""
         for tries in range(TRIES):
-            arrived: dict[str, Path | None] = {}
+            arrived: dict[str, str] = {}
             try:
                 for fingerprint, sha256 in self._checkpoints().items():
-                    here, file = store.unfinished(fingerprint) / CHECKPOINT, incoming / f"{fingerprint}.checkpoint"
-                    is_here = here.is_file() and _blob_of(here).sha256 == sha256
-                    if not is_here:
-                        key = f"checkpoints/{fingerprint}/{sha256}"
-                        self._fetch_object(key, sha256, file, mend="remove it; that training begins anew")
-                    arrived[fingerprint] = None if is_here else Path(file.name)
+                    here, name = store.unfinished(fingerprint) / CHECKPOINT, f"{fingerprint}.checkpoint"
+                    if fingerprint in finished:  # by a publisher that was killed before it removed this
+                        continue
+                    if here.is_file() and _blob_of(here).sha256 == sha256:
+                        arrived[fingerprint] = ""
+                        continue
+                    key = f"checkpoints/{fingerprint}/{sha256}"
+                    self._fetch_object(key, sha256, incoming / name, mend="remove it; that training begins anew")
+                    arrived[fingerprint] = name
                 return arrived
             except DamagedObject as error:  # overwritten by a later one in this moment
                 if tries + 1 == TRIES or not isinstance(error.__cause__, FileNotFoundError):
@@ -465,11 +470,11 @@ class _Folder:
         return found
 
     def read(self, key: str) -> bytes:
-        with _reached(self.root):
+        with _reached(self.root, may_lack=True):
             return (self.root / key).read_bytes()
 
     def download(self, key: str, file: Path) -> None:
-        with _reached(self.root):
+        with _reached(self.root, may_lack=True):
             shutil.copyfile(self.root / key, file)
 
     def upload(self, key: str, file: Path) -> None:
@@ -510,12 +515,12 @@ class _Bucket:
         return {key: entry["LastModified"].timestamp() for key, entry in objects}
 
     def read(self, key: str) -> bytes:
-        with _reached(self._name):
+        with _reached(self._name, may_lack=True):
             content: bytes = self._files.cat_file(self._path(key))
             return content
 
     def download(self, key: str, file: Path) -> None:
-        with _reached(self._name):
+        with _reached(self._name, may_lack=True):
             self._files.get_file(self._path(key), str(file))
 
     def upload(self, key: str, file: Path) -> None:
@@ -618,13 +623,13 @@ def _put_in_place(folder: Path, arrived: dict[str, Path], links: dict[str, str],
         arrived[name].replace(folder / name)
 
 
-def _put_checkpoints(store: Store, checkpoints: dict[str, Path | None]) -> None:
+def _put_checkpoints(store: Store, checkpoints: dict[str, str]) -> None:
     """The archive's word is the last: a training that it does not know was ended elsewhere."""
     for unfinished in store.all_unfinished():
         if unfinished not in map(store.unfinished, checkpoints):
             shutil.rmtree(unfinished)
     for fingerprint, name in checkpoints.items():
-        if name is not None:
+        if name:
             store.unfinished(fingerprint).mkdir(parents=True, exist_ok=True)
             (store.root / INCOMING / name).replace(store.unfinished(fingerprint) / CHECKPOINT)
 
@@ -662,8 +667,8 @@ def _finished(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _reached(root: Path | UPath) -> Iterator[None]:
-    """What goes wrong on the way to the storage is one line; an object that is not there stays a FileNotFoundError."""
+def _reached(root: Path | UPath, *, may_lack: bool = False) -> Iterator[None]:
+    """What goes wrong on the way to the storage is one line; where an object may lack, that stays a FileNotFoundError."""
     try:
         yield
     except Exception as error:
@@ -673,7 +678,7 @@ def _reached(root: Path | UPath) -> Iterator[None]:
         reason = os_error(error) if isinstance(error, OSError) else str(error)
         if _code(error) == "NoSuchBucket":
             raise UnreachableArchive(f"{root}: there is no such bucket; make it, or name another") from error
-        if isinstance(error, FileNotFoundError):
+        if may_lack and isinstance(error, FileNotFoundError):
             raise
         if isinstance(error, PermissionError) or type(error).__name__ in (
             "NoCredentialsError",
@@ -705,9 +710,9 @@ def _together(make: Callable[[Given], Made], given: Sequence[Given]) -> list[Mad
         pool.shutdown(cancel_futures=True)
 
 
-def _adapters(manifest: Manifest) -> set[str]:
-    """The fingerprints of the adapters of a version."""
-    paths = [PurePosixPath(name).parts for name in manifest.files]
+def _adapters(files: Iterable[str]) -> set[str]:
+    """The fingerprints of the adapters that files belong to."""
+    paths = [PurePosixPath(name).parts for name in files]
     return {parts[1] for parts in paths if parts[0] == "adapters" and len(parts) > 2}
 
 
