@@ -222,7 +222,7 @@ class Archive:
         here = _contents(folder)
         differing = [name for name, blob in files.items() if here.files.get(name) != blob]
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / COPY_OF, f"{self.root}\n".encode())
+        replace_file(folder / COPY_OF, f"{self._address}\n".encode())
         with replacing_folder(folder / INCOMING) as incoming:
             _together(lambda at: self._fetch_blob(files[differing[at]], incoming / str(at)), range(len(differing)))
             checkpoints = self._fetch_checkpoints(Store(folder), _adapters(files), incoming)
@@ -271,7 +271,7 @@ class Archive:
             links=here.links,
         )
         self._create_version(manifest)
-        replace_file(folder / COPY_OF, f"{self.root}\n".encode())
+        replace_file(folder / COPY_OF, f"{self._address}\n".encode())
         if _adapters(manifest.files) - _adapters(before.files if before else {}):
             self._remove_checkpoints(all_but={name for name, _ in _unfinished(folder)})
         return manifest.number
@@ -322,8 +322,14 @@ class Archive:
                 self._storage.remove(key)
         return removed
 
+    @property
+    def _address(self) -> str:
+        """One spelling of where it is: `file://` and a plain path are the same."""
+        is_local = isinstance(self._storage, _Folder)
+        return (self.root.path if is_local else str(self.root)).rstrip("/")
+
     def _name(self, key: str) -> str:
-        return f"{str(self.root).rstrip('/')}/{key}"
+        return f"{self._address}/{key}"
 
     def _versions(self) -> dict[int, float]:
         """The numbers of all versions, and when each was written."""
@@ -435,9 +441,9 @@ class Archive:
         if not (Store(folder).adapters() or Store(folder).weeks_taken()):
             return
         of = (folder / COPY_OF).read_text(encoding="utf-8").strip() if (folder / COPY_OF).is_file() else "no archive"
-        if of != str(self.root):
+        if of != self._address:
             mend = "publish it first, or name another folder"
-            raise ValueError(f"{folder}: is a store of its own (a copy of {of}, not of {self.root}); {mend}")
+            raise ValueError(f"{folder}: is a store of its own (a copy of {of}, not of {self._address}); {mend}")
 
 
 def _storage_at(root: UPath) -> Storage:
@@ -618,7 +624,7 @@ def _put_in_place(folder: Path, arrived: dict[str, Path], links: dict[str, str],
     for above in sorted({above for name in leftovers for above in PurePosixPath(name).parents}, reverse=True):
         with contextlib.suppress(OSError):  # it holds something else
             (folder / above).rmdir()
-    for name in arrived.keys() - set(first):
+    for name in [name for name in arrived if name not in first]:
         _make_way(folder, name)
         arrived[name].replace(folder / name)
 
