@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 NEEDED = ("moto", "flask", "s3fs")
 # One request at a time: S3 looks and writes in one step, and moto, left alone, lets two writers look before either writes.
 SERVER = """
-import threading
+import os, sys, threading
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
@@ -25,6 +25,11 @@ class Silent(MotoRequestHandler):
     def log_request(self, *_):
         pass
 
+def end_with_whoever_started_this():
+    sys.stdin.read()
+    os._exit(0)
+
+threading.Thread(target=end_with_whoever_started_this, daemon=True).start()
 server = make_server("127.0.0.1", 0, one_at_a_time, threaded=True, request_handler=Silent)
 print(server.server_port, flush=True)
 server.serve_forever()
@@ -39,7 +44,8 @@ def lacking() -> str:
 @contextmanager
 def object_storage(bucket: str) -> Iterator[dict[str, str]]:
     """The environment variables by which an empty bucket is found, for as long as the block runs."""
-    with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdin=pipe, stdout=pipe, text=True) as server:
         try:
             assert server.stdout is not None
             address = f"http://127.0.0.1:{int(server.stdout.readline())}"
