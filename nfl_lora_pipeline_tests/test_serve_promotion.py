@@ -5,7 +5,6 @@ import shutil
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import mlx.core as mx
 import pytest
@@ -16,14 +15,11 @@ from nfl_lora_pipeline.adapters.serving.generation import load_adapter
 from nfl_lora_pipeline.adapters.verify import RunningServer, running_server
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.stored import weights_hash
-from nfl_lora_pipeline_tests.servers import ANSWER, ENDLESS, QUESTION, chat, content
+from nfl_lora_pipeline_tests.servers import ANSWER, ENDLESS, QUESTION, REFUSAL, chat, content, edit, put_like, wait_for
 
 EMPTY = "b" * 16  # an adapter of no effect: the base answers
 SLIM = "c" * 16  # one of another rank
 DAMAGED = "d" * 16
-REFUSAL = "In week 1 of the 2025 NFL season, the receiving yards of Amari Stone are not recorded."
-PATIENCE_SECONDS = 30
 
 
 @pytest.fixture
@@ -39,30 +35,6 @@ def store(trained_store, tmp_path) -> Store:
     weights.write_bytes(weights.read_bytes()[:-1_000])
     promote(held, trained)
     return held
-
-
-def put_like(held: Store, fingerprint: str, other: str, change, *, rank: int | None = None) -> None:
-    """An adapter of two weeks, made from another one by a change of each array."""
-    folder = held.adapter(fingerprint)
-    shutil.copytree(held.adapter(other), folder)
-    weights = mx.load(str(folder / "adapters.safetensors"))
-    changed = {name: change(name, array) for name, array in weights.items()}
-    mx.save_safetensors(str(folder / "adapters.safetensors"), changed)
-    edit(folder / "provenance.json", weeks=["2025-W01", "2025-W02"], weights_sha256=weights_hash(folder))
-    if rank:
-        config = json.loads((folder / "adapter_config.json").read_text())
-        edit(folder / "adapter_config.json", lora_parameters=config["lora_parameters"] | {"rank": rank})
-
-
-def edit(file: Path, **values) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
-
-
-def wait_for(condition) -> None:
-    give_up = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
 
 
 def model_of(server: RunningServer) -> dict:
@@ -158,7 +130,7 @@ def test_an_adapter_that_was_named_stays(store):
         assert model_of(server)["fingerprint"] == trained
 
 
-def test_the_weights_of_the_base_are_shared_with_the_adapter_before(store):
+def test_the_weights_of_the_base_are_shared_with_an_adapter_that_is_loaded_whatever_its_rank(store):
     first = load_adapter(store, store.promoted())
     second, slim = (load_adapter(store, fingerprint, first) for fingerprint in (EMPTY, SLIM))
 
@@ -167,9 +139,9 @@ def test_the_weights_of_the_base_are_shared_with_the_adapter_before(store):
 
         return dict(tree_flatten(loaded.model.parameters()))
 
-    shared = {name for name, array in arrays(second).items() if array is arrays(first)[name]}
-    assert set(arrays(second)) - shared == set(mx.load(str(store.adapter(EMPTY) / "adapters.safetensors")))
-    assert not any(array is arrays(first).get(name) for name, array in arrays(slim).items())
+    for other, fingerprint in ((second, EMPTY), (slim, SLIM)):
+        shared = {name for name, array in arrays(other).items() if array is arrays(first)[name]}
+        assert set(arrays(other)) - shared == set(mx.load(str(store.adapter(fingerprint) / "adapters.safetensors")))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 from nfl_lora_pipeline.adapters.export import export_fused
 from nfl_lora_pipeline.adapters.serving import engine as engines
+from nfl_lora_pipeline.adapters.serving.catalogue import OneStore
 from nfl_lora_pipeline.adapters.serving.engine import Engine
 from nfl_lora_pipeline.adapters.serving.generation import candidates, make_sampler
 from nfl_lora_pipeline.adapters.serving.job import Begun, Finished, Job, Piece
@@ -60,7 +61,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely():
 def engine(trained_store):
     held = trained_store.store
     deaths: list[BaseException] = []
-    engine = Engine(held, held.promoted(), follows=False, report=print, on_death=deaths.append)
+    engine = Engine(OneStore(held, held.promoted(), follows=False), report=print, on_death=deaths.append)
     engine.start()
     yield engine
     assert engine.stop(seconds=10)

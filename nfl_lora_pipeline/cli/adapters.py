@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from nfl_lora_pipeline.interrupts import sent_again
@@ -270,9 +271,17 @@ def export(folder: Path, form: str, fused: bool, prefix: str, store: Path) -> No
 @click.option("--allow-host", "hosts", multiple=True, help="A name under which clients know this machine; repeatable.")
 @click.option("--allow-origin", "origins", multiple=True, help="A site whose pages may ask: https://host; repeatable.")
 @click.option("--api-key", "key", default="", envvar="NFL_LORA_API_KEY", show_envvar=True, help="Ask clients for it.")
+@click.option(
+    "--stores",
+    type=click.Path(path_type=Path),
+    help="Answer for every store in this folder, each a model named by its own; --store says who answers without a name.",
+)
+@click.option(
+    "--loaded", type=click.IntRange(1), default=64, show_default=True, help="So many adapters of --stores at a time."
+)
 @adapter_option
 @store_option
-def serve(port: int, host: str, prefix: str, store: Path, **allowed: Any) -> None:
+def serve(port: int, host: str, prefix: str, store: Path, stores: Path | None, loaded: int, **allowed: Any) -> None:
     """Answer with the promoted adapter over an OpenAI-compatible interface, until Ctrl-C.
 
     What is promoted later answers from then on; an adapter that is named with --adapter stays. Pages of other sites and
@@ -280,14 +289,36 @@ def serve(port: int, host: str, prefix: str, store: Path, **allowed: Any) -> Non
     """
     from nfl_lora_pipeline.adapters.promotion import in_use
     from nfl_lora_pipeline.adapters.serving.app import Access
+    from nfl_lora_pipeline.adapters.serving.catalogue import Catalogue, ManyStores, OneStore
     from nfl_lora_pipeline.adapters.serving.server import serve as answer_requests
     from nfl_lora_pipeline.store import Store
 
-    held = Store(store)
     hosts = frozenset(name.lower() for name in (host, *allowed["hosts"]))
     origins = frozenset(origin.rstrip("/") for origin in allowed["origins"])
     access = Access(hosts, origins, allowed["key"])
-    answer_requests(held, in_use(held, prefix), follows=not prefix, host=host, port=port, access=access)
+    catalogue: Catalogue
+    if stores is None:
+        catalogue = OneStore(Store(store), in_use(Store(store), prefix), follows=not prefix)
+    else:
+        catalogue = ManyStores(stores, most_loaded=loaded, default=_default_of(stores, store, prefix))
+    answer_requests(catalogue, host=host, port=port, access=access)
+
+
+def _default_of(stores: Path, store: Path, prefix: str) -> str | None:
+    """Who of several stores answers a request that names no model: the one that was typed, if one was.
+
+    Raises:
+        ValueError: it is none of them, or an adapter was named, which is of one store.
+    """
+    if prefix:
+        raise ValueError(
+            f"--adapter {prefix} --stores {stores}: of every store the promoted one answers; leave one out"
+        )
+    if click.get_current_context().get_parameter_source("store") is not ParameterSource.COMMANDLINE:
+        return None
+    if store.resolve().parent != stores.resolve():
+        raise ValueError(f"--store {store} --stores {stores}: the one is no folder in the other; leave one out")
+    return store.resolve().name
 
 
 @commands.command()

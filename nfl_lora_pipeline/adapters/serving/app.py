@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from nfl_lora_pipeline.adapters.serving.catalogue import Catalogue, Report
 from nfl_lora_pipeline.adapters.serving.engine import Engine
 from nfl_lora_pipeline.adapters.serving.job import Begun, Event, Finished, Job, Piece, Reply, error_content, error_event
 from nfl_lora_pipeline.adapters.serving.schema import (
@@ -214,19 +215,14 @@ async def _body(http: Request) -> bytes:
     return bytes(content)
 
 
-def make_app(engine: Engine, access: Access, report: Callable[[str], None]) -> ASGIApp:
+def make_app(engine: Engine, catalogue: Catalogue, access: Access, report: Report) -> ASGIApp:
     """The application, for an ASGI server; `report` takes lines for the log."""
 
     async def models(_: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [engine.loaded.to_json()]})
+        return JSONResponse({"object": "list", "data": catalogue.models()})
 
     async def model(request: Request) -> Response:
-        name = request.path_params["name"]
-        if name != engine.loaded.name:
-            raise RequestError(
-                f"model {name[:100]!r}: this server has {engine.loaded.name}", status=404, code="model_not_found"
-            )
-        return JSONResponse(engine.loaded.to_json())
+        return JSONResponse(catalogue.model(request.path_params["name"]))
 
     async def unexpected(_: Request, error: Exception) -> Response:
         report(f"a request failed: {error!r}")

@@ -1,4 +1,4 @@
-"""The adapter that answers, loaded with its base or put in the place of the one before it; and tokens for several requests.
+"""An adapter that answers, loaded with its base or put on that of another one; and tokens for several requests.
 
 All requests are answered together, or one after another where a model or an error calls for that.
 """
@@ -8,16 +8,17 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.generate import BatchGenerator, generate_step
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import greedy_sampler, make_logits_processors
+from mlx_lm.tuner.utils import load_adapters, remove_lora_layers
 
 from nfl_lora_pipeline.adapters.serving.schema import GenerationRequest, RequestError
 from nfl_lora_pipeline.models import base_model as base_models
@@ -211,7 +212,7 @@ def suitable_generator(model: Model) -> Generator:
 MOST_CONTEXT = 8_192  # tokens of prompt and answer, whatever a base can take: memory is for many requests
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoadedAdapter:
     """An adapter on its base.
 
@@ -263,14 +264,14 @@ class LoadedAdapter:
         }
 
 
-def load_adapter(store: Store, fingerprint: str, before: LoadedAdapter | None = None) -> LoadedAdapter:
+def load_adapter(store: Store, fingerprint: str, *others: LoadedAdapter) -> LoadedAdapter:
     """Load an adapter of a store.
 
     Args:
         store: the store.
         fingerprint: of the adapter.
-        before: what was loaded last. On the same base, and where its adapter has the same shapes, the base's weights are
-            shared with it; itself it stays as it is, and goes on answering.
+        others: what is loaded already. The base's weights are shared with one on the same base, whatever the shapes of its
+            adapter; itself it stays as it is, and goes on answering.
 
     Raises:
         ValueError: a file is missing or damaged, or what was loaded gives no probabilities.
@@ -280,10 +281,7 @@ def load_adapter(store: Store, fingerprint: str, before: LoadedAdapter | None = 
         provenance = store.provenance(fingerprint)
         store.check_adapter(fingerprint)
         base = base_models.resolve(provenance.base_model)
-        if before is not None and _is_alike(store, before, base, folder):
-            model, tokenizer = _with_other_weights(before.model, folder), before.tokenizer
-        else:
-            model, tokenizer = base_models.load(base, adapter=folder)
+        model, tokenizer = _on_base_of(others, base, folder) or base_models.load(base, adapter=folder)
         logits = model(mx.array([[tokenizer.eos_token_id]]))[0, -1]
         finite = bool(mx.isfinite(logits).all().item())
     except (OSError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
@@ -305,25 +303,24 @@ def load_adapter(store: Store, fingerprint: str, before: LoadedAdapter | None = 
     )
 
 
-def _is_alike(store: Store, before: LoadedAdapter, base: BaseModel, folder: Path) -> bool:
-    """Whether only the adapter's numbers are others: same base, same layers, same shapes, same scale."""
-    old = store.adapter(before.fingerprint)
-    return base == before.base and _config(old) == _config(folder) and _shapes(old) == _shapes(folder)
+def _on_base_of(others: Sequence[LoadedAdapter], base: BaseModel, adapter: Path) -> tuple[Model, Tokenizer] | None:
+    """A model with an adapter, whose other weights are the own arrays of one that is loaded on the same base, if any is."""
+    for other in others:
+        if other.base != base or (plain := _without_adapter(other.model)) is None:
+            continue
+        model = load_adapters(plain, str(adapter))
+        model.eval()
+        mx.eval(model.parameters())
+        return model, other.tokenizer
+    return None
 
 
-def _config(adapter: Path) -> JsonObject:
-    content: JsonObject = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    return content
+def _without_adapter(model: Model) -> Model | None:
+    """A second model of the same arrays without the LoRA layers; None where the adapter is no LoRA of linear layers alone."""
+    arrays = tree_flatten(model.parameters())
+    other = remove_lora_layers(copy.deepcopy(model, {id(array): array for _, array in arrays}))
+    return other if _is_adapted(model) and not _is_adapted(other) else None
 
 
-def _shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
-    weights = cast(dict[str, mx.array], mx.load(str(adapter / "adapters.safetensors")))
-    return {name: array.shape for name, array in weights.items()}
-
-
-def _with_other_weights(model: Model, adapter: Path) -> Model:
-    """A second model with an adapter's weights; all others are the first one's own arrays."""
-    other = copy.deepcopy(model, {id(array): array for _, array in tree_flatten(model.parameters())})
-    other.load_weights(str(adapter / "adapters.safetensors"), strict=False)
-    mx.eval(other.parameters())
-    return other
+def _is_adapted(model: Model) -> bool:
+    return any(name.endswith("lora_a") for name, _ in tree_flatten(model.parameters()))

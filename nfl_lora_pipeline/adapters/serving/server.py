@@ -18,9 +18,9 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from nfl_lora_pipeline.adapters.serving.app import Access, make_app
+from nfl_lora_pipeline.adapters.serving.catalogue import Catalogue
 from nfl_lora_pipeline.adapters.serving.engine import Engine
 from nfl_lora_pipeline.interrupts import Interrupted
-from nfl_lora_pipeline.store import Store
 
 BACKLOG = 1_024  # connections that the system holds until they are taken
 
@@ -114,19 +114,17 @@ HEAD_BYTES = 32 * 1024
 LINE_CHARACTERS = 500  # of the log
 
 
-def serve(store: Store, fingerprint: str, *, follows: bool, host: str, port: int, access: Access) -> None:
+def serve(catalogue: Catalogue, *, host: str, port: int, access: Access) -> None:
     """Answer over OpenAI's interface until SIGINT or SIGTERM, after which answers at hand have a second.
 
     Args:
-        store: the store.
-        fingerprint: of the adapter to begin with.
-        follows: whether to change to what is promoted later.
+        catalogue: who answers to which name.
         host: to listen on.
         port: to listen on; 0 for any that is free.
         access: who may ask.
 
     Raises:
-        ValueError: the port cannot be listened on, or the adapter cannot be loaded.
+        ValueError: the port cannot be listened on, or there is no adapter that could answer.
     """
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)  # clients read their own mistakes in the answers
     warnings.filterwarnings(
@@ -134,12 +132,12 @@ def serve(store: Store, fingerprint: str, *, follows: bool, host: str, port: int
     )  # of a signal before the loop runs
     allow_connections()
     with listening(host, port) as listener:
-        engine = Engine(store, fingerprint, follows=follows, report=_log, on_death=_die)
+        engine = Engine(catalogue, report=_log, on_death=_die)
         try:
             engine.start()
             number, address = listener.getsockname()[1], f"[{host}]" if ":" in host else host
-            line = f"http://{address}:{number}/v1 answers with adapter {engine.loaded.knows}; Ctrl-C ends it"
-            server = _Server(_config(make_app(engine, access, _log)), line)
+            line = f"http://{address}:{number}/v1 answers {catalogue.summary()}; Ctrl-C ends it"
+            server = _Server(_config(make_app(engine, catalogue, access, _log)), line)
             server.run(sockets=[listener])
             raise Interrupted(server.signum)
         except Interrupted as interrupt:
