@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks import ablations, mlx_lm_side, opponents, ours, peft_side, races, season
+from benchmarks import ablations, mlx_lm_side, opponents, ours, peft_side, races, season, serving_many
 from benchmarks.judged_runs import Figure, JudgedRun
 from benchmarks.judging import Judge, Outcome, goal_reached
 from benchmarks.opponents import BEST, BOTH, CHECK_EVERY, FACTS, SWEPT, Settings
@@ -215,3 +215,15 @@ def test_a_season_goes_on_behind_the_weeks_that_are_finished(tmp_path):
         "".join(json.dumps(found._asdict()) + "\n" for found in (a_run(0.99), a_run(0.9))), encoding="utf-8"
     )
     assert season.finished(file) == [a_run(0.99), a_run(0.9)]
+
+
+def test_an_answer_of_another_tenant_is_told_apart_where_it_differs():
+    said = {("a", "q"): "1", ("b", "q"): "1", ("c", "q"): "2", ("a", "r"): "3", ("b", "r"): "4", ("c", "r"): "5"}
+    assert serving_many.told_apart(said, ["a", "b", "c"]) == pytest.approx(10 / 12)
+
+
+def test_a_side_of_a_server_has_its_answers_a_second_what_was_wrong_and_how_long_it_took():
+    side = serving_many.Side([0.1] * 18 + [0.5] * 2, wrong=["one"])
+    assert serving_many.rows_of({"it": side}, 10.0, {"it": "9 MB"}) == [
+        ["it", "20", "2.0", "1", "0", "0.10 s", "0.50 s", "9 MB"]
+    ]

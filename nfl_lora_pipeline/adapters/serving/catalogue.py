@@ -256,8 +256,9 @@ class ManyStores:
             report(f"model {name!r} {'is here' if name in self._tenants else 'has gone'}")
             if name in before:
                 before[name].loaded = None
+        others = self._loaded()
         for tenant in self._tenants.values():
-            tenant.follow(self._loaded(), partial(_report_of, tenant, report))
+            tenant.follow(others, partial(_report_of, tenant, report))
 
     def find(self, model: str | None) -> Tenant:
         """As `Catalogue.find`."""

@@ -250,7 +250,7 @@ class Engine:
     def _first_waiting(self) -> tuple[Tenant, Job] | None:
         """Whose turn it is; those that nobody wants any more, or that waited too long, are done with."""
         while True:
-            active = Counter({batch.tenant: len(batch.jobs) for batch in self._batches})
+            active = Counter(batch.tenant for batch in self._batches for _ in batch.jobs)
             waiting = self._waiting.first(active, seconds=0 if active.total() else IDLE_SECONDS)
             if waiting is None:
                 return None
