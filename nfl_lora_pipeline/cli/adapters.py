@@ -288,8 +288,8 @@ def serve(port: int, host: str, prefix: str, store: Path, stores: Path | None, l
     names that lead here from elsewhere are refused. Without a key every program on this machine may ask.
     """
     from nfl_lora_pipeline.adapters.promotion import in_use
-    from nfl_lora_pipeline.adapters.serving.app import Access
     from nfl_lora_pipeline.adapters.serving.catalogue import Catalogue, ManyStores, OneStore
+    from nfl_lora_pipeline.adapters.serving.server import Access
     from nfl_lora_pipeline.adapters.serving.server import serve as answer_requests
     from nfl_lora_pipeline.store import Store
 
