@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from nfl_lora_pipeline.files import lasting_base, lasting_recipe
+from nfl_lora_pipeline.stats import POSITIONS, Position
 from nfl_lora_pipeline.weeks.sources.github import UPSTREAM_URL
 from nfl_lora_pipeline.weeks.week import NflWeek
 
@@ -49,7 +50,8 @@ class Settings(BaseSettings):
     weeks: Annotated[Names, AfterValidator(_weeks)] = Field(
         (), description="partition keys to train on; empty for every week held of the newest season"
     )
-    stats: Names = Field(("receiving_yards",), description='which stats to teach, or "all"')
+    position: Position = Field("WR", description="whose weeks: WR, RB, TE or QB; a store is of one position")
+    stats: Names = Field((), description='which stats to teach, or "all"; empty for the first of the position')
     mode: Literal["every_fact", "random_facts"] = Field(
         "every_fact", description="how the splits are made; random_facts is that of the original experiment"
     )
@@ -57,7 +59,7 @@ class Settings(BaseSettings):
         "auto", description="where weeks come from: auto, folder, github, sample or another of `weeks/sources`"
     )
     data_dir: str = Field("", description="a folder of raw weeks; empty for `raw` in the store")
-    base_url: str = Field(UPSTREAM_URL, description="what stands before `/{season}/{week}/WR.json` upstream")
+    base_url: str = Field(UPSTREAM_URL, description="what stands before `/{season}/{week}/{position}.json` upstream")
     recipe: str = Field("embedded", description="a shipped recipe's name or the path of a YAML file")
     base_model: str = Field(
         "", description="embedded, a folder, a GGUF file or a Hugging Face id; empty for the recipe's own"
@@ -96,6 +98,11 @@ class Settings(BaseSettings):
         return {variable(name): _as_text(value) for name, value in values.items()}
 
     @property
+    def chosen_stats(self) -> list[str]:
+        """What to teach: the stats that are set or, where none is, the one of the position."""
+        return list(self.stats) or [POSITIONS[self.position].stat]
+
+    @property
     def folder(self) -> Path:
         """The folder of raw weeks."""
         return Path(self.data_dir) if self.data_dir else Path(self.store) / "raw"
@@ -116,6 +123,7 @@ CHOICES_FILE, PROJECT_FILE, TABLE = "nfl-lora.toml", "pyproject.toml", "[tool.nf
 CHOICES = (
     "season",
     "weeks",
+    "position",
     "stats",
     "source",
     "data-dir",

@@ -14,6 +14,7 @@ import polars as pl
 from nfl_lora_pipeline.dataset.qa_pairs import FACT_COLUMNS, PAIR_COLUMNS
 from nfl_lora_pipeline.dataset.splits import SPLITS
 from nfl_lora_pipeline.files import DamagedFile, files_hash, read_file, replace_file, sweep
+from nfl_lora_pipeline.stats import POSITIONS, Position, in_words
 from nfl_lora_pipeline.stored import (
     RUN_AGAIN,
     WEIGHTS_NAME,
@@ -33,7 +34,7 @@ from nfl_lora_pipeline.stored import (
     read_json,
 )
 from nfl_lora_pipeline.weeks.players import PLAYERS_SCHEMA
-from nfl_lora_pipeline.weeks.week import NflWeek
+from nfl_lora_pipeline.weeks.week import NflWeek, file_name
 
 TAUGHT_COLUMNS = [column for column in FACT_COLUMNS if column != "status"]
 LEAVE_OUT = (
@@ -43,9 +44,9 @@ LEAVE_OUT = (
 
 @dataclass(frozen=True)
 class Store:
-    """The folder with all results.
+    """The folder with all results, of players of one position.
 
-    weeks/2025-W01/      WR.json, raw.json, players.parquet, players.json (`WeekRecord`), qa_pairs.parquet
+    weeks/2025-W01/      WR.json (or RB.json, ...), raw.json, players.parquet, players.json (`WeekRecord`), qa_pairs.parquet
     splits/              train.jsonl, valid.jsonl, test.jsonl, rows.parquet
     adapters/{print}/    adapters.safetensors, adapter_config.json, certificate.json, training.json, provenance.json,
                          facts.parquet (`taught_facts`)
@@ -61,9 +62,36 @@ class Store:
 
     root: Path
 
-    def raw(self, week: NflWeek) -> Path:
-        """The week's file, byte for byte as it was published."""
-        return self._week(week) / "WR.json"
+    def raw(self, week: NflWeek, position: Position | None = None) -> Path:
+        """The week's file, byte for byte as it was published, under upstream's name for it.
+
+        Args:
+            week: the week.
+            position: of a file that is to be written; None for the file that is held.
+        """
+        return self._week(week) / file_name(position or self.position_of(week) or "WR")
+
+    def position_of(self, week: NflWeek) -> Position | None:
+        """Whose file of a week is held; None where that is not to be seen."""
+        try:
+            return self.read_raw_origin(week).position
+        except DamagedFile:
+            there = (position for position in POSITIONS if os.path.lexists(self._week(week) / file_name(position)))
+            return next(there, None)
+
+    def check_position(self, position: Position) -> None:
+        """Whether players of a position may be kept here.
+
+        Raises:
+            ValueError: the store holds a week of another one.
+        """
+        for week in self.weeks_with("*"):
+            found = self.position_of(week)
+            if found not in (None, position):
+                raise ValueError(
+                    f"store {self.root}: it holds {in_words(found)}, such as those of {week}, and {in_words(position)} are "
+                    f"asked for; a store is of one position: name another one (--store), or --position {found}"
+                )
 
     def raw_origin(self, week: NflWeek) -> Path:
         """Where that file came from: JSON with `kind`, `origin`, `sha256` and `fetched_at`."""

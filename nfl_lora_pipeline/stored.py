@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationEr
 
 from nfl_lora_pipeline.dataset.qa_pairs import PAIR_COLUMNS
 from nfl_lora_pipeline.files import DamagedFile, read_file
+from nfl_lora_pipeline.stats import Position
 
 RUN_AGAIN = "`nfl-lora run` on its weeks makes it anew"
 PREDICTION_COLUMNS = [*PAIR_COLUMNS, "tuned"]
@@ -54,12 +55,21 @@ class Record(BaseModel):
 
 
 class RawOrigin(Record):
-    """`raw.json`."""
+    """`raw.json`.
+
+    Attributes:
+        kind: the name of the source.
+        origin: the path or URL that the file came from.
+        sha256: of the file.
+        fetched_at: UTC, ISO 8601.
+        position: whose file it is; earlier code, which does not say, took wide receivers alone.
+    """
 
     kind: str
     origin: str
     sha256: str
     fetched_at: str
+    position: Position = "WR"
 
 
 class WeekRecord(Record):

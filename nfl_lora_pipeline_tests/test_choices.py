@@ -64,7 +64,7 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_file(f
     [
         ("seson = 2025", "seson: no such key; did you mean season?"),
         ("data_dir = 'raw'", "data_dir: no such key; did you mean data-dir?"),
-        ("x = 1", "x: no such key; use season, weeks, stats, source, data-dir, store, recipe, base-model"),
+        ("x = 1", "x: no such key; use season, weeks, position, stats, source, data-dir, store, recipe, base-model"),
         ("season = 1999", "season: 1999 is not in the range 2000<=x<=2099."),
         ("season = true", "season: expected a text, a number or a list of these (given: True)"),
         ("weeks = 19", "weeks: weeks '19': '19' is not within 1 to 18"),

@@ -11,7 +11,7 @@ from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.dataset.wordings import is_formed
 from nfl_lora_pipeline.evaluation.probes import HAND_WRITTEN_FILE, hand_written_wordings, probe_questions
-from nfl_lora_pipeline.stats import STATS, TAUGHT
+from nfl_lora_pipeline.stats import STATS, TEACHABLE
 from nfl_lora_pipeline_tests.evaluations import STATS as ASKED_STATS
 from nfl_lora_pipeline_tests.evaluations import TEMPLATES, YARDS, pairs_of
 
@@ -75,7 +75,7 @@ def test_every_fact_is_asked_in_one_of_them_and_the_facts_of_all_stats_in_all():
     assert found.height == found["fact"].n_unique() == len(YARDS) * len(ASKED_STATS)
     assert set(found["phrasing"]) <= set(TEXTS)
     assert set(found["split"]) == {"test"}
-    assert len(TAUGHT) > 1
+    assert len(TEACHABLE) > 1
     assert all("{" not in question for question in found["question"])
 
 

@@ -7,19 +7,19 @@ import pytest
 from nfl_lora_pipeline.dataset.templates import choose_stats, untaught, wordings_hash
 from nfl_lora_pipeline.defs.common import code_versions
 from nfl_lora_pipeline.defs.resources import DatasetResource, Trainer
-from nfl_lora_pipeline.stats import COLUMNS, STATS, TAUGHT, Stat
+from nfl_lora_pipeline.stats import COLUMNS, STATS, TEACHABLE, Stat, stats_of
 from nfl_lora_pipeline.weeks.players import UPSTREAM_KEYS
 from nfl_lora_pipeline_tests.upstream import copy_of_package, python_with, row, week_bytes, write_week
 
-NEVER = {split: [stat.column for stat in STATS if stat.refused == split] for split in ("train", "test")}
-REFUSED_ROW = 'Stat("rushing_yards", "RushingYDS", "rushing yard", "rushing yards", (-60, 350), refused="train"),'
-NEW_ROWS = {
-    "rushing_yards": (REFUSED_ROW, REFUSED_ROW.replace(', refused="train"', "")),
-    "red_zone_touches": (
-        "    # Columns that",
-        '    Stat("red_zone_touches", "RzTouch", "red zone touch", "red zone touches", (-60, 350)),\n    # Columns that',
-    ),
-}
+CATCHING = ["receiving_yards", "receptions", "targets", "receiving_touchdowns", "fantasy_points"]
+RUSHING = ["receiving_yards", "receptions", "rushing_yards", "carries", "rushing_touchdowns"]
+PASSING = ["rushing_yards", "passing_touchdowns", "passing_yards", "interceptions"]
+REFUSED_IN = {split: [stat.column for stat in STATS if stat.refused == split] for split in ("train", "test")}
+NEW_STAT = "red_zone_touches"
+NEW_ROW = (
+    "    # Columns that",
+    '    Stat("red_zone_touches", "RzTouch", "red zone touch", "red zone touches", (-60, 350)),\n    # Columns that',
+)
 TO_ANSWERS = """
 import json, sys
 from pathlib import Path
@@ -63,12 +63,14 @@ print(json.dumps({
 """
 
 
-def test_what_is_taught_is_what_upstream_has_and_there_are_words_for():
-    assert TAUGHT == ("receiving_yards", "receptions", "targets", "receiving_touchdowns", "fantasy_points")
-    assert choose_stats(["all"]) == list(TAUGHT)
+def test_all_is_what_is_usual_of_a_position_and_whatever_upstream_has_can_be_named():
+    for position, usual in {"WR": CATCHING, "TE": CATCHING, "RB": RUSHING, "QB": PASSING}.items():
+        assert choose_stats(["all"], position) == stats_of(position) == usual
     assert choose_stats(["targets", "receptions"]) == ["receptions", "targets"]
-    with pytest.raises(ValueError, match=r"stat 'carries': use receiving_yards, .* or all"):
-        choose_stats(["carries"])
+    assert choose_stats(["fumbles", "all"]) == [*CATCHING, "fumbles"]
+    assert set(TEACHABLE) == {stat.column for stat in STATS if stat.upstream and stat.plural}
+    with pytest.raises(ValueError, match=r"stat 'touches': use receiving_yards, .* or all"):
+        choose_stats(["touches"])
 
 
 def test_no_column_key_or_word_stands_in_two_rows():
@@ -81,12 +83,13 @@ def test_no_column_key_or_word_stands_in_two_rows():
     assert {stat.upstream for stat in STATS} - {""} <= set(UPSTREAM_KEYS)
 
 
-def test_what_is_not_taught_is_every_other_stat_and_those_that_never_are():
-    assert NEVER["train"]
-    assert NEVER["test"]
-    for split, stats in NEVER.items():
-        assert untaught(TAUGHT, split) == stats
-        assert untaught(["targets"], split) == [s for s in TAUGHT if s != "targets"] + stats
+def test_what_is_not_in_use_is_refused_where_its_row_says_and_what_is_in_use_nowhere():
+    for split, stats in REFUSED_IN.items():
+        assert len(stats) > 3
+        assert untaught(CATCHING, split) == stats
+        assert untaught(["targets"], split) == [s for s in CATCHING if s != "targets"] + stats
+        in_use = {"rushing_yards", "rushing_touchdowns", "passing_yards"}
+        assert untaught(sorted(in_use), split) == [s for s in [*CATCHING, *stats] if s not in in_use]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,9 @@ def test_what_is_not_taught_is_every_other_stat_and_those_that_never_are():
     [
         ({"column": "receiving yards"}, "a name such as receiving_yards"),
         ({"singular": ""}, "punts: give it both a singular and a plural"),
-        ({"refused": "dev"}, "punts: refused 'dev': use 'train' or 'test'"),
+        ({"refused": "dev"}, "punts: refused 'dev': use 'train', 'test', 'both' or ''"),
+        ({"of": ("K",)}, "punts: of 'K': use WR, RB, TE, QB"),
+        ({"upstream": "", "refused": "test", "of": ("WR",)}, "punts: name upstream's key"),
         ({"singular": "", "plural": "", "refused": "test"}, "punts: it cannot be refused without words"),
         ({"upstream": ""}, "punts: name upstream's key"),
         ({"plausible": (9, 0)}, "punts: plausible (9, 0): give the lowest number first"),
@@ -106,13 +111,12 @@ def test_a_row_that_cannot_be_is_refused(fields, problem):
     assert problem in str(caught.value)
 
 
-@pytest.mark.parametrize("stat", NEW_ROWS)
-def test_a_new_stat_is_one_row_of_the_table_and_nothing_else(tmp_path, stat):
-    package, (before, after) = copy_of_package(tmp_path), NEW_ROWS[stat]
+def test_a_new_stat_is_one_row_of_the_table_and_nothing_else(tmp_path):
+    stat, package, (before, after) = NEW_STAT, copy_of_package(tmp_path), NEW_ROW
     table = package / "stats.py"
     assert table.read_text().count(before) == 1
     table.write_text(table.read_text().replace(before, after))
-    key = "RushingYDS" if stat == "rushing_yards" else "RzTouch"
+    key = "RzTouch"
     people = [
         row(name="Ann Example", **{key: "1"}),
         row(name="Bob Example", **{key: "-3"}),
@@ -156,5 +160,5 @@ def test_a_new_stat_is_one_row_of_the_table_and_nothing_else(tmp_path, stat):
 
 
 def test_the_frame_has_a_column_for_every_stat_that_upstream_has():
-    assert set(TAUGHT) < set(COLUMNS)
-    assert "passing_yards" not in COLUMNS
+    assert set(TEACHABLE) < set(COLUMNS)
+    assert "touches" not in COLUMNS

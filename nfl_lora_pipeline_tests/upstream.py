@@ -90,9 +90,9 @@ def python_with(package: Path, code: str) -> str:
     return done.stdout
 
 
-def write_week(folder: Path, content: bytes, number: int = 1) -> Path:
+def write_week(folder: Path, content: bytes, number: int = 1, *, position: str = "WR") -> Path:
     """Put a file where a week of 2025 is looked for, and return `folder`."""
-    file = folder / "2025" / str(number) / "WR.json"
+    file = folder / "2025" / str(number) / f"{position}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
     return folder

@@ -18,7 +18,7 @@ from nfl_lora_pipeline.cli.adapters import fingerprints, held_in, recipes, store
 from nfl_lora_pipeline.cli.terminal import DEBUG, flush_output, in_one_line, print_anything
 from nfl_lora_pipeline.files import lasting_base, lasting_recipe
 from nfl_lora_pipeline.interrupts import Interrupted, heard
-from nfl_lora_pipeline.stats import TAUGHT
+from nfl_lora_pipeline.stats import POSITIONS, TEACHABLE, in_words
 from nfl_lora_pipeline.weeks.sources import source_names
 from nfl_lora_pipeline.weeks.week import LAST_WEEK, NflWeek, spoken_weeks, weeks_named
 
@@ -41,10 +41,18 @@ def held_weeks(context: click.Context, _: click.Parameter, beginning: str) -> li
 
 stats_option = click.option(
     "--stats",
-    default="receiving_yards",
-    show_default=True,
+    default="",
     envvar="NFL_LORA_STATS",
-    help=f"{', '.join(TAUGHT)}; several with commas; or all.",
+    help=f"{', '.join(TEACHABLE)}; several with commas; or all: those usual of the position.  "
+    f"[default: {', '.join(f'{people.stat} of {position}' for position, people in POSITIONS.items())}]",
+)
+position_option = click.option(
+    "--position",
+    type=click.Choice(list(POSITIONS)),
+    default="WR",
+    show_default=True,
+    envvar="NFL_LORA_POSITION",
+    help=f"Whose weeks: {', '.join(map(in_words, POSITIONS))}. A store is of one position.",
 )
 source_option = click.option(
     "--source",
@@ -59,7 +67,7 @@ data_dir_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=None,
     envvar="NFL_LORA_DATA_DIR",
-    help="Folder of raw weeks, {season}/{week}/WR.json.  [default: raw in the store]",
+    help="Folder of raw weeks, {season}/{week}/{position}.json.  [default: raw in the store]",
 )
 split_mode_option = click.option(
     "--split-mode",
@@ -101,6 +109,7 @@ base_model_option = click.option(
 def job_options(command: Callable[..., None]) -> Callable[..., None]:
     """What `run`, `plan` and `ui` take alike: what is taught, and how. `as_settings` reads it."""
     options = (
+        position_option,
         stats_option,
         source_option,
         data_dir_option,
@@ -291,9 +300,12 @@ class Job:
         """One line: what is taught, and by which recipe."""
         from nfl_lora_pipeline.dataset.templates import choose_stats
 
-        taught = ", ".join(stat.replace("_", " ") for stat in choose_stats(self.settings.stats))
+        position = self.settings.position
+        chosen = choose_stats(self.settings.chosen_stats, position)
+        taught = ", ".join(stat.replace("_", " ") for stat in chosen)
         weeks = re.sub(r"(\d{4}) ", r"\1 week ", spoken_weeks([str(week) for week in self.weeks]))
-        return f"plan: {taught} of {weeks}; recipe {self.why}"
+        whose = "" if position == "WR" else f"{POSITIONS[position].plural}, "
+        return f"plan: {taught} of {whose}{weeks}; recipe {self.why}"
 
     def order(self) -> "Order":
         """The same for Dagster, whose import takes seconds."""
@@ -318,10 +330,11 @@ def read_job(season: int, weeks: str | None, options: dict[str, Any]) -> Job:
     from nfl_lora_pipeline.store import Store
 
     options, why = with_recipe(options)
-    settings = Settings.read(**as_settings(options), season=season, weeks=())
+    settings, data = Settings.read(**as_settings(options), season=season, weeks=()), Store(options["store"])
+    data.check_position(settings.position)
     if named is None:
         invented = sample_fallback or settings.source == "sample"
-        named = Store(options["store"]).weeks_of_season(season, sample=invented)
+        named = data.weeks_of_season(season, sample=invented)
     return Job(settings, named, sample_fallback, why)
 
 
@@ -329,10 +342,11 @@ def check_choices(options: Mapping[str, Any]) -> None:
     """Say what cannot be done at once, before anything heavy is imported.
 
     Raises:
-        ValueError: there is no such recipe or stat.
+        ValueError: there is no such recipe or stat, or the source has no such players.
     """
     check_recipe(options["recipe"])
     check_stats(options["stats"])
+    check_source(options)
 
 
 def check_recipe(name: str) -> None:
@@ -348,7 +362,15 @@ def check_stats(text: str) -> None:
     from nfl_lora_pipeline.dataset.templates import choose_stats
     from nfl_lora_pipeline.settings import as_list
 
-    choose_stats(as_list(text))
+    if text:
+        choose_stats(as_list(text))
+
+
+def check_source(options: Mapping[str, Any]) -> None:
+    """Refuse a source that can have no players of the position."""
+    from nfl_lora_pipeline.weeks.sources import Place, open_source
+
+    open_source(options["source"], Place(Path(), position=options["position"])).close()
 
 
 def with_recipe(options: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -453,7 +475,9 @@ def ui(port: int, host: str, season: int | None, weeks: str, watch: bool, **opti
     options, why = with_recipe(options)
     click.echo(f"recipe: {why}", err=True)
     settings = Settings.read(**as_settings(options), season=season or 0, weeks=chosen, watch=watch)
-    serve_ui(Store(options["store"]), host, port, settings.to_environment(), lambda line: click.echo(line, err=True))
+    data = Store(options["store"])
+    data.check_position(settings.position)
+    serve_ui(data, host, port, settings.to_environment(), lambda line: click.echo(line, err=True))
 
 
 @main.command("build-base")
@@ -521,6 +545,7 @@ def list_experiments(store: Path) -> None:
 @click.option(
     "--long", "long_too", is_flag=True, help="With `all`: those too that take hours, or want larger hardware."
 )
+@position_option
 @source_option
 @data_dir_option
 @store_option
@@ -537,6 +562,7 @@ def run_experiment(names: tuple[str, ...], arms: tuple[str, ...], long_too: bool
     from nfl_lora_pipeline.settings import Settings
 
     check_data_dir(options)
+    check_source(options)
     places, sample_fallback = places_of(options)
     resources = Resources.of(Settings.read(**(options | places)), sample_fallback=sample_fallback)
     trials = _chosen_trials(names, arms, long_too=long_too)

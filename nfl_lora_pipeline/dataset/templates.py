@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nfl_lora_pipeline.dataset.wordings import NUMBER_WORDS, fill, possessive
-from nfl_lora_pipeline.stats import STATS, TAUGHT, stats_hash
+from nfl_lora_pipeline.stats import STATS, TEACHABLE, Position, stats_hash, stats_of
 
 Model = TypeVar("Model", bound=BaseModel)
 Split = Literal["train", "valid", "test"]
@@ -162,20 +162,22 @@ def number_text(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def choose_stats(wanted: Sequence[str]) -> list[str]:
-    """The columns of the stats that are wanted, in the order of the table; "all" wants every one.
+def choose_stats(wanted: Sequence[str], position: Position = "WR") -> list[str]:
+    """The columns of the stats that are wanted, in the order of the table; "all" wants those that are usual of a position.
 
     Raises:
         ValueError: there is none of that name that can be taught.
     """
-    if unknown := [stat for stat in wanted or [""] if stat not in (*TAUGHT, "all")]:
-        raise ValueError(f"stat {unknown[0]!r}: use {', '.join(TAUGHT)} or all")
-    return [stat for stat in TAUGHT if stat in wanted or "all" in wanted]
+    if unknown := [stat for stat in wanted or [""] if stat not in (*TEACHABLE, "all")]:
+        raise ValueError(f"stat {unknown[0]!r}: use {', '.join(TEACHABLE)} or all")
+    usual = stats_of(position) if "all" in wanted else []
+    return [stat for stat in TEACHABLE if stat in wanted or stat in usual]
 
 
 def untaught(taught: Sequence[str], split: Split) -> list[str]:
-    """The stats to refuse in a split: those that could be taught and are not, and those that never are."""
-    return [*(stat for stat in TAUGHT if stat not in taught), *(stat.column for stat in STATS if stat.refused == split)]
+    """The stats to refuse in a split, none of which is taught; see `Stat.refused`."""
+    refused = (stat for stat in STATS if stat.singular and stat.refused in (split, "both"))
+    return [stat.column for stat in refused if stat.column not in taught]
 
 
 def wordings_hash() -> str:
@@ -205,7 +207,7 @@ _SPELLED = {word: number for number, word in enumerate(NUMBER_WORDS)} | {
 _WORDS = (
     rf"(?:a hundred|{'|'.join([*_SPELLED, 'hundred'])})(?:(?:[ -]|\s+and\s+)(?:{'|'.join([*_SPELLED, 'hundred'])}))*"
 )
-_NOUNS = [noun for stat in STATS if stat.taught for noun in stat.nouns]
+_NOUNS = [noun for stat in STATS if stat.teachable for noun in stat.nouns]
 _UNITS = sorted({"catch", "catches", *_NOUNS, *(noun.split()[-1] for noun in _NOUNS)})
 _STAT = rf"(?:\w+\s+)?(?:{'|'.join(map(re.escape, _UNITS))})\b"
 _IN_WORDS = re.compile(

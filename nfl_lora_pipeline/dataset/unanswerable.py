@@ -26,6 +26,7 @@ from nfl_lora_pipeline.dataset.wordings import (
     is_last_name_alone,
     last_name,
     last_word,
+    names_of,
     other_stat,
     spoken,
     typed,
@@ -592,9 +593,14 @@ class FreshQuestions:
     def _other_stat(self, rng: random.Random, name: str, at: Week) -> str:
         """One that could be taught and is not for this player then, one that never is, or any other."""
         while True:
-            stat = rng.choice([*untaught(self.stats, "train"), *[other_stat(rng)] * 6])
+            stat = rng.choice([*untaught(self.stats, "train"), *[other_stat(rng, but=self._stat_names)] * 6])
             if (at, stat) not in self.told[name]:
                 return stat
+
+    @cached_property
+    def _stat_names(self) -> frozenset[str]:
+        """What the stats in use are called: none of them is another stat."""
+        return frozenset(name for stat in self.stats for name in names_of(stat))
 
     def _elsewhere(self, rng: random.Random, name: str, at: Week) -> Week:
         """Another week of a season, half of the time the next one or one beside it; or the same week of a near season."""

@@ -10,7 +10,7 @@ import random
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -442,12 +442,33 @@ SPOKEN: dict[str, tuple[str, ...]] = {
     ),
     "fantasy_points": ("fantasy points", "fantasy points", "fantasy points", "fantasy pts", "points of fantasy", "fpts"),
 }  # fmt: skip
-"""What people call a stat that is taught; the first names come as often as they stand here."""
+"""What people call a stat of those that the embedded base is made with; the first names come as often as they stand here."""
+_SPOKEN_TOO: dict[str, tuple[str, ...]] = {
+    "rushing_yards": (
+        "rushing yards", "rushing yards", "rushing yards", "rushing yards", "yards rushing", "rushing yds", "rush yards",
+        "rush yds", "rushing yardage", "yards on the ground",
+    ),
+    "carries": ("carries", "carries", "carries", "rushing attempts", "rushes", "rush attempts"),
+    "rushing_touchdowns": ("rushing touchdowns", "rushing touchdowns", "rushing TDs", "rush TDs", "rushing scores"),
+    "passing_yards": (
+        "passing yards", "passing yards", "passing yards", "yards passing", "passing yds", "pass yards", "pass yds",
+    ),
+    "passing_touchdowns": ("passing touchdowns", "passing touchdowns", "passing TDs", "touchdown passes", "TD passes"),
+    "interceptions": ("interceptions", "interceptions", "interceptions thrown", "picks", "INTs"),
+}  # fmt: skip
+"""The same of further stats, which are drawn while tuning alone."""
+_PLURALS = {stat.column: stat.plural for stat in STATS if stat.plural}
+
+
+def names_of(stat: str) -> tuple[str, ...]:
+    """What people call a stat; one that stands in no table is called as it is."""
+    return SPOKEN.get(stat) or _SPOKEN_TOO.get(stat) or (_PLURALS.get(stat, stat),)
 
 
 def spoken(rng: random.Random, stat: str) -> str:
-    """One of the names of a stat; one that has none is called as it is."""
-    return rng.choice(SPOKEN[stat]) if stat in SPOKEN else stat
+    """One of the names of a stat; see `names_of`."""
+    names = names_of(stat)
+    return rng.choice(names) if len(names) > 1 else names[0]
 
 
 _OTHER_KINDS = """rushing passing punting kicking defensive special-teams return goal-line third-down first-half second-half
@@ -460,13 +481,17 @@ kicks returns plays starts wins points hits blocks turnovers minutes catches tar
 _EXAMINED = frozenset(stat.plural for stat in STATS if stat.refused == "test")
 
 
-def other_stat(rng: random.Random) -> str:
-    """A stat that is none of the five: "rushing yards", "deep tackles". None that the exam alone asks about."""
+def other_stat(rng: random.Random, *, but: Collection[str] = ()) -> str:
+    """A stat that is none of the five: "rushing yards", "deep tackles". None that the exam alone asks about, or of `but`."""
     while True:
         draw = rng.random()
         kind, thing = rng.choice(_OTHER_KINDS), rng.choice(_OTHER_THINGS)
         name = thing if draw < 0.15 else f"{coined_word(rng)} {thing}" if draw < 0.3 else f"{kind} {thing}"
-        if name not in _EXAMINED and name not in {spoken for names in SPOKEN.values() for spoken in names}:
+        if (
+            name not in _EXAMINED
+            and name not in but
+            and name not in {each for names in SPOKEN.values() for each in names}
+        ):
             return name
 
 

@@ -41,6 +41,7 @@ from nfl_lora_pipeline.season.checks import (
     warnings_of,
     write_record,
 )
+from nfl_lora_pipeline.stats import Position, position_of
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.sources import RawWeek, SourceUnreachable
@@ -60,7 +61,7 @@ CHECK_DESCRIPTIONS = {
     "stats_are_plausible": "No player's numbers in the week are beyond what a game allows.",
     "catches_within_targets": "No player caught more passes in the week than were thrown to him.",
     "touchdowns_within_catches": "No player has more receiving touchdowns in the week than receptions.",
-    "size_is_usual": "The week has 300 to 700 rows, as full weeks upstream have.",
+    "size_is_usual": "The week has about as many rows as full weeks of its position upstream, of wide receivers 300 to 700.",
 }
 
 
@@ -77,14 +78,18 @@ CHECK_DESCRIPTIONS = {
 def raw_wr_json(
     context: dg.AssetExecutionContext, store: StoreResource, week_source: WeekSource
 ) -> dg.MaterializeResult[None]:
-    """A week's wide receivers as published, byte for byte. A file that cannot be read replaces nothing."""
+    """A week's players of the deployment's position (wide receivers, unless it says otherwise) as published, byte for byte.
+
+    A file that cannot be read replaces nothing. The name of this asset is from when there were wide receivers alone.
+    """
     week, data = week_of(context), store.open()
     with clear_failure():
+        data.check_position(position := position_of(week_source.position))
         raw = fetch_or_keep(week, week_source, data, lambda line: say(context, line, 0.0))
         parse_week(raw.content, week=week, origin=raw.origin)
     if raw.kind == "sample":
         context.log.warning(SAMPLE_WARNING)
-    origin = write_raw(data, raw)
+    origin = write_raw(data, raw, position)
     say(context, f"{week}: {raw.size:,} bytes from {raw.origin}")
     return dg.MaterializeResult(
         metadata={**origin, "size_bytes": raw.size}, data_version=dg.DataVersion(raw.sha256[:16])
@@ -116,6 +121,7 @@ def players(
     """
     data = store.open()
     with clear_failure():
+        data.check_position(position_of(dataset.position))
         result = read_week(data, week_of(context), dataset.chosen_stats(), accept_odd=week_source.accept_odd_weeks)
     yield from (_check_result(check) for check in result.checks)
     if reason := result.why_blocked(data):
@@ -147,6 +153,7 @@ def qa_pairs(
     """Every fact of the week, of the stats in use, in every phrasing of `templates.yaml`, as question and answer."""
     week, data = week_of(context), store.open()
     with clear_failure():
+        data.check_position(position_of(dataset.position))
         pairs = write_pairs(data, week, dataset.chosen_stats())
     fact_count = pairs["fact"].n_unique()
     say(context, f"{week}: {fact_count:,} facts in {len(load_templates().questions)} phrasings each")
@@ -191,14 +198,15 @@ def fetch_or_keep(week: NflWeek, source: WeekSource, data: Store, tell: Callable
         return RawWeek(week, content, origin.origin, origin.kind, datetime.fromisoformat(origin.fetched_at))
 
 
-def write_raw(data: Store, raw: RawWeek) -> dict[str, str]:
-    """Keep a week's file, and beside it where it came from.
+def write_raw(data: Store, raw: RawWeek, position: Position) -> dict[str, str]:
+    """Keep a week's file of a position, and beside it where it came from.
 
     Returns:
         The latter.
     """
     origin = {"kind": raw.kind, "origin": raw.origin, "sha256": raw.sha256, "fetched_at": raw.fetched_at.isoformat()}
-    replace_file(data.raw(raw.week), raw.content)
+    origin["position"] = position
+    replace_file(data.raw(raw.week, position), raw.content)
     replace_file(data.raw_origin(raw.week), (json.dumps(origin, indent=2) + "\n").encode())
     return origin
 
@@ -338,8 +346,10 @@ def make_splits(data: Store, dataset: DatasetResource, *, accept_odd: bool) -> S
     """The rows of the weeks and stats that are wanted.
 
     Raises:
-        ValueError: a week is not held, or is odd and not accepted; there is no such stat or mode.
+        ValueError: a week is not held, or is odd and not accepted; there is no such stat or mode; the store is of another
+            position.
     """
+    data.check_position(position_of(dataset.position))
     weeks_held = data.weeks()
     invented = [week for week in weeks_held if data.is_invented(week)]
     weeks = choose_weeks(dataset.weeks, weeks_held, invented=invented)

@@ -14,6 +14,7 @@ from nfl_lora_pipeline.defs.leases import leased
 from nfl_lora_pipeline.files import lasting_base
 from nfl_lora_pipeline.season.watch import season_to_watch
 from nfl_lora_pipeline.settings import Settings
+from nfl_lora_pipeline.stats import position_of
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.weeks.sources import Place, RawWeek, Source, open_source
@@ -41,9 +42,10 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     Attributes:
         kind: "auto" (the folder, else a download), "folder", "github", "sample", or another of `weeks/sources`.
-        folder: with upstream's layout, `{season}/{week}/WR.json`.
-        base_url: what stands before `/{season}/{week}/WR.json` upstream; empty for that of the settings. What a resource is
-            given Dagster keeps with every run, and the settings' may hold a password.
+        folder: with upstream's layout, `{season}/{week}/{position}.json`.
+        position: whose weeks: WR, RB, TE or QB.
+        base_url: what stands before `/{season}/{week}/{position}.json` upstream; empty for that of the settings. What a
+            resource is given Dagster keeps with every run, and the settings' may hold a password.
         sample_fallback: whether "auto" may end at the bundled sample when upstream cannot be reached and no real week is
             held, and at what is held of the week otherwise. Never in a deployment.
         accept_odd_weeks: whether a week is taken though nobody played, rows are missing or the numbers are those of another
@@ -52,6 +54,7 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     kind: str = "auto"
     folder: str = "data/raw"
+    position: str = "WR"
     base_url: str = ""
     sample_fallback: bool = False
     accept_odd_weeks: bool = False
@@ -65,9 +68,10 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The source.
 
         Raises:
-            ValueError: there is none of this kind.
+            ValueError: there is none of this kind, or no such position.
         """
-        return open_source(self.kind, Place(Path(self.folder), self.address, self.sample_fallback))
+        place = Place(Path(self.folder), self.address, self.sample_fallback, position=position_of(self.position))
+        return open_source(self.kind, place)
 
     def fetch(self, week: NflWeek, say: Callable[[str], None]) -> RawWeek:
         """Get one week; `say` is told of what is waited for.
@@ -83,11 +87,13 @@ class DatasetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     Attributes:
         weeks: partition keys; empty for every real week held of the newest season.
+        position: whose weeks: WR, RB, TE or QB.
         stats: columns of the players frame that `templates.yaml` has words for, or "all".
         mode: "every_fact", or "random_facts" for the split of the original experiment.
     """
 
     weeks: list[str] = []
+    position: str = "WR"
     stats: list[str] = ["receiving_yards"]
     mode: str = "every_fact"
 
@@ -95,9 +101,9 @@ class DatasetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The stats, checked.
 
         Raises:
-            ValueError: there are no words for one.
+            ValueError: there are no words for one, or no such position.
         """
-        return choose_stats(self.stats)
+        return choose_stats(self.stats, position_of(self.position))
 
 
 class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -169,10 +175,13 @@ class Resources:
             week_source=WeekSource(
                 kind=settings.source,
                 folder=str(settings.folder),
+                position=settings.position,
                 sample_fallback=sample_fallback,
                 accept_odd_weeks=settings.accept_odd_weeks,
             ),
-            dataset=DatasetResource(weeks=keys, stats=list(settings.stats), mode=settings.mode),
+            dataset=DatasetResource(
+                weeks=keys, position=settings.position, stats=settings.chosen_stats, mode=settings.mode
+            ),
             trainer=Trainer(recipe=settings.recipe, base_model=settings.base_model, replace=settings.replace),
             watch=Watch(season=settings.season, on=settings.watch),
         )

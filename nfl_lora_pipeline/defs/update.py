@@ -48,6 +48,7 @@ from nfl_lora_pipeline.files import DamagedFile, locked
 from nfl_lora_pipeline.interrupts import Arrivals, Interrupted, heard
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.season.watch import held_hashes
+from nfl_lora_pipeline.stats import position_of
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import to_json
 from nfl_lora_pipeline.weeks.players import parse_week
@@ -174,6 +175,7 @@ def plan(order: Order, say: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     """
     data, recipe = order.store, order.resources.trainer.load()
     base = recipe.base_model
+    data.check_position(position_of(order.resources.week_source.position))
     with TemporaryDirectory(prefix="nfl-lora-plan-") as folder:
         draft = Store(Path(folder))
         if (data.root / "weeks").is_dir():
@@ -221,7 +223,7 @@ def _draft_week(order: Order, draft: Store, week: NflWeek, say: Callable[[str], 
     held = held_hashes(draft).get(str(week))
     raw = fetch_or_keep(week, source, draft, say)
     parse_week(raw.content, week=week, origin=raw.origin)
-    write_raw(draft, raw)
+    write_raw(draft, raw, position_of(source.position))
     result = read_week(draft, week, stats, accept_odd=source.accept_odd_weeks)
     if reason := result.why_blocked(order.store):
         raise ValueError(reason)

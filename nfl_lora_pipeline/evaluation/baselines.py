@@ -18,7 +18,7 @@ from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel, Model
 from nfl_lora_pipeline.models.machine import kind
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer, prompt_tokens
-from nfl_lora_pipeline.stats import TAUGHT
+from nfl_lora_pipeline.stats import TEACHABLE
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import read_overview
 from nfl_lora_pipeline.weeks.names import as_typed
@@ -54,7 +54,7 @@ class FactTable:
         )
         self.players = {name.lower(): name for name in self.facts["player"].unique().sort()}
         self.stats: dict[str, str] = {
-            word: stat for stat, noun in ((stat, NOUNS[stat]) for stat in TAUGHT) for word in noun.nouns
+            word: stat for stat, noun in ((stat, NOUNS[stat]) for stat in TEACHABLE) for word in noun.nouns
         }
         self._player, self._stat = any_of(self.players), any_of(self.stats)
 

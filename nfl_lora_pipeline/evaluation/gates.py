@@ -20,6 +20,7 @@ from nfl_lora_pipeline.evaluation.metrics import (
 )
 from nfl_lora_pipeline.evaluation.probes import (
     ALTERATIONS,
+    BESIDE,
     IN_WORDS,
     INCOMPLETE,
     INVENTED,
@@ -44,6 +45,7 @@ UNKNOWN = "it cannot know"
 EXPECTATIONS = {
     INVENTED: ("people who do not exist", "of them", UNKNOWN),
     "reworded_strangers": ("people who do not exist, in other words", "of them", UNKNOWN),
+    "wide_receivers": ("wide receivers", "of them", UNKNOWN),
     "tight_ends": ("tight ends", "of them", UNKNOWN),
     "running_backs": ("running backs", "of them", UNKNOWN),
     "next_week": ("next week", "known players", UNKNOWN),
@@ -502,7 +504,7 @@ GATES = {
         [INVENTED, "reworded_strangers"], "people who do not exist", "min_refused"
     ),
     "other_positions_are_refused": _share_of_refusals(
-        ["tight_ends", "running_backs"], "real tight ends and running backs", "min_refused_positions"
+        BESIDE, "real players of other positions", "min_refused_positions"
     ),
     "other_weeks_are_refused": _share_of_refusals(
         ["next_week", "unseen_weeks"], "known players next week and in other weeks not taught", "min_refused_weeks"

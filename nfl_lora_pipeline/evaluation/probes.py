@@ -23,10 +23,11 @@ from nfl_lora_pipeline.evaluation.alterations import (
     unique_last_names,
 )
 from nfl_lora_pipeline.models.base_model import BaseModel
+from nfl_lora_pipeline.stats import POSITIONS
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import Provenance
 from nfl_lora_pipeline.weeks.names import name_key
-from nfl_lora_pipeline.weeks.players import names_beside
+from nfl_lora_pipeline.weeks.players import OTHER_POSITIONS, names_beside, strangers_to
 from nfl_lora_pipeline.weeks.week import LAST_WEEK, NflWeek
 
 KNOWN, INVENTED = "known", "invented_names"  # the rows of the splits
@@ -47,6 +48,7 @@ SHARED = "shared_last_name"
 UNANSWERABLE = {
     INVENTED: "people who do not exist, in phrasings never trained",
     "reworded_strangers": "people who do not exist, in other wordings",
+    "wide_receivers": "real wide receivers of the week",
     "tight_ends": "real tight ends of the week",
     "running_backs": "real running backs of the week",
     "next_week": "known players, next week",
@@ -59,7 +61,7 @@ UNANSWERABLE = {
 IN_WORDS = {KNOWN: "as taught", **ALTERATIONS, SHARED: "a last name that several bear", **UNANSWERABLE}
 """Every group of questions, for people."""
 ALTERED, WITHOUT_FACT, GROUPS = tuple(ALTERATIONS), tuple(UNANSWERABLE), tuple(IN_WORDS)
-BESIDE = ("tight_ends", "running_backs")
+BESIDE = tuple(OTHER_POSITIONS)
 
 HAND_WRITTEN_FILE = Path(str(files("nfl_lora_pipeline"))) / "hand_written.yaml"
 INCOMPLETE_FILE = HAND_WRITTEN_FILE.with_name("incomplete.yaml")
@@ -344,10 +346,13 @@ def questions_of(store: Store, provenance: Provenance) -> tuple[pl.DataFrame, li
     for week in map(NflWeek.parse, provenance.weeks):
         origin = store.read_raw_origin(week)
         if origin.kind == "folder":
-            others[week], lacking = names_beside(Path(origin.origin), week, known_ids=frozenset(rows["player_id"]))
+            known_ids = frozenset(rows["player_id"])
+            file = Path(origin.origin)
+            others[week], lacking = names_beside(file, week, position=origin.position, known_ids=known_ids)
             notes += lacking
         else:
-            notes.append(f"{week}: real tight ends and running backs, since the week came from no folder")
+            people = " and ".join(POSITIONS[other].plural for other in strangers_to(origin.position).values())
+            notes.append(f"{week}: real {people}, since the week came from no folder")
     more = probe_questions(
         rows,
         load_templates(),

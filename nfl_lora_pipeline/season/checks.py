@@ -14,7 +14,7 @@ from typing import Literal
 import polars as pl
 
 from nfl_lora_pipeline.files import DamagedFile, replace_file
-from nfl_lora_pipeline.stats import COLUMNS, STATS, TAUGHT
+from nfl_lora_pipeline.stats import COLUMNS, STATS, TEACHABLE, Position
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import WeekRecord, json_bytes
 from nfl_lora_pipeline.weeks.names import plain_names
@@ -72,11 +72,13 @@ def warnings_of(store: Store, weeks: Iterable[NflWeek]) -> list[str]:
     return list(dict.fromkeys([*sample, *lines]))
 
 
-LINE = list(TAUGHT)
+LINE = list(TEACHABLE)
 WHOLE_ROWS = 100  # a frame of fewer rows is somebody's choice of people, and no whole week
 FEWEST_RECORDED_SHARE = 0.1  # at least this share of a whole week's rows has a record
 COMPARABLE_ROWS, COMPARABLE_LINES = 50, 20  # a share of fewer rows, or of fewer lines, means nothing
-SMALLEST_REAL_WEEK = (370, 108)  # its rows, and those with a record; used where the store has nothing to compare with
+SMALLEST_REAL_WEEKS: Mapping[Position, tuple[int, int]] = {"WR": (370, 108), "RB": (202, 73), "TE": (182, 59)}
+"""Rows, and those with a record; used where the store has nothing to compare with. Of wide receivers eleven weeks have been
+seen; of the others week 1 of 2025 alone (241 and 91, 217 and 74), from which theirs are as far as those of wide receivers."""
 FEWEST_ROWS_SHARE, FEWEST_RECORDED_OF_USUAL = 0.75, 0.5
 MOST_LINES_AGAIN = 0.25
 
@@ -91,17 +93,20 @@ def somebody_is_recorded(players: pl.DataFrame) -> Finding:
     return recorded >= fewest, finding if recorded >= fewest else f"{finding}: was the week played to its end?"
 
 
-def as_many_as_usual(players: pl.DataFrame, others: Sequence[pl.DataFrame], *, invented: bool = False) -> Finding:
+def as_many_as_usual(
+    players: pl.DataFrame, others: Sequence[pl.DataFrame], *, invented: bool = False, position: Position = "WR"
+) -> Finding:
     """Whether rows, and players with a record, are about as many as in the median of the other weeks.
 
-    A first week is held against the smallest real one, unless its people are `invented` or chosen by somebody.
+    A first week is held against the smallest real one of its position, unless none is known or its people are `invented` or
+    chosen by somebody.
     """
     usual_rows = median(other.height for other in others) if others else 0
     recorded, usual = _recorded(players).height, median(_recorded(other).height for other in others) if others else 0
     if usual_rows < COMPARABLE_ROWS:
-        if invented or players.height < WHOLE_ROWS:
+        if invented or players.height < WHOLE_ROWS or position not in SMALLEST_REAL_WEEKS:
             return True, "no whole week to compare with"
-        usual_rows, usual = SMALLEST_REAL_WEEK
+        usual_rows, usual = SMALLEST_REAL_WEEKS[position]
     passed = players.height >= FEWEST_ROWS_SHARE * usual_rows and recorded >= FEWEST_RECORDED_OF_USUAL * usual
     return passed, (
         f"{players.height:,} rows, {recorded:,} of them with a record; usual are {usual_rows:,.0f} rows, "
@@ -158,7 +163,7 @@ def _lines(players: pl.DataFrame) -> pl.DataFrame:
     return _recorded(players).select("player_id", *LINE).filter(pl.any_horizontal(pl.col(LINE) != 0))
 
 
-FULL_WEEK_ROWS = (300, 700)
+FULL_WEEK_ROWS: Mapping[Position, tuple[int, int]] = {"WR": (300, 700), "RB": (160, 380), "TE": (150, 350)}
 WORST = 5
 Severity = Literal["error", "warn"]
 CHECKS: dict[str, Severity] = {
@@ -208,6 +213,7 @@ def check_players(
     earlier: pl.DataFrame | None = None,
     accept_odd: bool = False,
     invented: bool = False,
+    position: Position = "WR",
 ) -> list[Check]:
     """Check the frame of one week.
 
@@ -217,12 +223,13 @@ def check_players(
         earlier: the frame of the same week as it was before.
         accept_odd: whether what is odd beside other weeks (`ODD`) is no more than a warning.
         invented: whether it is of the bundled sample, whose weeks are smaller than real ones.
+        position: whose week it is; of some more players are usual than of others.
 
     Returns:
         One finding for each of `CHECKS`, in their order. Where the schema differs nothing else can be asked: the others
         fail with it.
     """
-    findings = {check.name: check for check in _found(players, others, earlier, invented=invented)}
+    findings = {check.name: check for check in _found(players, others, earlier, invented, position)}
     checks = [findings[name] for name in CHECKS]
     return [replace(check, severity="warn") if accept_odd and check.name in ODD else check for check in checks]
 
@@ -232,8 +239,8 @@ def check_week(store: Store, week: NflWeek, players: pl.DataFrame, *, accept_odd
     record = read_record(store, week)
     same_people = record is not None and (record.source == "sample") == store.is_invented(week)
     earlier = read_lines(store, week) if same_people else None
-    beside, invented = weeks_beside(store, week), store.is_invented(week)
-    return check_players(players, beside, earlier=earlier, accept_odd=accept_odd, invented=invented)
+    beside, invented, position = weeks_beside(store, week), store.is_invented(week), store.position_of(week) or "WR"
+    return check_players(players, beside, earlier=earlier, accept_odd=accept_odd, invented=invented, position=position)
 
 
 def odd_by_now(store: Store, weeks: Iterable[NflWeek]) -> dict[NflWeek, list[str]]:
@@ -246,8 +253,9 @@ def odd_by_now(store: Store, weeks: Iterable[NflWeek]) -> dict[NflWeek, list[str
         frame, others = read_lines(store, week), weeks_beside(store, week)
         if frame is None or is_accepted(store, week):
             continue
+        invented, position = store.is_invented(week), store.position_of(week) or "WR"
         looks = {
-            "as_many_as_usual": as_many_as_usual(frame, list(others.values()), invented=store.is_invented(week)),
+            "as_many_as_usual": as_many_as_usual(frame, list(others.values()), invented=invented, position=position),
             "numbers_are_its_own": numbers_are_its_own(frame, others),
         }
         if lines := [f"{week}: {look} ({name})" for name, (passed, look) in looks.items() if not passed]:
@@ -256,7 +264,11 @@ def odd_by_now(store: Store, weeks: Iterable[NflWeek]) -> dict[NflWeek, list[str
 
 
 def _found(
-    players: pl.DataFrame, others: Mapping[NflWeek, pl.DataFrame], earlier: pl.DataFrame | None, *, invented: bool
+    players: pl.DataFrame,
+    others: Mapping[NflWeek, pl.DataFrame],
+    earlier: pl.DataFrame | None,
+    invented: bool,
+    position: Position,
 ) -> list[Check]:
     schema = _schema_matches(players)
     if not schema.passed:
@@ -279,9 +291,9 @@ def _found(
             "scored more than they caught",
         ),
         _check("somebody_is_recorded", *somebody_is_recorded(players)),
-        _check("as_many_as_usual", *as_many_as_usual(players, beside, invented=invented)),
+        _check("as_many_as_usual", *as_many_as_usual(players, beside, invented=invented, position=position)),
         _check("numbers_are_its_own", *numbers_are_its_own(players, others)),
-        _size_is_usual(players),
+        _size_is_usual(players, position),
     ]
 
 
@@ -324,7 +336,9 @@ def _stats_text(row: dict[str, object]) -> str:
     return " ".join(f"{stat}={row[stat]}" for stat in COLUMNS[:4])
 
 
-def _size_is_usual(players: pl.DataFrame) -> Check:
-    fewest, most = FULL_WEEK_ROWS
+def _size_is_usual(players: pl.DataFrame, position: Position) -> Check:
+    if position not in FULL_WEEK_ROWS:
+        return _check("size_is_usual", True, f"{players.height} rows; how many a full week has is not known")
+    fewest, most = FULL_WEEK_ROWS[position]
     usual = fewest <= players.height <= most
     return _check("size_is_usual", usual, f"{players.height} rows; a full week has {fewest} to {most}")

@@ -9,11 +9,11 @@ from typing import NoReturn
 
 import polars as pl
 
-from nfl_lora_pipeline.stats import COLUMNS, STATS
+from nfl_lora_pipeline.stats import COLUMNS, STATS, Position
 from nfl_lora_pipeline.weeks.names import plain_names
 from nfl_lora_pipeline.weeks.sources import SourceError
 from nfl_lora_pipeline.weeks.sources.folder import is_there, read_file
-from nfl_lora_pipeline.weeks.week import NflWeek
+from nfl_lora_pipeline.weeks.week import NflWeek, file_name
 
 TEXTS = {"PlayerId": "player_id", "PlayerName": "player", "Team": "team", "PlayerOpponent": "opponent"}
 NUMBERS = {stat.upstream: stat for stat in STATS if stat.upstream}
@@ -289,35 +289,43 @@ def _oddities(players: pl.DataFrame, origin: str) -> list[str]:
     return unknown + shared
 
 
-POSITIONS = {"tight_ends": "TE.json", "running_backs": "RB.json"}
+OTHER_POSITIONS: Mapping[str, Position] = {"wide_receivers": "WR", "tight_ends": "TE", "running_backs": "RB"}
+"""Whose files may lie beside a week's, by the name of the group of questions about them."""
+
+
+def strangers_to(position: Position) -> dict[str, Position]:
+    """Those of `OTHER_POSITIONS` who play another position."""
+    return {group: other for group, other in OTHER_POSITIONS.items() if other != position}
 
 
 def names_beside(
-    week_file: Path, week: NflWeek, *, known_ids: frozenset[str] = frozenset()
+    week_file: Path, week: NflWeek, *, position: Position = "WR", known_ids: frozenset[str] = frozenset()
 ) -> tuple[Mapping[str, list[str]], list[str]]:
-    """Who plays what, from the files that may lie beside a week's wide receivers.
+    """Who plays another position, from the files that may lie beside a week's.
 
     They serve the evaluation alone, so that one that cannot be read costs its questions and nothing else.
 
     Args:
         week_file: `{folder}/2025/1/WR.json`.
         week: the week.
+        position: whose file that is.
         known_ids: who is taught, and left out under whatever name.
 
     Returns:
-        Sorted names by a key of `POSITIONS`, and for each file that is not there or cannot be read a line that says so.
+        Sorted names by a key of `OTHER_POSITIONS`, and for each file that is not there or cannot be read a line that says so.
     """
     found: dict[str, list[str]] = {}
     missing: list[str] = []
-    for position, name in POSITIONS.items():
+    for group, other in strangers_to(position).items():
+        name = file_name(other)
         file = week_file.with_name(name)
         if not is_there(file):
-            missing.append(f"{week}: no {name} beside WR.json")
+            missing.append(f"{week}: no {name} beside {week_file.name}")
             continue
         try:
             players, _ = parse_week(read_file(file), week=week, origin=name)
             others = players.filter(~pl.col("player_id").is_in(known_ids)).select(plain_names()).to_series()
-            found[position] = sorted(others.unique())
+            found[group] = sorted(others.unique())
         except (BadWeek, SourceError, OSError) as error:
             missing.append(f"{week}: {name} cannot be read: {str(error).removeprefix(f'{file}: ')}")
     return found, missing

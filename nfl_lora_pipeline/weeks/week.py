@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from nfl_lora_pipeline.stats import Position
+
 _KEY = re.compile(r"([0-9]{4})-W([0-9]{2})")
 FIRST_SEASON, LAST_SEASON = 2000, 2099
 LAST_WEEK = 18
@@ -37,6 +39,11 @@ class NflWeek:
         if match is None:
             raise ValueError(f"week {key!r}: expected a partition key such as 2025-W01")
         return cls(int(match[1]), int(match[2]))
+
+
+def file_name(position: Position) -> str:
+    """What upstream calls the file of a week's players of a position."""
+    return f"{position}.json"
 
 
 def is_key(text: str) -> bool:

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
+from nfl_lora_pipeline.stats import Position
 from nfl_lora_pipeline.weeks.sources.download import Limits, SourceError, SourceUnreachable, WeekNotPublished
 from nfl_lora_pipeline.weeks.week import NflWeek
 
@@ -80,16 +81,18 @@ class Place:
     """What a deployment says of where its weeks are; a source takes of it what it needs.
 
     Attributes:
-        folder: files in upstream's layout, `{season}/{week}/WR.json`.
+        folder: files in upstream's layout, `{season}/{week}/{position}.json`.
         base_url: the address that upstream's layout starts from; empty for the source's own.
         sample_fallback: whether `auto` takes the bundled sample where upstream is unreachable and the sample has the week.
         limits: of a download; None for the usual ones.
+        position: whose files are wanted.
     """
 
     folder: Path
     base_url: str = ""
     sample_fallback: bool = False
     limits: Limits | None = None
+    position: Position = "WR"
 
 
 class Source(Protocol):

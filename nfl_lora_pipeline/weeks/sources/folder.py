@@ -7,9 +7,10 @@ from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 
+from nfl_lora_pipeline.stats import Position, in_words
 from nfl_lora_pipeline.weeks.sources import Changed, Place, RawWeek, Say, Source, quiet, source
 from nfl_lora_pipeline.weeks.sources.download import LARGEST, SourceError, WeekNotPublished
-from nfl_lora_pipeline.weeks.week import NflWeek
+from nfl_lora_pipeline.weeks.week import NflWeek, file_name
 
 SAMPLE_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "sample"
 
@@ -21,7 +22,7 @@ class Folder(Source):
     kind = "folder"
 
     def __init__(self, place: Place) -> None:
-        self.folder = place.folder
+        self.folder, self.position = place.folder, place.position
 
     def fetch(self, week: NflWeek, say: Say = quiet) -> RawWeek:
         """Read a week's file.
@@ -29,7 +30,7 @@ class Folder(Source):
         Raises:
             SourceError: it does not exist or cannot be read.
         """
-        file = week_file(self.folder, week)
+        file = self._file(week)
         try:
             return RawWeek(week, read_file(file), str(file), self.kind, datetime.now(UTC))
         except FileNotFoundError as error:
@@ -37,20 +38,20 @@ class Folder(Source):
 
     def where(self, week: NflWeek) -> str:
         """The path of a week's file."""
-        return str(week_file(self.folder, week))
+        return str(self._file(week))
 
     def has(self, week: NflWeek) -> bool | None:
         """Whether a week's file is there."""
-        return is_there(week_file(self.folder, week))
+        return is_there(self._file(week))
 
     def seasons(self) -> list[int]:
         """The seasons that the folder has a week of, in order."""
-        names = {file.parents[1].name for file in self.folder.glob("[0-9]*/*/WR.json")}
+        names = {file.parents[1].name for file in self.folder.glob(f"[0-9]*/*/{file_name(self.position)}")}
         return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
 
     def changed(self, week: NflWeek, validator: str) -> Changed:
         """Whether a week is another than at the time of `validator`: it is read only when its time or size has changed."""
-        file = week_file(self.folder, week)
+        file = self._file(week)
         try:
             status = file.stat()
             renewed = f"file:{status.st_mtime_ns}-{status.st_size}"
@@ -60,15 +61,24 @@ class Folder(Source):
         except OSError as error:
             raise SourceError(f"{file}: cannot be read ({error.strerror}); mend the file or its permissions") from error
 
+    def _file(self, week: NflWeek) -> Path:
+        return week_file(self.folder, week, self.position)
+
 
 @source("sample")
 class Sample(Folder):
-    """The bundled weeks of invented people."""
+    """The bundled weeks of invented people, all of whom play the same position."""
 
     kind = "sample"
+    of: Position = "WR"
 
     def __init__(self, place: Place) -> None:
-        self.folder = SAMPLE_FOLDER
+        if place.position != self.of:
+            raise SourceError(
+                f"source 'sample': the bundled sample has {in_words(self.of)} only, and no {in_words(place.position)}; "
+                "use --source folder or github"
+            )
+        self.folder, self.position = SAMPLE_FOLDER, self.of
 
     def fetch(self, week: NflWeek, say: Say = quiet) -> RawWeek:
         """Read a week's file.
@@ -82,9 +92,9 @@ class Sample(Folder):
         return super().fetch(week, say)
 
 
-def week_file(folder: Path, week: NflWeek) -> Path:
+def week_file(folder: Path, week: NflWeek, position: Position = "WR") -> Path:
     """Where a folder in upstream's layout keeps a week: `{folder}/2025/1/WR.json`."""
-    return folder / str(week.season) / str(week.week) / "WR.json"
+    return folder / str(week.season) / str(week.week) / file_name(position)
 
 
 def is_there(file: Path) -> bool:

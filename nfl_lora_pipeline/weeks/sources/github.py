@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import Path
 from urllib.parse import urlsplit
 
+from nfl_lora_pipeline.stats import Position, in_words
 from nfl_lora_pipeline.weeks.sources import Changed, Place, RawWeek, Say, Source, quiet, source
 from nfl_lora_pipeline.weeks.sources.download import (
     Connections,
@@ -16,7 +16,7 @@ from nfl_lora_pipeline.weeks.sources.download import (
     shown_url,
 )
 from nfl_lora_pipeline.weeks.sources.folder import Folder, Sample, week_file
-from nfl_lora_pipeline.weeks.week import NflWeek
+from nfl_lora_pipeline.weeks.week import NflWeek, file_name
 
 UPSTREAM_URL = "https://raw.githubusercontent.com/hvpkod/NFL-Data/main/NFL-data-Players"
 LOOK_LIMITS = Limits(
@@ -43,7 +43,7 @@ class Github(Source):
             SourceUnreachable: upstream gave no answer, or not within its time.
             SourceError: the download broke off, or the URL is of no use.
         """
-        url, by_hand = week_url(self.base_url, week), _by_hand(self.place.folder, week)
+        url, by_hand = self._url_and_mend(week)
         with Connections() as connections:
             answer = download(connections, url, limits=self.place.limits, by_hand=by_hand, say=say)
         if answer.status == 404:
@@ -59,7 +59,7 @@ class Github(Source):
         self._connections = self._connections or Connections()
         kind, _, value = validator.partition(":")
         headers = {CONDITIONS[kind]: value} if kind in CONDITIONS else {}
-        url, by_hand = week_url(self.base_url, week), _by_hand(self.place.folder, week)
+        url, by_hand = self._url_and_mend(week)
         answer = download(self._connections, url, headers=headers, limits=LOOK_LIMITS, by_hand=by_hand)
         if answer.status == 404:
             raise _not_published(url, by_hand)
@@ -75,23 +75,33 @@ class Github(Source):
             self._connections.close()
             self._connections = None
 
+    def _url_and_mend(self, week: NflWeek) -> tuple[str, str]:
+        """Where a week is, and what to do by hand where it cannot be had from there."""
+        by_hand = f"put the file at {week_file(self.place.folder, week, self.place.position)} by hand"
+        return week_url(self.base_url, week, self.place.position), by_hand
+
 
 @source("auto")
 class Auto(Source):
     """The folder's file where there is one, else a download, else, where that is wanted, the bundled sample."""
 
     def __init__(self, place: Place) -> None:
-        self.folder, self.github = Folder(place), Github(place)
-        self.sample = Sample(place) if place.sample_fallback else None
+        self.place, self.folder, self.github = place, Folder(place), Github(place)
 
     def fetch(self, week: NflWeek, say: Say = quiet) -> RawWeek:
         """Get a week from the first that has it. A week that upstream says it has not is no case for the sample."""
         try:
             return self._source_of(week).fetch(week, say)
-        except SourceUnreachable:
-            if self.sample is None or not self.sample.has(week):
+        except SourceUnreachable as error:
+            if not self.place.sample_fallback:
                 raise
-            return self.sample.fetch(week, say)
+            if self.place.position != Sample.of:
+                lacking = f"the bundled sample has {in_words(Sample.of)} only, and no {in_words(self.place.position)}"
+                raise SourceUnreachable(f"{error}; {lacking}") from error
+            sample = Sample(self.place)
+            if not sample.has(week):
+                raise
+            return sample.fetch(week, say)
 
     def where(self, week: NflWeek) -> str:
         """The place of a week, as shown to people."""
@@ -113,18 +123,14 @@ class Auto(Source):
         return self.folder if self.folder.has(week) else self.github
 
 
-def week_url(base_url: str, week: NflWeek) -> str:
+def week_url(base_url: str, week: NflWeek, position: Position = "WR") -> str:
     """Where upstream publishes a week. A token after a `?` stays at the end."""
     try:
         address = urlsplit(base_url)
     except ValueError:
         raise SourceError(f"{shown_url(base_url)}: not an address to download from; correct the base URL") from None
-    path = f"{address.path.rstrip('/')}/{week.season}/{week.week}/WR.json"
+    path = f"{address.path.rstrip('/')}/{week.season}/{week.week}/{file_name(position)}"
     return address._replace(path=path).geturl()
-
-
-def _by_hand(folder: Path, week: NflWeek) -> str:
-    return f"put the file at {week_file(folder, week)} by hand"
 
 
 def _not_published(url: str, by_hand: str) -> WeekNotPublished:
