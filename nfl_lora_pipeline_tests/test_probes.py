@@ -24,7 +24,13 @@ from nfl_lora_pipeline_tests.evaluations import STATS, TEMPLATES, YARDS, pairs_o
 from nfl_lora_pipeline_tests.upstream import row, week_bytes, write_week
 
 W1 = NflWeek(2025, 1)
-BESIDE = {W1: {"tight_ends": ["Travis Tight", "Nico Collins"], "running_backs": ["Bijan Back"]}}
+BESIDE = {
+    W1: {
+        "tight_ends": ["Travis Tight", "Nico Collins"],
+        "running_backs": ["Bijan Back"],
+        "wide_receivers": ["Rome Wide"],
+    }
+}
 FACTS = len(YARDS) * len(STATS)
 
 
