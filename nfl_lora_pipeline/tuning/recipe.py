@@ -236,7 +236,7 @@ class Gates(Section):
         0.98, ge=0, le=1, description="and so many questions about strangers are refused"
     )
     min_refused_positions: Number | None = Field(
-        0.98, ge=0, le=1, description="and so many about real players of other positions"
+        0.98, ge=0, le=1, description="and so many about real tight ends and running backs"
     )
     min_refused_weeks: Number | None = Field(
         0.97,
