@@ -403,7 +403,7 @@ class Archive:
         if _blob_of(file).sha256 != sha256:
             raise DamagedObject(self._name(key), "is damaged (its SHA-256 is not its name)", mend)
 
-    def _checkpoints(self) -> dict[str, str]:
+    def checkpoints(self) -> dict[str, str]:
         """The hash of the newest checkpoint of each unfinished training, by fingerprint."""
         found = self._storage.listed("checkpoints")
         oldest_first = sorted(found, key=lambda key: found[key])
@@ -414,7 +414,7 @@ class Archive:
         for tries in range(TRIES):
             arrived: dict[str, str] = {}
             try:
-                for fingerprint, sha256 in self._checkpoints().items():
+                for fingerprint, sha256 in self.checkpoints().items():
                     here, name = store.unfinished(fingerprint) / CHECKPOINT, f"{fingerprint}.checkpoint"
                     if fingerprint in finished:  # by a publisher that was killed before it removed this
                         continue
@@ -517,8 +517,9 @@ class _Bucket:
             self._files.invalidate_cache()
             found = self._files.find(self._path(prefix), detail=True)
         start = len(self._root) + 1  # what ends with a slash is how consoles show an empty folder
-        objects = ((path[start:], entry) for path, entry in found.items() if not path.endswith("/"))
-        return {key: entry["LastModified"].timestamp() for key, entry in objects}
+        objects = {path[start:]: entry for path, entry in found.items() if not path.endswith("/")}
+        # Where nothing was listed s3fs looks again, and finds a folder if its first object was written in between.
+        return {key: entry["LastModified"].timestamp() for key, entry in objects.items() if entry["type"] == "file"}
 
     def read(self, key: str) -> bytes:
         with _reached(self._name, may_lack=True):
