@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 LOOK_SECONDS = 0.05
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -83,11 +84,18 @@ class Together:
         self._leader = subprocess.Popen(waits, stdin=subprocess.PIPE, process_group=0)
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start another process in the group."""
-        group = self._leader.pid
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=group)
+    def start(self, command: Sequence[str], environment: Mapping[str, str], output: IO[str] | None = None) -> int:
+        """Start another process in the group, which writes to a file where one is given; its number."""
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            process_group=self._leader.pid,
+        )
         self._processes.append(process)
+        return process.pid
 
     def ended(self) -> int | None:
         """The exit code of a process that has ended by itself; None while all of them run."""

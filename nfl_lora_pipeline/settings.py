@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from nfl_lora_pipeline.files import lasting_base, lasting_recipe
@@ -40,21 +40,17 @@ def _weeks(keys: tuple[str, ...]) -> tuple[str, ...]:
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)]
 
 
-class Settings(BaseSettings):
-    """One deployment. The variable of `store` is `NFL_LORA_STORE`, and so on; lists are separated by commas."""
+class Taught(BaseModel):
+    """What an adapter is taught, from where, and how: what a tenant of a deployment may have otherwise than the others."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
+    model_config = ConfigDict(frozen=True)
 
-    store: str = Field("data", description="the folder for all results")
     season: int = Field(0, ge=0, description="the year that a season begins in; 0 for the one that is on, or was last")
     weeks: Annotated[Names, AfterValidator(_weeks)] = Field(
         (), description="partition keys to train on; empty for every week held of the newest season"
     )
     position: Position = Field("WR", description="whose weeks: WR, RB, TE or QB; a store is of one position")
     stats: Names = Field((), description='which stats to teach, or "all"; empty for the first of the position')
-    mode: Literal["every_fact", "random_facts"] = Field(
-        "every_fact", description="how the splits are made; random_facts is that of the original experiment"
-    )
     source: str = Field(
         "auto", description="where weeks come from: auto, folder, github, sample or another of `weeks/sources`"
     )
@@ -64,6 +60,22 @@ class Settings(BaseSettings):
     base_model: str = Field(
         "", description="embedded, a folder, a GGUF file or a Hugging Face id; empty for the recipe's own"
     )
+
+    @property
+    def chosen_stats(self) -> list[str]:
+        """What to teach: the stats that are set or, where none is, the one of the position."""
+        return list(self.stats) or [POSITIONS[self.position].stat]
+
+
+class Settings(Taught, BaseSettings):
+    """One deployment. The variable of `store` is `NFL_LORA_STORE`, and so on; lists are separated by commas."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
+
+    store: str = Field("data", description="the folder for all results")
+    mode: Literal["every_fact", "random_facts"] = Field(
+        "every_fact", description="how the splits are made; random_facts is that of the original experiment"
+    )
     accept_odd_weeks: bool = Field(
         False, description="whether weeks that the checks take for cut, empty or copied are taught (1)"
     )
@@ -71,6 +83,13 @@ class Settings(BaseSettings):
         False, description="whether an adapter is promoted though the promoted one knows what it was not taught (1)"
     )
     watch: bool = Field(False, description="whether sensors and schedule are on from the start (1)")
+    tenants: str = Field("", description="a YAML file of tenants, for a deployment of many; empty for one store")
+    archive: str = Field(
+        "",
+        description="where the versions of tenants' stores are: a folder or s3://…; empty for `archive` in the store",
+    )
+    database: str = Field("", description="of who works on which tenant: postgresql://…; empty for a file in the store")
+    share: str = Field("0/1", description="which of the tenants a code server has: 0/2 and 1/2 for two of them")
     watch_seconds: int = Field(300, ge=1, description="how long the sensor waits between two looks")
 
     @classmethod
@@ -94,13 +113,10 @@ class Settings(BaseSettings):
             "data_dir": str(self.folder.resolve()),
             "recipe": lasting_recipe(self.recipe),
             "base_model": lasting_base(self.base_model),
+            "tenants": str(Path(self.tenants).resolve()) if self.tenants else "",
+            "archive": self.archive if "://" in self.archive or not self.archive else str(Path(self.archive).resolve()),
         }
         return {variable(name): _as_text(value) for name, value in values.items()}
-
-    @property
-    def chosen_stats(self) -> list[str]:
-        """What to teach: the stats that are set or, where none is, the one of the position."""
-        return list(self.stats) or [POSITIONS[self.position].stat]
 
     @property
     def folder(self) -> Path:
