@@ -5,6 +5,7 @@ import dagster as dg
 from nfl_lora_pipeline.defs.automation import build_schedules, build_sensors, fetch_week, update_season
 from nfl_lora_pipeline.defs.experiments import shipped_experiments
 from nfl_lora_pipeline.defs.resources import Resources
+from nfl_lora_pipeline.defs.tenants import tenant_definitions
 from nfl_lora_pipeline.defs.update import assets_of
 from nfl_lora_pipeline.settings import Settings
 
@@ -24,5 +25,6 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Those of the environment's settings, read when Dagster asks for them."""
-    return build_definitions(Settings.read())
+    """Those of the environment's settings, read when Dagster asks for them: of one store, or of many tenants."""
+    settings = Settings.read()
+    return tenant_definitions(settings) if settings.tenants else build_definitions(settings)

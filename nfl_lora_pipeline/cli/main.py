@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from nfl_lora_pipeline.cli import adapters, library
+from nfl_lora_pipeline.cli import adapters, library, tenants
 from nfl_lora_pipeline.cli.adapters import fingerprints, held_in, recipes, store_option
 from nfl_lora_pipeline.cli.terminal import DEBUG, flush_output, in_one_line, print_anything
 from nfl_lora_pipeline.files import lasting_base, lasting_recipe
@@ -610,7 +610,7 @@ def report_experiments(file: Path, store: Path) -> None:
     click.echo(f"{file}: {len(measured)} studies with results ({', '.join(measured) or 'none'})")
 
 
-for group in (adapters.commands, library.commands):
+for group in (adapters.commands, library.commands, tenants.commands):
     for command in group.commands.values():
         main.add_command(command)
 

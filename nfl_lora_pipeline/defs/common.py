@@ -165,7 +165,7 @@ def on_change(*, skipped_checks_pass: bool = False) -> dg.AutomationCondition:  
         checked = condition.all_deps_match(condition.all_checks_match(fine, blocking_only=True))
     never_made = condition.missing() & ~condition.execution_failed()
     changed = condition.any_deps_match(condition.data_version_changed()) | condition.code_version_changed()
-    trigger: dg.AutomationCondition = never_made | changed | _failed()  # type: ignore[type-arg]
+    trigger: dg.AutomationCondition = never_made | changed | failed_an_hour_ago()  # type: ignore[type-arg]
     wanted = trigger.since_last_handled()
     return (
         wanted & ~condition.any_deps_missing() & ~condition.any_deps_in_progress() & ~condition.in_progress() & checked
@@ -175,10 +175,11 @@ def on_change(*, skipped_checks_pass: bool = False) -> dg.AutomationCondition:  
 def on_failure() -> dg.AutomationCondition:  # type: ignore[type-arg]
     """Its last run failed and an hour has passed: for an asset that something else asks for."""
     condition = dg.AutomationCondition
-    return (_failed().since_last_handled() & ~condition.in_progress()).with_label("its last run failed")
+    return (failed_an_hour_ago().since_last_handled() & ~condition.in_progress()).with_label("its last run failed")
 
 
-def _failed() -> dg.AutomationCondition:  # type: ignore[type-arg]
+def failed_an_hour_ago() -> dg.AutomationCondition:  # type: ignore[type-arg]
+    """Its last run failed, and the next hour has begun."""
     condition = dg.AutomationCondition
     failed: dg.AutomationCondition = condition.execution_failed() & condition.cron_tick_passed(RETRY_CRON)  # type: ignore[type-arg]
     return failed

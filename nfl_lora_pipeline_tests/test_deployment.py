@@ -1,0 +1,192 @@
+"""A deployment of many tenants: what a run does with one of them, and that every way to start it says the same."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from nfl_lora_pipeline.cli.main import main
+from nfl_lora_pipeline.definitions import defs
+from nfl_lora_pipeline.defs.tenants import Sometimes, Workplace, share_of, tenant_definitions, work_on
+from nfl_lora_pipeline.interrupts import Interrupted
+from nfl_lora_pipeline.settings import Settings
+from nfl_lora_pipeline.store import Store
+from nfl_lora_pipeline.tenants.archive import Archive, Conflict
+from nfl_lora_pipeline.tenants.entries import Tenant, read_tenants
+
+DEPLOY = Path(__file__).parent.parent / "deploy"
+
+
+@pytest.fixture
+def acme(tmp_path, tiny_week_folder, tiny_recipe) -> Settings:
+    """A deployment whose only tenant is taught the tiny week."""
+    entry = {"source": "folder", "data_dir": str(tiny_week_folder), "recipe": tiny_recipe}
+    file = tmp_path / "tenants.yaml"
+    file.write_text(yaml.safe_dump({"acme": entry, "wide-receivers": False}), encoding="utf-8")
+    return Settings.read(store=str(tmp_path / "deployment"), tenants=str(file))
+
+
+@pytest.fixture
+def taught(acme, trained_store) -> Settings:
+    """The same, where somebody has trained that tenant already and published it."""
+    copy = Path(acme.store) / "elsewhere"
+    shutil.copytree(trained_store.store.root, copy, symlinks=True)
+    Workplace.of(acme).archive_of("acme").publish(copy, after=0, by="somebody else", token="0")
+    return acme
+
+
+def test_a_run_goes_on_from_the_newest_version_and_publishes_the_next(taught, trained_store):
+    definitions = tenant_definitions(taught)
+    with dg.DagsterInstance.ephemeral() as instance:
+        (asset,) = definitions.assets or ()
+        result = dg.materialize([asset], partition_key="acme", instance=instance)
+        made = result.asset_materializations_for_node("tenant_adapter")[0].metadata
+        (check,) = result.get_asset_check_evaluations()
+    assert made["adapter"].value == made["promoted"].value == trained_store.store.latest(), "nothing is trained again"
+    assert (made["version"].value, made["facts"].value, made["certain"].value) == (2, 11, 11)
+    assert check.passed
+    manifest = Workplace.of(taught).archive_of("acme").manifest(2)
+    assert (manifest.before, manifest.token, manifest.promoted) == (1, "1", trained_store.store.latest())
+
+
+def test_whoever_was_overtaken_publishes_nothing(taught, monkeypatch):
+    """A worker that was held up, and whose lease ran out, comes back after another has published."""
+    place = Workplace.of(taught)
+    (tenant,) = read_tenants(Path(taught.tenants), taught)
+
+    def overtaken(_tenant: Tenant, store: Store, *_: object) -> list[object]:
+        place.archive_of("acme").publish(store.root, after=1, by="another worker", token="2")
+        return []
+
+    monkeypatch.setattr("nfl_lora_pipeline.defs.tenants._update", overtaken)
+    with pytest.raises(Conflict, match="another worker has published version 2"):
+        work_on(tenant, place, lambda *_: None)
+    assert place.archive_of("acme").newest() == 2
+    assert place.leases.holder("acme") == "", "and the lease is given back"
+
+
+def test_an_interrupted_training_is_gone_on_with_on_another_machine(taught, monkeypatch):
+    place = Workplace.of(taught)
+    (tenant,) = read_tenants(Path(taught.tenants), taught)
+
+    def interrupted(_tenant: Tenant, store: Store, *_: object) -> list[object]:
+        store.unfinished("0123456789abcdef").mkdir(parents=True)
+        (store.unfinished("0123456789abcdef") / "checkpoint.safetensors").write_bytes(b"as far as it came")
+        raise Interrupted
+
+    monkeypatch.setattr("nfl_lora_pipeline.defs.tenants._update", interrupted)
+    with pytest.raises(Interrupted):
+        work_on(tenant, place, lambda *_: None)
+    elsewhere = Store(Path(taught.store) / "another machine")
+    assert place.archive_of("acme").fetch(elsewhere.root) == 1
+    assert (elsewhere.all_unfinished()[0] / "checkpoint.safetensors").read_bytes() == b"as far as it came"
+
+
+def test_a_step_that_fails_fails_the_run_and_what_there_is_is_published(acme, tiny_week_folder, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    broken = {"acme": {"source": "folder", "data_dir": str(empty), "weeks": ["2025-W01"]}, "wide-receivers": False}
+    Path(acme.tenants).write_text(yaml.safe_dump(broken), encoding="utf-8")
+    (asset,) = tenant_definitions(acme).assets or ()
+    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(dg.Failure, match="2025-W01"):
+        dg.materialize([asset], partition_key="acme", instance=instance)
+    assert Workplace.of(acme).archive_of("acme").newest() == 1
+
+
+def test_every_tenant_has_one_code_server():
+    tenants = [Tenant(f"league-{number}", Settings.read()) for number in range(50)]
+    shares = [share_of(tenants, f"{number}/3") for number in range(3)]
+    assert sorted(tenant.name for share in shares for tenant in share) == sorted(tenant.name for tenant in tenants)
+    assert all(shares)
+    for wrong in ("", "1", "2/2", "a/2", "-1/2"):
+        with pytest.raises(ValueError, match="NFL_LORA_SHARE"):
+            share_of(tenants, wrong)
+
+
+def test_definitions_are_those_of_tenants_where_there_is_a_file_of_them(acme, monkeypatch):
+    for name, value in acme.to_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NFL_LORA_SHARE", "0/1")
+    repository = defs().get_repository_def()
+    assert [key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()] == ["tenant_adapter"]
+    assert {sensor.name for sensor in repository.sensor_defs} == {"automation_0", "dead_runs_0"}
+
+
+@pytest.mark.filterwarnings("ignore::dagster.BetaWarning")  # of what Dagster's own tester calls
+def test_the_conditions_ask_for_who_was_never_made(acme):
+    """The first look at an asset takes everything as handled; whoever is asked for is under way before the third."""
+    definitions, cursor, asked = tenant_definitions(acme), None, []
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(2):
+            found = dg.evaluate_automation_conditions(definitions, instance, cursor=cursor)
+            cursor = found.cursor
+            asked.append(found.total_requested)
+    assert asked == [0, 1]
+
+
+def test_a_deployments_record_gets_a_line_of_a_step_now_and_then():
+    told: list[str] = []
+    listener = Sometimes(lambda step, line, share: told.append(line))
+    for number in range(100):
+        listener("adapter", f"iteration {number}", number / 100)
+    listener("adapter", "all certain", 1.0)
+    listener("storage", "version 1 is published", None)
+    assert told == ["iteration 0", "iteration 1", "all certain", "version 1 is published"]
+
+
+def options_of(settings: Settings) -> list[str]:
+    return ["--tenants", settings.tenants, "--store", settings.store]
+
+
+def test_the_command_line_lists_and_copies_tenants(taught, trained_store, tmp_path):
+    listed = CliRunner().invoke(main, ["tenants", "list", *options_of(taught)])
+    assert re.fullmatch(rf"acme +version 1, {trained_store.store.latest()} promoted\n", listed.stdout)
+    fetched = CliRunner().invoke(main, ["tenants", "fetch", str(tmp_path / "copies"), *options_of(taught)])
+    assert "version 1" in fetched.stdout
+    assert Store(tmp_path / "copies" / "acme").promoted() == trained_store.store.latest()
+    wrong = CliRunner().invoke(main, ["tenants", "run", "acmee", *options_of(taught)])
+    assert (wrong.exit_code, wrong.stderr) == (1, "Error: tenant 'acmee': no such tenant; use acme\n")
+
+
+def test_the_command_line_brings_a_tenant_up_to_date_without_dagsters_services(taught):
+    done = CliRunner().invoke(main, ["tenants", "run", "acme", *options_of(taught)])
+    assert done.exit_code == 0, done.output
+    assert "acme: version 2" in done.stdout
+    assert Archive.at(Path(taught.store) / "archive" / "acme").newest() == 2
+
+
+def names_in(text: str) -> set[str]:
+    return set(re.findall(r"NFL_LORA_[A-Z0-9_]+", text))
+
+
+def test_every_way_to_start_it_sets_what_the_code_reads():
+    read = {f"NFL_LORA_{name.upper()}" for name in Settings.model_fields}
+    hosts = {f"NFL_LORA_CODE_{number}_{what}" for number in (0, 1) for what in ("HOST", "PORT")}
+    for name in ("docker-compose.yaml", "values.yaml", "Dockerfile", "dagster.yaml", "workspace.yaml"):
+        assert names_in((DEPLOY / name).read_text(encoding="utf-8")) <= read | hosts, name
+    wanted = {"NFL_LORA_TENANTS", "NFL_LORA_DATABASE", "NFL_LORA_ARCHIVE", "NFL_LORA_WATCH", "NFL_LORA_SHARE"}
+    for name in ("docker-compose.yaml", "values.yaml", "loopback.py"):
+        assert wanted <= names_in((DEPLOY / name).read_text(encoding="utf-8")), name
+    assert hosts == names_in((DEPLOY / "workspace.yaml").read_text(encoding="utf-8"))
+
+
+def test_compose_accepts_its_file():
+    compose = shutil.which("docker-compose")
+    if compose is None:
+        pytest.skip("no docker-compose on this machine: `apt-get install docker-compose`")
+    environment = {"POSTGRES_PASSWORD": "x", "NFL_LORA_ARCHIVE": "s3://bucket/prefix", "PATH": "/usr/bin:/bin"}
+    command = [compose, "-f", str(DEPLOY / "docker-compose.yaml"), "config"]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert found.returncode == 0, found.stderr
+    services = yaml.safe_load(found.stdout)["services"]
+    assert {services[f"code-{number}"]["environment"]["NFL_LORA_SHARE"] for number in (0, 1)} == {"0/2", "1/2"}
+
+
+def test_the_tenants_that_are_shown_can_be_read(monkeypatch):
+    names = [tenant.name for tenant in read_tenants(DEPLOY / "tenants.yaml", Settings.read())]
+    assert names == ["quarterbacks", "running-backs", "tight-ends", "wide-receivers"]
