@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-all test-smollm2 lint types ui smollm2 cuda bench bench-setup setup lock clean
+.PHONY: run test test-all test-smollm2 lint types ui smollm2 cuda deploy-setup deploy-test bench-deploy bench bench-setup setup lock clean
 
 run: setup
 	$(BIN)/nfl-lora run
@@ -45,6 +45,16 @@ cuda: setup
 	$(BIN)/python -m pip uninstall --quiet --yes mlx-cpu
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-cuda.lock
 
+# What a deployment of many tenants needs (docs/deployment.md), and a server that speaks S3 for its tests. Postgres is Debian's.
+deploy-setup: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-deploy.lock
+
+# Small tenants on Postgres with two code servers, processes of which are killed: some minutes.
+TENANTS ?= 6
+deploy-test: deploy-setup
+	folder=$$(mktemp -d) && chmod 755 $$folder && $(BIN)/python -m benchmarks.deployment $$folder/work --tenants $(TENANTS); \
+	code=$$?; rm -rf $$folder; exit $$code
+
 # Measurements that take minutes to an hour, on real weeks: make bench DATA=folder-in-upstream's-layout
 DATA ?= data/raw
 SIZES ?= 100,300,1000,3000,10000
@@ -57,6 +67,12 @@ bench: setup bench-setup
 	$(BIN)/python -m benchmarks.knowledge --data-dir $(DATA) --write
 	$(BIN)/python -m benchmarks.season --data-dir $(DATA) --weeks 1-10 --keep season --write
 	$(BIN)/python -m benchmarks.growth --data-dir $(DATA) --sizes $(SIZES) --write
+	$(BIN)/python -m benchmarks.serving_many --write
+
+# The same for many tenants.
+bench-deploy: deploy-setup
+	$(BIN)/python -m benchmarks.two_writers --write
+	$(BIN)/python -m benchmarks.partitions --write
 
 # HF PEFT on torch, in an environment of its own. On Linux the package index must have the CPU build of torch (or a file of it must
 # lie where pip looks): the plain one brings gigabytes of CUDA. Hence --no-deps, and torch is named here, where its hash depends on that.
