@@ -10,6 +10,7 @@ daemon are killed (SIGKILL), the first tenant's run when it has a checkpoint. In
 import json
 import os
 import random
+import re
 import signal
 import tempfile
 import time
@@ -22,6 +23,7 @@ from pathlib import Path
 import click
 import dagster as dg
 import yaml
+from sqlalchemy import create_engine, text
 
 from benchmarks.tables import publish
 from deploy.loopback import HERE, Loopback, running
@@ -222,6 +224,23 @@ def in_environment(values: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
+def _costs(deployment: Loopback, runs: int) -> dict[str, str]:
+    """What a run leaves in the database, and asks of object storage, where there is one of these."""
+    costs = {}
+    if database := deployment.environment.get("NFL_LORA_DATABASE"):
+        engine = create_engine(database)
+        with engine.connect() as connection:
+            rows = connection.execute(text("select count(*) from event_logs")).scalar_one()
+        engine.dispose()
+        costs["rows in the database's log of events"] = f"{rows:,}, {rows / runs:,.0f} a run"
+    log = deployment.services.logs / "s3.log"
+    if log.is_file():
+        asked = Counter(re.findall(r'"([A-Z]+) /', log.read_text(encoding="utf-8")))
+        each = ", ".join(f"{count / runs:,.0f} {method}" for method, count in asked.most_common())
+        costs["requests to object storage"] = f"{asked.total():,}; a run: {each}"
+    return costs
+
+
 def _table(campaign: Campaign, found: Found, count: int, seconds: float) -> str:
     statuses = Counter(run.status.value.lower() for run in campaign.instance.get_runs())
     rows = {
@@ -236,6 +255,7 @@ def _table(campaign: Campaign, found: Found, count: int, seconds: float) -> str:
         "adapters": f"{found.adapters}",
         "versions published": f"{found.versions}",
         "versions that do not follow the one before, or promote another adapter": f"{found.wrong_versions}",
+        **_costs(campaign.deployment, statuses.total()),
     }
     return "\n".join(["| | |", "| --- | --- |", *(f"| {key} | {value} |" for key, value in rows.items())])
 
@@ -267,7 +287,7 @@ def main(folder: Path, count: int, seed: int, *, s3: bool, sqlite: bool, write: 
     storage = "SQLite" if sqlite else "Postgres"
     title = f"{count} tenants, two code servers, {storage}, {'S3 on loopback' if s3 else 'a folder'}, and kills"
     packages = ("dagster", "dagster-postgres", "mlx", "mlx-lm")
-    part = "sqlite" if sqlite else "postgres"
+    part = "sqlite" if sqlite else "s3" if s3 else "folder"
     publish(title, body, packages=packages, write=write, part=part, document=DOCUMENT, heading="# Deployment\n")
     if found.certified != count or found.wrong_versions or found.trainings != count:
         raise SystemExit(1)
