@@ -241,6 +241,29 @@ def test_the_storage_of_a_run_left_behind_by_another_machine_waits_for_its_lease
         assert instance.get_run_by_id(old.run_id).status == dg.DagsterRunStatus.FAILURE
 
 
+def test_a_run_that_is_made_anew_is_not_taken_for_the_dead_one_whose_tags_it_bears(tmp_path):
+    """Dagster copies a run's tags to its retry, and to what somebody executes again in the UI."""
+
+    @dg.job
+    def nothing() -> None: ...
+
+    process = Process.this().to_json()
+    dead, later = (json.dumps(process | {"pid": 2**22, "began": began}) for began in ("another time", "a later time"))
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        old = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED, tags={PROCESS_TAG: dead})
+        assert [run.run_id for run in end_dead_runs(instance)] == [old.run_id]
+        anew = instance.create_run_for_job(
+            nothing,
+            status=dg.DagsterRunStatus.STARTING,
+            tags=instance.get_run_by_id(old.run_id).tags,
+            parent_run_id=old.run_id,
+            root_run_id=old.run_id,
+        )
+        assert end_dead_runs(instance) == []
+        instance.add_run_tags(anew.run_id, {PROCESS_TAG: later})
+        assert [run.run_id for run in end_dead_runs(instance)] == [anew.run_id], "a process of its own, which has died"
+
+
 LATE = """\
 import os, signal
 from nfl_lora_pipeline.interrupts import heard

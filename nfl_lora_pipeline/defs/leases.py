@@ -158,13 +158,19 @@ def _keep_up(instance: dg.DagsterInstance, run_id: str, ends_itself: bool, done:
 
 
 def _is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    process = _tagged(run)
+    process = None if _has_tags_of_its_parent(instance, run) else _tagged(run)
     if process is None:
         pid = _pid_in_log(instance, run.run_id)
         return pid is not None and not exists(pid)
     if process.is_here:
         return not process.is_alive
     return time.time() - float(run.tags.get(RENEWED_TAG, "0")) > LEASE_SECONDS
+
+
+def _has_tags_of_its_parent(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether a run that is made anew still bears the tags of the one before, whose process has ended."""
+    parent = instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
+    return parent is not None and parent.tags.get(PROCESS_TAG) == run.tags.get(PROCESS_TAG)
 
 
 def _tagged(run: dg.DagsterRun) -> Process | None:
