@@ -5,14 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
+from deploy.loopback import Services, start_postgres
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.tenants.entries import WIDE_RECEIVERS, read_tenants
-from nfl_lora_pipeline.tenants.leases import Leases
+from nfl_lora_pipeline.tenants.leases import TABLE, Leases
 
 
 def tenants_of(folder: Path, text: str):
@@ -66,12 +69,34 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         read_tenants(tmp_path / "nowhere.yaml", Settings.read())
 
 
-def url_of(folder: Path) -> str:
-    return f"sqlite:///{folder / 'leases.db'}"
+@pytest.fixture(scope="module")
+def postgres():
+    """The address of a database in a cluster of its own."""
+    pytest.importorskip("psycopg2", reason="`make deploy-setup` installs it")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # Postgres is another user, where this is root
+        services = Services(Path(folder))
+        try:
+            yield start_postgres(Path(folder) / "postgres", services)
+        except ValueError as error:
+            pytest.skip(str(error))
+        finally:
+            services.end()
 
 
-def test_a_lease_is_one_workers_until_it_gives_it_back(tmp_path):
-    leases = Leases(url_of(tmp_path))
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request, tmp_path) -> str:
+    """A database without leases."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'leases.db'}"
+    address = request.getfixturevalue("postgres")
+    with create_engine(address).begin() as connection:
+        TABLE.drop(connection, checkfirst=True)
+    return address
+
+
+def test_a_lease_is_one_workers_until_it_gives_it_back(url):
+    leases = Leases(url)
     first = leases.take("acme", "a")
     assert first and leases.take("acme", "b") is None
     assert leases.holder("acme") == "a"
@@ -81,8 +106,8 @@ def test_a_lease_is_one_workers_until_it_gives_it_back(tmp_path):
     assert second and second.token == first.token + 1
 
 
-def test_a_lease_runs_out_and_its_old_holder_cannot_renew_it(tmp_path):
-    leases = Leases(url_of(tmp_path), seconds=0.2)
+def test_a_lease_runs_out_and_its_old_holder_cannot_renew_it(url):
+    leases = Leases(url, seconds=0.2)
     first = leases.take("acme", "a")
     assert first and leases.renew(first)
     time.sleep(0.3)
@@ -102,25 +127,25 @@ with Leases(sys.argv[1], seconds=float(sys.argv[2])).held("acme", "first"):
 """
 
 
-def holding(folder: Path, seconds: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", HOLDER, url_of(folder), str(seconds)]
+def holding(url: str, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLDER, url, str(seconds)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout and process.stdout.readline() == "held\n"
     return process
 
 
-def test_a_worker_that_is_killed_is_waited_for_no_longer_than_its_lease(tmp_path):
-    process, waited = holding(tmp_path, 2), []
+def test_a_worker_that_is_killed_is_waited_for_no_longer_than_its_lease(url):
+    process, waited = holding(url, 2), []
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     began = time.monotonic()
-    with Leases(url_of(tmp_path), seconds=2).held("acme", "second", waited.append):
+    with Leases(url, seconds=2).held("acme", "second", waited.append):
         assert time.monotonic() - began > 0.5
     assert waited == ["waiting for first, or until its lease runs out"]
 
 
-def test_a_worker_that_lives_keeps_its_lease_and_one_that_was_held_up_is_asked_to_end(tmp_path):
-    process, leases = holding(tmp_path, 1), Leases(url_of(tmp_path), seconds=1)
+def test_a_worker_that_lives_keeps_its_lease_and_one_that_was_held_up_is_asked_to_end(url):
+    process, leases = holding(url, 1), Leases(url, seconds=1)
     time.sleep(1.5)
     assert leases.take("acme", "second") is None, "a living worker renews it"
     os.kill(process.pid, signal.SIGSTOP)
@@ -136,11 +161,11 @@ def _race(url: str, number: int, gate, found) -> None:
     found.put((number, leases.take("acme", str(number)) is not None))
 
 
-def test_of_many_workers_one_has_the_lease(tmp_path):
+def test_of_many_workers_one_has_the_lease(url):
     context = multiprocessing.get_context("spawn")
     gate, found = context.Barrier(6), context.Queue()
-    Leases(url_of(tmp_path))
-    workers = [context.Process(target=_race, args=(url_of(tmp_path), number, gate, found)) for number in range(6)]
+    Leases(url)
+    workers = [context.Process(target=_race, args=(url, number, gate, found)) for number in range(6)]
     for worker in workers:
         worker.start()
     results = [found.get(timeout=60) for _ in workers]
