@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -25,9 +26,10 @@ import dagster as dg
 import yaml
 from sqlalchemy import create_engine, text
 
-from benchmarks.tables import publish
-from deploy.loopback import HERE, Loopback, running
+from benchmarks.tables import median_and_range, publish
+from deploy.loopback import HERE, SERVERS, Loopback, running
 from nfl_lora_pipeline.defs.leases import PROCESS_TAG, UNFINISHED
+from nfl_lora_pipeline.defs.tenants import SERVER_TAG
 from nfl_lora_pipeline.interrupts import heard
 from nfl_lora_pipeline.processes import Process
 from nfl_lora_pipeline.store import Store
@@ -245,6 +247,16 @@ def _costs(deployment: Loopback, runs: int) -> dict[str, str]:
     return costs
 
 
+def _pauses(instance: dg.DagsterInstance) -> list[float]:
+    """The seconds from the end of each run to the start of the next one on the same code server."""
+    pauses = []
+    for server in map(str, range(SERVERS)):
+        records = instance.get_run_records(dg.RunsFilter(tags={SERVER_TAG: server}))
+        spans = sorted((each.start_time, each.end_time) for each in records if each.start_time and each.end_time)
+        pauses += [later[0] - earlier[1] for earlier, later in pairwise(spans)]
+    return pauses
+
+
 def _table(campaign: Campaign, found: Found, count: int, seconds: float, costs: dict[str, str]) -> str:
     statuses = Counter(run.status.value.lower() for run in campaign.instance.get_runs())
     rows = {
@@ -259,6 +271,9 @@ def _table(campaign: Campaign, found: Found, count: int, seconds: float, costs: 
         "adapters": f"{found.adapters}",
         "versions published": f"{found.versions}",
         "versions that do not follow the one before, or promote another adapter": f"{found.wrong_versions}",
+        "from a run's end to the start of the next on its code server": median_and_range(
+            _pauses(campaign.instance), "s", 0
+        ),
         **costs,
     }
     return "\n".join(["| | |", "| --- | --- |", *(f"| {key} | {value} |" for key, value in rows.items())])
