@@ -1,6 +1,6 @@
 """Which adapter answers to which name: that of one store, or those of all stores in a folder, loaded when they are asked for.
 
-A tenant is a store with a name. What is promoted in it answers; what cannot be loaded is that tenant's alone.
+A tenant is a store with a name (`ServedStore`). What is promoted in it answers; what cannot be loaded is its own affair.
 """
 
 import difflib
@@ -25,7 +25,7 @@ SHOWN_CHARACTERS = 100  # of a model's name that is not known
 Report = Callable[[str], None]
 
 
-class Tenant:
+class ServedStore:
     """A store, and the adapter of it that answers.
 
     Attributes:
@@ -144,14 +144,14 @@ class Catalogue(Protocol):
     def look(self, report: Report) -> None:
         """See what is promoted, and what has come and gone."""
 
-    def find(self, model: str | None) -> Tenant:
+    def find(self, model: str | None) -> ServedStore:
         """Who answers a request that names a model, or none.
 
         Raises:
             RequestError: nobody.
         """
 
-    def load(self, tenant: Tenant, busy: Collection[LoadedAdapter], report: Report) -> LoadedAdapter | None:
+    def load(self, tenant: ServedStore, busy: Collection[LoadedAdapter], report: Report) -> LoadedAdapter | None:
         """The adapter that a tenant's next request is answered with; None where all that are loaded are busy.
 
         Raises:
@@ -179,7 +179,7 @@ class OneStore:
 
     def __init__(self, store: Store, fingerprint: str, *, follows: bool):
         """Prepare the catalogue; `follows` says whether to change to what is promoted later."""
-        self._tenant, self._follows = Tenant(store, fingerprint), follows
+        self._tenant, self._follows = ServedStore(store, fingerprint), follows
 
     def start(self, report: Report) -> None:
         """As `Catalogue.start`."""
@@ -190,11 +190,11 @@ class OneStore:
         if self._follows:
             self._tenant.follow([], report)
 
-    def find(self, model: str | None) -> Tenant:
+    def find(self, model: str | None) -> ServedStore:
         """As `Catalogue.find`."""
         return self._tenant
 
-    def load(self, tenant: Tenant, busy: Collection[LoadedAdapter], report: Report) -> LoadedAdapter | None:
+    def load(self, tenant: ServedStore, busy: Collection[LoadedAdapter], report: Report) -> LoadedAdapter | None:
         """As `Catalogue.load`."""
         return tenant.loaded
 
@@ -236,7 +236,7 @@ class ManyStores:
         if (folder / "adapters").is_dir():
             raise ValueError(f"--stores {folder}: a store itself; name the folder it is in, or use --store")
         self._folder, self._most_loaded, self._default = folder, most_loaded, default
-        self._tenants: dict[str, Tenant] = {}  # replaced, never changed, since several threads read it
+        self._tenants: dict[str, ServedStore] = {}  # replaced, never changed, since several threads read it
 
     def start(self, report: Report) -> None:
         """As `Catalogue.start`: one adapter, so that the base is there when somebody asks."""
@@ -260,7 +260,7 @@ class ManyStores:
         for tenant in self._tenants.values():
             tenant.follow(others, partial(_report_of, tenant, report))
 
-    def find(self, model: str | None) -> Tenant:
+    def find(self, model: str | None) -> ServedStore:
         """As `Catalogue.find`."""
         tenants = self._tenants
         name = model or self._default or (next(iter(tenants)) if len(tenants) == 1 else None)
@@ -271,7 +271,7 @@ class ManyStores:
             raise self._unknown(name)
         return found
 
-    def load(self, tenant: Tenant, busy: Collection[LoadedAdapter], report: Report) -> LoadedAdapter | None:
+    def load(self, tenant: ServedStore, busy: Collection[LoadedAdapter], report: Report) -> LoadedAdapter | None:
         """As `Catalogue.load`. For one more than may be loaded, the one that was asked for longest ago is dropped."""
         if self._tenants.get(tenant.name) is not tenant:
             raise self._unknown(tenant.name)
@@ -329,20 +329,20 @@ class ManyStores:
         self._tenants = tenants
 
 
-def _found(store: Store) -> Tenant | None:
+def _found(store: Store) -> ServedStore | None:
     """The tenant of a store with a promoted adapter."""
     try:
         promoted = store.promoted()
     except (OSError, ValueError):
         return None
-    return None if promoted is None else Tenant(store, promoted)
+    return None if promoted is None else ServedStore(store, promoted)
 
 
-def _report_of(tenant: Tenant, report: Report, line: str) -> None:
+def _report_of(tenant: ServedStore, report: Report, line: str) -> None:
     report(f"model {tenant.name!r}: {line}")
 
 
-def _entry(tenant: Tenant) -> JsonObject:
+def _entry(tenant: ServedStore) -> JsonObject:
     own: JsonObject = {
         "id": tenant.name,
         "tenant": tenant.name,

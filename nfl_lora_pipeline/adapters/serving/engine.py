@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from nfl_lora_pipeline.adapters.serving.catalogue import Catalogue, Report, Tenant
+from nfl_lora_pipeline.adapters.serving.catalogue import Catalogue, Report, ServedStore
 from nfl_lora_pipeline.adapters.serving.generation import (
     MOST_CONTEXT,
     TOGETHER,
@@ -38,14 +38,14 @@ class Waiting:
     def __init__(self, most: int):
         """Prepare for so many jobs at most, of all tenants together."""
         self._most = most
-        self._rows: dict[Tenant, deque[Job]] = {}
+        self._rows: dict[ServedStore, deque[Job]] = {}
         self._changed = threading.Condition()
 
     def full(self) -> bool:
         """Whether one more would be too many."""
         return sum(map(len, self._rows.values())) >= self._most
 
-    def put(self, tenant: Tenant, job: Job) -> None:
+    def put(self, tenant: ServedStore, job: Job) -> None:
         """Let a job wait. Where too many do, the last one of the longest row is sent away for it.
 
         Raises:
@@ -63,7 +63,7 @@ class Waiting:
         if sent_away is not None:
             sent_away.fail(_too_many())
 
-    def first(self, active: Mapping[Tenant, int], *, seconds: float) -> tuple[Tenant, Job] | None:
+    def first(self, active: Mapping[ServedStore, int], *, seconds: float) -> tuple[ServedStore, Job] | None:
         """Whose turn it is: of the tenants who have the fewest jobs answered, who waited longest. He stays there.
 
         Args:
@@ -77,7 +77,7 @@ class Waiting:
             first = min(turns, key=lambda turn: turn[:2], default=None)
             return None if first is None else (first[2], self._rows[first[2]][0])
 
-    def take(self, tenant: Tenant) -> Job:
+    def take(self, tenant: ServedStore) -> Job:
         """Take out the job of a tenant that has waited longest."""
         with self._changed:
             job = self._rows[tenant].popleft()
@@ -97,7 +97,7 @@ class Batch:
         is_open: whether more jobs may come in.
     """
 
-    def __init__(self, tenant: Tenant, loaded: LoadedAdapter, generator: Generator, *, is_open: bool = True):
+    def __init__(self, tenant: ServedStore, loaded: LoadedAdapter, generator: Generator, *, is_open: bool = True):
         self.tenant, self.loaded, self.generator, self.is_open = tenant, loaded, generator, is_open
         self.jobs: dict[int, Job] = {}
 
@@ -229,7 +229,7 @@ class Engine:
             if not is_loaded:
                 return
 
-    def _has_room(self, tenant: Tenant, job: Job) -> bool:
+    def _has_room(self, tenant: ServedStore, job: Job) -> bool:
         """Whether a job can be answered now: all together have the whole of the room, and a tenant a share of it."""
         size = min(job.size, tenant.loaded.context if tenant.loaded is not None else MOST_CONTEXT)
         everyone = [each for batch in self._batches for each in batch.sizes]
@@ -239,7 +239,7 @@ class Engine:
             for sizes, share in ((everyone, 1.0), (own, self._catalogue.share))
         )
 
-    def _batch_of(self, tenant: Tenant, loaded: LoadedAdapter) -> Batch:
+    def _batch_of(self, tenant: ServedStore, loaded: LoadedAdapter) -> Batch:
         """Where a job is answered that comes now."""
         for batch in self._batches:
             if batch.loaded is loaded and batch.is_open:
@@ -247,7 +247,7 @@ class Engine:
         self._batches.append(Batch(tenant, loaded, suitable_generator(loaded.model)))
         return self._batches[-1]
 
-    def _first_waiting(self) -> tuple[Tenant, Job] | None:
+    def _first_waiting(self) -> tuple[ServedStore, Job] | None:
         """Whose turn it is; those that nobody wants any more, or that waited too long, are done with."""
         while True:
             active = Counter(batch.tenant for batch in self._batches for _ in batch.jobs)
