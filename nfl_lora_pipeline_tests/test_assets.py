@@ -151,7 +151,7 @@ def test_the_raw_file_is_kept_byte_for_byte_with_its_origin(whole):
     assert told["size_bytes"] == len(content)
     assert (told["kind"], told["origin"]) == ("folder", str(whole.graph.raw_file))
     kept = json.loads(whole.graph.store.raw_origin(WEEK).read_text())
-    assert kept == {name: told[name] for name in ("kind", "origin", "sha256", "fetched_at")}
+    assert kept == {name: told[name] for name in ("kind", "origin", "sha256", "fetched_at")} | {"position": "WR"}
 
 
 def test_players_are_typed_and_say_why_there_is_nothing_to_tell(whole):

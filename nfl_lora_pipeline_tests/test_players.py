@@ -50,6 +50,9 @@ def test_a_week_becomes_the_typed_frame_sorted_by_player():
         TouchCarries="3",
         Fum="1",
         RetTD="4",
+        PassingYDS="31",
+        PassingTD="6",
+        PassingInt="10",
         TotalPoints="24.60",
         **{"2PT": "5"},
     )
@@ -72,10 +75,13 @@ def test_a_week_becomes_the_typed_frame_sorted_by_player():
             "reception_pct": [None, 78],
             "rushing_yards": [None, -8],
             "carries": [None, 3],
+            "passing_touchdowns": [None, 6],
             "fumbles": [None, 1],
             "rushing_touchdowns": [None, 2],
+            "passing_yards": [None, 31],
             "two_point_conversions": [None, 5],
             "return_touchdowns": [None, 4],
+            "interceptions": [None, 10],
         },
         schema=PLAYERS_SCHEMA,
     )

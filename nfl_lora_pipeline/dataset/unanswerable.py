@@ -28,7 +28,6 @@ from nfl_lora_pipeline.dataset.wordings import (
     last_word,
     names_of,
     other_stat,
-    spoken,
     typed,
 )
 from nfl_lora_pipeline.weeks.names import name_key
@@ -533,7 +532,7 @@ class FreshQuestions:
         one, other = (rng.choice(self._names) if rng.random() < 0.7 else next(newcomers) for _ in range(2))
         season, week = rng.choice(self._weeks)
         week = week if rng.random() < 0.7 else rng.randint(1, LAST_WEEK)
-        stats, talk = spoken(rng, rng.choice(self.stats)), 0.0 if self.mixture.talks else TALK_SHARE
+        stats, talk = rng.choice(names_of(rng.choice(self.stats))), 0.0 if self.mixture.talks else TALK_SHARE
         if rng.random() < BESIDE_ONE_SHARE:
             question = beside_one(rng, one, other, stats, week, season)
         else:
@@ -557,7 +556,7 @@ class FreshQuestions:
         Without an answer, or where the last name alone does not tell who is meant, it is refused.
         """
         season, week = at
-        words = spoken(rng, stat) if stat in self.stats else spoken_stat(stat)
+        words = rng.choice(names_of(stat)) if stat in self.stats else spoken_stat(stat)
         question, written = typed(rng, text, name, words, week, season, typing=self.mixture.typing)
         is_known, last = name in self.known, last_name(name)
         bearers = self._bearers[last_word(last)] if last else 0

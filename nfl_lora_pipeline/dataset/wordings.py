@@ -461,14 +461,13 @@ _PLURALS = {stat.column: stat.plural for stat in STATS if stat.plural}
 
 
 def names_of(stat: str) -> tuple[str, ...]:
-    """What people call a stat; one that stands in no table is called as it is."""
+    """What people call a stat that is taught; one that stands in no table is called as it is."""
     return SPOKEN.get(stat) or _SPOKEN_TOO.get(stat) or (_PLURALS.get(stat, stat),)
 
 
 def spoken(rng: random.Random, stat: str) -> str:
-    """One of the names of a stat; see `names_of`."""
-    names = names_of(stat)
-    return rng.choice(names) if len(names) > 1 else names[0]
+    """One of the names of a stat that the embedded base is made with; any other is called as it is, and may be a name."""
+    return rng.choice(SPOKEN[stat]) if stat in SPOKEN else stat
 
 
 _OTHER_KINDS = """rushing passing punting kicking defensive special-teams return goal-line third-down first-half second-half
