@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 import click
+import yaml
 
 from nfl_lora_pipeline.interrupts import Interrupted, heard
 from nfl_lora_pipeline.processes import Together, exists
@@ -104,13 +105,8 @@ def running(
         services = Services(logs)
         stack.callback(services.end)
         environment = _environment(folder, home, tenants, watch=watch)
-        if sqlite:
-            settings = (HERE / "dagster.yaml").read_text(encoding="utf-8")
-            (home / "dagster.yaml").write_text(
-                settings.partition("storage:")[0] + settings[settings.index("run_coord") :]
-            )
-        else:
-            shutil.copyfile(HERE / "dagster.yaml", home / "dagster.yaml")
+        write_settings(home, sqlite=sqlite)
+        if not sqlite:
             environment["NFL_LORA_DATABASE"] = start_postgres(folder / "postgres", services)
         if s3:
             environment |= _start_bucket(services, environment)
@@ -119,6 +115,14 @@ def running(
         _start_dagster(services, environment, port)
         wait_for(lambda: _listens(port), "the webserver")
         yield Loopback(folder, environment, services, port)
+
+
+def write_settings(home: Path, *, sqlite: bool) -> None:
+    """Dagster's settings as they are deployed; for comparison without their storage, in whose place Dagster takes SQLite."""
+    settings = yaml.safe_load((HERE / "dagster.yaml").read_text(encoding="utf-8"))
+    if sqlite:
+        del settings["storage"]
+    (home / "dagster.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
 def _environment(folder: Path, home: Path, tenants: Path, *, watch: bool) -> dict[str, str]:
@@ -236,13 +240,13 @@ def _listens(port: int) -> bool:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--tenants", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
-@click.option("--port", type=int, default=3000, show_default=True, help="Of the UI.")
+@click.option("--port", type=int, default=3000, show_default=True, help="Of the UI; 0 for any that is free.")
 @click.option("--s3", is_flag=True, help="Tenants' stores in a bucket on loopback, which is gone in the end.")
 def main(folder: Path, tenants: Path, port: int, *, s3: bool) -> None:
     """Run the deployment in FOLDER until a Ctrl-C; every tenant is brought up to date, and again each week."""
     try:
         with heard(), running(folder, tenants, port=port, watch=True, s3=s3) as deployment:
-            click.echo(f"http://127.0.0.1:{port}/assets; logs in {deployment.services.logs}; Ctrl-C ends it")
+            click.echo(f"http://127.0.0.1:{deployment.port}/assets; logs in {deployment.services.logs}; Ctrl-C ends it")
             while True:
                 time.sleep(LOOK_SECONDS)
                 for name in deployment.services.look():
