@@ -15,11 +15,11 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 import click
 import dagster as dg
@@ -142,7 +142,7 @@ class Campaign:
         return {name for key in keys for name in self.instance.get_materialized_partitions(key)}
 
     def run_until_made(self, names: set[str], say: Callable[[str], None]) -> float:
-        """Kill at a quarter, a half and three quarters of the way, and wait for all; the seconds that took."""
+        """Kill what is due at each share of the way, and wait for all; the seconds that took."""
         began, made = time.monotonic(), set[str]()
         due = [
             (0.0, self.kill_a_worker),
@@ -212,18 +212,6 @@ def _trained_to_the_end(store: Store) -> int:
         records = instance.fetch_materializations(dg.AssetKey("adapter"), limit=1_000).records
         made = [record.asset_materialization for record in records]
         return sum(not one.metadata["reused"].value for one in made if one)
-
-
-@contextmanager
-def in_environment(values: dict[str, str]) -> Iterator[None]:
-    """This process takes part in a deployment, for the block."""
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _costs(deployment: Loopback, runs: int) -> dict[str, str]:
@@ -296,7 +284,7 @@ def main(folder: Path, count: int, seed: int, *, s3: bool, sqlite: bool, write: 
     with (
         heard(),
         running(folder / "deployment", file, watch=True, s3=s3, sqlite=sqlite) as deployment,
-        in_environment(dict(deployment.environment)),
+        patch.dict(os.environ, deployment.environment),
         dg.DagsterInstance.get() as instance,
     ):
         campaign = Campaign(deployment, instance)

@@ -17,14 +17,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import click
 import dagster as dg
 import yaml
 
-from benchmarks.deployment import DOCUMENT, in_environment
+from benchmarks.deployment import DOCUMENT
 from benchmarks.tables import publish
-from deploy.loopback import HERE, Services, free_port, start_postgres, wait_for
+from deploy.loopback import Services, free_port, start_postgres, wait_for, write_settings
 from nfl_lora_pipeline.defs.tenants import tenant_definitions
 from nfl_lora_pipeline.settings import Settings
 
@@ -84,7 +85,6 @@ def _row(folder: Path, count: int, *, postgres: bool) -> list[str]:
     with ExitStack() as stack:
         services = Services(folder)
         stack.callback(services.end)
-        settings = (HERE / "dagster.yaml").read_text(encoding="utf-8")
         environment = {
             "DAGSTER_HOME": str(home),
             "NFL_LORA_TENANTS": str(file),
@@ -92,10 +92,8 @@ def _row(folder: Path, count: int, *, postgres: bool) -> list[str]:
         }
         if postgres:
             environment["NFL_LORA_DATABASE"] = start_postgres(folder / "postgres", services)
-        else:
-            settings = settings[settings.index("run_coordinator:") :]
-        (home / "dagster.yaml").write_text(settings, encoding="utf-8")
-        stack.enter_context(in_environment(environment))
+        write_settings(home, sqlite=not postgres)
+        stack.enter_context(patch.dict(os.environ, environment))
         instance = stack.enter_context(dg.DagsterInstance.get())
         began = time.perf_counter()
         definitions = tenant_definitions(Settings.read())

@@ -15,12 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -150,25 +151,17 @@ def seconds_of(place: str, store: Path, folder: Path, *, times: int) -> dict[str
         archive, copy, other = Archive.at(f"{place}/{turn}"), folder / f"copy{turn}", folder / f"other{turn}"
         shutil.copytree(store, copy, symlinks=True)
 
-        def clock(name: str, began: float) -> None:
+        def clock(name: str, action: Callable[..., int], *given: Path, **named: Any) -> None:
+            began = time.perf_counter()
+            action(*given, **named)
             found.setdefault(name, []).append(time.perf_counter() - began)
 
-        began = time.perf_counter()
-        archive.publish(copy, after=0, by="a benchmark", token="")
-        clock("publish all of it", began)
-        began = time.perf_counter()
-        archive.fetch(other)
-        clock("fetch all of it", began)
-        began = time.perf_counter()
-        archive.fetch(other)
-        clock("fetch, nothing has changed", began)
+        clock("publish all of it", archive.publish, copy, after=0, by="a benchmark", token="")
+        clock("fetch all of it", archive.fetch, other)
+        clock("fetch, nothing has changed", archive.fetch, other)
         (copy / "latest.json").write_bytes((copy / "latest.json").read_bytes() + b"\n")
-        began = time.perf_counter()
-        archive.publish(copy, after=1, by="a benchmark", token="")
-        clock("publish, one file has changed", began)
-        began = time.perf_counter()
-        archive.fetch(other)
-        clock("fetch, one file has changed", began)
+        clock("publish, one file has changed", archive.publish, copy, after=1, by="a benchmark", token="")
+        clock("fetch, one file has changed", archive.fetch, other)
         shutil.rmtree(copy)
         shutil.rmtree(other)
     return found

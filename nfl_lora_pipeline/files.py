@@ -183,6 +183,11 @@ def to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def one_line(text: object, characters: int = 200) -> str:
+    """What a library says of an error, on one line and no longer than that."""
+    return " ".join(str(text).split())[:characters]
+
+
 def files_hash(files: Sequence[Path]) -> str:
     """Sixteen hexadecimal digits that depend on the files' names and contents."""
     digest = hashlib.sha256()
@@ -220,7 +225,7 @@ def _described(holder: Path) -> str:
         content = json.loads(holder.read_text(encoding="utf-8"))
         process = Process.from_json(content["process"])
         since = time.strftime("%H:%M:%S", time.localtime(content["since"]))
-        return f"{content['purpose'] or 'another process'}: process {process.pid} on {process.host}, since {since}"
+        return f"{content['purpose'] or 'another process'}: {process}, since {since}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
 

@@ -9,8 +9,10 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -57,6 +59,9 @@ class Process:
         """JSON-able."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
     @property
     def is_here(self) -> bool:
         """Whether it is or was a process of this machine."""
@@ -66,6 +71,24 @@ class Process:
     def is_alive(self) -> bool:
         """Whether it still runs; to be asked only where it `is_here`."""
         return _began(self.pid) == self.began if self.began else exists(self.pid)
+
+
+@contextmanager
+def repeating(action: Callable[[], bool], seconds: float, name: str) -> Iterator[None]:
+    """Do something every so many seconds for the block, in a thread of that name, for as long as it says to go on."""
+    done = threading.Event()
+
+    def repeat() -> None:
+        while not done.wait(seconds) and action():
+            pass
+
+    thread = threading.Thread(target=repeat, daemon=True, name=name)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 class Together:

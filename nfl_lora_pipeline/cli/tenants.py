@@ -1,6 +1,5 @@
 """The commands of `nfl-lora` for many tenants: who there is, one brought up to date by hand, copies of their stores."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,4 +119,4 @@ def fetch(folder: Path, names: tuple[str, ...], file: Path | None, archive: str,
     known, place = _opened(file, archive, database, store)
     for tenant in _named(names, known):
         version = place.archive_of(tenant.name).fetch(folder / tenant.name)
-        click.echo(f"{os.fspath(folder / tenant.name)}: {f'version {version}' if version else 'never made'}")
+        click.echo(f"{folder / tenant.name}: {f'version {version}' if version else 'never made'}")

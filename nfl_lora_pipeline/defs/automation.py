@@ -19,7 +19,7 @@ from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.defs.common import OWNERS, clear_failure, nfl_week
 from nfl_lora_pipeline.defs.leases import assets_of, dead_and_wanted, end_dead_runs, in_words
 from nfl_lora_pipeline.defs.resources import DatasetResource, Resources, StoreResource, Trainer, Watch, WeekSource
-from nfl_lora_pipeline.defs.update import Order, StepFailed, alone, update
+from nfl_lora_pipeline.defs.update import Order, StepFailed, alone, look_patiently, unreachable, update
 from nfl_lora_pipeline.interrupts import noted
 from nfl_lora_pipeline.season.watch import Look, Memory, Sighting, held_hashes, look
 from nfl_lora_pipeline.settings import Settings
@@ -31,7 +31,6 @@ WEDNESDAY_MORNING = "0 9 * 1,2,9-12 3"
 WAITS_SECONDS = (600.0, 1200.0)  # how long an update waits for an upstream that gave no answer, before it asks again
 AGAIN_SECONDS = 3600.0  # how long after a failed update the sensor asks for it again
 ATTEMPT_TAG, MOST_ATTEMPTS = "nfl_lora/attempt", 3
-PATIENT_LOOK_SECONDS = 600.0  # a run may wait longer for upstream than a sensor
 
 
 class UpdateConfig(dg.Config):
@@ -95,9 +94,7 @@ def look_and_update(
         if config.look:
             found = look_without_memory(resources, context.log)
             weeks |= {sighting.week for sighting in found.changed}
-            failures += [
-                StepFailed(sighting.problem, worth_retrying=True) for sighting in found.sightings if sighting.problem
-            ]
+            failures += unreachable(found)
         order = Order(resources, weeks, fetch_only=fetch_only, patient=True, purpose=f"part of {update_season.name}")
         failures += update(order, context.instance, arrivals).failures
     if fetch_only:
@@ -107,8 +104,7 @@ def look_and_update(
 
 def look_without_memory(resources: Resources, log: logging.Logger) -> Look:
     """Look for new and corrected weeks, against what the store holds."""
-    source, season = resources.week_source, resources.watch.season_of(resources.week_source)
-    found = look(source, season, {}, held_hashes(resources.store.open()), seconds=PATIENT_LOOK_SECONDS)
+    found = look_patiently(resources)
     log.info(found.in_short())
     for warning in found.warnings:
         log.warning(warning)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from nfl_lora_pipeline.files import DamagedFile, locked, read_file, replace_file, replacing_folder
+from nfl_lora_pipeline.files import DamagedFile, locked, one_line, read_file, replace_file, replacing_folder
 from nfl_lora_pipeline.interrupts import Deferral
 from nfl_lora_pipeline.processes import Together
 
@@ -183,16 +183,20 @@ def _named_damage(home: Path) -> Iterator[None]:
         yield
     except dg.DagsterInvalidConfigError as error:
         first = error.errors[0].message if error.errors else str(error)
-        raise DamagedFile(home / SETTINGS_FILE, f"is not as Dagster wants it ({_line(first)})", WRITTEN_ANEW) from error
+        raise DamagedFile(
+            home / SETTINGS_FILE, f"is not as Dagster wants it ({one_line(first)})", WRITTEN_ANEW
+        ) from error
     except DatabaseError as error:
         for file in sorted(home.rglob("*.db")):
             if wrong := _wrong_with(file):
                 raise DamagedFile(file, f"is damaged ({wrong})", BEGUN_ANEW) from error
-        raise DamagedFile(home, f"Dagster's storage cannot be used ({_line(str(error.orig))})", BEGUN_ANEW) from error
+        raise DamagedFile(
+            home, f"Dagster's storage cannot be used ({one_line(str(error.orig))})", BEGUN_ANEW
+        ) from error
     except dg.DagsterInvalidInvocationError as error:
         if "table" not in str(error):
             raise
-        raise DamagedFile(home / DATABASES, f"lacks tables ({_line(str(error))})", BEGUN_ANEW) from error
+        raise DamagedFile(home / DATABASES, f"lacks tables ({one_line(str(error))})", BEGUN_ANEW) from error
 
 
 def _wrong_with(database: Path) -> str:
@@ -202,11 +206,7 @@ def _wrong_with(database: Path) -> str:
             found = str(connection.execute("PRAGMA quick_check").fetchone()[0])
     except sqlite3.Error as error:
         return str(error)
-    return "" if found == "ok" else _line(found)
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:200]
+    return "" if found == "ok" else one_line(found)
 
 
 def _put_in_order(store: "Store", instance: "dg.DagsterInstance", *, goes_on: bool) -> list[str]:
@@ -245,7 +245,7 @@ def _settings(home: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(read_file(file, mend=WRITTEN_ANEW)) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DamagedFile(file, f"is no YAML ({_line(str(error))})", WRITTEN_ANEW) from error
+        raise DamagedFile(file, f"is no YAML ({one_line(str(error))})", WRITTEN_ANEW) from error
     if not isinstance(settings, dict):
         raise DamagedFile(file, "is damaged (no mapping)", WRITTEN_ANEW)
     return settings

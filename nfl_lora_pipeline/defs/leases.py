@@ -9,14 +9,13 @@ import contextlib
 import json
 import os
 import signal
-import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 
-from nfl_lora_pipeline.processes import Process, exists
+from nfl_lora_pipeline.processes import Process, exists, repeating
 
 HIDDEN = ".dagster/nfl_lora"  # the UI does not list what begins with ".dagster/"
 PROCESS_TAG, RENEWED_TAG = f"{HIDDEN}/process", f"{HIDDEN}/renewed"
@@ -49,19 +48,9 @@ def leased(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
         yield
         return
     instance.add_run_tags(run_id, lease_tags())
-    done = threading.Event()
-    thread = threading.Thread(
-        target=_keep_up,
-        args=(instance, run_id, BY_DAEMON_TAG not in run.tags, done),
-        daemon=True,
-        name=f"lease of {run_id}",
-    )
-    thread.start()
-    try:
+    keeps_up = _keeps_up(instance, run_id, ends_itself=BY_DAEMON_TAG not in run.tags)
+    with repeating(keeps_up, LOOK_SECONDS, f"lease of {run_id}"):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def end_dead_runs(instance: dg.DagsterInstance, *, goes_on: bool = False) -> list[dg.DagsterRun]:
@@ -145,16 +134,22 @@ def _assets_in_words(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     return ", ".join(key.to_user_string() for key in assets_of(instance, run)) or run.job_name
 
 
-def _keep_up(instance: dg.DagsterInstance, run_id: str, ends_itself: bool, done: threading.Event) -> None:
+def _keeps_up(instance: dg.DagsterInstance, run_id: str, *, ends_itself: bool) -> Callable[[], bool]:
+    """What looks whether the run was terminated, renews its time, and says whether to go on."""
     renewed = time.monotonic()
-    while not done.wait(LOOK_SECONDS):
+
+    def keep_up() -> bool:
+        nonlocal renewed
         with contextlib.suppress(Exception):  # a storage that is busy now is there again the next time
             if ends_itself and (run := instance.get_run_by_id(run_id)) and run.status == dg.DagsterRunStatus.CANCELING:
                 os.kill(os.getpid(), signal.SIGTERM)
-                return
+                return False
             if time.monotonic() - renewed > RENEWED_EVERY_SECONDS:
                 instance.add_run_tags(run_id, {RENEWED_TAG: f"{time.time():.0f}"})
                 renewed = time.monotonic()
+        return True
+
+    return keep_up
 
 
 def _is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
@@ -191,4 +186,4 @@ def _pid_in_log(instance: dg.DagsterInstance, run_id: str) -> int | None:
 
 def _process_of(run: dg.DagsterRun) -> str:
     process = _tagged(run)
-    return f"process {process.pid} on {process.host}" if process else "its process"
+    return str(process) if process else "its process"

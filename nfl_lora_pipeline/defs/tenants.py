@@ -6,14 +6,10 @@ what came of it is published as the next version (`archive`). A machine that die
 """
 
 import contextlib
-import os
-import socket
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from zlib import crc32
 
@@ -24,9 +20,9 @@ from nfl_lora_pipeline.defs.common import OWNERS, clear_failure, failed_an_hour_
 from nfl_lora_pipeline.defs.instance import opened
 from nfl_lora_pipeline.defs.leases import end_dead_runs, in_words, leased
 from nfl_lora_pipeline.defs.resources import Resources
-from nfl_lora_pipeline.defs.update import Order, StepFailed, alone, update
+from nfl_lora_pipeline.defs.update import Order, StepFailed, alone, look_patiently, unreachable, update
 from nfl_lora_pipeline.interrupts import Arrivals, noted
-from nfl_lora_pipeline.season.watch import held_hashes, look, season_to_watch
+from nfl_lora_pipeline.processes import Process, repeating
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import CertificateRecord, read_json, read_overview
@@ -102,7 +98,7 @@ def work_on(tenant: Tenant, place: Workplace, say: progress.Listener, arrivals: 
         ValueError: the archive or the database cannot be used, or somebody else has published in the meantime.
     """
     archive, store = place.archive_of(tenant.name), Store(place.copies / tenant.name)
-    by = f"process {os.getpid()} on {socket.gethostname()}"
+    by = str(Process.this())
 
     def tell(line: str) -> None:
         say("storage", line, None)
@@ -118,16 +114,14 @@ def work_on(tenant: Tenant, place: Workplace, say: progress.Listener, arrivals: 
 
 def _update(tenant: Tenant, store: Store, say: progress.Listener, arrivals: Arrivals) -> list[StepFailed]:
     """Fetch what is new of the source's season, or the weeks that the entry names, and make what hangs on it."""
-    settings = tenant.at(store.root)
+    settings, failures = tenant.at(store.root), list[StepFailed]()
     resources = Resources.of(settings)
-    source, failures = resources.week_source, []
     weeks = {NflWeek.parse(key) for key in settings.weeks}
     if not weeks:
-        season = settings.season or season_to_watch(source, datetime.now(UTC).date())
-        found = look(source, season, {}, held_hashes(store))
-        say("weeks", found.in_short(), None)
-        weeks = {sighting.week for sighting in found.changed}
-        failures = [StepFailed(each.problem, worth_retrying=True) for each in found.sightings if each.problem]
+        found = look_patiently(resources)
+        for line in (found.in_short(), *found.warnings):
+            say("weeks", line, None)
+        weeks, failures = {sighting.week for sighting in found.changed}, unreachable(found)
     order = Order(resources, weeks, patient=True, purpose=PURPOSE)
     with progress.listening(say), opened(store, lambda line: say("storage", line, None), goes_on=True) as instance:
         return failures + update(order, instance, arrivals).failures
@@ -136,31 +130,17 @@ def _update(tenant: Tenant, store: Store, say: progress.Listener, arrivals: Arri
 @contextmanager
 def _checkpoints_kept(archive: Archive, store: Store) -> Iterator[None]:
     """In the block, and at its end, the newest checkpoint of a training is kept in the archive, for whoever goes on with it."""
-    done, kept = threading.Event(), [0.0]
 
-    def keep() -> None:
-        written = max((file.stat().st_mtime for file in _checkpoints(store)), default=0.0)
-        if written > kept[0]:
+    def keep() -> bool:
+        with contextlib.suppress(OSError, ValueError):  # it is tried again, and a training does not end of it
             archive.keep_checkpoint(store.root)
-            kept[0] = written
+        return True
 
-    def keep_up() -> None:
-        while not done.wait(CHECKPOINT_SECONDS):
-            with contextlib.suppress(OSError, ValueError):  # it is tried again, and a training does not end of it
-                keep()
-
-    thread = threading.Thread(target=keep_up, daemon=True, name="checkpoints")
-    thread.start()
     try:
-        yield
+        with repeating(keep, CHECKPOINT_SECONDS, "checkpoints"):
+            yield
     finally:
-        done.set()
-        thread.join()
-        keep()
-
-
-def _checkpoints(store: Store) -> list[Path]:
-    return [file for folder in store.all_unfinished() for file in folder.glob("*") if not file.name.startswith(".")]
+        archive.keep_checkpoint(store.root)
 
 
 class Sometimes:

@@ -47,7 +47,7 @@ from nfl_lora_pipeline.defs.resources import Resources
 from nfl_lora_pipeline.files import DamagedFile, locked
 from nfl_lora_pipeline.interrupts import Arrivals, Interrupted, heard
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.season.watch import held_hashes
+from nfl_lora_pipeline.season.watch import Look, held_hashes, look
 from nfl_lora_pipeline.stats import position_of
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import to_json
@@ -67,6 +67,7 @@ ENDS = (dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE)
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 SEASON_ASSETS = ("dataset_splits", "base_model", "adapter", "evaluation_report", "promoted_adapter")
 NEVER_MADE = "it was never made"
+PATIENT_LOOK_SECONDS = 600.0
 
 
 def assets_of(resources: Resources, *, weeks: Sequence[str] = ()) -> dict[str, dg.AssetsDefinition]:
@@ -97,6 +98,18 @@ class StepFailed(ValueError):
     def __init__(self, text: str, *, worth_retrying: bool = False):
         super().__init__(text)
         self.worth_retrying = worth_retrying
+
+
+def look_patiently(resources: Resources) -> Look:
+    """Look for new and corrected weeks, against what the store holds, in a run, which may wait longer than a sensor."""
+    source = resources.week_source
+    held = held_hashes(resources.store.open())
+    return look(source, resources.watch.season_of(source), {}, held, seconds=PATIENT_LOOK_SECONDS)
+
+
+def unreachable(found: Look) -> list[StepFailed]:
+    """What a look could not see, each worth another look."""
+    return [StepFailed(sighting.problem, worth_retrying=True) for sighting in found.sightings if sighting.problem]
 
 
 @dataclass(frozen=True)

@@ -287,10 +287,11 @@ class Archive:
             with _outgoing(folder) as outgoing:
                 shutil.copyfile(file, outgoing / CHECKPOINT)  # it may be replaced while it is sent
                 key = f"checkpoints/{fingerprint}/{_blob_of(outgoing / CHECKPOINT).sha256}"
-                self._storage.upload(key, outgoing / CHECKPOINT)
-            for other in self._storage.listed(f"checkpoints/{fingerprint}"):
-                if other != key:
-                    self._storage.remove(other)
+                there = self._storage.listed(f"checkpoints/{fingerprint}")
+                if key not in there:
+                    self._storage.upload(key, outgoing / CHECKPOINT)
+            for other in there.keys() - {key}:
+                self._storage.remove(other)
         return [fingerprint for fingerprint, _ in kept]
 
     def tidy(self, keep: int, *, grace_seconds: float = GRACE_SECONDS) -> list[str]:

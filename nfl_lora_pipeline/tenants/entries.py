@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from nfl_lora_pipeline.dataset.templates import choose_stats
+from nfl_lora_pipeline.files import one_line
 from nfl_lora_pipeline.settings import Settings, Taught
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 
@@ -76,7 +77,7 @@ def _entries(file: Path) -> dict[str, object]:
     except OSError as error:
         raise ValueError(f"{file}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: no YAML: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(f"{file}: no YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file}: expected a mapping of tenants' names to their entries, found {content!r:.60}")
     for name, entry in content.items():

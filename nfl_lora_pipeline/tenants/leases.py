@@ -7,10 +7,11 @@ than its lease, and goes on, is refused when it publishes, since a version has c
 import contextlib
 import os
 import signal
-import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import (
     BigInteger,
@@ -29,6 +30,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
+
+from nfl_lora_pipeline.files import one_line
+from nfl_lora_pipeline.processes import repeating
 
 SECONDS = 60.0  # how long a machine that has died is waited for
 RENEWALS = 4  # within that time
@@ -79,7 +83,7 @@ class Leases:
             self._engine: Engine = create_engine(self._address, pool_pre_ping=True)
         except (ArgumentError, ImportError) as error:
             wanted = "install nfl-lora-pipeline[deploy]" if isinstance(error, ImportError) else "use postgresql://…"
-            raise ValueError(f"database {url.partition(':')[0]}: {_line(error)}; {wanted}") from error
+            raise ValueError(f"database {url.partition(':')[0]}: {one_line(error)}; {wanted}") from error
         self._now = literal_column(CLOCKS[dialect], Float)
         self._insert = INSERTS[dialect]
         with self._connected() as connection:
@@ -105,16 +109,12 @@ class Leases:
             if (other := self.holder(name)) != told:
                 told = other
                 on_wait(f"waiting for {other or 'another worker'}, or until its lease runs out")
-            threading.Event().wait(WAIT_SECONDS)
+            time.sleep(WAIT_SECONDS)
             lease = self.take(name, holder)
-        done = threading.Event()
-        thread = threading.Thread(target=self._keep_up, args=(lease, done), daemon=True, name=f"lease of {name}")
-        thread.start()
         try:
-            yield lease
+            with repeating(partial(self._keep_up, lease), self._seconds / RENEWALS, f"lease of {name}"):
+                yield lease
         finally:
-            done.set()
-            thread.join()
             with contextlib.suppress(ValueError):  # it runs out by itself
                 self.give_back(lease)
 
@@ -151,12 +151,12 @@ class Leases:
         with self._connected() as connection:
             return connection.execute(mine.values(runs_out=runs_out)).rowcount == 1
 
-    def _keep_up(self, lease: Lease, done: threading.Event) -> None:
-        while not done.wait(self._seconds / RENEWALS):
-            with contextlib.suppress(ValueError):  # a database that is away may be back before the lease runs out
-                if not self.renew(lease):
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    return
+    def _keep_up(self, lease: Lease) -> bool:
+        with contextlib.suppress(ValueError):  # a database that is away may be back before the lease runs out
+            if not self.renew(lease):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return False
+        return True
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
@@ -170,8 +170,4 @@ class Leases:
                 yield connection
         except SQLAlchemyError as error:
             shown = self._address.render_as_string(hide_password=True)
-            raise ValueError(f"database {shown}: {_line(getattr(error, 'orig', None) or error)}") from error
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())[:200]
+            raise ValueError(f"database {shown}: {one_line(getattr(error, 'orig', None) or error)}") from error
