@@ -28,7 +28,7 @@ from nfl_lora_pipeline.models.scoring import certainty
 from nfl_lora_pipeline.tuning import learn as library
 from nfl_lora_pipeline.tuning.adaptation import adapt, optimizer_of, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.learn import Taught
-from nfl_lora_pipeline.tuning.recall_trainer import recall_loss
+from nfl_lora_pipeline.tuning.learner import recall_loss
 from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.sources.folder import week_file

@@ -18,7 +18,7 @@ from nfl_lora_pipeline.models import base_model, forward
 from nfl_lora_pipeline.models.rows import TokenRow, shared_tail
 from nfl_lora_pipeline.models.scoring import Certainty
 from nfl_lora_pipeline.tuning import learn as library
-from nfl_lora_pipeline.tuning import recall_trainer as course
+from nfl_lora_pipeline.tuning import learner
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.learn import learn
 from nfl_lora_pipeline.tuning.recall_trainer import Training
@@ -101,10 +101,10 @@ def test_what_the_base_says_in_general_is_shown_besides_and_counts_neither_as_a_
     recipe = RECIPE.changed(batch_rows=8, refusal_share=0.25, varied_share=0.0, rehearsal_share=0.25)
     made = Training(model, tokenizer, EXAMPLES, recipe, refused_questions(), TrainingLog(), rehearsed=rehearsed)
     seen: list[TokenRow] = []
-    whole = made._batch
-    made._batch = lambda rows, keys: seen.extend(rows) or whole(rows, keys)  # type: ignore[method-assign]
+    step = made.learner.step
+    made.learner.step = lambda rows, *others: seen.extend(rows) or step(rows, *others)  # type: ignore[method-assign]
     for made.step in range(3):
-        made._make_step(made._compiled_step())
+        made._make_step()
     assert [row for row in rehearsed.rows if row in seen] == rehearsed.rows[:6]
     assert len(seen) == 3 * (8 + 2)
     assert len(made.fresh.right) == made.fresh.drawn <= 3 * 2
@@ -146,10 +146,10 @@ def test_a_check_goes_through_the_trained_layers_alone_with_what_steps_have_kept
     model, tokenizer = base_model.load(base_model.resolve("embedded"))
     adapt(model, recipe)
     made = Training(model, tokenizer, EXAMPLES, recipe, refused_questions(), TrainingLog())
-    made._make_step(made._compiled_step())
+    made._make_step()
     shown = np.flatnonzero(made.sampler.shown).tolist()
     computed, layers, silu = [], [], forward.silu
-    monkeypatch.setattr(made.frozen, "_compute", lambda rows: computed.extend(rows) or [])
+    monkeypatch.setattr(made.learner.frozen, "_compute", lambda rows: computed.extend(rows) or [])
     monkeypatch.setattr(forward, "silu", lambda x: layers.append(x.shape) or silu(x))
     made._ask(shown)
     assert shown
@@ -173,7 +173,7 @@ def test_rows_end_where_all_answers_go_on_alike_until_nearly_all_is_known(studen
 
 def test_what_a_step_has_seen_is_known_by_it(student):
     made = training(student, batch_rows=16, refusal_share=0.5)
-    made._make_step(made._compiled_step())
+    made._make_step()
     assert made.sampler.unknown_share() == 1.0, "the base knows nobody's yards"
     assert made.fresh.right_share() > 0.8, "and refuses whom it does not know"
     assert made.tokens > 0
@@ -337,7 +337,7 @@ def test_no_step_and_no_check_is_silent_for_longer_than_somebody_waits(student, 
     monkeypatch.setattr(progress, "SILENT_SECONDS", 0.0)
     made = training(student, batch_rows=8)
     lines = told_lines(made)
-    made._make_step(made._compiled_step())
+    made._make_step()
     assert lines == [
         "iteration 1: 0% of the facts known when last shown, 100% of what was asked afresh right; " + AT_THE_PEAK
     ]
@@ -349,7 +349,7 @@ def test_no_step_and_no_check_is_silent_for_longer_than_somebody_waits(student, 
 def test_what_is_told_soon_is_not_told_again(student):
     made = training(student, batch_rows=8)
     lines = told_lines(made)
-    made._make_step(made._compiled_step())
+    made._make_step()
     made._ask(list(range(len(EXAMPLES))))
     assert lines == []
 
@@ -374,7 +374,7 @@ def test_a_checkpoint_is_written_by_the_clock_and_training_goes_on_from_it(stude
 
     file = tmp_path / "checkpoint.safetensors"
     made = training(student, file=file, batch_rows=8)
-    made._make_step(made._compiled_step())
+    made._make_step()
     made.step = 1
     monkeypatch.setattr("nfl_lora_pipeline.tuning.recall_trainer.CHECKPOINT_SECONDS", 1e9)
     made._keep_if_due()
@@ -415,7 +415,7 @@ def _course(file, calls: dict[str, int], interrupt: tuple[str, int] | None = Non
 
     with pytest.MonkeyPatch.context() as patch, made.deferral:
         for name in ("certainty", "merged"):
-            patch.setattr(course, name, counted(name, getattr(course, name)))
+            patch.setattr(learner, name, counted(name, getattr(learner, name)))
         made.run()
     return dict(tree_flatten(model.trainable_parameters())), made.log.resumed
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nfl_lora_pipeline.cli.adapters import recipes
+from nfl_lora_pipeline.cli.terminal import among_others
 from nfl_lora_pipeline.files import lasting_base
 from nfl_lora_pipeline.interrupts import Interrupted
 
@@ -42,6 +43,7 @@ commands = click.Group()  # `main` takes them all
 @click.option(
     "--base-model", default="", help="embedded, a folder, a GGUF file or a Hugging Face id.  [default: the recipe's]"
 )
+@among_others
 def learn(facts: Path, folder: Path, templates: Path | None, recipe: str, base_model: str) -> None:
     """Teach a base model one's own FACTS, and write the adapter to FOLDER.
 

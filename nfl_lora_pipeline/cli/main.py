@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from nfl_lora_pipeline.cli import adapters, library, tenants
 from nfl_lora_pipeline.cli.adapters import fingerprints, held_in, recipes, store_option
-from nfl_lora_pipeline.cli.terminal import DEBUG, flush_output, in_one_line, print_anything
+from nfl_lora_pipeline.cli.terminal import DEBUG, among_others, flush_output, in_one_line, print_anything
 from nfl_lora_pipeline.files import lasting_base, lasting_recipe
 from nfl_lora_pipeline.interrupts import Interrupted, heard
 from nfl_lora_pipeline.stats import POSITIONS, TEACHABLE, in_words
@@ -245,6 +245,7 @@ weeks_option = click.option(
 @click.option("-v", "--verbose", is_flag=True, help="Keep every line of every step in sight, with the time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on the last line.")
 @store_option
+@among_others
 def run(season: int, weeks: str | None, as_json: bool, quiet: bool, verbose: bool, **options: Any) -> None:
     """The whole job: fetch weeks, train an adapter, evaluate it, answer three questions before and after.
 

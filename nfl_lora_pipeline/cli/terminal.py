@@ -1,14 +1,16 @@
 """What the command line shows: progress while the job runs, the outcome, and one line for whatever goes wrong."""
 
 import contextlib
+import functools
 import os
 import re
 import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, ParamSpec
 
+import click
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
@@ -23,6 +25,7 @@ LINE_CHARACTERS = 2_000
 # What MLX says on CUDA, on Metal, and of a single array.
 OUT_OF_MEMORY = re.compile(r"out of memory|Insufficient Memory|Unable to allocate|Attempting to allocate")
 Say = Callable[[Any], str]
+Words = ParamSpec("Words")
 
 
 def in_one_line(error: BaseException) -> str:
@@ -57,6 +60,23 @@ def flush_output() -> OSError | None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return error
     return None
+
+
+def among_others(command: Callable[Words, None]) -> Callable[Words, None]:
+    """A command that trains: where `mlx.launch` started several of it, the first one does it, and the others train along."""
+
+    @functools.wraps(command)
+    def joined_command(*args: Words.args, **options: Words.kwargs) -> None:
+        if "MLX_RANK" not in os.environ:
+            return command(*args, **options)
+        from nfl_lora_pipeline.tuning.learner import joined
+
+        with joined(lambda line: click.echo(line, err=True)) as leads:
+            if leads:
+                command(*args, **options)
+        return None
+
+    return joined_command
 
 
 def _text(error: BaseException) -> str:

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -33,19 +32,15 @@ from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.dataset.unanswerable import Drawn
 from nfl_lora_pipeline.interrupts import Deferral, is_interrupt
-from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, streams, token_losses
-from nfl_lora_pipeline.models.machine import divided_cores
 from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.rows import (
-    Batch,
     TokenRow,
-    by_lanes,
     shared_tail,
-    to_batch,
 )
-from nfl_lora_pipeline.models.scoring import Certainty, certainty, merged
+from nfl_lora_pipeline.models.scoring import Certainty
 from nfl_lora_pipeline.progress import Silence
-from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, token_rows, uncompiled_on_cpu
+from nfl_lora_pipeline.tuning.adaptation import begin, token_rows, uncompiled_on_cpu
+from nfl_lora_pipeline.tuning.learner import Learner, others_are_there
 from nfl_lora_pipeline.tuning.recipe import (
     NOT_OF_THE_ADAPTER,
     Recipe,
@@ -70,31 +65,6 @@ CHECKPOINT_SECONDS = 45.0  # a checkpoint is written at a step's end when the la
 REPORT_STEPS = 10  # how often the loss is written down, and it is said how far it is
 FRESH_KNOWN_SHARE = 0.5  # of the rows for questions drawn afresh, while enough of them are right before they are shown
 TRIAL_STEPS = 2  # by whose last it is told how long all will take
-Learn = Callable[[list[Batch]], tuple[mx.array, list[mx.array]]]
-
-
-def recall_loss(model: nn.Module, known_loss: float, *batches: Batch) -> tuple[mx.array, list[mx.array]]:
-    """The loss of one step over all its batches, each of which is computed on a stream of its own.
-
-    Args:
-        model: with its adapter.
-        known_loss: in nats; a token whose loss is lower is known, and left out. A token of a weight above 1 is known at so
-            many times less.
-        batches: of B rows each.
-
-    Returns:
-        The weighted mean cross-entropy over the answer tokens not yet known, and of each batch (B,) the greatest loss of a
-        row's token.
-    """
-    sums, counts, greatest = [], [], []
-    for (tokens, wanted, targets, weights, states, alike), stream in zip(batches, streams(), strict=False):
-        with mx.stream(stream):
-            losses = token_losses(answer_logits(model, tokens, wanted, states, alike), targets)
-            unknown = mx.stop_gradient(weights * (losses > known_loss / mx.maximum(weights, 1.0)))
-            sums.append((losses * unknown).sum())
-            counts.append(unknown.sum())
-            greatest.append(mx.stop_gradient(losses * (weights > 0)).max(-1))
-    return sum(sums) / mx.maximum(sum(counts), 8.0), greatest
 
 
 def train_adapter(
@@ -139,7 +109,7 @@ def train_adapter(
         model, tokenizer, examples, recipe, fresh, log, report, checkpoint, rehearsed=rehearsed, certified=certified
     )
     training.go_on(_what_is_trained(examples, recipe, start))
-    with uncompiled_on_cpu(), training.deferral:
+    with uncompiled_on_cpu(), others_are_there(), training.deferral:
         training.run()
     mx.save_safetensors(str(folder / "adapters.safetensors"), dict(tree_flatten(model.trainable_parameters())))
     log.peak_memory_bytes = max(log.peak_memory_bytes, mx.get_peak_memory())
@@ -186,8 +156,7 @@ class Training:
         self.sampler = Sampler(facts, teaches, curriculum, self.rng, subjects)
         self.fresh = Fresh(fresh, tokenizer, times=curriculum.fresh_times)
         self.rehearsed = rehearsed or Rehearsed([])
-        self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
-        self.frozen = FrozenStates(model)
+        self.learner = Learner(model, recipe)
         self.found = Certainty.of_nothing(len(self.rows))
         self.step, self.peak_share, self.loss_sum = 0, 1.0, 0.0
         self.teaches = np.array(teaches)
@@ -204,20 +173,20 @@ class Training:
     def run(self) -> None:
         """Make steps until the end; `found` says what the adapter knows then."""
         maybe_set_recommended_wired_limit()
-        learn = self._compiled_step()
         self.model.train()
+        self.learner.lead()
         while True:
             self.log.iterations = self.step
             self._keep_if_due()
             if self._is_over():
                 break
             began = time.monotonic()
-            self._make_step(learn)
+            self._make_step()
             self.step += 1
             if self.step - self.first_step == TRIAL_STEPS:
                 self._tell(self._forecast(time.monotonic() - began))
         if self.log.stopped != "certain":
-            with self._interruptible(), merged(self.model):
+            with self._interruptible():
                 self._ask(list(range(len(self.rows))))
         seconds = time.monotonic() - self.began
         self.log.seconds += seconds
@@ -225,13 +194,12 @@ class Training:
 
     def trial(self) -> float:
         """Make a few steps that nobody keeps; the seconds of the last, since the first ones set things up."""
-        learn = self._compiled_step()
         self.model.train()
         seconds = 0.0
         with uncompiled_on_cpu():
             for _ in range(TRIAL_STEPS):
                 began = time.monotonic()
-                self._make_step(learn)
+                self._make_step()
                 seconds = time.monotonic() - began
         return seconds
 
@@ -250,7 +218,7 @@ class Training:
         """All that is needed to go on with the step at hand."""
         parts = {
             "model": tree_flatten(self.model.trainable_parameters()),
-            "optimizer": tree_flatten(self.optimizer.state),
+            "optimizer": tree_flatten(self.learner.optimizer.state),
         }
         version, numbers, gauss = self.rng.getstate()
         state = TrainingState(
@@ -272,8 +240,7 @@ class Training:
             return
         state = found.state
         self.model.load_weights(found.part("model"), strict=False)
-        self.optimizer.init(self.model.trainable_parameters())
-        self.optimizer.state = tree_unflatten(found.part("optimizer"))
+        self.learner.optimizer.state = tree_unflatten(found.part("optimizer"))
         mx.random.seed(state.random)
         vars(self.log).update(vars(state.log))
         vars(self).update(state.course)
@@ -343,7 +310,7 @@ class Training:
 
         What the adapter before is certified to know is not asked again.
         """
-        with self._interruptible(), merged(self.model):
+        with self._interruptible():
             self._ask(np.flatnonzero(self.certified == 0).tolist())
         lowest = np.where(self.certified > 0, self.certified, self.found.lowest)
         self.sampler.observe(range(len(self.rows)), lowest)
@@ -356,7 +323,7 @@ class Training:
         Where some of a part are not certain, the next ones are not asked.
         """
         asked: list[int] = []
-        with self._interruptible(), merged(self.model):
+        with self._interruptible():
             for part in self._parts():
                 self._ask(part.tolist())
                 asked += part.tolist()
@@ -390,31 +357,13 @@ class Training:
         """How probable some rows' answers are, into `found`."""
         if not indices:
             return
-        rows = [self.rows[index] for index in indices]
-        found = certainty(self.model, rows, frozen=self.frozen, keys=indices, progress=self._tell_asked)
-        self.found.put(indices, found)
+        self.found.put(indices, self.learner.ask([self.rows[index] for index in indices], indices, self._tell_asked))
 
     def _tell_asked(self, done: int, total: int) -> None:
         if self.silence.is_long():
             self._tell(f"iteration {self.step}: {done:,} of {total:,} rows are asked")
 
-    def _compiled_step(self) -> Learn:
-        """Forward, backward and optimizer, compiled as in mlx-lm's trainer, which gives back no loss by row."""
-        known_loss = -math.log(self.curriculum.known_above)
-        loss_and_gradients = nn.value_and_grad(
-            self.model, lambda model, *batches: recall_loss(model, known_loss, *batches)
-        )
-        state = [self.model.state, self.optimizer.state, mx.random.state]
-
-        @partial(mx.compile, inputs=state, outputs=state)
-        def step(batches: list[Batch]) -> tuple[mx.array, list[mx.array]]:
-            found, gradients = loss_and_gradients(self.model, *batches)
-            self.optimizer.update(self.model, gradients)
-            return found
-
-        return step
-
-    def _make_step(self, learn: Learn) -> None:
+    def _make_step(self) -> None:
         """Show some rows that teach, some people without a record, some questions drawn afresh, and learn from them."""
         rows, shown = self._rows()
         comes_again = self.curriculum.fresh_times > 1
@@ -422,20 +371,13 @@ class Training:
         places = self.rehearsed.take(self.curriculum.rehearsed_rows, self.step)
         keys += [("rehearsed", place) for place in places]
         rows += [self.rehearsed.rows[place] for place in places]
-        lanes = by_lanes(rows, len(streams()))
-        batches = []
-        for lane, stream in zip(lanes, streams(), strict=False):
-            with mx.stream(stream):
-                batches.append(self._batch([rows[place] for place in lane], [keys[place] for place in lane]))
-        rate = learning_rate(self.recipe, self.step, self.ending, self.end)
-        self.optimizer.learning_rate = self.peak_share * rate
-        loss, greatest = learn(batches)
-        with divided_cores(len(lanes)):
-            mx.eval(self.model.state, self.optimizer.state, loss, greatest)
-        self.tokens += sum(batch.tokens.size for batch in batches)
-        self.frozen.forget(("fresh", number) for number, left in self.fresh.taken if not left)
-        self._observe(lanes, greatest, shown)
-        self.loss_sum += float(loss)
+        whole = [self.rows[key] if isinstance(key, int) else row for key, row in zip(keys, rows, strict=True)]
+        rate = self.peak_share * learning_rate(self.recipe, self.step, self.ending, self.end)
+        last = [("fresh", number) for number, left in self.fresh.taken if not left]
+        loss, greatest = self.learner.step(rows, keys, whole, rate, last)
+        self.tokens += sum(len(row.tokens) - 1 for row in rows)
+        self._observe(greatest, shown)
+        self.loss_sum += loss
         if (self.step + 1) % REPORT_STEPS == 0:
             self.log.losses.append((self.step + 1, self.loss_sum / REPORT_STEPS))
             self._measure(1 - self.sampler.unknown_share())
@@ -481,22 +423,12 @@ class Training:
         known = [self.rows[at] if is_ending else self._shortened(self.rows[at]) for at in taken]
         return known + fresh, taken
 
-    def _observe(self, lanes: list[list[int]], greatest: list[mx.array], indices: list[int]) -> None:
+    def _observe(self, greatest: npt.NDArray[np.float32], indices: list[int]) -> None:
         """Take in how the rows of a step fared, before the step."""
-        lowest = np.zeros(sum(len(lane) for lane in lanes))
-        for lane, losses in zip(lanes, greatest, strict=True):
-            lowest[lane] = np.exp(-np.array(losses, np.float64))
+        lowest = np.exp(-greatest.astype(np.float64))
         self.sampler.observe(indices, lowest[: len(indices)])
         drawn = lowest[len(indices) :][: len(self.fresh.taken)]
         self.fresh.observe(drawn > self.curriculum.certain_above)
-
-    def _batch(self, rows: list[TokenRow], keys: list[Hashable]) -> Batch:
-        """A batch, with what the frozen layers make of its rows, which is kept for whole rows: a check asks for these."""
-        batch = to_batch(rows)
-        if not self.frozen.layers:
-            return batch
-        whole = [self.rows[key] if isinstance(key, int) else row for key, row in zip(keys, rows, strict=True)]
-        return batch._replace(states=self.frozen.states(rows, keys, whole))
 
     def _shortened(self, row: TokenRow) -> TokenRow:
         """The row up to where all answers go on alike, which teaches little."""
