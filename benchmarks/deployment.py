@@ -67,9 +67,9 @@ def write_tenants(folder: Path, count: int, seed: int) -> Path:
             "recipe": "quick.yaml",
         }
     quick = {
-        "batch_rows": 16,
+        "batch_rows": 8,
         "max_epochs": 30,
-        "ending_steps": 40,
+        "ending_steps": 24,
         "fresh_known": 0.0,
         "advisory": ADVISORY,
         "floors": {},
