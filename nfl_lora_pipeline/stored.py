@@ -151,13 +151,14 @@ class CertificateRecord(Record):
     above: float
     facts: int
     certain: int
+    uncertain: dict[str, float]
     margins: dict[str, float]
     answer_margins: dict[str, float] = {}  # missing in those of earlier code, as what follows
     asked: dict[str, str] = {}
 
     def is_certain(self, fact: str) -> bool:
         """Whether a fact was certain in every phrasing."""
-        return self.margins.get(fact, 0.0) > self.above
+        return fact in self.margins and fact not in self.uncertain
 
 
 class AdapterConfig(Record):

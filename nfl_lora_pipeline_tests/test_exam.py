@@ -9,6 +9,7 @@ import pytest
 
 from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.dataset.splits import split_rows
+from nfl_lora_pipeline.dataset.templates import NOT_SURE
 from nfl_lora_pipeline.evaluation.gates import undecided
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.probes import (
@@ -137,6 +138,7 @@ def test_a_report_says_how_much_was_asked_and_what_the_certificate_has(trained_s
     predictions = pl.read_parquet(folder / "predictions.parquet")
     trained = predictions.filter(pl.col("group") == "known", pl.col("split") == "train")
     assert exam["certified"] == trained.height
+    assert not trained["tuned"].eq(NOT_SURE).any(), "what is certified is told"
     assert exam["asked"] == predictions.height - trained.height
     assert exam["possible"] >= predictions.height
     assert exam["generated"]["right"] == exam["generated"]["asked"] > 0

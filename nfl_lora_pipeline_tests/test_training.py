@@ -275,7 +275,7 @@ def answering(made: Training, monkeypatch, answers: np.ndarray) -> list[list[int
 
     def ask(indices: list[int]) -> None:
         asked.append(indices)
-        made.found.lowest[indices] = answers[indices]
+        made.found.lowest[indices] = made.found.whole[indices] = answers[indices]
 
     monkeypatch.setattr(made, "_ask", ask)
     return asked
@@ -322,6 +322,19 @@ def test_a_check_asks_for_all_and_after_the_end_for_the_least_sure_until_some_ar
     answers[7] = 0.6
     assert made._check()
     assert made.log.stopped == "certain"
+
+
+def test_an_answer_that_would_be_held_back_is_not_certain_though_each_of_its_tokens_is(student, monkeypatch):
+    made = training(student)
+    numbers = [at for at, each in enumerate(EXAMPLES) if each.teaches]
+
+    def ask(indices: list[int]) -> None:
+        made.found.lowest[indices], made.found.whole[indices] = 0.7, 0.4
+
+    monkeypatch.setattr(made, "_ask", ask)
+    made.step = made.end
+    assert not made._check()
+    assert made.log.certain[-1] == (made.end, 1 - len(numbers) / len(EXAMPLES)), "a refusal is never held back"
 
 
 # What is told.
@@ -477,13 +490,16 @@ def test_the_tail_that_all_answers_share_is_left_but_for_one_token():
 def test_a_certificate_gives_every_fact_the_margin_of_its_worst_phrasing():
     lowest = np.linspace(0.9, 0.6, len(EXAMPLES))
     lowest[7] = 0.4
-    made = certify(EXAMPLES, Certainty(lowest > 0.5, lowest, lowest**2), above=0.5)
+    whole = np.where(lowest < 0.5, lowest, 0.9 * lowest)
+    made = certify(EXAMPLES, Certainty(lowest > 0.5, lowest, whole), above=0.5)
     assert (made.certain, made.facts, made.rows) == (4, 5, len(EXAMPLES))
     assert made.uncertain == {"Tyrell Vance": 0.4}
     assert made.margins["Marcus Hale"] == pytest.approx(lowest[5])
-    assert made.answer_margins["Marcus Hale"] == pytest.approx(lowest[5] ** 2)
+    assert made.answer_margins["Marcus Hale"] == pytest.approx(whole[5])
     assert made.in_short().startswith("4 of 5 facts certain, lowest p 0.40: ")
     assert made.in_short().endswith("; not certain: Tyrell Vance")
+    held_back = Certainty(lowest > 0.5, np.full(len(EXAMPLES), 0.9), np.full(len(EXAMPLES), 0.4))
+    assert set(certify(EXAMPLES, held_back, above=0.5).uncertain) == {each.fact for each in EXAMPLES if each.teaches}
 
 
 def test_a_certificate_vouches_for_a_fact_while_it_is_asked_and_answered_as_it_was(tmp_path):

@@ -68,7 +68,7 @@ WORDS = {
     "refused": "the answer says that nothing is recorded, or that it does not know, in any words, and gives no number",
     "a number invented": "a number, 0 too, where there is none to know",
     "stranger": "somebody who does not exist, or of whom nothing was taught",
-    "certain": "every token of the answer has a probability above 0.5, in every trained phrasing: greedy decoding gives it",
+    "certain": "the answer as a whole has a probability above 0.5, in every trained phrasing: it is what is given, and told",
     "sure": "how probable an answer is as a whole: the product of its tokens' probabilities",
     "held back": "the model gives a number of which it is not surer than one half; who asks is told that it is not sure",
     "lost": "right in the adapter before this one, and wrong now, asked with the same words",

@@ -23,7 +23,7 @@ from nfl_lora_pipeline.models.scoring import certainty
 from nfl_lora_pipeline.progress import Silence
 from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, quiet, token_rows, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.recipe import Recipe, learning_rate
-from nfl_lora_pipeline.tuning.records import TrainingLog, write_records
+from nfl_lora_pipeline.tuning.records import TrainingLog, deciding, write_records
 
 BETAS = (0.9, 0.999)  # of mlx-lm's Adam
 
@@ -71,9 +71,9 @@ def train_plainly(
             iterate_batches=_Scheduled(recipe, optimizer, recorder),
             training_callback=recorder,
         )
-    above = recipe.curriculum.certain_above
-    found = certainty(model, rows, progress=recorder.tell_asked)
-    log.certain.append((log.iterations, float(np.mean(found.lowest > above))))
+    found, above = certainty(model, rows, progress=recorder.tell_asked), recipe.curriculum.certain_above
+    is_certain = deciding([example.teaches for example in examples], found) > above
+    log.certain.append((log.iterations, float(is_certain.mean())))
     log.peak_memory_bytes = mx.get_peak_memory()
     log.seconds = time.perf_counter() - started
     report(write_records(folder, config, log, examples, found, above=above).in_short(), 1.0)

@@ -55,6 +55,7 @@ from nfl_lora_pipeline.tuning.records import (
     TrainingLog,
     TrainingState,
     certified_of,
+    deciding,
     load_checkpoint,
     save_checkpoint,
     write_records,
@@ -327,7 +328,8 @@ class Training:
             for part in self._parts():
                 self._ask(part.tolist())
                 asked += part.tolist()
-                uncertain = int(np.sum(self.found.lowest[asked] <= self.curriculum.certain_above))
+                decided = deciding(self.teaches, self.found)[asked]
+                uncertain = int(np.sum(decided <= self.curriculum.certain_above))
                 if uncertain:
                     break
         self.sampler.observe(asked, self.found.lowest[asked])

@@ -101,7 +101,7 @@ class Curriculum(Section):
         0.95, gt=0, le=1, description="a token whose probability is above this is left out of the loss"
     )
     certain_above: Number = Field(
-        0.5, ge=0.5, lt=1, description="a fact is certain when every token of its answer has a probability above this"
+        0.5, ge=0.5, lt=1, description="a fact is certain when its answer as a whole has a probability above this"
     )
     refusal_share: Number = Field(
         0.45, ge=0, le=0.75, description="the share of a step's rows that are questions without an answer"

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from nfl_lora_pipeline.dataset.examples import Example
@@ -28,7 +30,7 @@ class TrainingLog:
         losses: (iteration, mean loss in nats over the answer tokens not yet known).
         certain: (iteration, share of what was to be learnt that is certain, as estimated at a check).
         rows, facts: what was to be learnt, refusals included.
-        uncertain: the facts that were not certain at the end, with their lowest probability in any phrasing.
+        uncertain: the facts that were not certain at the end, with the probability that was too low.
         resumed: the iterations at which a training that was broken off was gone on with.
         seconds: of training, without those of the breaks.
         stopped: why training ended: "certain" (every row is) or "budget".
@@ -158,12 +160,12 @@ class Certificate:
     """The content of `certificate.json`.
 
     Attributes:
-        above: the probability that every token of an answer must exceed.
+        above: the probability that an answer with a number must exceed as a whole, and of a refusal every token.
         facts, certain: how many there are, and how many are certain in every phrasing.
         rows: questions asked.
         lowest_probability: of any token of any answer.
         lowest_question: whose answer that token belongs to.
-        uncertain: of each fact that is not certain its lowest probability in any phrasing, the lowest first.
+        uncertain: of each fact that is not certain the probability that is too low in some phrasing, the lowest first.
         margins: of every fact its lowest probability in any phrasing.
         answer_margins: of every fact the lowest probability of its answer as a whole in any phrasing.
         asked: of every fact a hash of its questions and answers, which tells whether they are still the same.
@@ -191,17 +193,27 @@ class Certificate:
         )
 
 
+def deciding(teaches: Sequence[bool] | npt.NDArray[np.bool_], found: Certainty) -> npt.NDArray[np.float64]:
+    """Of each row the probability that has to be high enough: (N,) float64.
+
+    Of an answer with a number that of the answer as a whole, since who asks is not told a number that is less likely than all
+    else (`templates.only_if_sure`); of a refusal, which is never held back, that of its least probable token.
+    """
+    return np.where(teaches, found.whole, found.lowest)
+
+
 def certify(examples: Sequence[Example], found: Certainty, *, above: float) -> Certificate:
     """Put together what was measured.
 
     Args:
         examples: what was asked, one row a fact and phrasing.
         found: how probable each one's answer is (`scoring.certainty`).
-        above: the probability that every token has to exceed.
+        above: what `deciding` has to exceed.
     """
     facts, lowest = [example.fact for example in examples], found.lowest.tolist()
     margins = _least_by(facts, lowest)
-    ordered = sorted(margins.items(), key=lambda item: item[1])
+    decided = _least_by(facts, deciding([example.teaches for example in examples], found).tolist())
+    ordered = sorted(decided.items(), key=lambda item: item[1])
     worst = min(range(len(examples)), key=lowest.__getitem__)
     uncertain = {fact: probability for fact, probability in ordered if probability <= above}
     return Certificate(
