@@ -93,9 +93,9 @@ def test_questions_that_are_nearly_about_one_player_in_one_week_are_among_the_fr
         assert len(found) / len(outside) == pytest.approx(0.3 * share, rel=0.5), words
 
 
-def test_there_are_twenty_and_nothing_that_trains_knows_them():
+def test_there_are_a_hundred_and_nothing_that_trains_knows_them():
     texts = incomplete_questions()
-    assert len({plainly(text) for text in texts}) == len(texts) == 20
+    assert len({plainly(text) for text in texts}) == len(texts) == 100
     sources = {file: file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py")}
     readers = [file.relative_to(PACKAGE).as_posix() for file, text in sources.items() if INCOMPLETE_FILE.name in text]
     assert readers == ["evaluation/probes.py"]
