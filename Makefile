@@ -68,6 +68,8 @@ bench: setup bench-setup
 	$(BIN)/python -m benchmarks.season --data-dir $(DATA) --weeks 1-10 --keep season --write
 	$(BIN)/python -m benchmarks.growth --data-dir $(DATA) --sizes $(SIZES) --write
 	$(BIN)/python -m benchmarks.serving_many --write
+	$(BIN)/python -m benchmarks.ring --write
+	$(BIN)/python -m benchmarks.rows_together --write
 
 # The same for many tenants.
 bench-deploy: deploy-setup

@@ -13,6 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from benchmarks import ours
 from benchmarks.options import recipe_option, write_option
 from benchmarks.serving_many import taught_rows
 from benchmarks.tables import median_and_range, publish
+from deploy.loopback import free_port
 from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 
@@ -56,14 +58,26 @@ def work(recipe_name: str, steps: int) -> None:
 
 
 def measured(side: str, recipe_name: str, steps: int) -> tuple[list[float], int]:
-    """Milliseconds of the steps of a side, and the bytes of a step's gradients."""
+    """Milliseconds of the steps of a side, and the bytes of a step's gradients.
+
+    The processes are told of one another as `mlx.launch` tells them, and without it: it keeps a core busy, looking whether it
+    may write to them, and on two cores that doubles the time of a step.
+    """
     processes, cores = SIDES[side]
     own = ["--recipe", recipe_name, "--steps", str(steps), "--cores", str(cores)]
     command = [sys.executable, "-m", "benchmarks.ring", "--work", *own]
-    if processes > 1:
-        command = [str(Path(sys.executable).with_name("mlx.launch")), "-n", str(processes), "--", *command]
-    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
-    found = json.loads(next(line for line in ended.stdout.splitlines() if line.startswith("{")))
+    with tempfile.TemporaryDirectory() as folder:
+        hosts = Path(folder) / "hosts.json"
+        hosts.write_text(json.dumps([[f"127.0.0.1:{free_port()}"] for _ in range(processes)]))
+        ring = {"MLX_HOSTFILE": str(hosts)} if processes > 1 else {}
+        started = [
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, text=True, env={**os.environ, **ring, "MLX_RANK": str(rank)}
+            )
+            for rank in range(processes)
+        ]
+        said = [process.communicate()[0] for process in started]
+    found = json.loads(said[0].splitlines()[-1])
     return found["milliseconds"], found["bytes"]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from mlx.utils import tree_flatten
 
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.rows import TokenRow
@@ -130,10 +131,29 @@ def test_every_row_is_one_process_s_and_each_has_short_and_long_ones():
     assert learner.Ring().share(rows) == [0, 1, 2, 3, 4]
 
 
-def test_a_process_with_another_base_refuses_to_train_along(monkeypatch):
+@pytest.fixture
+def taught():
+    """A learner of the embedded base, whose adapter is as it was drawn."""
     recipe = load_recipe("embedded")
     model, _ = base_models.load(base_models.resolve("embedded"))
     adapt(model, recipe)
+    return learner.Learner(model, recipe)
+
+
+def test_a_process_that_a_step_has_no_row_for_makes_it_all_the_same(taught, monkeypatch):
+    ring = learner.Ring()
+    ring.rank, ring.size = 1, 2
+    monkeypatch.setattr(ring, "summed", lambda array: array)
+    monkeypatch.setattr(learner.Ring, "here", ring)
+    before = dict(tree_flatten(taught.model.trainable_parameters()))
+    row = TokenRow([5, 6, 7, 8], 2)
+    loss, greatest = taught._step([row], [None], [row], 0.01, [])
+    assert (loss, greatest.tolist()) == (0.0, [0.0]), "the other process has the row, and its loss"
+    after = dict(tree_flatten(taught.model.trainable_parameters()))
+    assert all(mx.array_equal(after[name], array) for name, array in before.items())
+
+
+def test_a_process_with_another_base_refuses_to_train_along(taught, monkeypatch):
     ring = learner.Ring()
     ring.size = 2
     monkeypatch.setattr(
@@ -141,4 +161,4 @@ def test_a_process_with_another_base_refuses_to_train_along(monkeypatch):
     )
     monkeypatch.setattr(learner.Ring, "here", ring)
     with pytest.raises(ValueError, match="base_model: 'embedded' is another one here than at the first process"):
-        learner.Learner(model, recipe).begin_alike()
+        taught.begin_alike()

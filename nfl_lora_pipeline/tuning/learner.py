@@ -191,10 +191,10 @@ class Learner:
         Raises:
             ValueError: the base is another one.
         """
-        self.optimizer.state = Ring.here.alike(self.optimizer.state)
-        self.model.update(Ring.here.alike(self.model.trainable_parameters()))
         if Ring.here.size == 1:
             return
+        self.optimizer.state = Ring.here.alike(self.optimizer.state)
+        self.model.update(Ring.here.alike(self.model.trainable_parameters()))
         size = sum(mx.abs(array).astype(mx.float32).sum() for _, array in tree_flatten(self.model.parameters()))
         mine, first = float(size), float(Ring.here.alike({"size": size})["size"])
         if not math.isclose(mine, first, rel_tol=SAME_BASE):
@@ -226,7 +226,9 @@ class Learner:
         last: Sequence[Hashable],
     ) -> tuple[float, Losses]:
         mine = Ring.here.share(rows)
-        lanes = [[mine[at] for at in lane] for lane in by_lanes([rows[place] for place in mine], len(streams()))]
+        lanes = [
+            [mine[at] for at in lane] for lane in by_lanes([rows[place] for place in mine], len(streams())) if lane
+        ]
         batches = []
         for lane, stream in zip(lanes, streams(), strict=False):
             with mx.stream(stream):
