@@ -12,6 +12,7 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
+from deploy.loopback import free_port
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.rows import TokenRow
 from nfl_lora_pipeline.tuning import learner
@@ -19,6 +20,7 @@ from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.test_learn import TEMPLATES, another_league, written
 
+GONE = "another process of this training is gone; the same command goes on from the last checkpoint"
 LAUNCH = Path(sys.executable).with_name("mlx.launch")
 
 
@@ -31,37 +33,32 @@ def scene(tmp_path) -> Path:
     return tmp_path
 
 
-def launched(scene: Path, recipe: str, *, processes: int) -> "subprocess.Popen[str]":
-    """`nfl-lora learn` by so many processes; without `mlx.launch` where it is one."""
-    words = ["learn", "facts.csv", "adapter", "--templates", "templates.yaml", "--recipe", recipe]
-    command = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", *words]
-    if processes > 1:
-        ports = str(20_000 + os.getpid() % 10_000)  # tests run side by side
-        command = [str(LAUNCH), "-n", str(processes), "--backend", "ring", "--starting-port", ports, "--", *command]
+WORDS = "-m nfl_lora_pipeline.cli.main learn facts.csv adapter --templates templates.yaml --recipe".split()
+
+
+def started(scene: Path, command: list[str], **environment: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         command,
         cwd=scene,
+        env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
     )
 
 
-def children(process: "subprocess.Popen[str]") -> list[int]:
-    """Those of `mlx.launch`, by their ranks."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (folder / "environ").read_bytes().split(b"\0")
-            session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
-        except OSError:
-            continue
-        rank = next((each.removeprefix(b"MLX_RANK=") for each in environment if each.startswith(b"MLX_RANK=")), None)
-        if rank is not None and session == process.pid:
-            found.append((int(rank), int(folder.name)))
-    return [pid for _, pid in sorted(found)]
+def alone(scene: Path, recipe: str) -> str:
+    """What one process says."""
+    return started(scene, [sys.executable, *WORDS, recipe]).communicate(timeout=300)[0]
+
+
+def two(scene: Path, recipe: str) -> "list[subprocess.Popen[str]]":
+    """The same command by two processes, told of one another as by `mlx.launch`, which itself takes a core while they run."""
+    hosts = scene / "hosts.json"
+    hosts.write_text(json.dumps([[f"127.0.0.1:{free_port()}"] for _ in range(2)]))
+    command = [sys.executable, *WORDS, recipe]
+    return [started(scene, command, MLX_HOSTFILE=str(hosts), MLX_RANK=str(rank)) for rank in range(2)]
 
 
 def until(process: "subprocess.Popen[str]", text: str) -> list[str]:
@@ -76,47 +73,45 @@ def until(process: "subprocess.Popen[str]", text: str) -> list[str]:
 
 
 def test_two_processes_come_to_the_certificate_that_one_comes_to(scene, tiny_recipe):
-    said, _ = launched(scene, tiny_recipe, processes=2).communicate(timeout=300)
+    launch = [str(LAUNCH), "-n", "2", "--backend", "ring", "--starting-port", str(free_port()), "--"]
+    said, _ = started(scene, [*launch, sys.executable, *WORDS, tiny_recipe]).communicate(timeout=300)
     assert "process 1 trains along on embedded" in said
     assert said.count("6 of 6 facts certain") == 2, said  # once by the training, once by the command
     assert said.count(" right\n") == 3
     training = json.loads((scene / "adapter" / "training.json").read_text())
     assert training["stopped"] == "certain"
     (scene / "adapter").rename(scene / "by two")
-    assert "6 of 6 facts certain" in launched(scene, tiny_recipe, processes=1).communicate(timeout=300)[0]
-    alone = json.loads((scene / "adapter" / "training.json").read_text())
-    by_two, by_one = (dict(log["losses"]) for log in (training, alone))
+    assert "6 of 6 facts certain" in alone(scene, tiny_recipe)
+    single = json.loads((scene / "adapter" / "training.json").read_text())
+    by_two, by_one = (dict(log["losses"]) for log in (training, single))
     assert by_two[10] == pytest.approx(by_one[10], rel=0.02)  # sums in another order, and what follows from that
     assert not list(scene.glob(".*"))
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="the processes are found in /proc, which only Linux has")
-def test_ctrl_c_ends_all_of_them_and_one_alone_goes_on(scene, tiny_recipe):
-    process = launched(scene, tiny_recipe, processes=2)
-    until(process, "iteration 10")
-    pids = children(process)
-    assert len(pids) == 2
-    for pid in pids:  # as a terminal does it, whose Ctrl-C goes to all
-        os.kill(pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=120)
+def test_ctrl_c_ends_both_and_one_alone_goes_on(scene, tiny_recipe):
+    first, second = two(scene, tiny_recipe)
+    until(first, "iteration 10")
+    for process in (first, second):  # as a terminal does it, whose Ctrl-C goes to all
+        process.send_signal(signal.SIGINT)
+    said, _ = first.communicate(timeout=120)
     assert re.search(r"Interrupted: kept at iteration \d+; the same command goes on from there\.", said), said
-    assert children(process) == []
-    again = launched(scene, tiny_recipe, processes=1).communicate(timeout=300)[0]
+    second.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (130, 0)
+    again = alone(scene, tiny_recipe)
     assert "going on from iteration" in again
     assert "6 of 6 facts certain" in again
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="the processes are found in /proc, which only Linux has")
-def test_where_one_dies_the_first_says_so_in_a_line_and_is_gone_as_well(scene, tiny_recipe):
-    process = launched(scene, tiny_recipe, processes=2)
-    until(process, "iteration 10")
-    os.kill(children(process)[1], signal.SIGKILL)
-    said, _ = process.communicate(timeout=120)
-    line = r"Error: another process of this training is gone; the same command goes on from the last checkpoint"
-    assert re.search(line, said) or "Interrupted" in said, (
-        said
-    )  # mlx.launch ends the others itself, if it is the sooner
+@pytest.mark.parametrize("dies", [0, 1])
+def test_where_one_dies_the_other_says_so_in_a_line_and_ends(scene, tiny_recipe, dies):
+    processes = two(scene, tiny_recipe)
+    until(processes[0], "iteration 10")
+    processes[dies].kill()
+    said, _ = processes[1 - dies].communicate(timeout=120)
+    assert said.splitlines()[-1] == f"Error: {GONE}"
     assert "Traceback" not in said
+    assert processes[1 - dies].returncode == 1
+    processes[dies].communicate()
     assert not (scene / "adapter").exists()
 
 

@@ -31,7 +31,8 @@ from nfl_lora_pipeline_tests.recipes import TOO_LITTLE_TAUGHT
 from nfl_lora_pipeline_tests.servers import command_lines, descendants, living
 
 FLOW = ["raw_wr_json", "players", "qa_pairs", "dataset_splits", "adapter", "evaluation_report", "promoted_adapter"]
-PATIENCE = 300.0  # seconds, for a slow machine
+PATIENCE = 300.0  # seconds, for a training on a slow machine
+PAGE_PATIENCE = 90.0  # and for what is to be seen on a page
 END_SECONDS = 5.0
 WEEK = "2025-W01"
 GROUP = "/locations/nfl_lora_pipeline.definitions/asset-groups/{}"
@@ -164,7 +165,7 @@ def ui(tmp_path_factory, tiny_week_folder) -> Iterator[Ui]:
 @pytest.fixture
 def page(browser, ui):
     opened = browser.new_page(viewport={"width": 1800, "height": 900})
-    opened.set_default_timeout(PATIENCE * 1000)
+    opened.set_default_timeout(PAGE_PATIENCE * 1000)
     yield opened
     opened.close()
 
@@ -192,12 +193,14 @@ def test_a_week_is_materialised_by_clicking_as_the_document_says(ui, page):
 
 
 def test_a_check_that_failed_is_seen_and_says_why(ui, page):
+    assert ui.store.weeks(), "the test before has made none"
     page.goto(ui.page("/assets/players?view=checks&checkDetail=size_is_usual"))
     page.get_by_text("11 rows; a full week has 300 to 700").first.wait_for()
     assert page.get_by_text("Failed").first.is_visible()
 
 
 def test_a_training_that_was_cancelled_by_clicking_goes_on_from_there(ui, page):
+    assert ui.store.weeks(), "the test before has made none"
     before = ui.runs()
     page.goto(ui.page(GROUP.format("season")))
     page.get_by_role("button", name="Materialize all").first.click()
@@ -223,6 +226,7 @@ def test_a_training_that_was_cancelled_by_clicking_goes_on_from_there(ui, page):
 
 
 def test_the_page_of_the_adapter_shows_its_course_as_a_picture_and_draws_its_figures(ui, page):
+    assert ui.store.promoted(), "the test before has made none"
     page.goto(ui.page("/assets/adapter?view=overview"))
     page.get_by_text("[Show Markdown]").click()
     page.locator("img[alt=loss]").wait_for()
@@ -235,6 +239,7 @@ def test_the_page_of_the_adapter_shows_its_course_as_a_picture_and_draws_its_fig
 
 
 def test_the_page_of_the_report_shows_the_verdict_five_figures_and_the_reports_head(ui, page):
+    assert ui.store.promoted(), "the test before has made none"
     page.goto(ui.page("/assets/evaluation_report?view=overview"))
     summary, _ = read_report(ui.store.report(str(ui.store.promoted())), evaluation_code=CODE["evaluation_report"])
     page.get_by_text(summary.head_line.partition(". ")[0]).wait_for()
