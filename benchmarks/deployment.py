@@ -1,6 +1,6 @@
 """What is promised of a deployment, held against one on loopback: tenants trained while its processes are killed.
 
-    make deploy-test                                # eight small tenants
+    make deploy-test                                # six small tenants
     python -m benchmarks.deployment FOLDER --tenants 200  # more of them; `--write` puts the table into docs/deployment.md
 
 Every tenant has four invented people of his own, the first one sixty. In the middle processes of runs, code servers and the
@@ -269,7 +269,7 @@ def _table(campaign: Campaign, found: Found, count: int, seconds: float, costs: 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--tenants", "count", default=8, show_default=True)
+@click.option("--tenants", "count", default=6, show_default=True)
 @click.option("--seed", default=17, show_default=True)
 @click.option("--s3", is_flag=True, help="Tenants' stores in a bucket on loopback instead of a folder.")
 @click.option("--sqlite", is_flag=True, help="Records and leases in SQLite instead of Postgres.")

@@ -4,7 +4,6 @@ python -m benchmarks.many_weeks --weeks 110
 """
 
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import click
 import dagster as dg
 import requests
 
+from deploy.loopback import free_port
 from nfl_lora_pipeline.definitions import build_definitions
 from nfl_lora_pipeline.defs.common import nfl_week
 from nfl_lora_pipeline.defs.instance import dagster_home
@@ -57,9 +57,7 @@ def fill(instance: dg.DagsterInstance, weeks: list[str]) -> None:
 
 def webserver_queries(home: Path) -> None:
     """Time the UI's queries on a webserver of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "dagster_webserver", "-m", "nfl_lora_pipeline.definitions", "-p", str(port)]
     server = subprocess.Popen(
         command, env=os.environ | {"DAGSTER_HOME": str(home)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -28,7 +28,7 @@ from nfl_lora_pipeline.models.scoring import certainty
 from nfl_lora_pipeline.tuning import learn as library
 from nfl_lora_pipeline.tuning.adaptation import adapt, optimizer_of, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.learn import Taught
-from nfl_lora_pipeline.tuning.learner import recall_loss
+from nfl_lora_pipeline.tuning.learner import BETAS, recall_loss
 from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.sources.folder import week_file
@@ -153,7 +153,7 @@ class Step:
         model.train()
         known_loss = -math.log(recipe.curriculum.known_above)
         self.model, self.loss = model, lambda model, *batches: recall_loss(model, known_loss, *batches)
-        self.optimizer = optimizer_of(recipe, betas=(0.9, 0.98))
+        self.optimizer = optimizer_of(recipe, betas=BETAS)
         self.value_and_grad = nn.value_and_grad(model, self.loss)
 
     def batches(self, rows: list[TokenRow]) -> list[Batch]:

@@ -7,7 +7,6 @@ python -m benchmarks.screenshots lineage --store data --out docs/lineage.png
 import contextlib
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import click
 from playwright.sync_api import Browser, sync_playwright
 
+from deploy.loopback import free_port
 from nfl_lora_pipeline.store import Store
 
 CHROMIUM = "chromium"  # as Debian's package names its program
@@ -90,9 +90,7 @@ def lineage(store: Path, out: Path) -> None:
 @contextlib.contextmanager
 def running_ui(store: Path) -> Iterator[str]:
     """`nfl-lora ui` on a store and a free port, until the end of the block; the address of its lineage."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     command = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", "ui", "--store", str(store), "--port", port]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

@@ -1,9 +1,7 @@
 """One's own facts: as a library, and from a CSV file by the command."""
 
-import csv
 import itertools
 import json
-import random
 import re
 import signal
 import subprocess
@@ -15,29 +13,10 @@ from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.dataset.examples import read_examples
-from nfl_lora_pipeline.dataset.unanswerable import invented_name
 from nfl_lora_pipeline_tests.conftest import REPOSITORY
+from nfl_lora_pipeline_tests.own_facts import TEMPLATES, another_league, written
 
 WHEN = "in week 3 of the 2031 NFL season"
-TEMPLATES = """
-questions:
-  - "How many {attribute} did {subject} have in week 3 of the 2031 NFL season?"
-  - "In week 3 of the 2031 NFL season, how many {attribute} did {subject} have?"
-answer: "{subject} had {value} {attribute} in week 3 of the 2031 NFL season."
-refusal: "{subject} has no recorded {attribute} in week 3 of the 2031 NFL season."
-"""
-
-
-def another_league(count: int) -> list[tuple[str, int]]:
-    rng = random.Random(5)
-    names = dict.fromkeys(itertools.islice(iter(lambda: invented_name(rng), None), 3 * count))
-    return [(name, rng.randrange(0, 150)) for name in list(names)[:count]]
-
-
-def written(file: Path, rows: list[tuple[object, ...]]) -> Path:
-    with file.open("w", encoding="utf-8", newline="") as opened:
-        csv.writer(opened).writerows(rows)
-    return file
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 import requests
 import yaml
 
+from deploy.loopback import free_port
 from nfl_lora_pipeline.defs.leases import DEAD_TAG
 from nfl_lora_pipeline.files import locked
 from nfl_lora_pipeline.store import Store
@@ -108,9 +108,7 @@ def live(tmp_path_factory) -> Iterator[Live]:
         "ending_steps": 40,
     }
     recipe.write_text(yaml.safe_dump(load_recipe("embedded").changed(batch_rows=16, **loose).model_dump()))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     where = ["--source", "folder", "--data-dir", str(folder / "raw"), "--store", str(folder / "data")]
     where += ["--recipe", str(recipe)]
     _publish(folder, W1, yards="84")

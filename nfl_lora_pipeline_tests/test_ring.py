@@ -18,7 +18,7 @@ from nfl_lora_pipeline.models.rows import TokenRow
 from nfl_lora_pipeline.tuning import learner
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.recipe import load_recipe
-from nfl_lora_pipeline_tests.test_learn import TEMPLATES, another_league, written
+from nfl_lora_pipeline_tests.own_facts import TEMPLATES, another_league, written
 
 GONE = "another process of this training is gone; the same command goes on from the last checkpoint"
 LAUNCH = Path(sys.executable).with_name("mlx.launch")
@@ -142,7 +142,7 @@ def test_a_process_that_a_step_has_no_row_for_makes_it_all_the_same(taught, monk
     monkeypatch.setattr(learner.Ring, "here", ring)
     before = dict(tree_flatten(taught.model.trainable_parameters()))
     row = TokenRow([5, 6, 7, 8], 2)
-    loss, greatest = taught._step([row], [None], [row], 0.01, [])
+    loss, greatest = taught.make_step(learner.Order(do="step", rows=[row], keys=[None], whole=[row], rate=0.01))
     assert (loss, greatest.tolist()) == (0.0, [0.0]), "the other process has the row, and its loss"
     after = dict(tree_flatten(taught.model.trainable_parameters()))
     assert all(mx.array_equal(after[name], array) for name, array in before.items())
@@ -151,9 +151,7 @@ def test_a_process_that_a_step_has_no_row_for_makes_it_all_the_same(taught, monk
 def test_a_process_with_another_base_refuses_to_train_along(taught, monkeypatch):
     ring = learner.Ring()
     ring.size = 2
-    monkeypatch.setattr(
-        ring, "alike", lambda tree: tree if "size" not in tree else {"size": tree["size"] * mx.array(1.01)}
-    )
+    monkeypatch.setattr(ring, "summed", lambda array: array if array.ndim else array * 1.01)
     monkeypatch.setattr(learner.Ring, "here", ring)
     with pytest.raises(ValueError, match="base_model: 'embedded' is another one here than at the first process"):
         taught.begin_alike()

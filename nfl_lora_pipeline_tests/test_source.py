@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.loopback import free_port
 from nfl_lora_pipeline.weeks.sources import Place, SourceError, SourceUnreachable, WeekNotPublished, open_source
 from nfl_lora_pipeline.weeks.sources.download import Limits, redirected, shown_url
 from nfl_lora_pipeline.weeks.sources.folder import read_file, week_file
@@ -89,9 +90,7 @@ def server(monkeypatch) -> Iterator[Upstream]:
 @pytest.fixture
 def refusing_url(monkeypatch) -> str:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 def fetch(folder: Path, base_url: str = "http://127.0.0.1:9", **options):

@@ -5,7 +5,6 @@ import os
 import pty
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import pytest
 import requests
 import yaml
 
+from deploy.loopback import free_port
 from nfl_lora_pipeline.defs.common import CODE, nfl_week
 from nfl_lora_pipeline.defs.instance import opened
 from nfl_lora_pipeline.evaluation.summary import key_figures
@@ -133,9 +133,7 @@ def write_recipe(folder: Path, **values: Any) -> Path:
 
 @contextmanager
 def running_ui(folder: Path, data: Path) -> Iterator[Ui]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "nfl_lora_pipeline.cli.main", "ui", "--port", str(port), "--source", "folder"]
     command += ["--data-dir", str(data), "--store", str(folder / "data"), "--recipe", str(folder / "recipe.yaml")]
     pid, terminal = pty.fork()

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.loopback import free_port
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.season.watch import AHEAD, Look, Memory, held_hashes, look, season_on, season_to_watch
 from nfl_lora_pipeline.store import Store
@@ -241,9 +241,7 @@ def test_a_server_in_trouble_is_said_once_and_nothing_is_lost(upstream, github):
 
 
 def test_no_network_is_trouble_too(github):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        github.source.address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    github.source.address = f"http://127.0.0.1:{free_port()}"
     found = github.look()
     assert [sighting.status for sighting in found.sightings] == ["unreachable"]
     assert "no answer" in found.warnings[0]

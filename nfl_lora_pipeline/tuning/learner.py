@@ -7,13 +7,12 @@ recipe at any other place than the first, and a checkpoint, an interrupt and an 
     mlx.launch --hosts 10.0.0.1,10.0.0.2 -- nfl-lora run
 """
 
-import json
 import math
 import signal
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import Any, ClassVar, cast
+from typing import ClassVar, Literal, cast
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from mlx import nn
 from mlx.utils import tree_flatten, tree_map
+from pydantic import BaseModel
 
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, streams, token_losses
@@ -34,10 +34,32 @@ BETAS = (0.9, 0.98)  # of Adam
 SAME_BASE = 1e-4  # by which sums over the same weights may differ, on two kinds of processors
 LEAST_TOKENS = 8.0  # by which a step's loss is divided: one unknown token is not to move as much as a batch of them
 
-Arrays = dict[str, Any]  # a tree of arrays, as of a module or an optimizer
-Order = dict[str, Any]
+Arrays = dict[str, object]  # a tree of arrays, as of a module or an optimizer
+Key = int | tuple[str, int] | None
 Losses = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]
 Step = Callable[[list[Batch]], tuple[mx.array, list[mx.array]]]
+
+
+class Order(BaseModel):
+    """What the first process has all of them do.
+
+    Attributes:
+        do: begin a training by `recipe`, make a step, ask for the rows of a check, or end.
+        rows: of a step, as they are shown, or of a check.
+        keys: by which what the frozen layers make of them is kept; None for what does not come again.
+        whole: what is kept of each, see `FrozenStates.states`.
+        rate: of learning.
+        last: the keys of rows that will not be shown again.
+    """
+
+    do: Literal["begin", "step", "ask", "end"]
+    recipe: Recipe | None = None
+    rows: Sequence[TokenRow] = ()
+    keys: Sequence[Key] = ()
+    whole: Sequence[TokenRow] = ()
+    rate: float = 0.0
+    last: Sequence[Key] = ()
 
 
 class Ring:
@@ -67,24 +89,27 @@ class Ring:
             return gradients
         return cast(Arrays, nn.average_gradients(gradients, self.group))
 
+    def first(self, array: mx.array) -> mx.array:
+        """The first process's array, at all of them; those of the others have the same shape."""
+        return self.summed(array if self.rank == 0 else mx.zeros_like(array))
+
     def alike(self, tree: Arrays) -> Arrays:
-        """The arrays of the first process, at all of them; those of the others have the same shapes."""
-        mine = tree if self.rank == 0 else tree_map(mx.zeros_like, tree)
-        return cast(Arrays, tree_map(self.summed, mine))
+        """`first` of a tree of arrays."""
+        return cast(Arrays, tree_map(self.first, tree))
 
     def order(self, order: Order | None = None) -> Order:
-        """What the first process wants done, at all of them."""
-        content = np.frombuffer(json.dumps(order).encode() if self.rank == 0 else b"", np.uint8)
+        """What the first process wants done, at all of them; the others have nothing to say."""
+        content = np.frombuffer(order.model_dump_json().encode() if order else b"", np.uint8)
         length = cast(int, self.summed(mx.array(len(content))).item())
         padded = np.zeros(length, np.uint8)
         padded[: len(content)] = content
-        return cast(Order, json.loads(bytes(np.array(self.summed(mx.array(padded))))))
+        return Order.model_validate_json(bytes(np.array(self.summed(mx.array(padded)))))
 
     @contextmanager
-    def ordered(self, do: str, **what: Any) -> Iterator[None]:
+    def ordered(self, order: Order) -> Iterator[None]:
         """For a block that all processes carry out: the others are told to, and are at it until it has come to its end."""
         if self.size > 1:
-            self.order({"do": do, **what})
+            self.order(order)
         self.busy = self.size > 1
         yield
         self.busy = False
@@ -141,49 +166,33 @@ class Learner:
 
     def lead(self) -> None:
         """Have the other processes of a ring, where there are any, begin with the same model."""
-        with Ring.here.ordered("begin", recipe=self.recipe.model_dump(mode="json")):
+        with Ring.here.ordered(Order.model_construct(do="begin", recipe=self.recipe)):
             self.begin_alike()
 
     def step(
         self,
         rows: Sequence[TokenRow],
-        keys: Sequence[Hashable],
+        keys: Sequence[Key],
         whole: Sequence[TokenRow],
         rate: float,
-        last: Sequence[Hashable] = (),
+        last: Sequence[Key] = (),
     ) -> tuple[float, Losses]:
-        """Learn from some rows.
-
-        Args:
-            rows: as they are shown.
-            keys: by which what the frozen layers make of them is kept; None for what does not come again.
-            whole: what is kept of each, see `FrozenStates.states`.
-            rate: of learning.
-            last: the keys of rows that will not be shown again.
+        """Learn from some rows; see `Order`.
 
         Returns:
             The loss in nats, and of each row the greatest loss of a token of its answer, (N,) float32, before the step.
         """
-        with Ring.here.ordered("step", rows=rows, keys=keys, whole=whole, rate=rate, last=last):
-            return self._step(rows, keys, whole, rate, last)
+        order = Order.model_construct(do="step", rows=rows, keys=keys, whole=whole, rate=rate, last=last)
+        with Ring.here.ordered(order):
+            return self.make_step(order)
 
     def ask(
-        self,
-        rows: Sequence[TokenRow],
-        keys: Sequence[int],
-        progress: Callable[[int, int], None] = lambda done, of: None,
+        self, rows: Sequence[TokenRow], keys: Sequence[int], progress: Progress = lambda done, of: None
     ) -> Certainty:
         """How probable the answers of some rows are; `keys` are those by which `step` knows them."""
-        with Ring.here.ordered("ask", rows=rows, keys=keys):
-            return self._ask(rows, keys, progress)
-
-    def obey(self, order: Order) -> None:
-        """Do one's share of what `step` or `ask` of the first process does."""
-        rows, keys = _rows(order["rows"]), _keys(order["keys"])
-        if order["do"] == "step":
-            self._step(rows, keys, _rows(order["whole"]), order["rate"], _keys(order["last"]))
-        else:
-            self._ask(rows, keys)
+        order = Order.model_construct(do="ask", rows=rows, keys=keys)
+        with Ring.here.ordered(order):
+            return self.answer(order, progress)
 
     def begin_alike(self) -> None:
         """The weights of the adapter and the optimizer's state become those of the first process.
@@ -195,8 +204,9 @@ class Learner:
             return
         self.optimizer.state = Ring.here.alike(self.optimizer.state)
         self.model.update(Ring.here.alike(self.model.trainable_parameters()))
-        size = sum(mx.abs(array).astype(mx.float32).sum() for _, array in tree_flatten(self.model.parameters()))
-        mine, first = float(size), float(Ring.here.alike({"size": size})["size"])
+        arrays = (mx.abs(array).astype(mx.float32).sum() for _, array in tree_flatten(self.model.parameters()))
+        size = sum(arrays, mx.zeros(()))
+        mine, first = float(size), float(Ring.here.first(size))
         if not math.isclose(mine, first, rel_tol=SAME_BASE):
             raise ValueError(f"base_model: {self.recipe.base_model!r} is another one here than at the first process")
 
@@ -217,14 +227,9 @@ class Learner:
 
         return step
 
-    def _step(
-        self,
-        rows: Sequence[TokenRow],
-        keys: Sequence[Hashable],
-        whole: Sequence[TokenRow],
-        rate: float,
-        last: Sequence[Hashable],
-    ) -> tuple[float, Losses]:
+    def make_step(self, order: Order) -> tuple[float, Losses]:
+        """This process's share of a step that was ordered, and what all of them found."""
+        rows = order.rows
         mine = Ring.here.share(rows)
         lanes = [
             [mine[at] for at in lane] for lane in by_lanes([rows[place] for place in mine], len(streams())) if lane
@@ -232,29 +237,29 @@ class Learner:
         batches = []
         for lane, stream in zip(lanes, streams(), strict=False):
             with mx.stream(stream):
-                shown, kept = [rows[place] for place in lane], [whole[place] for place in lane]
-                batches.append(self._batch(shown, [keys[place] for place in lane], kept))
-        self.optimizer.learning_rate = rate
+                batches.append(self._batch(order, lane))
+        self.optimizer.learning_rate = order.rate
         loss, greatest = self._compiled(batches)
         with divided_cores(len(lanes)):
             mx.eval(self.model.state, self.optimizer.state, loss, greatest)
-        self.frozen.forget(last)
+        self.frozen.forget(order.last)
         losses = np.zeros(len(rows), np.float32)
         for lane, found in zip(lanes, greatest, strict=True):
             losses[lane] = np.array(found)
         return float(Ring.here.summed(loss) / Ring.here.size), np.array(Ring.here.summed(mx.array(losses)))
 
-    def _batch(self, rows: list[TokenRow], keys: list[Hashable], whole: list[TokenRow]) -> Batch:
+    def _batch(self, order: Order, lane: list[int]) -> Batch:
         """A batch, with what the frozen layers make of its rows, which is kept for whole rows: a check asks for these."""
+        rows = [order.rows[place] for place in lane]
         batch = to_batch(rows)
-        return batch._replace(states=self.frozen.states(rows, keys, whole)) if self.frozen.layers else batch
+        if not self.frozen.layers:
+            return batch
+        keys, whole = [order.keys[place] for place in lane], [order.whole[place] for place in lane]
+        return batch._replace(states=self.frozen.states(rows, keys, whole))
 
-    def _ask(
-        self,
-        rows: Sequence[TokenRow],
-        keys: Sequence[int],
-        progress: Callable[[int, int], None] = lambda done, of: None,
-    ) -> Certainty:
+    def answer(self, order: Order, progress: Progress = lambda done, of: None) -> Certainty:
+        """This process's share of what is asked in a check, and what all of them found."""
+        rows, keys = order.rows, cast(Sequence[int], order.keys)
         mine = Ring.here.share(rows)
         if Ring.here.size > 1:  # what differs in a last digit, as on another kind of processor, grows
             self.model.update(Ring.here.alike(self.model.trainable_parameters()))
@@ -298,7 +303,7 @@ def joined(say: Callable[[str], None]) -> Iterator[bool]:
                 yield True
             finally:
                 if Ring.here.size > 1 and not Ring.here.busy:
-                    Ring.here.order({"do": "end"})
+                    Ring.here.order(Order(do="end"))
     finally:
         Ring.here = Ring()
 
@@ -321,13 +326,12 @@ def _follow(say: Callable[[str], None]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     learner: Learner | None = None
     with uncompiled_on_cpu():
-        while (order := Ring.here.order())["do"] != "end":
-            if order["do"] == "begin":
-                recipe = Recipe.model_validate(order["recipe"])
-                say(f"process {Ring.here.rank} trains along on {recipe.base_model}")
-                learner = _beside_the_first(recipe)
+        while (order := Ring.here.order()).do != "end":
+            if order.recipe is not None:
+                say(f"process {Ring.here.rank} trains along on {order.recipe.base_model}")
+                learner = _beside_the_first(order.recipe)
             elif learner is not None:
-                learner.obey(order)
+                learner.make_step(order) if order.do == "step" else learner.answer(order)
 
 
 def _beside_the_first(recipe: Recipe) -> Learner:
@@ -339,12 +343,3 @@ def _beside_the_first(recipe: Recipe) -> Learner:
     learner = Learner(model, recipe)
     learner.begin_alike()
     return learner
-
-
-def _rows(told: Sequence[list[Any]]) -> list[TokenRow]:
-    return [TokenRow(*row) for row in told]
-
-
-def _keys(told: Sequence[Any]) -> list[Any]:
-    """Keys as they were before JSON made lists of the tuples among them."""
-    return [tuple(key) if isinstance(key, list) else key for key in told]

@@ -15,7 +15,7 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +40,7 @@ from nfl_lora_pipeline.models.rows import (
 from nfl_lora_pipeline.models.scoring import Certainty
 from nfl_lora_pipeline.progress import Silence
 from nfl_lora_pipeline.tuning.adaptation import begin, token_rows, uncompiled_on_cpu
-from nfl_lora_pipeline.tuning.learner import Learner, others_are_there
+from nfl_lora_pipeline.tuning.learner import Key, Learner, others_are_there
 from nfl_lora_pipeline.tuning.recipe import (
     NOT_OF_THE_ADAPTER,
     Recipe,
@@ -369,7 +369,7 @@ class Training:
         """Show some rows that teach, some people without a record, some questions drawn afresh, and learn from them."""
         rows, shown = self._rows()
         comes_again = self.curriculum.fresh_times > 1
-        keys: list[Hashable] = [*shown, *(("fresh", number) if comes_again else None for number, _ in self.fresh.taken)]
+        keys: list[Key] = [*shown, *(("fresh", number) if comes_again else None for number, _ in self.fresh.taken)]
         places = self.rehearsed.take(self.curriculum.rehearsed_rows, self.step)
         keys += [("rehearsed", place) for place in places]
         rows += [self.rehearsed.rows[place] for place in places]
