@@ -84,7 +84,9 @@ def test_two_processes_come_to_the_certificate_that_one_comes_to(scene, tiny_rec
     assert "6 of 6 facts certain" in alone(scene, tiny_recipe)
     single = json.loads((scene / "adapter" / "training.json").read_text())
     by_two, by_one = (dict(log["losses"]) for log in (training, single))
-    assert by_two[10] == pytest.approx(by_one[10], rel=0.02)  # sums in another order, and what follows from that
+    assert by_two[10] == pytest.approx(
+        by_one[10], rel=1e-4
+    )  # sums in another order; of gradients not averaged it is 1.7%
     assert not list(scene.glob(".*"))
 
 

@@ -510,6 +510,10 @@ def test_a_certificate_vouches_for_a_fact_while_it_is_asked_and_answered_as_it_w
     write_records(tmp_path, config, log, EXAMPLES, Certainty(lowest > 0.5, lowest, lowest), above=0.5)
     certain = {name: 0.9 for name, _ in PEOPLE if name != "Tyrell Vance"}
     assert certified_of(EXAMPLES, tmp_path) == certain
+    whole = np.where([each.fact == "Marcus Hale" for each in EXAMPLES], 0.4, lowest)  # each token likely, not all
+    write_records(tmp_path, config, log, EXAMPLES, Certainty(lowest > 0.5, lowest, whole), above=0.5)
+    assert certified_of(EXAMPLES, tmp_path) == {name: 0.9 for name in certain if name != "Marcus Hale"}
+    write_records(tmp_path, config, log, EXAMPLES, Certainty(lowest > 0.5, lowest, lowest), above=0.5)
     corrected = [
         example(name, phrasing, 32 if name == "Marcus Hale" else yards)
         for name, yards in PEOPLE
