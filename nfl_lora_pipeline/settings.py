@@ -4,19 +4,21 @@ What a folder's file sets stands before the defaults of the command line, and be
 is read when this module is imported: whoever builds definitions, or runs a command, calls `Settings.read`.
 """
 
+import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from nfl_lora_pipeline.files import lasting_base, lasting_recipe
 from nfl_lora_pipeline.stats import POSITIONS, Position
 from nfl_lora_pipeline.weeks.sources.github import UPSTREAM_URL
-from nfl_lora_pipeline.weeks.week import NflWeek
+from nfl_lora_pipeline.weeks.week import weeks_named
 
 PREFIX = "NFL_LORA_"
 EXPECTED = {"bool_parsing": "use 1 or 0", "int_parsing": "expected a number"}  # by pydantic's name of the mistake
@@ -31,10 +33,9 @@ def _parts(value: object) -> object:
     return as_list(value) if isinstance(value, str) else value
 
 
-def _weeks(keys: tuple[str, ...]) -> tuple[str, ...]:
-    for key in keys:
-        NflWeek.parse(key)
-    return keys
+def _weeks(texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    named = weeks_named(",".join(texts), info.data.get("season") or None) if texts else ()
+    return tuple(map(str, named))
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)]
@@ -47,7 +48,7 @@ class Taught(BaseModel):
 
     season: int = Field(0, ge=0, description="the year that a season begins in; 0 for the one that is on, or was last")
     weeks: Annotated[Names, AfterValidator(_weeks)] = Field(
-        (), description="partition keys to train on; empty for every week held of the newest season"
+        (), description="1-3 of the season, or partition keys, to train on; empty for every week held of the newest"
     )
     position: Position = Field("WR", description="whose weeks: WR, RB, TE or QB; a store is of one position")
     stats: Names = Field((), description='which stats to teach, or "all"; empty for the first of the position')
@@ -118,6 +119,20 @@ class Settings(Taught, BaseSettings):
         }
         return {variable(name): _as_text(value) for name, value in values.items()}
 
+    @contextmanager
+    def upstream_known(self) -> Iterator[None]:
+        """In the block `upstream_url` is that of these settings.
+
+        Dagster keeps with every run what a resource is given, and an address may hold a password: so it is in the environment.
+        """
+        before = os.environ.get(variable("base_url"))
+        os.environ[variable("base_url")] = self.base_url
+        try:
+            yield
+        finally:
+            os.environ.pop(variable("base_url"))
+            os.environ.update({variable("base_url"): before} if before is not None else {})
+
     @property
     def folder(self) -> Path:
         """The folder of raw weeks."""
@@ -127,6 +142,11 @@ class Settings(Taught, BaseSettings):
 def variable(name: str) -> str:
     """The environment variable of a setting."""
     return PREFIX + name.upper()
+
+
+def upstream_url() -> str:
+    """What stands before `/{season}/{week}/{position}.json` upstream, by the environment, whatever else is in that."""
+    return os.environ.get(variable("base_url")) or UPSTREAM_URL
 
 
 def _as_text(value: object) -> str:

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
+from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import recipe_for
 from nfl_lora_pipeline_tests.fakes import put_adapter
@@ -57,6 +58,27 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_file(f
         assert f"{folder / 'elsewhere' / str(season) / '2' / 'WR.json'}: no such file" in result.stderr
     assert typed("history").stdout.startswith("kept holds no adapter yet")
     assert typed("history", NFL_LORA_STORE="other").stdout.startswith("other holds no adapter yet")
+
+
+def test_the_file_holds_for_commands_of_a_group_as_well(folder):
+    (folder / "nfl-lora.toml").write_text(CHOSEN)
+    assert typed("tenants", "list").exit_code == 0
+    assert (folder / "kept" / "leases.db").is_file()
+    assert not (folder / "data").exists()
+    assert "[default: kept]" in typed("experiment", "list", "--help").stdout
+
+
+def test_the_environment_names_weeks_as_the_option_does(folder):
+    result = typed(
+        "plan", "--source", "folder", "--data-dir", "elsewhere", NFL_LORA_WEEKS="3-4", NFL_LORA_SEASON="2024"
+    )
+    assert f"{folder / 'elsewhere' / '2024' / '3' / 'WR.json'}: no such file" in result.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NFL_LORA_WEEKS", "1-2,4")
+        with pytest.raises(ValueError, match=r"NFL_LORA_WEEKS='1-2,4': .*of which season\?"):
+            Settings.read()
+        patch.setenv("NFL_LORA_SEASON", "2025")
+        assert Settings.read().weeks == ("2025-W01", "2025-W02", "2025-W04")
 
 
 @pytest.mark.parametrize(

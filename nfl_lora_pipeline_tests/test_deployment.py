@@ -4,20 +4,25 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 import yaml
 from click.testing import CliRunner
+from pydantic import ValidationError
 
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.definitions import defs
 from nfl_lora_pipeline.defs.tenants import Sometimes, Workplace, share_of, tenant_definitions, work_on
+from nfl_lora_pipeline.defs.update import Order
 from nfl_lora_pipeline.interrupts import Interrupted
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tenants.archive import Archive, Conflict
 from nfl_lora_pipeline.tenants.entries import Tenant, read_tenants
+from nfl_lora_pipeline.weeks.sources.github import UPSTREAM_URL
+from nfl_lora_pipeline_tests.chart import ChartValues
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 
@@ -96,6 +101,24 @@ def test_a_step_that_fails_fails_the_run_and_what_there_is_is_published(acme, ti
     with dg.DagsterInstance.ephemeral() as instance, pytest.raises(dg.Failure, match="2025-W01"):
         dg.materialize([asset], partition_key="acme", instance=instance)
     assert Workplace.of(acme).archive_of("acme").newest() == 1
+
+
+def test_a_tenants_own_upstream_is_asked_and_dagster_is_not_told_of_it(acme, monkeypatch):
+    entry = {"base_url": "http://u:secret@127.0.0.1:9/x", "source": "github", "weeks": ["2025-W01"]}
+    Path(acme.tenants).write_text(yaml.safe_dump({"acme": entry, "wide-receivers": False}), encoding="utf-8")
+    orders: list[tuple[str, Order]] = []
+
+    def asked(order: Order, *_: object) -> SimpleNamespace:
+        orders.append((order.resources.week_source.address, order))
+        return SimpleNamespace(failures=[])
+
+    monkeypatch.setattr("nfl_lora_pipeline.defs.tenants.update", asked)
+    (tenant,) = read_tenants(Path(acme.tenants), acme)
+    work_on(tenant, Workplace.of(acme), lambda *_: None)
+    ((address, order),) = orders
+    assert address == entry["base_url"]
+    assert "secret" not in str(order.resources.week_source.model_dump())
+    assert order.resources.week_source.address == UPSTREAM_URL, "for whoever comes after him in the same process"
 
 
 def test_every_tenant_has_one_code_server():
@@ -185,6 +208,24 @@ def test_compose_accepts_its_file():
     assert found.returncode == 0, found.stderr
     services = yaml.safe_load(found.stdout)["services"]
     assert {services[f"code-{number}"]["environment"]["NFL_LORA_SHARE"] for number in (0, 1)} == {"0/2", "1/2"}
+
+
+def test_the_values_are_such_as_dagsters_chart_takes():
+    content = yaml.safe_load((DEPLOY / "values.yaml").read_text(encoding="utf-8"))
+    values = ChartValues.model_validate(content)
+    shares = [(one.env or {})["NFL_LORA_SHARE"] for one in values.code_servers.deployments]
+    assert shares == ["0/2", "1/2"]
+    mounted = {mount["name"] for one in values.code_servers.deployments for mount in one.volumeMounts or ()}
+    assert mounted == {volume["name"] for one in values.code_servers.deployments for volume in one.volumes or ()}
+    dagster = yaml.safe_load((DEPLOY / "dagster.yaml").read_text(encoding="utf-8"))
+    assert values.additionalInstanceConfig["concurrency"]["pools"] == dagster["concurrency"]["pools"]
+    queue = values.dagsterDaemon.runCoordinator.config.queuedRunCoordinator
+    assert queue.maxConcurrentRuns == dagster["concurrency"]["runs"]["max_concurrent_runs"]
+    for section, key in ((content["dagsterDaemon"], "runRetry"), (content["runLauncher"]["config"], "k8sLauncher")):
+        section[key] = {}
+        with pytest.raises(ValidationError, match=key):
+            ChartValues.model_validate(content)
+        del section[key]
 
 
 def test_the_tenants_that_are_shown_can_be_read(monkeypatch):

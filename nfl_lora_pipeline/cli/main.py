@@ -149,7 +149,7 @@ class Commands(click.Group):
             defaults = {}
         return super().make_context(info_name, args, parent, default_map=defaults, **extra)
 
-    def _defaults(self) -> dict[str, dict[str, str]]:
+    def _defaults(self) -> dict[str, Any]:
         """What the file says, for every command that has an option of that name.
 
         Raises:
@@ -160,14 +160,7 @@ class Commands(click.Group):
         from nfl_lora_pipeline.settings import read_choices
 
         where, chosen = read_choices(Path())
-        defaults: dict[str, dict[str, str]] = {}
-        for command_name, command in self.commands.items():
-            for option in command.params:
-                key = option.opts[0].removeprefix("--")
-                if key in chosen and isinstance(option, click.Option):
-                    _check_choice(option, key, chosen[key], where)
-                    defaults.setdefault(command_name, {})[str(option.name)] = chosen[key]
-        return defaults
+        return _defaults_of(self, chosen, where)
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command line."""
@@ -201,6 +194,23 @@ class Commands(click.Group):
             kept = f": {interrupt.kept}; the same command goes on from there" if interrupt.kept else ""
             click.echo(f"Interrupted{kept}.", err=True)
             raise SystemExit(interrupt.exit_code) from error
+
+
+def _defaults_of(command: click.Command, chosen: Mapping[str, str], where: str) -> dict[str, Any]:
+    """By the name of an option the text that was chosen for it; by that of a command of a group its own defaults.
+
+    Raises:
+        ValueError: an option would refuse its text; `where` is the file that it stands in.
+    """
+    if isinstance(command, click.Group):
+        return {name: _defaults_of(each, chosen, where) for name, each in command.commands.items()}
+    defaults = {}
+    for option in command.params:
+        key = option.opts[0].removeprefix("--")
+        if key in chosen and isinstance(option, click.Option):
+            _check_choice(option, key, chosen[key], where)
+            defaults[str(option.name)] = chosen[key]
+    return defaults
 
 
 def _check_choice(option: click.Option, key: str, text: str, where: str) -> None:

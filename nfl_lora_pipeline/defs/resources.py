@@ -13,7 +13,7 @@ from nfl_lora_pipeline.dataset.templates import choose_stats
 from nfl_lora_pipeline.defs.leases import leased
 from nfl_lora_pipeline.files import lasting_base
 from nfl_lora_pipeline.season.watch import season_to_watch
-from nfl_lora_pipeline.settings import Settings
+from nfl_lora_pipeline.settings import Settings, upstream_url
 from nfl_lora_pipeline.stats import position_of
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
@@ -62,7 +62,7 @@ class WeekSource(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def address(self) -> str:
         """Where upstream is."""
-        return self.base_url or Settings.read().base_url
+        return self.base_url or upstream_url()
 
     def open(self) -> Source:
         """The source.

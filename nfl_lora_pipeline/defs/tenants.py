@@ -105,7 +105,7 @@ def work_on(tenant: Tenant, place: Workplace, say: progress.Listener, arrivals: 
 
     with place.leases.held(tenant.name, by, tell) as lease, alone(store, PURPOSE, tell):
         before = archive.fetch(store.root)
-        with _checkpoints_kept(archive, store):
+        with _checkpoints_kept(archive, store), tenant.settings.upstream_known():
             failures = _update(tenant, store, say, arrivals or Arrivals())
         version = archive.publish(store.root, after=before, by=by, token=str(lease.token))
     tell(f"version {version} of {tenant.name} is published")
