@@ -111,7 +111,7 @@ class Campaign:
 
     def kill_the_first(self) -> bool:
         """Kill the process of the first tenant's run, once another machine could go on from its checkpoint."""
-        if not Archive.at(f"{archive_root(self.deployment)}/{FIRST}").checkpoints():
+        if not Archive.at(f"{self.deployment.environment['NFL_LORA_ARCHIVE']}/{FIRST}").checkpoints():
             return False
         return any(
             self._killed(run, "whose training has a checkpoint")
@@ -178,15 +178,10 @@ class Found:
     adapters: int = 0
 
 
-def archive_root(deployment: Loopback) -> str:
-    """Where the tenants' archives are."""
-    return deployment.environment.get("NFL_LORA_ARCHIVE") or f"{deployment.environment['NFL_LORA_STORE']}/archive"
-
-
 def examine(deployment: Loopback, names: set[str]) -> Found:
     """Read every tenant's archive anew, into a folder of its own."""
     found = Found()
-    root = archive_root(deployment)
+    root = deployment.environment["NFL_LORA_ARCHIVE"]
     with tempfile.TemporaryDirectory() as place:
         for name in sorted(names):
             archive, store = Archive.at(f"{root}/{name}"), Store(Path(place) / name)

@@ -41,9 +41,11 @@ class Services:
 
     Attributes:
         logs: a folder with a file for each.
+        forgetful: those that have lost what they held when they end.
     """
 
     logs: Path
+    forgetful: tuple[str, ...] = ("s3",)
     _together: Together = field(default_factory=lambda: Together(END_SECONDS))
     _starts: dict[str, Callable[[], int]] = field(default_factory=dict)
     pids: dict[str, int] = field(default_factory=dict)
@@ -55,9 +57,17 @@ class Services:
         self.pids[name] = self._starts[name]()
 
     def look(self) -> list[str]:
-        """Start anew what has died; its names."""
+        """Start anew what has died; its names.
+
+        Raises:
+            ValueError: it is one of the forgetful.
+        """
         self._together.ended()  # or who has ended would count as there
         dead = [name for name, pid in self.pids.items() if not exists(pid)]
+        if lost := [name for name in dead if name in self.forgetful]:
+            raise ValueError(
+                f"{lost[0]} has ended, and what it held is lost; see {self.logs / lost[0]}.log, take a new folder"
+            )
         for name in dead:
             self.pids[name] = self._starts[name]()
         return dead
@@ -137,6 +147,8 @@ def _environment(folder: Path, home: Path, tenants: Path, *, watch: bool) -> dic
         "DAGSTER_DISABLE_TELEMETRY": "yes",
         "NFL_LORA_TENANTS": str(tenants.resolve()),
         "NFL_LORA_STORE": str((folder / "store").resolve()),
+        "NFL_LORA_ARCHIVE": str((folder / "store" / "archive").resolve()),  # whatever the shell has
+        "NFL_LORA_DATABASE": "",
         "NFL_LORA_WATCH": str(int(watch)),
     }
 

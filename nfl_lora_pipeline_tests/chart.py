@@ -91,10 +91,25 @@ class Daemon(Values):
     runMonitoring: RunMonitoring
 
 
+class Pools(Values):
+    granularity: Literal["op", "run"] | None = None
+    defaultLimit: int | None = None
+
+
+class RunLimits(Values):
+    maxConcurrentRuns: int | None = None
+
+
+class Concurrency(Values):
+    enabled: bool
+    pools: Pools
+    runs: RunLimits
+
+
 class ChartValues(Values):
     """A file of values as a whole."""
 
     code_servers: CodeServers = Field(alias="dagster-user-deployments")
     runLauncher: RunLauncher
     dagsterDaemon: Daemon
-    additionalInstanceConfig: dict[str, Any]
+    concurrency: Concurrency

@@ -328,6 +328,21 @@ def test_a_store_of_its_own_is_not_taken_for_an_old_copy(archive, place, tmp_pat
     assert archive.fetch(store) == Archive.at(f"{place}/").fetch(store) == 1
 
 
+def test_an_archive_that_is_not_mounted_is_not_taken_for_an_empty_one(tmp_path):
+    place, folder = tmp_path / "archive", tmp_path / "copy"
+    archive = Archive.at(place)
+    a_store(folder, FIRST)
+    archive.publish(folder, after=0, **ME)
+    place.rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        UnreachableArchive, match=r"has no version, and .* is a copy of version 1; see whether it is mounted"
+    ):
+        archive.fetch(folder)
+    assert Store(folder).promoted() == FIRST, "and nothing is removed"
+    (tmp_path / "elsewhere").rename(place)
+    assert archive.fetch(folder) == 1
+
+
 def test_a_file_that_is_sent_in_parts_comes_whole(archive, tmp_path):
     store = a_store(tmp_path / "store", FIRST)
     (store / "adapters" / FIRST / "adapters.safetensors").write_bytes(os.urandom(2 * PART_BYTES + 1))

@@ -3,6 +3,8 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,13 +12,26 @@ import dagster as dg
 import pytest
 import yaml
 from click.testing import CliRunner
+from dagster._core.instance.config import validate_concurrency_config  # Dagster calls it when it loads an instance
 from pydantic import ValidationError
 
+from deploy import loopback
+from deploy.loopback import wait_for
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.definitions import defs
-from nfl_lora_pipeline.defs.tenants import Sometimes, Workplace, share_of, tenant_definitions, work_on
+from nfl_lora_pipeline.defs.tenants import (
+    KEPT_VERSIONS,
+    SERVER_TAG,
+    Sometimes,
+    Workplace,
+    share_of,
+    tenant_definitions,
+    work_on,
+)
 from nfl_lora_pipeline.defs.update import Order
+from nfl_lora_pipeline.files import locked
 from nfl_lora_pipeline.interrupts import Interrupted
+from nfl_lora_pipeline.processes import exists
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tenants.archive import Archive, Conflict
@@ -121,6 +136,78 @@ def test_a_tenants_own_upstream_is_asked_and_dagster_is_not_told_of_it(acme, mon
     assert order.resources.week_source.address == UPSTREAM_URL, "for whoever comes after him in the same process"
 
 
+def test_a_tenant_without_a_week_is_told_where_none_was(acme, tmp_path):
+    (tmp_path / "empty").mkdir()
+    nobody = {"acme": {"source": "folder", "data_dir": "empty"}, "wide-receivers": False}
+    Path(acme.tenants).write_text(yaml.safe_dump(nobody), encoding="utf-8")
+    (asset,) = tenant_definitions(acme).assets or ()
+    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(dg.Failure, match=f"teach acme in {tmp_path}/empty"):
+        dg.materialize([asset], partition_key="acme", instance=instance)
+    done = CliRunner().invoke(main, ["tenants", "run", "acme", *options_of(acme)])
+    assert done.exit_code == 3
+    assert "acme: season" in done.stderr
+
+
+def test_workers_of_a_code_server_take_turns_and_keep_checkpoints_and_tidy(taught, monkeypatch):
+    place = Workplace.of(taught)
+    (tenant,) = read_tenants(Path(taught.tenants), taught)
+    archive, tidied = place.archive_of("acme"), list[int]()
+
+    def training(_tenant: Tenant, store: Store, *_: object) -> list[object]:
+        with locked(place.turn, wait=False) as is_free:
+            assert not is_free, "another worker has to wait"
+        store.unfinished("0123456789abcdef").mkdir(parents=True)
+        (store.unfinished("0123456789abcdef") / "checkpoint.safetensors").write_bytes(b"as far as it came")
+        until(lambda: bool(archive.checkpoints()))
+        return []
+
+    monkeypatch.setattr("nfl_lora_pipeline.defs.tenants._update", training)
+    monkeypatch.setattr("nfl_lora_pipeline.defs.tenants.CHECKPOINT_SECONDS", 0.05)
+    monkeypatch.setattr("nfl_lora_pipeline.defs.tenants.TIDY_EVERY", 2)
+    monkeypatch.setattr(Archive, "tidy", lambda _, keep: tidied.append(keep))
+    assert work_on(tenant, place, lambda *_: None).version == 2
+    assert tidied == [KEPT_VERSIONS]
+
+
+def until(happens: Callable[[], bool]) -> None:
+    wait_for(happens, "a checkpoint in the archive", 60.0)
+
+
+def test_one_tenant_that_cannot_be_worked_on_keeps_nobody_else_from_it(taught, monkeypatch):
+    entries = yaml.safe_load(Path(taught.tenants).read_text(encoding="utf-8"))
+    Path(taught.tenants).write_text(yaml.safe_dump(entries | {"abba": entries["acme"]}), encoding="utf-8")
+
+    def work(tenant: Tenant, *_: object) -> SimpleNamespace:
+        if tenant.name == "abba":
+            raise Conflict("abba: somebody else has published")
+        return SimpleNamespace(failures=[], version=7, store=SimpleNamespace(promoted=lambda: "a1b2"))
+
+    monkeypatch.setattr("nfl_lora_pipeline.defs.tenants.work_on", work)
+    done = CliRunner().invoke(main, ["tenants", "run", *options_of(taught)])
+    assert (done.exit_code, done.stdout) == (3, "acme: version 7, a1b2 promoted\n")
+    assert done.stderr == "abba: abba: somebody else has published\n"
+
+
+def test_a_deployment_on_loopback_has_its_own_archive_and_database_whatever_the_shell_has(tmp_path, monkeypatch):
+    monkeypatch.setenv("NFL_LORA_ARCHIVE", "s3://production/tenants")
+    monkeypatch.setenv("NFL_LORA_DATABASE", "postgresql://production/nfl_lora")
+    given = loopback._environment(tmp_path, tmp_path / "dagster", tmp_path / "tenants.yaml", watch=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    place = Workplace.of(Settings.read())
+    assert place.archive == f"{tmp_path}/store/archive"
+    assert (tmp_path / "store" / "leases.db").is_file()
+
+
+def test_object_storage_that_has_forgotten_everything_is_not_started_anew(tmp_path):
+    services = loopback.Services(tmp_path)
+    services.start("s3", ["true"], {})
+    wait_for(lambda: not exists(services.pids["s3"]) or bool(services._together.ended()), "its end", 30.0)
+    with pytest.raises(ValueError, match="s3 has ended, and what it held is lost"):
+        services.look()
+    services.end()
+
+
 def test_every_tenant_has_one_code_server():
     tenants = [Tenant(f"league-{number}", Settings.read()) for number in range(50)]
     shares = [share_of(tenants, f"{number}/3") for number in range(3)]
@@ -138,6 +225,37 @@ def test_definitions_are_those_of_tenants_where_there_is_a_file_of_them(acme, mo
     repository = defs().get_repository_def()
     assert [key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()] == ["tenant_adapter"]
     assert {sensor.name for sensor in repository.sensor_defs} == {"automation_0", "dead_runs_0"}
+
+
+def test_runs_are_limited_to_one_a_code_server_and_watching_is_switched_on_by_the_settings(acme):
+    for watch, status in ((False, dg.DefaultSensorStatus.STOPPED), (True, dg.DefaultSensorStatus.RUNNING)):
+        definitions = tenant_definitions(acme.model_copy(update={"share": "0/1", "watch": watch}))
+        (asset,) = definitions.assets or ()
+        assert isinstance(asset, dg.AssetsDefinition)
+        assert asset.op.pool == "training"
+        sensors = {sensor.name: sensor for sensor in definitions.sensors or ()}
+        assert {sensor.default_status for sensor in sensors.values()} == {status}
+        conditions = sensors["automation_0"]
+        assert isinstance(conditions, dg.AutomationConditionSensorDefinition)
+        assert conditions.run_tags == {SERVER_TAG: "0"}
+    settings = yaml.safe_load((DEPLOY / "dagster.yaml").read_text(encoding="utf-8"))
+    (limit,) = settings["concurrency"]["runs"]["tag_concurrency_limits"]
+    assert (limit["key"], limit["limit"], limit["value"]) == (SERVER_TAG, 1, {"applyLimitPerUniqueValue": True})
+    assert settings["run_retries"]["enabled"] and settings["run_monitoring"]["max_runtime_seconds"]
+    assert settings["run_coordinator"]["config"]["max_user_code_failure_retries"]
+
+
+@pytest.mark.filterwarnings("ignore::dagster.BetaWarning")  # of what Dagster's own tester calls
+def test_who_was_made_is_asked_for_again_on_wednesday_of_the_season(acme):
+    definitions, cursor, asked = tenant_definitions(acme), None, []
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization("tenant_adapter", partition="acme"))
+        for day in (1, 1, 2, 2, 3):  # of December 2026, of which the second is a Wednesday
+            now = datetime(2026, 12, day, 18, tzinfo=UTC)
+            found = dg.evaluate_automation_conditions(definitions, instance, cursor=cursor, evaluation_time=now)
+            cursor = found.cursor
+            asked.append(found.total_requested)
+    assert asked == [0, 0, 1, 0, 0]
 
 
 @pytest.mark.filterwarnings("ignore::dagster.BetaWarning")  # of what Dagster's own tester calls
@@ -217,10 +335,21 @@ def test_the_values_are_such_as_dagsters_chart_takes():
     assert shares == ["0/2", "1/2"]
     mounted = {mount["name"] for one in values.code_servers.deployments for mount in one.volumeMounts or ()}
     assert mounted == {volume["name"] for one in values.code_servers.deployments for volume in one.volumes or ()}
-    dagster = yaml.safe_load((DEPLOY / "dagster.yaml").read_text(encoding="utf-8"))
-    assert values.additionalInstanceConfig["concurrency"]["pools"] == dagster["concurrency"]["pools"]
-    queue = values.dagsterDaemon.runCoordinator.config.queuedRunCoordinator
-    assert queue.maxConcurrentRuns == dagster["concurrency"]["runs"]["max_concurrent_runs"]
+    limits, queue = values.concurrency, values.dagsterDaemon.runCoordinator.config.queuedRunCoordinator
+    made = {
+        "run_coordinator": {
+            "class": "QueuedRunCoordinator",
+            "config": {"max_concurrent_runs": queue.maxConcurrentRuns},
+        },
+        "concurrency": {
+            "pools": {"granularity": limits.pools.granularity, "default_limit": limits.pools.defaultLimit},
+            "runs": {"max_concurrent_runs": limits.runs.maxConcurrentRuns},
+        },
+    }  # as the chart's templates write them
+    validate_concurrency_config(made)
+    dagster = yaml.safe_load((DEPLOY / "dagster.yaml").read_text(encoding="utf-8"))["concurrency"]
+    assert made["concurrency"]["pools"] == dagster["pools"]
+    assert limits.runs.maxConcurrentRuns == dagster["runs"]["max_concurrent_runs"]
     for section, key in ((content["dagsterDaemon"], "runRetry"), (content["runLauncher"]["config"], "k8sLauncher")):
         section[key] = {}
         with pytest.raises(ValidationError, match=key):

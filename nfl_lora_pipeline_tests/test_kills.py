@@ -15,6 +15,7 @@ import time
 
 import dagster as dg
 import pytest
+from dagster._core.events import EngineEventData  # what Dagster itself logs of a process that it starts
 
 from nfl_lora_pipeline.defs.instance import dagster_home
 from nfl_lora_pipeline.defs.leases import LEASE_SECONDS, PROCESS_TAG, RENEWED_TAG, end_dead_runs
@@ -239,6 +240,20 @@ def test_the_storage_of_a_run_left_behind_by_another_machine_waits_for_its_lease
         assert [run.run_id for run in end_dead_runs(instance)] == [old.run_id]
         assert instance.get_run_by_id(fresh.run_id).status == dg.DagsterRunStatus.STARTED
         assert instance.get_run_by_id(old.run_id).status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_process_that_dagster_names_is_looked_for_on_one_machine_alone(tmp_path):
+    """Before a run bears its process as a tag there is a number in Dagster's own events, which says nothing elsewhere."""
+
+    @dg.job
+    def nothing() -> None: ...
+
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTING)
+        gone = EngineEventData(metadata={"pid": dg.MetadataValue.text(str(2**22))})
+        instance.report_engine_event("Started process for run.", run, gone)
+        assert end_dead_runs(instance, on_one_machine=False) == []
+        assert [each.run_id for each in end_dead_runs(instance)] == [run.run_id]
 
 
 def test_a_run_that_is_made_anew_is_not_taken_for_the_dead_one_whose_tags_it_bears(tmp_path):

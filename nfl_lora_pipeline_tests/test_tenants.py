@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
+from sqlalchemy.schema import CreateTable
 
 from deploy.loopback import Services, start_postgres
 from nfl_lora_pipeline.settings import Settings
@@ -39,6 +40,13 @@ def test_an_entry_stands_before_the_deployment_and_paths_are_beside_the_file(tmp
     assert acme.settings.stats == ("receptions", "fantasy_points")
     assert other.settings.stats == ("targets",)
     assert acme.at(tmp_path / "x").store == str(tmp_path / "x")
+
+
+def test_what_is_empty_or_comes_along_is_no_path_beside_the_file(tmp_path):
+    (tmp_path / "embedded").mkdir()
+    found = tenants_of(tmp_path, "acme: {recipe: embedded, base_model: '', data_dir: ''}\nb: {base_model: embedded}")
+    assert (found["acme"].settings.recipe, found["b"].settings.base_model) == ("embedded", "embedded")
+    assert (found["acme"].settings.base_model, found["acme"].settings.data_dir) == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +101,14 @@ def url(request, tmp_path) -> str:
     with create_engine(address).begin() as connection:
         TABLE.drop(connection, checkfirst=True)
     return address
+
+
+def test_a_table_that_another_makes_in_the_same_moment_is_there(tmp_path, monkeypatch):
+    """Postgres tells one of two that there is such a type already, though the table was to be made where there is none."""
+    url = f"sqlite:///{tmp_path / 'leases.db'}"
+    Leases(url)
+    monkeypatch.setattr("nfl_lora_pipeline.tenants.leases.CreateTable", lambda table, **_: CreateTable(table))
+    assert Leases(url).take("acme", "me")
 
 
 def test_a_lease_is_one_workers_until_it_gives_it_back(url):

@@ -100,8 +100,12 @@ def run_tenants(names: tuple[str, ...], file: Path | None, archive: str, databas
 
     failed = []
     for tenant in chosen:
-        with Screen() as screen, told_what_is_kept(screen.told) as (arrivals, listen):
-            worked = work_on(tenant, place, listen, arrivals)
+        try:
+            with Screen() as screen, told_what_is_kept(screen.told) as (arrivals, listen):
+                worked = work_on(tenant, place, listen, arrivals)
+        except ValueError as error:  # of this one; the others are worked on
+            failed.append(f"{tenant.name}: {error}")
+            continue
         failed += [f"{tenant.name}: {failure}" for failure in worked.failures]
         click.echo(f"{tenant.name}: version {worked.version}, {worked.store.promoted() or 'nothing'} promoted")
     for line in failed:

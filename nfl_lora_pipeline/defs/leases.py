@@ -53,7 +53,9 @@ def leased(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
         yield
 
 
-def end_dead_runs(instance: dg.DagsterInstance, *, goes_on: bool = False) -> list[dg.DagsterRun]:
+def end_dead_runs(
+    instance: dg.DagsterInstance, *, goes_on: bool = False, on_one_machine: bool = True
+) -> list[dg.DagsterRun]:
     """Mark the runs as failed whose process has ended without a word, and free what they hold.
 
     A run that was being cancelled is marked as cancelled.
@@ -61,6 +63,8 @@ def end_dead_runs(instance: dg.DagsterInstance, *, goes_on: bool = False) -> lis
     Args:
         instance: where the runs are kept.
         goes_on: whether the caller does itself what they had been doing. Otherwise they are noted down for `dead_and_wanted`.
+        on_one_machine: whether every run is one of this machine. Otherwise the process that Dagster's own events name says
+            nothing, and a run that has not come as far as `leased` is left to Dagster's limit for what starts.
 
     Returns:
         These runs.
@@ -68,7 +72,7 @@ def end_dead_runs(instance: dg.DagsterInstance, *, goes_on: bool = False) -> lis
     dead = [
         record.dagster_run
         for record in instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
-        if _is_dead(instance, record.dagster_run)
+        if _is_dead(instance, record.dagster_run, on_one_machine=on_one_machine)
     ]
     for run in dead:
         if run.status == dg.DagsterRunStatus.CANCELING:
@@ -152,10 +156,10 @@ def _keeps_up(instance: dg.DagsterInstance, run_id: str, *, ends_itself: bool) -
     return keep_up
 
 
-def _is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+def _is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, *, on_one_machine: bool) -> bool:
     process = None if _has_tags_of_its_parent(instance, run) else _tagged(run)
     if process is None:
-        pid = _pid_in_log(instance, run.run_id)
+        pid = _pid_in_log(instance, run.run_id) if on_one_machine else None
         return pid is not None and not exists(pid)
     if process.is_here:
         return not process.is_alive

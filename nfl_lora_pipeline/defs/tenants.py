@@ -21,6 +21,7 @@ from nfl_lora_pipeline.defs.instance import opened
 from nfl_lora_pipeline.defs.leases import end_dead_runs, in_words, leased
 from nfl_lora_pipeline.defs.resources import Resources
 from nfl_lora_pipeline.defs.update import Order, StepFailed, alone, look_patiently, unreachable, update
+from nfl_lora_pipeline.files import locked
 from nfl_lora_pipeline.interrupts import Arrivals, noted
 from nfl_lora_pipeline.processes import Process, repeating
 from nfl_lora_pipeline.settings import Settings
@@ -32,6 +33,7 @@ from nfl_lora_pipeline.tenants.leases import Leases
 from nfl_lora_pipeline.weeks.week import NflWeek, spoken_weeks
 
 PURPOSE = "tenants"
+KEPT_VERSIONS, TIDY_EVERY = 30, 10  # of a tenant, the newest; it is tidied once in so many
 CHECKPOINT_SECONDS = 20.0  # between two looks at whether a training has a newer checkpoint
 SAY_SECONDS = 20.0  # between two lines of a step that are kept in the deployment's record of runs
 SERVER_TAG = "nfl_lora/server"  # a limit on it is one on the trainings of a machine at a time
@@ -46,11 +48,13 @@ class Workplace:
         archive: a folder or an address of object storage, which has an archive for each tenant's name.
         leases: who works on whom.
         copies: the folder of this machine's copies of their stores.
+        turn: the file that says whose turn it is among the workers of this code server: a training uses every core.
     """
 
     archive: str
     leases: Leases
     copies: Path
+    turn: Path
 
     @classmethod
     def of(cls, settings: Settings) -> "Workplace":
@@ -61,6 +65,7 @@ class Workplace:
             archive=settings.archive or str(root / "archive"),
             leases=Leases(settings.database or f"sqlite:///{root / 'leases.db'}"),
             copies=root / "copies",
+            turn=root / "locks" / f"worker-{settings.share.replace('/', '-of-')}",
         )
 
     def archive_of(self, tenant: str) -> Archive:
@@ -103,11 +108,17 @@ def work_on(tenant: Tenant, place: Workplace, say: progress.Listener, arrivals: 
     def tell(line: str) -> None:
         say("storage", line, None)
 
-    with place.leases.held(tenant.name, by, tell) as lease, alone(store, PURPOSE, tell):
+    with (
+        place.leases.held(tenant.name, by, tell) as lease,
+        locked(place.turn, purpose=tenant.name, on_wait=tell),
+        alone(store, PURPOSE, tell),
+    ):
         before = archive.fetch(store.root)
         with _checkpoints_kept(archive, store), tenant.settings.upstream_known():
             failures = _update(tenant, store, say, arrivals or Arrivals())
         version = archive.publish(store.root, after=before, by=by, token=str(lease.token))
+        if version % TIDY_EVERY == 0:
+            archive.tidy(KEPT_VERSIONS)
     tell(f"version {version} of {tenant.name} is published")
     return Worked(version, lease.token, store, failures)
 
@@ -122,6 +133,9 @@ def _update(tenant: Tenant, store: Store, say: progress.Listener, arrivals: Arri
         for line in (found.in_short(), *found.warnings):
             say("weeks", line, None)
         weeks, failures = {sighting.week for sighting in found.changed}, unreachable(found)
+        if not (weeks or failures or store.weeks_taken()):
+            where = f" in {settings.folder}" if settings.source == "folder" else ""
+            failures = [StepFailed(f"{found.in_short()}: there is nothing to teach {tenant.name}{where}")]
     order = Order(resources, weeks, patient=True, purpose=PURPOSE)
     with progress.listening(say), opened(store, lambda line: say("storage", line, None), goes_on=True) as instance:
         return failures + update(order, instance, arrivals).failures
@@ -213,7 +227,9 @@ def _asset_of(tenants: dict[str, Tenant], settings: Settings, name: str) -> dg.A
         if worked.failures:
             text = "; ".join(map(str, worked.failures))
             raise dg.Failure(text, allow_retries=any(each.worth_retrying for each in worked.failures))
-        yield from _results(tenant, worked)
+        with clear_failure():
+            results = list(_results(tenant, worked))
+        yield from results
 
     return tenant_adapter
 
@@ -258,7 +274,7 @@ def _dead_runs(asset: dg.AssetsDefinition, part: str, switch: dg.DefaultSensorSt
     @dg.sensor(name=f"dead_runs_{part}", target=[asset], minimum_interval_seconds=15, default_status=switch)
     def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         """Marks the runs as failed whose process or machine has died; Dagster's own retries ask for them again."""
-        dead = end_dead_runs(context.instance, goes_on=True)
+        dead = end_dead_runs(context.instance, goes_on=True, on_one_machine=False)
         return dg.SkipReason(
             "; ".join(in_words(context.instance, run) for run in dead) or "every run has a living process"
         )

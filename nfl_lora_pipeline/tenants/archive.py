@@ -213,16 +213,16 @@ class Archive:
 
         Raises:
             DamagedObject: an object is lost, or is not what its name says.
-            ValueError: the folder holds work that is no copy of a version of this archive.
+            ValueError: the folder holds work that is no copy of a version of this archive, or is a copy of one that has none.
         """
         number = self.newest() if number is None else number
-        self._check_copy(folder)
+        self._check_copy(folder, number)
         manifest = self.manifest(number) if number else None
         files, links = (manifest.files, manifest.links) if manifest else ({}, {})
         here = _contents(folder)
         differing = [name for name, blob in files.items() if here.files.get(name) != blob]
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / COPY_OF, f"{self._address}\n".encode())
+        self._note_copy(folder, number)
         with replacing_folder(folder / INCOMING) as incoming:
             _together(lambda at: self._fetch_blob(files[differing[at]], incoming / str(at)), range(len(differing)))
             checkpoints = self._fetch_checkpoints(Store(folder), _adapters(files), incoming)
@@ -271,7 +271,7 @@ class Archive:
             links=here.links,
         )
         self._create_version(manifest)
-        replace_file(folder / COPY_OF, f"{self._address}\n".encode())
+        self._note_copy(folder, manifest.number)
         if _adapters(manifest.files) - _adapters(before.files if before else {}):
             self._remove_checkpoints(all_but={name for name, _ in _unfinished(folder)})
         return manifest.number
@@ -437,14 +437,23 @@ class Archive:
             if match and match[1] not in all_but:
                 self._storage.remove(key)
 
-    def _check_copy(self, folder: Path) -> None:
+    def _check_copy(self, folder: Path, number: int) -> None:
         """So that nobody's own work, or another store's, is taken for an old copy and removed."""
         if not (Store(folder).adapters() or Store(folder).weeks_taken()):
             return
-        of = (folder / COPY_OF).read_text(encoding="utf-8").strip() if (folder / COPY_OF).is_file() else "no archive"
+        noted = (folder / COPY_OF).read_text(encoding="utf-8").splitlines() if (folder / COPY_OF).is_file() else []
+        of, version = (noted + ["no archive", "0"][len(noted) :])[:2]
         if of != self._address:
             mend = "publish it first, or name another folder"
             raise ValueError(f"{folder}: is a store of its own (a copy of {of}, not of {self._address}); {mend}")
+        if not number and version != "0":
+            mend = f"see whether it is mounted; if all versions were removed on purpose, remove {folder} too"
+            raise UnreachableArchive(
+                f"{self._address}: has no version, and {folder} is a copy of version {version}; {mend}"
+            )
+
+    def _note_copy(self, folder: Path, number: int) -> None:
+        replace_file(folder / COPY_OF, f"{self._address}\n{number}\n".encode())
 
 
 def _storage_at(root: UPath) -> Storage:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from nfl_lora_pipeline.dataset.templates import choose_stats
-from nfl_lora_pipeline.files import one_line
+from nfl_lora_pipeline.files import EMBEDDED, YAML_ENDINGS, one_line
 from nfl_lora_pipeline.settings import Settings, Taught
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 
@@ -96,7 +96,7 @@ def _settings(entry: Mapping[str, object], deployment: Settings, where: str, fol
             near = get_close_matches(str(key).lower().replace("-", "_"), KEYS, n=1)
             mend = f"did you mean {near[0]}?" if near else f"use {', '.join(KEYS)}"
             raise ValueError(f"{where}: {key}: no such key; {mend}")
-    values = {key: _lasting(value, folder) if key in PATHS else _text(value) for key, value in entry.items()}
+    values = {key: _lasting(key, value, folder) if key in PATHS else _text(value) for key, value in entry.items()}
     try:
         taught = Taught.model_validate(deployment.model_dump(include=set(KEYS)) | values)
     except ValidationError as error:
@@ -118,7 +118,8 @@ def _text(value: object) -> object:
     return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _lasting(value: object, folder: Path) -> object:
-    """A path beside the file, where there is something of that name; any other name as it is."""
+def _lasting(key: str, value: object, folder: Path) -> object:
+    """A path beside the file, where there is something of that name; what is empty or comes along, as it is."""
+    is_path = str(value).endswith(YAML_ENDINGS) if key == "recipe" else value not in ("", None, EMBEDDED)
     beside = folder / str(value)
-    return str(beside.resolve()) if beside.exists() else value
+    return str(beside.resolve()) if is_path and beside.exists() else value

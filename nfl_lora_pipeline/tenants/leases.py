@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     create_engine,
+    inspect,
     literal_column,
     update,
 )
@@ -86,8 +87,7 @@ class Leases:
             raise ValueError(f"database {url.partition(':')[0]}: {one_line(error)}; {wanted}") from error
         self._now = literal_column(CLOCKS[dialect], Float)
         self._insert = INSERTS[dialect]
-        with self._connected() as connection:
-            connection.execute(CreateTable(TABLE, if_not_exists=True))
+        self._make_table()
 
     @contextmanager
     def held(self, name: str, holder: str, on_wait: Callable[[str], None] = lambda line: None) -> Iterator[Lease]:
@@ -145,6 +145,16 @@ class Leases:
         with self._connected() as connection:
             row = connection.execute(wanted).first()
         return str(row.holder) if row else ""
+
+    def _make_table(self) -> None:
+        """Make the table where there is none; another one may do so in the same moment, which Postgres refuses one of them."""
+        try:
+            with self._connected() as connection:
+                connection.execute(CreateTable(TABLE, if_not_exists=True))
+        except ValueError:
+            with self._connected() as connection:
+                if not inspect(connection).has_table(TABLE.name):
+                    raise
 
     def _set(self, lease: Lease, runs_out: object) -> bool:
         mine = update(TABLE).where(TABLE.c.name == lease.name, TABLE.c.token == lease.token)
