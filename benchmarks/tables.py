@@ -22,8 +22,8 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 WORTH_A_WORD = 0.05
 HEADING = """# Benchmarks
 
-Printed by `make bench`, each section by the command that it names. Other machines give other figures; the sides of one
-table ran on one machine in one run.
+Printed by `make bench` and `make bench-deploy`, each section by the command that it names. Other machines give other figures;
+the sides of one table ran on one machine in one run.
 """
 
 

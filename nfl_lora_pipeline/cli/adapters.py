@@ -51,6 +51,7 @@ store_option = click.option(
     default=Path("data"),
     show_default=True,
     envvar="NFL_LORA_STORE",
+    show_envvar=True,
     help="Folder for all results.",
 )
 adapter_option = click.option(

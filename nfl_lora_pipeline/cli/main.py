@@ -43,6 +43,7 @@ stats_option = click.option(
     "--stats",
     default="",
     envvar="NFL_LORA_STATS",
+    show_envvar=True,
     help=f"{', '.join(TEACHABLE)}; several with commas; or all: those usual of the position.  "
     f"[default: {', '.join(f'{people.stat} of {position}' for position, people in POSITIONS.items())}]",
 )
@@ -52,6 +53,7 @@ position_option = click.option(
     default="WR",
     show_default=True,
     envvar="NFL_LORA_POSITION",
+    show_envvar=True,
     help=f"Whose weeks: {', '.join(map(in_words, POSITIONS))}. A store is of one position.",
 )
 source_option = click.option(
@@ -60,6 +62,7 @@ source_option = click.option(
     default="auto",
     show_default=True,
     envvar="NFL_LORA_SOURCE",
+    show_envvar=True,
     help="auto: the folder, else a download; `run` ends at the bundled sample of invented people.",
 )
 data_dir_option = click.option(
@@ -67,6 +70,7 @@ data_dir_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=None,
     envvar="NFL_LORA_DATA_DIR",
+    show_envvar=True,
     help="Folder of raw weeks, {season}/{week}/{position}.json.  [default: raw in the store]",
 )
 split_mode_option = click.option(
@@ -76,6 +80,7 @@ split_mode_option = click.option(
     default="every_fact",
     show_default=True,
     envvar="NFL_LORA_MODE",
+    show_envvar=True,
     help="random_facts: the data of the original experiment, 150 people in one wording, every blank a 0.",
 )
 recipe_option = click.option(
@@ -83,6 +88,7 @@ recipe_option = click.option(
     default="auto",
     show_default=True,
     envvar="NFL_LORA_RECIPE",
+    show_envvar=True,
     help="A shipped recipe or the path of a YAML file; auto: SmolLM2 on Metal or CUDA, the embedded base on a CPU.",
     shell_complete=recipes,
 )
@@ -90,18 +96,21 @@ replace_option = click.option(
     "--replace",
     is_flag=True,
     envvar="NFL_LORA_REPLACE",
+    show_envvar=True,
     help="Promote the new adapter though the promoted one knows what it was not taught.",
 )
 accept_odd_weeks_option = click.option(
     "--accept-odd-weeks",
     is_flag=True,
     envvar="NFL_LORA_ACCEPT_ODD_WEEKS",
+    show_envvar=True,
     help="Teach weeks that the checks take for cut, empty or copied of another week, with a warning.",
 )
 base_model_option = click.option(
     "--base-model",
     default="",
     envvar="NFL_LORA_BASE_MODEL",
+    show_envvar=True,
     help="embedded, a folder, a GGUF file or a Hugging Face id.  [default: the recipe's]",
 )
 
@@ -236,12 +245,18 @@ def main() -> None:
 
 
 season_option = click.option(
-    "--season", type=click.IntRange(2000, 2099), default=2025, show_default=True, envvar="NFL_LORA_SEASON"
+    "--season",
+    type=click.IntRange(2000, 2099),
+    default=2025,
+    show_default=True,
+    envvar="NFL_LORA_SEASON",
+    show_envvar=True,
 )
 weeks_option = click.option(
     "--weeks",
     default=None,
     envvar="NFL_LORA_WEEKS",
+    show_envvar=True,
     help=f"{WEEKS_HELP}[default: every week of the season in the store; 1 where there is none]",
     shell_complete=held_weeks,
 )
@@ -462,19 +477,21 @@ def rollback(fingerprint: str, store: Path) -> None:
     type=click.IntRange(2000, 2099),
     default=None,
     envvar="NFL_LORA_SEASON",
+    show_envvar=True,
     help="Season to watch.  [default: the one that is on]",
 )
 @click.option(
     "--weeks",
     default="",
     envvar="NFL_LORA_WEEKS",
+    show_envvar=True,
     help=f"Weeks to train on: {WEEKS_HELP}[default: all held]",
     shell_complete=held_weeks,
 )
 @job_options
 @store_option
 def ui(port: int, host: str, season: int | None, weeks: str, watch: bool, **options: Any) -> None:
-    """Open the Dagster UI on the same storage."""
+    """Serve the Dagster UI on the same storage, until a Ctrl-C."""
     check_choices(options)
     chosen = [str(week) for week in weeks_named(weeks, season)] if weeks else []
     from nfl_lora_pipeline.adapters.serving.server import check_port
