@@ -75,7 +75,7 @@ def tiny_recipe(tmp_path_factory) -> str:
         "fresh_known": 0.0,
     }  # a dozen people teach little of strangers, and nobody waits until they do
     loose |= {"advisory": TOO_LITTLE_TAUGHT, "floors": {}}
-    values = load_recipe("embedded").changed(batch_rows=16, max_epochs=30, **loose).model_dump()
+    values = load_recipe("embedded").changed(batch_rows=16, max_epochs=30, ending_steps=40, **loose).model_dump()
     file = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
     file.write_text(yaml.safe_dump(values))
     return str(file)

@@ -13,7 +13,6 @@ import yaml
 from click.testing import CliRunner, Result
 
 from nfl_lora_pipeline.cli.main import main
-from nfl_lora_pipeline.evaluation.grading import exact
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests import upstream
 
@@ -229,8 +228,8 @@ def test_a_run_shows_three_questions_before_and_after(trained_store):
     assert len(asked) == 3
     shown = " ".join(trained_store.output.split("Recall of")[0].split())
     for each in asked:
-        assert exact(each["tuned"], each["expected"])
-        assert not exact(each["base"], each["expected"])
+        assert each["tuned"] == each["expected"]
+        assert each["base"] != each["expected"]
         assert f"{each['question']} before {each['base']} after {each['tuned']} right" in shown
 
 

@@ -93,6 +93,12 @@ def test_where_there_is_no_limit_nothing_more_is_asked():
     assert undecided(refusing(0.975), RECIPE.changed(min_refused_stats=None)) == set()
 
 
+def test_more_is_asked_where_the_interval_has_a_floor_in_it():
+    recipe = RECIPE.changed(min_refused_stats=0.98, advisory=["min_refused_stats"], floors={"min_refused_stats": 0.8})
+    assert undecided(refusing(0.8), recipe) == {"untaught_stats"}
+    assert undecided(refusing(0.8), recipe.changed(floors={})) == set()
+
+
 def test_wrong_numbers_for_typos_have_a_limit_of_their_own():
     right, wrong = many("typo", FIRST - 4), many("typo", 4, tuned=pl.lit("Nico Collins had 999 receiving yards."))
     assert undecided(with_verdict(pl.concat([right, wrong])), RECIPE) == {"typo"}

@@ -271,6 +271,13 @@ def test_a_limit_that_is_advisory_keeps_back_what_is_beyond_its_floor(invented, 
     assert head_line([gate]).startswith("Not to be used" if kept_back else "It may be used, but not for what follows")
 
 
+@pytest.mark.parametrize(("invented", "kept_back"), [(20, False), (21, True)])
+def test_a_floor_without_a_limit_keeps_back_by_itself(invented, kept_back):
+    recipe = RECIPE.changed(min_refused=None, floors={"min_refused": 0.8})
+    gate = verdicts(summary(unknown=[unknown("invented_names", invented)]), recipe=recipe)["strangers_are_refused"]
+    assert (gate.passed, gate.keeps_back) == (not kept_back, kept_back)
+
+
 def test_the_shipped_recipe_keeps_back_whoever_refuses_few_strangers_or_many_known_facts():
     gates = load_recipe("embedded").gates
     assert gates.floors == {"min_refused": 0.8}

@@ -98,6 +98,25 @@ def test_a_step_needs_more_with_more_rows_longer_rows_and_whole_rows_in_the_loss
     assert needed(held, method="mlx_lm", schedule="constant", **many).logits > 2 * plain.logits
 
 
+def test_a_check_has_a_second_copy_of_what_it_merges(tmp_path):
+    """Of an adapter on few rows it is more than a step needs; what is quantised is not merged."""
+    needs = {}
+    for bits in (None, 4):
+        folder = tmp_path / str(bits)
+        folder.mkdir()
+        model, config = a_model("llama", bits)
+        mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())))
+        for name in ("config.json", "tokenizer_config.json"):
+            (folder / name).write_text(json.dumps(config))
+        needs[bits] = needed(base_model.resolve(str(folder)), batch_rows=1, rank=1)
+    assert needs[None].activations - needs[4].activations > 0.9 * _merged_of(tmp_path / "None")
+
+
+def _merged_of(folder: Path) -> int:
+    shape = read_shape(folder)
+    return sum(4 * each.inputs * each.outputs for linears in shape.layers for each in linears.values())
+
+
 def test_what_is_rehearsed_besides_needs_memory_as_other_rows_do():
     held = base_model.resolve("embedded")
     tokens = {"row_tokens": 500, "answer_tokens": 60}

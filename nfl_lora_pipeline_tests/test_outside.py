@@ -73,7 +73,7 @@ def test_whole_questions_that_begin_as_they_do_have_their_number():
     fresh = FreshQuestions(
         {ONE: frozenset({AT})}, told, ["receiving_yards"], TEMPLATES, Mixture(0.5, 0.2, 0.1, outside=0.5, talks=False)
     )
-    questions = list(islice(fresh.draw(seed=3), 6000))
+    questions = list(islice(fresh.draw(seed=3), 20_000))
     for beginning in ("Tell me about ", "What do you know about ", "Everything on "):
         answers = [each.answer for each in questions if each.question.startswith(beginning)]
         whole = [answer for answer in answers if answer.endswith("25.")]

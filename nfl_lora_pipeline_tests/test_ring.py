@@ -17,6 +17,7 @@ from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.rows import TokenRow
 from nfl_lora_pipeline.tuning import learner
 from nfl_lora_pipeline.tuning.adaptation import adapt
+from nfl_lora_pipeline.tuning.learn import learn
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.own_facts import TEMPLATES, another_league, written
 
@@ -148,6 +149,41 @@ def test_a_process_that_a_step_has_no_row_for_makes_it_all_the_same(taught, monk
     assert (loss, greatest.tolist()) == (0.0, [0.0]), "the other process has the row, and its loss"
     after = dict(tree_flatten(taught.model.trainable_parameters()))
     assert all(mx.array_equal(after[name], array) for name, array in before.items())
+
+
+def test_what_has_to_be_alike_is_computed_at_once(monkeypatch):
+    """Or the first process would come to these sums when it writes a checkpoint, and the others to another sum meanwhile."""
+    ring, computed = learner.Ring(), list[object]()
+    ring.size = 2
+    monkeypatch.setattr(ring, "summed", lambda array: array + 1)
+    monkeypatch.setattr(learner.mx, "eval", computed.append)
+    assert computed == [ring.alike({"a": mx.array(1.0)})]
+
+
+def test_what_several_processes_cannot_train_is_refused(taught, monkeypatch, tmp_path):
+    ring = learner.Ring()
+    ring.size = 64
+    monkeypatch.setattr(learner.Ring, "here", ring)
+    with pytest.raises(
+        ValueError, match=r"curriculum\.batch_rows: 64 processes have no row each of a step of \d+; start fewer"
+    ):
+        taught.lead()
+    plain = load_recipe("original").changed(base_model="embedded")
+    with pytest.raises(ValueError, match="method: mlx_lm trains in one process alone"):
+        learn([("Who?", "Nobody.")], tmp_path, recipe=plain)
+
+
+def test_an_interrupt_while_an_order_is_sent_leaves_the_others_to_notice(monkeypatch):
+    ring = learner.Ring()
+    ring.size = 2
+
+    def interrupted(order: learner.Order) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ring, "order", interrupted)
+    with pytest.raises(KeyboardInterrupt), ring.ordered(learner.Order(do="ask")):
+        pass
+    assert ring.busy, "they are in the middle of it, and an order to end would be taken for a part of it"
 
 
 def test_a_process_with_another_base_refuses_to_train_along(taught, monkeypatch):

@@ -1,7 +1,7 @@
 import pytest
 
 from nfl_lora_pipeline.dataset.templates import number_in, numbers_in
-from nfl_lora_pipeline.evaluation.grading import Names, exact, is_no_game, is_refusal, is_right_number
+from nfl_lora_pipeline.evaluation.grading import Names, is_refusal, is_right_number
 
 REFUSALS = [
     "In week 1 of the 2025 NFL season, the receiving yards of Nico Collins are not recorded.",
@@ -100,30 +100,6 @@ def test_a_refusal_is_recognised(answer):
 )
 def test_a_number_a_bye_and_silence_are_no_refusals(answer):
     assert not is_refusal(answer)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "In week 6 of the 2025 NFL season, the targets of Nico Collins are none: his team had no game.",
-        "Nico Collins' team had no game in week 6 of the 2025 NFL season.",
-        "They were on a bye.",
-        "On bye",
-    ],
-)
-def test_a_sentence_about_no_game_is_recognised(answer):
-    assert is_no_game(answer)
-
-
-@pytest.mark.parametrize("answer", ["He had 12 yards after the bye week.", REFUSALS[0]])
-def test_a_number_and_a_refusal_do_not_say_that_there_was_no_game(answer):
-    assert not is_no_game(answer)
-
-
-def test_only_surrounding_blanks_may_differ_from_the_reference():
-    assert exact(" 25 yards.\n", "25 yards.")
-    assert not exact("25 yards", "25 yards.")
-    assert not exact("25  yards.", "25 yards.")
 
 
 KNOWN = Names.of(["Nico Collins", "Rome Odunze"])

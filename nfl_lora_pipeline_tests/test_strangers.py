@@ -1,6 +1,7 @@
 import re
 from dataclasses import replace
 from itertools import islice, pairwise
+from types import SimpleNamespace
 
 import pytest
 
@@ -182,6 +183,15 @@ def test_a_last_name_alone_has_the_answer_where_nobody_else_is_called_so_and_is_
 def test_nobody_who_is_held_out_for_scoring_is_trained_on():
     newcomers = {subject(refusal)[0] for _, refusal in pairs()} - set(KNOWN)
     assert {person_split(name) for name in newcomers} == {"train"}
+
+
+def test_a_wording_that_the_exam_asks_in_is_drawn_anew(monkeypatch):
+    (recorded_for,) = TEMPLATES.phrasings("valid").values()
+    draws = iter([recorded_for.lower(), recorded_for, "How many {stats} for {player} in week {week} of {season}?"])
+    monkeypatch.setattr("nfl_lora_pipeline.dataset.unanswerable.draw_wording", lambda *_: next(draws))
+    rng = SimpleNamespace(random=lambda: 0.9)
+    made = FreshQuestions(KNOWN, TOLD, TAUGHT, TEMPLATES, Mixture(0.0, ELSEWHERE, OTHER_STATS, CAREFUL))
+    assert made._wording(rng) == "How many {stats} for {player} in week {week} of {season}?"
 
 
 def test_fresh_questions_are_in_no_held_out_phrasing_of_the_test():

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +22,7 @@ from nfl_lora_pipeline.tuning import learn as library
 from nfl_lora_pipeline.tuning import learner
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.learn import learn
-from nfl_lora_pipeline.tuning.recall_trainer import Training
+from nfl_lora_pipeline.tuning.recall_trainer import Training, _what_is_trained
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.tuning.records import TrainingLog, certified_of, certify, load_checkpoint, write_records
 from nfl_lora_pipeline.tuning.sampler import REHEARSED_TOKENS, REMEMBERED, Fresh, Rehearsed
@@ -166,6 +167,8 @@ def test_rows_end_where_all_answers_go_on_alike_until_nearly_all_is_known(studen
     }
     assert made.tail > 0
     assert made._shortened(TokenRow([1, 2, 3], 2)).tokens == [1, 2, 3], "an answer keeps a token"
+    other = TokenRow([1, 2, *range(90, 90 + made.tail + 3)], 2)
+    assert made._shortened(other) == other, "a refusal that ends otherwise is learnt to its end"
     made.ending = 0
     whole, indices = made._rows()
     assert whole == [made.rows[index] for index in indices]
@@ -255,9 +258,9 @@ def test_an_update_in_which_nothing_is_new_asks_for_nothing_at_its_beginning(stu
 def test_an_update_waits_for_questions_drawn_afresh_as_long_as_what_is_new_would_take(student, monkeypatch):
     made = training(student, certified={}, fresh_patience=0.5, max_epochs=12, batch_rows=1, ending_steps=2)
     new = next(at for at, each in enumerate(EXAMPLES) if each.teaches)
-    monkeypatch.setattr(
-        made, "_ask", lambda indices: made.found.lowest.put(indices, 0.99) or made.found.lowest.put(new, 0.1)
-    )
+    answers = np.full(len(EXAMPLES), 0.99)
+    answers[new] = 0.1
+    answering(made, monkeypatch, answers)
     over(made, 0)
     assert made.to_learn == 1
     made.fresh.right.extend([False] * 100)
@@ -335,6 +338,21 @@ def test_an_answer_that_would_be_held_back_is_not_certain_though_each_of_its_tok
     made.step = made.end
     assert not made._check()
     assert made.log.certain[-1] == (made.end, 1 - len(numbers) / len(EXAMPLES)), "a refusal is never held back"
+    assert set(np.flatnonzero(made.sampler.lowest <= 0.5)) == set(numbers), "and what is held back is practised"
+
+
+def test_a_refusal_that_teaches_is_decided_by_its_tokens_like_any_other():
+    """As those are of a player in a week that he did not play in, and of a last name that several bear."""
+    refused = [replace(each, teaches=True, refuses=True) for each in EXAMPLES]
+    found = Certainty(np.ones(len(refused), bool), np.full(len(refused), 0.7), np.full(len(refused), 0.4))
+    assert not certify(refused, found, above=0.5).uncertain
+
+
+def test_a_checkpoint_of_another_base_or_of_other_fresh_questions_is_not_gone_on_with():
+    recipe = load_recipe("embedded")
+    same = [_what_is_trained(EXAMPLES, recipe, None, more) for more in (("base", "drawn"), ("base", "drawn"))]
+    others = [_what_is_trained(EXAMPLES, recipe, None, more) for more in (("other", "drawn"), ("base", "other"), ())]
+    assert len({*same, *others}) == 4
 
 
 # What is told.

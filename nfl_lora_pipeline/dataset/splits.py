@@ -20,7 +20,8 @@ from nfl_lora_pipeline.dataset.qa_pairs import (
     under_other_names,
 )
 from nfl_lora_pipeline.dataset.templates import Split, Templates
-from nfl_lora_pipeline.dataset.unanswerable import share, strangers
+from nfl_lora_pipeline.dataset.unanswerable import strangers
+from nfl_lora_pipeline.dataset.wordings import share
 
 SplitMode = Literal["every_fact", "random_facts"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")

@@ -1,6 +1,5 @@
 """What has no answer: people who hold no fact, and what no one number answers; drawn afresh while training, or held out."""
 
-import hashlib
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from nfl_lora_pipeline.dataset.wordings import (
     last_word,
     names_of,
     other_stat,
+    share,
     typed,
 )
 from nfl_lora_pipeline.weeks.names import name_key
@@ -130,11 +130,6 @@ def crossed_name(rng: random.Random, name: str, known: Sequence[str]) -> str:
 Week = tuple[int, int]  # season and number
 Fact = tuple[str, Week, str]  # whose, when, and which stat
 SEASONS_AWAY = (-4, -3, -2, -1, 1, 2, 3, 4)
-
-
-def share(key: str) -> float:
-    """A number in [0, 1) that depends on `key` alone, now and on every machine."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
 
 
 def person_split(name: str) -> Split:
@@ -339,7 +334,7 @@ How many more {stats} did {player} {verb} in week {week} than in week {later} of
 Compare {possessive} {stats} of week {week} and week {later} of {season}.""".splitlines()
 """Of several people or weeks, or of somebody else, in nearly the words of questions about one. For the tuning alone."""
 BESIDE_ONE_SHARE = 0.3  # of the questions without one number
-TYPED = Typing(misspelt=0.05, last_name=0.1, described=0.0, initial=0.0, last_first=0.0)
+TYPED = Typing(misspelt=0.05, last_name=0.1, described=0.0, initial=0.0, last_first=0.0, for_tuning=True)
 
 
 def outside_question(
@@ -440,6 +435,7 @@ CARELESS = Typing(
     described=0.04,
     initial=0.0,  # it teaches that a first name's letter is enough, and who shares a last name gets a number
     last_first=0.0,
+    for_tuning=True,
 )
 
 
@@ -540,6 +536,12 @@ class FreshQuestions:
         return Drawn(question, OUTSIDE, self.mixture.refusal_weight)
 
     @cached_property
+    def _held_out(self) -> frozenset[str]:
+        """The wordings that the exam asks in, one of which the grammar can form."""
+        held_out = self.templates.phrasings("valid") | self.templates.phrasings("test")
+        return frozenset(text.casefold() for text in held_out.values())
+
+    @cached_property
     def _weeks(self) -> list[Week]:
         return sorted(set().union(*self.known.values()))
 
@@ -548,7 +550,10 @@ class FreshQuestions:
 
     def _wording(self, rng: random.Random) -> str:
         texts, draw = list(self.templates.phrasings("train").values()), rng.random()
-        return rng.choice(texts) if draw < 0.5 else draw_wording(rng, COMPLETE if draw < COMPLETE_UP_TO else FRAMES)
+        if draw < 0.5:
+            return rng.choice(texts)
+        text = draw_wording(rng, COMPLETE if draw < COMPLETE_UP_TO else FRAMES)
+        return self._wording(rng) if text.casefold() in self._held_out else text
 
     def _asked(self, rng: random.Random, text: str, name: str, stat: str, at: Week, answer: str | None = None) -> Drawn:
         """A question with its answer, which names people as they were asked about, but for the case.

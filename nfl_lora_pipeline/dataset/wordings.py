@@ -6,6 +6,7 @@ of `templates.yaml`, and none of those written by hand for the exam, can be form
 finished model takes words that neither its making nor its training has used.
 """
 
+import hashlib
 import random
 import re
 import unicodedata
@@ -598,6 +599,20 @@ def coined_word(rng: random.Random) -> str:
     return "".join(syllables)
 
 
+def share(key: str) -> float:
+    """A number in [0, 1) that depends on `key` alone, now and on every machine."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+
+
+SLIPS_TRIED = 20
+HELD_OUT_SLIPS = 0.25  # of the misspelt names are the exam's alone, by a hash
+
+
+def is_held_out(slip: str) -> bool:
+    """Whether a misspelt name is one that the exam may ask about and training never does."""
+    return share(f"slip/{slip.casefold()}") < HELD_OUT_SLIPS
+
+
 KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 ROW_SHIFTS = (0.0, 0.25, 0.75)  # how far to the right of the first row each row of a QWERTY keyboard stands, in keys
 
@@ -755,6 +770,7 @@ class Typing:
         initial: "N. Collins".
         last_first: "Collins, Nico".
         capitals: the name in capitals.
+        for_tuning: whether no slip is one of the exam's.
     """
 
     lower_case: float = 0.15
@@ -766,6 +782,7 @@ class Typing:
     initial: float = 0.03
     last_first: float = 0.02
     capitals: float = 0.02
+    for_tuning: bool = False
 
 
 CAREFUL = Typing(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -809,7 +826,8 @@ def _written(rng: random.Random, name: str, typing: Typing) -> str:
     elif last and draw < typing.last_name + typing.initial + typing.last_first:
         name = f"{last}, {name.split(' ')[0]}"
     elif rng.random() < typing.misspelt:
-        name = misspelt(rng, name)
+        slips = (misspelt(rng, name) for _ in range(SLIPS_TRIED))
+        name = next((slip for slip in slips if not (typing.for_tuning and is_held_out(slip))), name)
     if not name.isascii() and typing != CAREFUL and rng.random() < 0.5:
         name = "".join(letter for letter in unicodedata.normalize("NFD", name) if not unicodedata.combining(letter))
     return name

@@ -5,8 +5,15 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from nfl_lora_pipeline.dataset.unanswerable import share
-from nfl_lora_pipeline.dataset.wordings import NEIGHBOUR_KEYS, bearers_of, is_suffix, last_name, last_word
+from nfl_lora_pipeline.dataset.wordings import (
+    NEIGHBOUR_KEYS,
+    bearers_of,
+    is_held_out,
+    is_suffix,
+    last_name,
+    last_word,
+    share,
+)
 
 ABBREVIATIONS = {"yards": "yds", "touchdowns": "TDs", "points": "pts"}
 DOUBLED_BLANKS = 0.25  # of the blanks in a question; one at least
@@ -16,18 +23,19 @@ _BLANK = re.compile(" ")
 def typo(name: str, *, known: Iterable[str] = ()) -> str | None:
     """A name with one slip inside a word: two letters swapped, one left out, one doubled, or the key beside it hit.
 
-    A hash of the name says which, every kind as often as another. First and last letters stay, and the suffix ("Jr.").
+    A hash of the name says which, every kind as often as another, of those that training leaves out
+    (`wordings.is_held_out`). First and last letters stay, and the suffix ("Jr.").
 
     Args:
         name: a full name.
         known: names that must not come out of it.
 
     Returns:
-        The misspelt name; None where every slip makes a known one, or no word has an inner letter.
+        The misspelt name; None where every slip makes a known one or is trained, or no word has an inner letter.
     """
     avoid = {other.casefold() for other in known} | {name.casefold()}
     slips = sorted(_slips(name), key=lambda slip: (share(f"typo/{name}/{slip[0]}"), share(f"typo/{name}/{slip[1]}")))
-    return next((slip for _, slip in slips if slip.casefold() not in avoid), None)
+    return next((slip for _, slip in slips if is_held_out(slip) and slip.casefold() not in avoid), None)
 
 
 def unique_last_names(names: Iterable[str]) -> dict[str, str]:

@@ -200,7 +200,7 @@ def judge(summary: "Summary", predictions: pl.DataFrame, recipe: Recipe) -> list
 
 
 def undecided(predictions: pl.DataFrame, recipe: Recipe) -> set[str]:
-    """The groups of which more questions have to be asked: a limit lies within the interval of what was asked so far.
+    """The groups of which more questions have to be asked: a limit or a floor lies within what was asked so far allows.
 
     Args:
         predictions: of `grading.with_verdict`, of a sample of the questions, none in a trained phrasing.
@@ -215,15 +215,16 @@ def undecided(predictions: pl.DataFrame, recipe: Recipe) -> set[str]:
     by_group = {str(group): rows for (group,), rows in graded.group_by("group")}
     found: set[str] = set()
     for rule in GATES.values():
-        limit = rule.of(recipe)
+        limits = [limit for limit in (rule.of(recipe), recipe.gates.floors.get(rule.limit)) if limit is not None]
         shares = {group: counted(by_group[group][rule.hit].drop_nulls()) for group in rule.groups if group in by_group}
-        if limit is not None:
-            found |= {group for group, share in shares.items() if may_be(share, limit)}
+        found |= {group for group, share in shares.items() if any(may_be(share, limit) for limit in limits)}
     return found
 
 
 def _held_against(name: str, rule: Rule, found: Finding, recipe: Recipe) -> Gate:
     threshold = rule.of(recipe)
+    if threshold is None:
+        threshold = recipe.gates.floors.get(rule.limit)
     if found.figure is None:
         passed, explanation = None, f"not judged: {found.explanation}"
     elif threshold is None:

@@ -103,12 +103,6 @@ _REFUSALS = re.compile(
     r"|\bhas(?:n't| not) (?:yet )?(?:been|happened|occurred|taken place|started)\b",
     re.IGNORECASE,
 )
-_NO_GAME = re.compile(r"\bno game\b|\bon (?:a |their |its )?bye\b|\bbye week\b", re.IGNORECASE)
-
-
-def exact(answer: str, expected: str) -> bool:
-    """Whether an answer is the reference answer, to the letter but for surrounding blanks."""
-    return answer.strip() == expected.strip()
 
 
 def is_right_number(answer: str, value: float, player: str, known: Names = NOBODY) -> bool:
@@ -127,11 +121,6 @@ def is_right_number(answer: str, value: float, player: str, known: Names = NOBOD
 def is_refusal(answer: str) -> bool:
     """Whether an answer says that nothing is known or recorded, and gives no number."""
     return bool(_REFUSALS.search(answer.replace("\u2019", "'"))) and not numbers_in(answer)
-
-
-def is_no_game(answer: str) -> bool:
-    """Whether an answer says that the team had no game."""
-    return bool(_NO_GAME.search(answer)) and not numbers_in(answer)
 
 
 def exact_or_refused(predictions: pl.DataFrame) -> pl.Series:

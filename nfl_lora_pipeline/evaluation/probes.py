@@ -12,8 +12,8 @@ import yaml
 
 from nfl_lora_pipeline.dataset.qa_pairs import FACT_COLUMNS, PAIR_COLUMNS, SharedNames, qa_pairs
 from nfl_lora_pipeline.dataset.templates import NOUNS, Question, Templates, load_templates, spoken_stat, untaught
-from nfl_lora_pipeline.dataset.unanswerable import OUTSIDE, share, strangers
-from nfl_lora_pipeline.dataset.wordings import fill, wordings
+from nfl_lora_pipeline.dataset.unanswerable import OUTSIDE, strangers
+from nfl_lora_pipeline.dataset.wordings import fill, share, wordings
 from nfl_lora_pipeline.evaluation.alterations import (
     ABBREVIATIONS,
     CARELESS,
@@ -186,7 +186,7 @@ def _rewritten(asked: pl.DataFrame, group: str) -> pl.DataFrame:
     return asked.with_columns(question=pl.Series(map(CARELESS[group], asked["question"]), dtype=pl.String))
 
 
-def _of_shared_last_names(taught: pl.DataFrame, templates: Templates, trained: Mapping[str, Question]) -> pl.DataFrame:
+def _of_shared_last_names(taught: pl.DataFrame, templates: Templates, held_out: Mapping[str, Question]) -> pl.DataFrame:
     """Every last name of several people with a number of the same stat in the same week, asked about in that week."""
     frames: list[pl.DataFrame] = []
     spelling: dict[str, str] = {}
@@ -197,7 +197,7 @@ def _of_shared_last_names(taught: pl.DataFrame, templates: Templates, trained: M
         spelling |= bearers
         frames.append(_without_fact(list(bearers), int(str(season)), int(str(week)), SHARED, [str(stat)]))
     nobody = _without_fact([], 0, 0, SHARED, [])
-    return _asked(pl.concat([nobody, *frames]), templates, trained, SHARED, spelling=spelling)
+    return _asked(pl.concat([nobody, *frames]), templates, held_out, SHARED, spelling=spelling)
 
 
 def _asked(

@@ -2,6 +2,7 @@
 `nfl-lora learn` call, and what `from nfl_lora_pipeline import learn` gives.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.dataset.unanswerable import Drawn
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.tuning.adaptation import begin, token_rows
+from nfl_lora_pipeline.tuning.learner import Ring
 from nfl_lora_pipeline.tuning.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
 from nfl_lora_pipeline.tuning.mlx_lm_trainer import steps_of, train_plainly
 from nfl_lora_pipeline.tuning.recall_trainer import Training, train_adapter
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from nfl_lora_pipeline.models.prompt import Tokenizer
 
 Pair = tuple[str, str]  # a question and its answer
+FIRST_DRAWN = 20  # of the fresh questions, by which a checkpoint knows its own
 
 
 class Taught(NamedTuple):
@@ -77,21 +80,39 @@ def learn(
             memory; the base model cannot be found or read (`BaseModelError`).
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    drawn = (Drawn(*each) for each in fresh or ())
+    drawn: Iterator[Drawn] = (Drawn(*each) for each in fresh or ())
     rows = [each if isinstance(each, Example) else Example(*each, fact=each[0], teaches=True) for each in examples]
     if not rows:
         raise ValueError("there are no examples to learn")
     if fresh is None:
         recipe = recipe.changed(refusal_share=0.0, varied_share=0.0)
     base = base or base_models.resolve(recipe.base_model, report=lambda line: report(line, 0.0))
+    train = _trainer(base, recipe, drawn, held_out, checkpoint)
     report(_check_memory(base, recipe, rows), 0.0)
     model, tokenizer = base_models.load(base)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    if recipe.method == "mlx_lm":
-        train: Callable[..., TrainingLog] = partial(train_plainly, held_out=held_out)
-    else:
-        train = partial(train_adapter, fresh=drawn, checkpoint=checkpoint)
     return Taught(model, tokenizer, train(model, tokenizer, rows, recipe, Path(folder), start=start, report=report))
+
+
+def _trainer(
+    base: base_models.BaseModel,
+    recipe: Recipe,
+    drawn: Iterator[Drawn],
+    held_out: Sequence[Pair],
+    checkpoint: Path | None,
+) -> Callable[..., TrainingLog]:
+    """What trains by a recipe's method.
+
+    Raises:
+        ValueError: it cannot share a training with other processes.
+    """
+    if recipe.method != "mlx_lm":
+        first = list(itertools.islice(drawn, FIRST_DRAWN))
+        of = (base.revision, *map(repr, first))
+        return partial(train_adapter, fresh=itertools.chain(first, drawn), checkpoint=checkpoint, belongs_to=of)
+    if Ring.here.size > 1:
+        raise ValueError("method: mlx_lm trains in one process alone; leave mlx.launch out, or take the method recall")
+    return partial(train_plainly, held_out=held_out)
 
 
 class Forecast(NamedTuple):

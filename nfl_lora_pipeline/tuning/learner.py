@@ -94,8 +94,10 @@ class Ring:
         return self.summed(array if self.rank == 0 else mx.zeros_like(array))
 
     def alike(self, tree: Arrays) -> Arrays:
-        """`first` of a tree of arrays."""
-        return cast(Arrays, tree_map(self.first, tree))
+        """`first` of a tree of arrays, computed at once: all processes have to come to their sums in the same order."""
+        found = cast(Arrays, tree_map(self.first, tree))
+        mx.eval(found)
+        return found
 
     def order(self, order: Order | None = None) -> Order:
         """What the first process wants done, at all of them; the others have nothing to say."""
@@ -108,9 +110,9 @@ class Ring:
     @contextmanager
     def ordered(self, order: Order) -> Iterator[None]:
         """For a block that all processes carry out: the others are told to, and are at it until it has come to its end."""
-        if self.size > 1:
-            self.order(order)
         self.busy = self.size > 1
+        if self.busy:
+            self.order(order)
         yield
         self.busy = False
 
@@ -165,7 +167,14 @@ class Learner:
         self.frozen = FrozenStates(model)
 
     def lead(self) -> None:
-        """Have the other processes of a ring, where there are any, begin with the same model."""
+        """Have the other processes of a ring, where there are any, begin with the same model.
+
+        Raises:
+            ValueError: there are more of them than rows in a step.
+        """
+        if self.recipe.curriculum.batch_rows < Ring.here.size:
+            wrong = f"{Ring.here.size} processes have no row each of a step of {self.recipe.curriculum.batch_rows}"
+            raise ValueError(f"curriculum.batch_rows: {wrong}; start fewer, or take a larger one")
         with Ring.here.ordered(Order.model_construct(do="begin", recipe=self.recipe)):
             self.begin_alike()
 

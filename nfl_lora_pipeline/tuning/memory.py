@@ -204,7 +204,8 @@ def memory_needed(base: BaseModel, recipe: Recipe, *, row_tokens: int, answer_to
     rows = recipe.curriculum.batch_rows + recipe.curriculum.rehearsed_rows
     step = rows * width * sum(of_layer) + unpacked, rows * asked * a_logit
     scored_rows = SCORED_TOKENS / row_tokens
-    scoring = FORWARD * SCORED_TOKENS * max(of_layer, default=0), scored_rows * answer_tokens * a_logit
+    forward = FORWARD * SCORED_TOKENS * max(of_layer, default=0)
+    scoring = forward + _merged_bytes(shape, recipe, len(layers)), scored_rows * answer_tokens * a_logit
     activations, logits = max(step, scoring, key=sum)
     trained = COPIES * _trained_bytes(shape, recipe, len(layers))
     return MemoryNeed(shape.weights_bytes, trained, int(activations), int(logits))
@@ -273,6 +274,14 @@ def _unpacked_bytes(shape: ModelShape, recipe: Recipe, layers: int) -> int:
         return 0
     packed = [linear for linear in _adapted(shape, recipe, layers) if linear.quantised]
     return shape.item_bytes * sum(linear.inputs * linear.outputs for linear in packed)
+
+
+def _merged_bytes(shape: ModelShape, recipe: Recipe, layers: int) -> int:
+    """A check merges the adapter into a second copy of each weight that is not quantised; see `scoring.merged`."""
+    if recipe.lora.fine_tune_type != "lora":
+        return 0
+    whole = [linear for linear in _adapted(shape, recipe, layers) if not linear.quantised]
+    return shape.item_bytes * sum(linear.inputs * linear.outputs for linear in whole)
 
 
 def _spoken(amount: int) -> str:

@@ -78,6 +78,7 @@ def train_adapter(
     fresh: Iterator[Drawn],
     start: Path | None = None,
     checkpoint: Path | None = None,
+    belongs_to: Sequence[str] = (),
     report: Callable[[str, float], None] = lambda line, share: None,
 ) -> TrainingLog:
     """Train an adapter until every answer is certain, or to the recipe's budget.
@@ -95,8 +96,8 @@ def train_adapter(
             broken off; on the CPU to the same adapter, byte for byte. It is written before every check, when the last one is
             `CHECKPOINT_SECONDS` old, and when SIGINT or SIGTERM comes, at the end of the step at hand. Whoever calls
             removes it. None for none.
-        report: told a line for the log and how far it is (0 to 1) every `REPORT_STEPS` steps, at
-            every check, and at the latest when nothing was said for `progress.SILENT_SECONDS` and a step or a batch is done.
+        belongs_to: what a checkpoint belongs to beside examples, recipe and start.
+        report: told a line and how far it is (0 to 1) every `REPORT_STEPS` steps, at every check, and after silence.
 
     Raises:
         ValueError: the recipe does not fit the model, or there is nothing to learn.
@@ -109,11 +110,11 @@ def train_adapter(
     training = Training(
         model, tokenizer, examples, recipe, fresh, log, report, checkpoint, rehearsed=rehearsed, certified=certified
     )
-    training.go_on(_what_is_trained(examples, recipe, start))
+    training.go_on(_what_is_trained(examples, recipe, start, belongs_to))
     with uncompiled_on_cpu(), others_are_there(), training.deferral:
         training.run()
     mx.save_safetensors(str(folder / "adapters.safetensors"), dict(tree_flatten(model.trainable_parameters())))
-    log.peak_memory_bytes = max(log.peak_memory_bytes, mx.get_peak_memory())
+    log.peak_memory_bytes = mx.get_peak_memory()
     certificate = write_records(folder, config, log, examples, training.found, above=recipe.curriculum.certain_above)
     report(certificate.in_short(), 1.0)
     return log
@@ -151,6 +152,7 @@ class Training:
         self.curriculum = curriculum = recipe.curriculum
         self.rows = token_rows(model, tokenizer, examples)
         self.tail = shared_tail(self.rows)
+        self.common = self.rows[0].tokens[len(self.rows[0].tokens) - self.tail :]
         self.rng = random.Random(recipe.seed)
         teaches = [example.teaches for example in examples]
         facts, subjects = [example.fact for example in examples], [example.subject for example in examples]
@@ -161,6 +163,7 @@ class Training:
         self.found = Certainty.of_nothing(len(self.rows))
         self.step, self.peak_share, self.loss_sum = 0, 1.0, 0.0
         self.teaches = np.array(teaches)
+        self.is_number = np.array([example.may_be_held_back for example in examples])
         self.certified = np.array([(certified or {}).get(fact, 0.0) for fact in facts])
         self.to_learn = int(self.teaches.sum())
         self.budget = steps_at_peak(curriculum, self.to_learn)
@@ -313,7 +316,7 @@ class Training:
         """
         with self._interruptible():
             self._ask(np.flatnonzero(self.certified == 0).tolist())
-        lowest = np.where(self.certified > 0, self.certified, self.found.lowest)
+        lowest = np.where(self.certified > 0, self.certified, self._lowest())
         self.sampler.observe(range(len(self.rows)), lowest)
         self.to_learn = int(np.sum(self.teaches & (lowest <= self.curriculum.certain_above)))
         self.peak_share = max(self.recipe.optimizer.lowest_rate, math.sqrt(self.sampler.unknown_share()))
@@ -328,11 +331,11 @@ class Training:
             for part in self._parts():
                 self._ask(part.tolist())
                 asked += part.tolist()
-                decided = deciding(self.teaches, self.found)[asked]
+                decided = deciding(self.is_number, self.found)[asked]
                 uncertain = int(np.sum(decided <= self.curriculum.certain_above))
                 if uncertain:
                     break
-        self.sampler.observe(asked, self.found.lowest[asked])
+        self.sampler.observe(asked, self._lowest()[asked])
         self.sampler.choose_anew()
         self.log.certain.append((self.step, 1 - uncertain / len(self.rows)))
         self.log.stopped = "budget" if uncertain else "certain"
@@ -340,6 +343,12 @@ class Training:
         line = f"iteration {self.step}: {uncertain:,} of {len(asked):,} rows asked are not certain"
         self._tell(line, 1 - uncertain / len(self.rows))
         return not uncertain
+
+    def _lowest(self) -> npt.NDArray[np.float64]:
+        """Of each row the probability of its least probable token; no more than is just not certain where the answer is not."""
+        limit = self.curriculum.certain_above
+        is_certain = deciding(self.is_number, self.found) > limit
+        return np.where(is_certain, self.found.lowest, np.minimum(self.found.lowest, limit))
 
     def _parts(self) -> list[npt.NDArray[np.int64]]:
         """Rows to ask for together, each part with the least sure ones first.
@@ -421,7 +430,7 @@ class Training:
         varied = round(self.curriculum.varied_share * share * count)
         taken = self.sampler.take(max(1, count - refusing - varied))
         taken += self.sampler.take_untaught(refusing)
-        fresh = [self._shortened(row) for row in self.fresh.take(count - len(taken))]
+        fresh = [self._shortened(row) for row in self.fresh.take(max(0, count - len(taken)))]
         known = [self.rows[at] if is_ending else self._shortened(self.rows[at]) for at in taken]
         return known + fresh, taken
 
@@ -433,8 +442,13 @@ class Training:
         self.fresh.observe(drawn > self.curriculum.certain_above)
 
     def _shortened(self, row: TokenRow) -> TokenRow:
-        """The row up to where all answers go on alike, which teaches little."""
-        return row._replace(tokens=row.tokens[: max(row.start + 1, len(row.tokens) - self.tail)])
+        """The row up to where all answers go on alike, which teaches little; one that does not end so as it is."""
+        begins = len(row.tokens) - self.tail
+        return (
+            row._replace(tokens=row.tokens[:begins])
+            if row.start < begins and row.tokens[begins:] == self.common
+            else row
+        )
 
 
 def random_seed() -> int:
@@ -444,11 +458,11 @@ def random_seed() -> int:
     return int(high) << 32 | int(low)
 
 
-def _what_is_trained(examples: Sequence[Example], recipe: Recipe, start: Path | None) -> str:
+def _what_is_trained(examples: Sequence[Example], recipe: Recipe, start: Path | None, more: Sequence[str]) -> str:
     """A hash of all that a checkpoint belongs to."""
     digest = hashlib.sha256(recipe.model_dump_json(exclude=set(NOT_OF_THE_ADAPTER)).encode())
-    for example in examples:
-        digest.update(repr(example).encode())
+    for each in (*examples, *more):
+        digest.update(repr(each).encode())
     if start is not None:
         digest.update((start / "adapters.safetensors").read_bytes())
     return digest.hexdigest()
