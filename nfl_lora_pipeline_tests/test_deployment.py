@@ -1,5 +1,6 @@
 """A deployment of many tenants: what a run does with one of them, and that every way to start it says the same."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import dagster as dg
 import pytest
 import yaml
 from click.testing import CliRunner
+from dagster._core.events import EngineEventData  # what Dagster itself logs of a process that it starts
 from dagster._core.instance.config import validate_concurrency_config  # Dagster calls it when it loads an instance
 from pydantic import ValidationError
 
@@ -19,6 +21,7 @@ from deploy import loopback
 from deploy.loopback import wait_for
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.definitions import defs
+from nfl_lora_pipeline.defs.leases import PROCESS_TAG
 from nfl_lora_pipeline.defs.tenants import (
     KEPT_VERSIONS,
     SERVER_TAG,
@@ -31,7 +34,7 @@ from nfl_lora_pipeline.defs.tenants import (
 from nfl_lora_pipeline.defs.update import Order
 from nfl_lora_pipeline.files import locked
 from nfl_lora_pipeline.interrupts import Interrupted
-from nfl_lora_pipeline.processes import exists
+from nfl_lora_pipeline.processes import Process, exists
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tenants.archive import Archive, Conflict
@@ -206,6 +209,23 @@ def test_object_storage_that_has_forgotten_everything_is_not_started_anew(tmp_pa
     with pytest.raises(ValueError, match="s3 has ended, and what it held is lost"):
         services.look()
     services.end()
+
+
+def test_the_sensor_ends_a_run_by_its_own_tag_and_not_by_a_number_of_another_machine(acme):
+    @dg.job
+    def nothing() -> None: ...
+
+    gone = Process.this().to_json() | {"pid": 2**22}
+    (sensor,) = [each for each in tenant_definitions(acme).sensors or () if each.name == "dead_runs_0"]
+    with dg.DagsterInstance.ephemeral() as instance:
+        starting = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTING)
+        named = EngineEventData(metadata={"pid": dg.MetadataValue.text(str(gone["pid"]))})
+        instance.report_engine_event("Started process for run.", starting, named)
+        tags = {PROCESS_TAG: json.dumps(gone)}
+        killed = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED, tags=tags)
+        assert "has ended: marked as failed" in str(sensor(dg.build_sensor_context(instance=instance)))
+        statuses = [instance.get_run_by_id(run.run_id).status for run in (starting, killed)]
+    assert statuses == [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.FAILURE]
 
 
 def test_every_tenant_has_one_code_server():

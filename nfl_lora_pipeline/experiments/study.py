@@ -16,7 +16,7 @@ from nfl_lora_pipeline.dataset.splits import SplitMode
 from nfl_lora_pipeline.dataset.templates import Answers
 from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe, load_recipe
 
-CODE = "3"  # raise it when trials are to be made again
+CODE = "4"  # raise it when trials are to be made again
 STUDIES_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "experiments" / "studies"
 FIGURES = {
     "certain": "facts certain in every trained wording",
