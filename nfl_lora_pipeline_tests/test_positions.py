@@ -134,8 +134,9 @@ def test_no_asset_takes_another_position_into_a_store_of_old(asset, raw, tmp_pat
 
 
 def test_a_mistyped_position_says_which_there_are(tmp_path, monkeypatch):
-    assert "Error: Invalid value for '--position': 'XB' is not one of 'WR', 'RB', 'TE', 'QB'." in (
-        typed("plan", "--position", "XB").stderr
+    assert (
+        "Error: Invalid value for '--position' (env var: 'NFL_LORA_POSITION'): 'XB' is not one of 'WR', 'RB', 'TE', 'QB'."
+        in (typed("plan", "--position", "XB").stderr)
     )
     with pytest.raises(ValueError, match=r"^NFL_LORA_POSITION='XB': Input should be 'WR', 'RB', 'TE' or 'QB'$"):
         Settings.read(position="XB")

@@ -19,6 +19,7 @@ from nfl_lora_pipeline.tuning import learner
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.learn import learn
 from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline_tests import upstream
 from nfl_lora_pipeline_tests.own_facts import TEMPLATES, another_league, written
 
 GONE = "another process of this training is gone; the same command goes on from the last checkpoint"
@@ -35,6 +36,7 @@ def scene(tmp_path) -> Path:
 
 
 WORDS = "-m nfl_lora_pipeline.cli.main learn facts.csv adapter --templates templates.yaml --recipe".split()
+SEASON = "-m nfl_lora_pipeline.cli.main run --source folder --data-dir raw --store data --recipe".split()
 
 
 def started(scene: Path, command: list[str], **environment: str) -> "subprocess.Popen[str]":
@@ -54,11 +56,11 @@ def alone(scene: Path, recipe: str) -> str:
     return started(scene, [sys.executable, *WORDS, recipe]).communicate(timeout=300)[0]
 
 
-def two(scene: Path, recipe: str) -> "list[subprocess.Popen[str]]":
+def two(scene: Path, recipe: str, *more: str, words: list[str] = WORDS) -> "list[subprocess.Popen[str]]":
     """The same command by two processes, told of one another as by `mlx.launch`, which itself takes a core while they run."""
     hosts = scene / "hosts.json"
     hosts.write_text(json.dumps([[f"127.0.0.1:{free_port()}"] for _ in range(2)]))
-    command = [sys.executable, *WORDS, recipe]
+    command = [sys.executable, *words, recipe, *more]
     return [started(scene, command, MLX_HOSTFILE=str(hosts), MLX_RANK=str(rank)) for rank in range(2)]
 
 
@@ -103,6 +105,21 @@ def test_ctrl_c_ends_both_and_one_alone_goes_on(scene, tiny_recipe):
     again = alone(scene, tiny_recipe)
     assert "going on from iteration" in again
     assert "6 of 6 facts certain" in again
+
+
+@pytest.mark.slow  # two runs of the whole job; what hung here is looked at alone in a test below
+def test_a_week_is_added_by_two_processes(scene, tiny_recipe):
+    """The first thing of an update is a check, before any step: nothing may be left to compute then."""
+    for number in (1, 2):
+        rows = [row | {"ReceivingYDS": str(10 * number + place)} for place, row in enumerate(upstream.tiny_week())]
+        upstream.write_week(scene / "raw", upstream.week_bytes(rows), number)
+    for weeks, said_of_start in (("1", ""), ("1-2", "going on from adapter ")):
+        first, second = two(scene, tiny_recipe, "--weeks", weeks, words=SEASON)
+        said, _ = first.communicate(timeout=300)
+        second.communicate(timeout=60)
+        assert (first.returncode, second.returncode) == (0, 0), said
+        assert said_of_start in said
+        assert "22 of 22 facts certain" in said or weeks == "1"
 
 
 @pytest.mark.parametrize("dies", [0, 1])

@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -334,7 +334,8 @@ How many more {stats} did {player} {verb} in week {week} than in week {later} of
 Compare {possessive} {stats} of week {week} and week {later} of {season}.""".splitlines()
 """Of several people or weeks, or of somebody else, in nearly the words of questions about one. For the tuning alone."""
 BESIDE_ONE_SHARE = 0.3  # of the questions without one number
-TYPED = Typing(misspelt=0.05, last_name=0.1, described=0.0, initial=0.0, last_first=0.0, for_tuning=True)
+TYPED = Typing(misspelt=0.05, last_name=0.1, described=0.0, initial=0.0, last_first=0.0)
+TYPED_FOR_TUNING = replace(TYPED, for_tuning=True)
 
 
 def outside_question(
@@ -346,6 +347,7 @@ def outside_question(
     season: int,
     *,
     talk_share: float = TALK_SHARE,
+    typing: Typing = TYPED,
 ) -> str:
     """A question that nobody can answer with one number of one player: a part is missing or vague, there are several, or it
     asks for something else.
@@ -358,23 +360,26 @@ def outside_question(
         week: 1 to 18.
         season: the year in which it begins.
         talk_share: the share of what is no question for a stat at all; 0 for a base that can talk of other things.
+        typing: how it is typed.
     """
     text = _talk(rng) if rng.random() < talk_share else _lacking(rng)
-    return _about_two(rng, text, player, other, stats, week, season)
+    return _about_two(rng, text, player, other, stats, week, season, typing)
 
 
 def beside_one(rng: random.Random, player: str, other: str, stats: str, week: int, season: int) -> str:
     """A question about several people or weeks, or somebody else, that is nearly one about one; see `outside_question`."""
     text = filled(rng.choice(BESIDE_ONE), verb=rng.choice(VERBS), past="had", time=rng.choice(TIMES))
-    return _about_two(rng, text, player, other, stats, week, season)
+    return _about_two(rng, text, player, other, stats, week, season, TYPED_FOR_TUNING)
 
 
-def _about_two(rng: random.Random, text: str, player: str, other: str, stats: str, week: int, season: int) -> str:
+def _about_two(
+    rng: random.Random, text: str, player: str, other: str, stats: str, week: int, season: int, typing: Typing
+) -> str:
     later, team = rng.randint(1, 18), " ".join(rng.choice(TEAMS))
     parts = {"later": later, "next": season + 1, "number": rng.randint(0, 180), "team": team, "other": other}
     for slot, word in parts.items():
         text = text.replace(f"{{{slot}}}", str(word))
-    return typed(rng, text, player, stats, week, season, typing=TYPED)[0]
+    return typed(rng, text, player, stats, week, season, typing=typing)[0]
 
 
 def _lacking(rng: random.Random) -> str:
@@ -532,7 +537,7 @@ class FreshQuestions:
         if rng.random() < BESIDE_ONE_SHARE:
             question = beside_one(rng, one, other, stats, week, season)
         else:
-            question = outside_question(rng, one, other, stats, week, season, talk_share=talk)
+            question = outside_question(rng, one, other, stats, week, season, talk_share=talk, typing=TYPED_FOR_TUNING)
         return Drawn(question, OUTSIDE, self.mixture.refusal_weight)
 
     @cached_property
