@@ -30,6 +30,7 @@ END_SECONDS = 5.0
 UP_SECONDS = 120.0
 LOOK_SECONDS = 0.5
 SERVERS = 2
+FORGETFUL = ("s3",)  # services that hold all they have in memory
 USER = DATABASE = "nfl_lora"
 BUCKET = "nfl-lora"
 UNPRIVILEGED = "postgres"  # Debian's user, since Postgres does not run as root
@@ -41,11 +42,9 @@ class Services:
 
     Attributes:
         logs: a folder with a file for each.
-        forgetful: those that have lost what they held when they end.
     """
 
     logs: Path
-    forgetful: tuple[str, ...] = ("s3",)
     _together: Together = field(default_factory=lambda: Together(END_SECONDS))
     _starts: dict[str, Callable[[], int]] = field(default_factory=dict)
     pids: dict[str, int] = field(default_factory=dict)
@@ -60,11 +59,11 @@ class Services:
         """Start anew what has died; its names.
 
         Raises:
-            ValueError: it is one of the forgetful.
+            ValueError: what it held is lost with it.
         """
         self._together.ended()  # or who has ended would count as there
         dead = [name for name, pid in self.pids.items() if not exists(pid)]
-        if lost := [name for name in dead if name in self.forgetful]:
+        if lost := [name for name in dead if name in FORGETFUL]:
             raise ValueError(
                 f"{lost[0]} has ended, and what it held is lost; see {self.logs / lost[0]}.log, take a new folder"
             )

@@ -125,13 +125,13 @@ class Settings(Taught, BaseSettings):
 
         Dagster keeps with every run what a resource is given, and an address may hold a password: so it is in the environment.
         """
-        before = os.environ.get(variable("base_url"))
-        os.environ[variable("base_url")] = self.base_url
+        name = variable("base_url")
+        before = os.environ.get(name)
+        os.environ[name] = self.base_url
         try:
             yield
         finally:
-            os.environ.pop(variable("base_url"))
-            os.environ.update({variable("base_url"): before} if before is not None else {})
+            os.environ[name] = before or ""  # an empty one is none
 
     @property
     def folder(self) -> Path:

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -161,7 +160,7 @@ def test_workers_of_a_code_server_take_turns_and_keep_checkpoints_and_tidy(taugh
             assert not is_free, "another worker has to wait"
         store.unfinished("0123456789abcdef").mkdir(parents=True)
         (store.unfinished("0123456789abcdef") / "checkpoint.safetensors").write_bytes(b"as far as it came")
-        until(lambda: bool(archive.checkpoints()))
+        wait_for(lambda: bool(archive.checkpoints()), "a checkpoint in the archive", 60.0)
         return []
 
     monkeypatch.setattr("nfl_lora_pipeline.defs.tenants._update", training)
@@ -170,10 +169,6 @@ def test_workers_of_a_code_server_take_turns_and_keep_checkpoints_and_tidy(taugh
     monkeypatch.setattr(Archive, "tidy", lambda _, keep: tidied.append(keep))
     assert work_on(tenant, place, lambda *_: None).version == 2
     assert tidied == [KEPT_VERSIONS]
-
-
-def until(happens: Callable[[], bool]) -> None:
-    wait_for(happens, "a checkpoint in the archive", 60.0)
 
 
 def test_one_tenant_that_cannot_be_worked_on_keeps_nobody_else_from_it(taught, monkeypatch):

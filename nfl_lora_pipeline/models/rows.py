@@ -74,12 +74,13 @@ def refuse_long(model: Model, rows: Sequence[TokenRow], questions: Iterable[str]
             )
 
 
-def shared_tail(rows: Sequence[TokenRow]) -> int:
-    """How many tokens all answers end with alike, but for one that is left to every answer: they teach and tell little."""
+def shared_tail(rows: Sequence[TokenRow]) -> list[int]:
+    """The tokens that all answers end with alike, but for one that is left to every answer: they teach and tell little."""
     answers = [row.tokens[row.start :] for row in rows]
     shortest = min(len(answer) for answer in answers)
     alike = itertools.takewhile(lambda at: len({answer[-at] for answer in answers}) == 1, range(1, shortest))
-    return max(0, sum(1 for _ in alike) - 1)
+    length = max(0, sum(1 for _ in alike) - 1)
+    return answers[0][len(answers[0]) - length :]
 
 
 def to_batch(rows: Sequence[TokenRow]) -> Batch:

@@ -441,12 +441,12 @@ class Archive:
         """So that nobody's own work, or another store's, is taken for an old copy and removed."""
         if not (Store(folder).adapters() or Store(folder).weeks_taken()):
             return
-        noted = (folder / COPY_OF).read_text(encoding="utf-8").splitlines() if (folder / COPY_OF).is_file() else []
-        of, version = (noted + ["no archive", "0"][len(noted) :])[:2]
+        noted = (folder / COPY_OF).read_text(encoding="utf-8") if (folder / COPY_OF).is_file() else "no archive"
+        of, _, version = noted.strip().partition("\n")
         if of != self._address:
             mend = "publish it first, or name another folder"
             raise ValueError(f"{folder}: is a store of its own (a copy of {of}, not of {self._address}); {mend}")
-        if not number and version != "0":
+        if not number and version not in ("", "0"):
             mend = f"see whether it is mounted; if all versions were removed on purpose, remove {folder} too"
             raise UnreachableArchive(
                 f"{self._address}: has no version, and {folder} is a copy of version {version}; {mend}"

@@ -72,7 +72,7 @@ def train_plainly(
             training_callback=recorder,
         )
     found, above = certainty(model, rows, progress=recorder.tell_asked), recipe.curriculum.certain_above
-    is_certain = deciding([example.may_be_held_back for example in examples], found) > above
+    is_certain = deciding(examples, found) > above
     log.certain.append((log.iterations, float(is_certain.mean())))
     log.peak_memory_bytes = mx.get_peak_memory()
     log.seconds = time.perf_counter() - started

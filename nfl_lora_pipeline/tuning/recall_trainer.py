@@ -148,11 +148,11 @@ class Training:
         certified: Mapping[str, float] | None = None,
     ):
         self.model, self.recipe, self.log, self.report = model, recipe, log, report
+        self.examples = examples
         self.warm = certified is not None
         self.curriculum = curriculum = recipe.curriculum
         self.rows = token_rows(model, tokenizer, examples)
         self.tail = shared_tail(self.rows)
-        self.common = self.rows[0].tokens[len(self.rows[0].tokens) - self.tail :]
         self.rng = random.Random(recipe.seed)
         teaches = [example.teaches for example in examples]
         facts, subjects = [example.fact for example in examples], [example.subject for example in examples]
@@ -163,7 +163,6 @@ class Training:
         self.found = Certainty.of_nothing(len(self.rows))
         self.step, self.peak_share, self.loss_sum = 0, 1.0, 0.0
         self.teaches = np.array(teaches)
-        self.is_number = np.array([example.may_be_held_back for example in examples])
         self.certified = np.array([(certified or {}).get(fact, 0.0) for fact in facts])
         self.to_learn = int(self.teaches.sum())
         self.budget = steps_at_peak(curriculum, self.to_learn)
@@ -331,8 +330,7 @@ class Training:
             for part in self._parts():
                 self._ask(part.tolist())
                 asked += part.tolist()
-                decided = deciding(self.is_number, self.found)[asked]
-                uncertain = int(np.sum(decided <= self.curriculum.certain_above))
+                uncertain = int(np.sum(self._lowest()[asked] <= self.curriculum.certain_above))
                 if uncertain:
                     break
         self.sampler.observe(asked, self._lowest()[asked])
@@ -347,7 +345,7 @@ class Training:
     def _lowest(self) -> npt.NDArray[np.float64]:
         """Of each row the probability of its least probable token; no more than is just not certain where the answer is not."""
         limit = self.curriculum.certain_above
-        is_certain = deciding(self.is_number, self.found) > limit
+        is_certain = deciding(self.examples, self.found) > limit
         return np.where(is_certain, self.found.lowest, np.minimum(self.found.lowest, limit))
 
     def _parts(self) -> list[npt.NDArray[np.int64]]:
@@ -443,12 +441,9 @@ class Training:
 
     def _shortened(self, row: TokenRow) -> TokenRow:
         """The row up to where all answers go on alike, which teaches little; one that does not end so as it is."""
-        begins = len(row.tokens) - self.tail
-        return (
-            row._replace(tokens=row.tokens[:begins])
-            if row.start < begins and row.tokens[begins:] == self.common
-            else row
-        )
+        begins = len(row.tokens) - len(self.tail)
+        ends_alike = row.start < begins and row.tokens[begins:] == self.tail
+        return row._replace(tokens=row.tokens[:begins]) if ends_alike else row
 
 
 def random_seed() -> int:

@@ -193,13 +193,13 @@ class Certificate:
         )
 
 
-def deciding(is_number: Sequence[bool] | npt.NDArray[np.bool_], found: Certainty) -> npt.NDArray[np.float64]:
-    """Of each row the probability that has to be high enough: (N,) float64.
+def deciding(examples: Sequence[Example], found: Certainty) -> npt.NDArray[np.float64]:
+    """Of each of N examples the probability that has to be high enough: (N,) float64.
 
     Of an answer that says something (`Example.may_be_held_back`) that of the answer as a whole, since who asks is not told a
     number that is less likely than all else (`templates.only_if_sure`); of a refusal that of its least probable token.
     """
-    return np.where(is_number, found.whole, found.lowest)
+    return np.where([example.may_be_held_back for example in examples], found.whole, found.lowest)
 
 
 def certify(examples: Sequence[Example], found: Certainty, *, above: float) -> Certificate:
@@ -212,7 +212,7 @@ def certify(examples: Sequence[Example], found: Certainty, *, above: float) -> C
     """
     facts, lowest = [example.fact for example in examples], found.lowest.tolist()
     margins = _least_by(facts, lowest)
-    decided = _least_by(facts, deciding([example.may_be_held_back for example in examples], found).tolist())
+    decided = _least_by(facts, deciding(examples, found).tolist())
     ordered = sorted(decided.items(), key=lambda item: item[1])
     worst = min(range(len(examples)), key=lowest.__getitem__)
     uncertain = {fact: probability for fact, probability in ordered if probability <= above}
