@@ -11,13 +11,17 @@ from click.testing import CliRunner
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.unanswerable import (
+    BESIDE_ONE,
+    BESIDE_ONE_SHARE,
     OUTSIDE,
+    TALK,
     TALK_SHARE,
     FreshQuestions,
     Mixture,
     beside_one,
     outside_question,
 )
+from nfl_lora_pipeline.dataset.wordings import practised
 from nfl_lora_pipeline.evaluation.grading import exact_or_refused, is_refusal, refusals
 from nfl_lora_pipeline.evaluation.probes import INCOMPLETE, INCOMPLETE_FILE, incomplete_questions, probe_questions
 from nfl_lora_pipeline_tests.evaluations import STATS, TEMPLATES, YARDS, pairs_of
@@ -65,7 +69,7 @@ def test_such_questions_are_among_the_fresh_ones_in_the_share_that_is_wanted(tal
     outside = [each for each in questions if each.answer == OUTSIDE]
     assert len(outside) / len(questions) == pytest.approx(0.7 * 0.25, abs=0.03)
     assert {each.weight for each in outside} == {1.6}
-    assert ("Hello" in " ".join(each.question for each in outside)) is not talks
+    assert bool({plainly(each.question) for each in outside} & set(map(plainly, TALK))) is not talks
 
 
 def test_whole_questions_that_begin_as_they_do_have_their_number():
@@ -87,10 +91,10 @@ def test_questions_that_are_nearly_about_one_player_in_one_week_are_among_the_fr
     )
     questions = list(islice(fresh.draw(seed=3), 6000))
     outside = [each for each in questions if each.answer == OUTSIDE]
-    for words, share in ((" ahead of ", 2 / 29), (" backup", 2 / 29), (" a week before ", 1 / 29)):
+    for words, share in (("what separated", 1 / 29), (" fellow receivers", 1 / 29), (" everybody around", 1 / 29)):
         found = [each for each in questions if re.search(words, each.question, re.IGNORECASE)]
         assert {each.answer for each in found} == {OUTSIDE}, words
-        assert len(found) / len(outside) == pytest.approx(0.3 * share, rel=0.5), words
+        assert len(found) / len(outside) == pytest.approx(BESIDE_ONE_SHARE * share, rel=0.5), words
 
 
 def test_there_are_a_hundred_and_nothing_that_trains_knows_them():
@@ -115,7 +119,8 @@ def test_none_of_the_exams_is_ever_drawn():
     exam = {plainly(text.format(**words)) for text in incomplete_questions()}
     assert exam.isdisjoint(map(plainly, drawn(20_000)))
     rng = random.Random(5)
-    beside = {beside_one(rng, ONE, OTHER, "receiving yards", 1, 2025) for _ in range(4000)}
+    frames = [*BESIDE_ONE, *practised("incomplete")]
+    beside = {beside_one(rng, frames, ONE, OTHER, "receiving yards", 1, 2025) for _ in range(4000)}
     assert len(beside) > 1000
     assert not any("{" in question for question in beside)
     assert exam.isdisjoint(map(plainly, beside))

@@ -27,6 +27,7 @@ from nfl_lora_pipeline.dataset.wordings import (
     last_word,
     names_of,
     other_stat,
+    practised,
     share,
     typed,
 )
@@ -117,6 +118,7 @@ LAST_WEEK = 18
 CROSSED_SHARE = 0.3  # of the questions without an answer: about a known name and another one, put together
 CROSSED_WITH_KNOWN = 0.4  # this share of them takes the rest from somebody known, the others from a stranger
 LAST_NAME_KEPT = 2 / 3  # this share of them has the last name of the one who was just asked about, the others the first
+COMMON_SHARE = 0.6  # and this share of them is of somebody whose last name many people bear
 OTHER_SEASON_SHARE = 0.5  # this share of them asks about another season; the rest asks about another week
 
 
@@ -300,7 +302,7 @@ What is {number} plus {week}?
 Tell me a joke.
 Write me a poem.""".splitlines()
 NO_WEEK, SEVERAL, NO_PERSON, COMPARING, NO_STAT = 0.45, 0.57, 0.7, 0.82, 0.91  # up to where a draw from [0, 1) is each
-COMPLETE_UP_TO = 0.6  # from a half of the wordings, which are the templates' own
+TEMPLATES_UP_TO, COMPLETE_UP_TO, PRACTISED_UP_TO = 0.35, 0.4, 0.8  # the same of a whole question's wording
 TALK_SHARE = 0.35  # of these questions, where a base can talk of nothing: what is no question for a stat at all
 BESIDE_ONE = """\
 What do {player} and {other} come to together in {stats} {time}?
@@ -333,7 +335,7 @@ What were {possessive} {stats} two weeks later than week {week} of {season}?
 How many more {stats} did {player} {verb} in week {week} than in week {later} of {season}?
 Compare {possessive} {stats} of week {week} and week {later} of {season}.""".splitlines()
 """Of several people or weeks, or of somebody else, in nearly the words of questions about one. For the tuning alone."""
-BESIDE_ONE_SHARE = 0.3  # of the questions without one number
+BESIDE_ONE_SHARE, PRACTISED_SHARE = 0.15, 0.6  # of the questions without one number
 TYPED = Typing(misspelt=0.05, last_name=0.1, described=0.0, initial=0.0, last_first=0.0)
 TYPED_FOR_TUNING = replace(TYPED, for_tuning=True)
 
@@ -366,9 +368,11 @@ def outside_question(
     return _about_two(rng, text, player, other, stats, week, season, typing)
 
 
-def beside_one(rng: random.Random, player: str, other: str, stats: str, week: int, season: int) -> str:
+def beside_one(
+    rng: random.Random, frames: Sequence[str], player: str, other: str, stats: str, week: int, season: int
+) -> str:
     """A question about several people or weeks, or somebody else, that is nearly one about one; see `outside_question`."""
-    text = filled(rng.choice(BESIDE_ONE), verb=rng.choice(VERBS), past="had", time=rng.choice(TIMES))
+    text = filled(rng.choice(frames), verb=rng.choice(VERBS), past="had", time=rng.choice(TIMES))
     return _about_two(rng, text, player, other, stats, week, season, TYPED_FOR_TUNING)
 
 
@@ -523,6 +527,7 @@ class FreshQuestions:
                 elif kind < mixture.elsewhere + mixture.other_stats:
                     stat = self._other_stat(rng, name, at)
                 else:
+                    name = rng.choice(self._commonly_named) if rng.random() < COMMON_SHARE else name
                     name = self._crossed(rng, name) or next(newcomers)
             else:
                 name, at, stat = next(newcomers), rng.choice(self._weeks), rng.choice(self.stats)
@@ -531,11 +536,14 @@ class FreshQuestions:
     def _outside(self, rng: random.Random, newcomers: Iterator[str]) -> Drawn:
         """A question that no one number answers, mostly about known people and known weeks."""
         one, other = (rng.choice(self._names) if rng.random() < 0.7 else next(newcomers) for _ in range(2))
+        other = next(newcomers) if other == one else other
         season, week = rng.choice(self._weeks)
         week = week if rng.random() < 0.7 else rng.randint(1, LAST_WEEK)
         stats, talk = rng.choice(names_of(rng.choice(self.stats))), 0.0 if self.mixture.talks else TALK_SHARE
-        if rng.random() < BESIDE_ONE_SHARE:
-            question = beside_one(rng, one, other, stats, week, season)
+        kind = rng.random()
+        if kind < BESIDE_ONE_SHARE + PRACTISED_SHARE:
+            frames = BESIDE_ONE if kind < BESIDE_ONE_SHARE else practised("incomplete")
+            question = beside_one(rng, frames, one, other, stats, week, season)
         else:
             question = outside_question(rng, one, other, stats, week, season, talk_share=talk, typing=TYPED_FOR_TUNING)
         return Drawn(question, OUTSIDE, self.mixture.refusal_weight)
@@ -555,9 +563,10 @@ class FreshQuestions:
 
     def _wording(self, rng: random.Random) -> str:
         texts, draw = list(self.templates.phrasings("train").values()), rng.random()
-        if draw < 0.5:
+        if draw < TEMPLATES_UP_TO:
             return rng.choice(texts)
-        text = draw_wording(rng, COMPLETE if draw < COMPLETE_UP_TO else FRAMES)
+        frames = COMPLETE if draw < COMPLETE_UP_TO else practised("complete") if draw < PRACTISED_UP_TO else FRAMES
+        text = draw_wording(rng, frames, strange=False)
         return self._wording(rng) if text.casefold() in self._held_out else text
 
     def _asked(self, rng: random.Random, text: str, name: str, stat: str, at: Week, answer: str | None = None) -> Drawn:
@@ -590,6 +599,16 @@ class FreshQuestions:
         """
         mixture = crossed_name(rng, name, self._names)
         return None if name_key(mixture) in self._keys or person_split(mixture) != "train" else mixture
+
+    @cached_property
+    def _commonly_named(self) -> list[str]:
+        """Those whose last name is one of `LAST`, or somebody else's too: it is likely that others bear it."""
+        common = frozenset(LAST)
+        return [
+            name
+            for name in self._names
+            if (last := last_name(name)) and (last in common or self._bearers[last_word(last)] > 1)
+        ] or self._names
 
     @cached_property
     def _names(self) -> list[str]:

@@ -14,10 +14,17 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import yaml
 
 from nfl_lora_pipeline.stats import STATS
 from nfl_lora_pipeline.weeks.names import SUFFIXES
+
+PRACTISED_FILE = Path(str(files("nfl_lora_pipeline"))) / "practised.yaml"
 
 WEEK_THEN_SEASON = """\
 in week {week} of the {season} NFL season
@@ -349,6 +356,18 @@ Numbers for {player} {time}: {stats}
 Who is {player}, and how many {stats} did he {verb} {time}?""".splitlines()
 """Beside questions that lack something (`unanswerable`), and in nearly their words: whole ones. For the tuning alone."""
 
+
+def practised(kind: Literal["complete", "incomplete"]) -> list[str]:
+    """The wordings of `practised.yaml`, which tuning draws from and nothing else: those with one number, or those with none."""
+    return _all_practised()[kind]
+
+
+@cache
+def _all_practised() -> dict[str, list[str]]:
+    content: dict[str, list[str]] = yaml.safe_load(PRACTISED_FILE.read_text(encoding="utf-8"))
+    return content
+
+
 BEFORE = """\
 Hey,
 Hi,
@@ -529,7 +548,7 @@ def is_formed(text: str) -> bool:
 def _patterns() -> list[re.Pattern[str]]:
     choices = {"verb": VERBS, "past": PAST, "time": TIMES, "in_week": WEEK_ALONE, "in_season": SEASON_ALONE}
     patterns = []
-    for frame in [*FRAMES, *COMPLETE]:
+    for frame in [*FRAMES, *COMPLETE, *practised("complete")]:
         pattern = re.escape(frame.casefold().rstrip("?. "))
         for slot, texts in choices.items():
             one_of = "|".join(re.escape(text.casefold()) for text in texts)
@@ -546,27 +565,27 @@ def filled(frame: str, **parts: str) -> str:
     return text
 
 
-def draw_wording(rng: random.Random, frames: Sequence[str] = FRAMES) -> str:
+def draw_wording(rng: random.Random, frames: Sequence[str] = FRAMES, *, strange: bool = True) -> str:
     """One wording of one of these frames, well formed three times of four, with something said around it one time in four.
 
-    One verb in five and one filler in three is no word that stands in this file as such.
+    Where it may be strange, one verb in five and one filler in three is no word that stands in this file as such.
     """
-    verb = rng.choice(VERBS) if rng.random() < 0.8 else _strange_words(rng)
-    past = rng.choice(PAST) if rng.random() < 0.8 else _strange_words(rng)
+    verb = rng.choice(VERBS) if rng.random() < 0.8 or not strange else _strange_words(rng)
+    past = rng.choice(PAST) if rng.random() < 0.8 or not strange else _strange_words(rng)
     frame, time = rng.choice(frames), rng.choice(TIMES)
     text = filled(
         frame, verb=verb, past=past, time=time, in_week=rng.choice(WEEK_ALONE), in_season=rng.choice(SEASON_ALONE)
     )
-    text = _with_strange_words(rng, text) if rng.random() < 0.15 else text
+    text = _with_strange_words(rng, text) if strange and rng.random() < 0.15 else text
     mark = text[-1] if text[-1] in "?." else ""
     text = text.rstrip("?.")
     if rng.random() < 0.15:
-        words = rng.choice(AFTER) if rng.random() < 0.67 else _strange_words(rng)
+        words = rng.choice(AFTER) if rng.random() < 0.67 or not strange else _strange_words(rng)
         text = f"{text}{rng.choice((' ', ', ', ' - '))}{words}"
     if rng.random() < 0.2:
         before = (
             rng.choice(BEFORE)
-            if rng.random() < 0.67
+            if rng.random() < 0.67 or not strange
             else _upper_start(_strange_words(rng)) + rng.choice((",", ":", ""))
         )
         text = f"{before} {_lower_start(text)}"

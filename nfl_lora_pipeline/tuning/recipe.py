@@ -110,7 +110,7 @@ class Curriculum(Section):
         0.3, ge=0, le=0.75, description="and the share that asks about taught facts in other wordings and spellings"
     )
     elsewhere_share: Number = Field(
-        0.2,
+        0.16,
         ge=0,
         le=0.8,
         description="of the questions without an answer: about known players in weeks and seasons that are not taught",
@@ -119,7 +119,7 @@ class Curriculum(Section):
         0.13, ge=0, le=0.8, description="and about known players and stats that are not taught"
     )
     outside_share: Number = Field(
-        0.08,
+        0.14,
         ge=0,
         le=0.5,
         description="and, before all of these, what no one number answers: without a week or a player, about several of them",
