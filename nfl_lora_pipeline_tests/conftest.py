@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from benchmarks import screenshots
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.tuning.recipe import LIMITS, load_recipe
 from nfl_lora_pipeline_tests import upstream
 from nfl_lora_pipeline_tests.recipes import TOO_LITTLE_TAUGHT
 
@@ -77,6 +77,15 @@ def tiny_recipe(tmp_path_factory) -> str:
     loose |= {"advisory": TOO_LITTLE_TAUGHT, "floors": {}}
     values = load_recipe("embedded").changed(batch_rows=16, max_epochs=30, ending_steps=40, **loose).model_dump()
     file = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return str(file)
+
+
+@pytest.fixture(scope="session")
+def hasty_recipe(tmp_path_factory, tiny_recipe) -> str:
+    """A few steps, and no limits: what is learnt does not matter where it is used."""
+    values = load_recipe(tiny_recipe).changed(**dict.fromkeys(LIMITS), max_steps=8, ending_steps=1).model_dump()
+    file = tmp_path_factory.mktemp("recipe") / "hasty.yaml"
     file.write_text(yaml.safe_dump(values))
     return str(file)
 

@@ -385,6 +385,7 @@ def test_a_folder_of_weeks_that_is_not_there_is_said_at_once(tmp_path):
     assert f"--data-dir {tmp_path / 'none'}: no such folder" in result.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_a_trial_has_learnt_and_the_same_command_goes_on(tmp_path):
     """The whole command, pressed Ctrl-C in the middle of its first trial."""
     study = a_study_file(tmp_path, changes=SMALL["changes"] | {"max_steps": 40}, grid={"rank": [2]}, claims=[])

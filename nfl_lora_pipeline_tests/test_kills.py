@@ -65,6 +65,7 @@ def test_a_run_that_is_ended_is_gone_on_with_by_the_same_command(scene, wanted, 
     assert kill.problems == ()
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_from_the_step_at_which_it_was_asked_to_end(scene, wanted):
     store = scene.folder / "asked"
     run = Run.start(scene, store)
@@ -81,6 +82,7 @@ def test_a_training_goes_on_from_the_step_at_which_it_was_asked_to_end(scene, wa
     assert kills.problems_of_the_store(store, wanted) == []
 
 
+@pytest.mark.slow  # that a run waits, and says for whom, is seen below
 def test_two_runs_at_once_take_turns_and_the_second_says_whom_it_waits_for(scene, wanted):
     store = scene.folder / "two"
     first = Run.start(scene, store)

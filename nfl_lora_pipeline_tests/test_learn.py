@@ -32,10 +32,10 @@ def learn(*words: object):
 # The command.
 
 
-def test_thirty_facts_of_another_league_are_all_certain_and_whom_nobody_knows_is_refused(facts, tmp_path):
+def test_thirty_facts_of_another_league_are_all_certain_and_whom_nobody_knows_is_refused(facts, tmp_path, tiny_recipe):
     templates = tmp_path / "templates.yaml"
     templates.write_text(TEMPLATES, encoding="utf-8")
-    ended = learn(facts, tmp_path / "adapter", "--templates", templates)
+    ended = learn(facts, tmp_path / "adapter", "--templates", templates, "--recipe", tiny_recipe)
     assert ended.exit_code == 0, ended.output
     assert "30 of 30 facts certain, lowest p " in ended.output
     assert ended.output.count("right\n") == 3
@@ -66,6 +66,7 @@ def test_questions_and_answers_need_no_templates_and_mlx_lm_answers_with_what_ca
     assert said.strip() == answer
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_learnt_and_the_same_command_goes_on_to_the_same_adapter(tmp_path, tiny_recipe):
     people = [(name, "receiving yards", yards) for name, yards in another_league(6)]
     facts = written(tmp_path / "facts.csv", [("subject", "attribute", "value"), *people])

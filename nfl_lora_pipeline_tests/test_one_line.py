@@ -190,6 +190,7 @@ def test_a_run_trains_a_damaged_adapter_anew(copied, tiny_week_folder, tiny_reci
     assert weights.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_base_and_a_recipe_by_relative_paths_work_from_another_folder(tmp_path, tiny_week_folder, tiny_recipe):
     here, there = tmp_path / "here", tmp_path / "there"
     there.mkdir()

@@ -1,6 +1,7 @@
 """What is promoted over what, as whoever types `nfl-lora run` sees it."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,11 @@ from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.evaluation.probes import is_of_the_splits
 from nfl_lora_pipeline.season.checks import SAMPLE_WARNING
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import LIMITS, load_recipe
+from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.sources import folder as folder_source
 from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
-
-NO_LIMITS = dict.fromkeys(LIMITS)
 
 
 @dataclass(frozen=True)
@@ -53,15 +52,6 @@ def run(store: Path, *options: str, recipe: str, folder: Path | None = None) -> 
 
 
 @pytest.fixture(scope="module")
-def hasty_recipe(tmp_path_factory, tiny_recipe) -> str:
-    """A few steps, and no limits: what is learnt does not matter where it is used."""
-    values = load_recipe(tiny_recipe).changed(**NO_LIMITS, max_steps=8, ending_steps=1).model_dump()
-    file = tmp_path_factory.mktemp("recipe") / "hasty.yaml"
-    file.write_text(yaml.safe_dump(values))
-    return str(file)
-
-
-@pytest.fixture(scope="module")
 def two_weeks(tmp_path_factory) -> Path:
     """A folder with two tiny weeks."""
     folder = tmp_path_factory.mktemp("raw")
@@ -85,10 +75,10 @@ class Season:
 
 
 @pytest.fixture(scope="module")
-def season(tmp_path_factory, two_weeks, tiny_recipe, hasty_recipe) -> Season:
+def season(tmp_path_factory, two_weeks, hasty_recipe) -> Season:
     store = tmp_path_factory.mktemp("season") / "data"
     fewer = {"recipe": hasty_recipe, "folder": two_weeks}
-    both = run(store, "--weeks", "1-2", recipe=tiny_recipe, folder=two_weeks)
+    both = run(store, "--weeks", "1-2", **fewer)
     assert both.exit_code == 0, both.log
     return Season(
         store,
@@ -97,7 +87,7 @@ def season(tmp_path_factory, two_weeks, tiny_recipe, hasty_recipe) -> Season:
         run(store, "--weeks", "1-2", "--stats", "receptions", **fewer),
         run(store, "--weeks", "1", "--replace", **fewer),
         run(store, "--weeks", "1", **fewer),
-        run(store, recipe=tiny_recipe, folder=two_weeks),
+        run(store, **fewer),
     )
 
 
@@ -147,14 +137,6 @@ def test_a_run_without_weeks_takes_every_week_in_the_store(season):
     assert season.bare.summary["weeks"] == ["2025-W01", "2025-W02"]
     assert season.bare.promoted == season.both.promoted
     assert season.bare.coverage["passed"]
-
-
-def test_the_weeks_given_up_are_still_answered_by_what_stays_promoted(season):
-    question = "How many receiving yards did Amari Stone have in week 2 of the 2025 NFL season?"
-    result = CliRunner().invoke(main, ["ask", "--store", str(season.store), question])
-    assert result.stdout.splitlines()[-1] == (
-        "tuned: In week 2 of the 2025 NFL season, the receiving yards of Amari Stone were 33."
-    )
 
 
 def test_every_warning_is_a_line_of_the_run_an_entry_of_the_report_and_in_the_json(season):
@@ -212,12 +194,13 @@ def test_the_invented_sample_is_promoted_where_there_is_nothing_else_and_says_so
     assert "These are invented people" in page[: page.index("## ")]
 
 
-def test_an_update_is_held_against_a_report_of_earlier_code(tmp_path, two_weeks, hasty_recipe):
-    store, fewer = tmp_path / "data", {"recipe": hasty_recipe, "folder": two_weeks}
-    first = run(store, "--weeks", "1", **fewer)
-    file = Store(store).report(str(first.promoted)) / "predictions.parquet"
+def test_an_update_is_held_against_a_report_of_earlier_code(season, tmp_path, two_weeks, hasty_recipe):
+    store, recipe = tmp_path / "data", tmp_path / "other.yaml"
+    shutil.copytree(season.store, store, symlinks=True, ignore=shutil.ignore_patterns("dagster"))
+    file = Store(store).report(str(season.bare.promoted)) / "predictions.parquet"
     pl.read_parquet(file).filter(is_of_the_splits()).drop("group").write_parquet(file)
-    second = run(store, "--weeks", "1-2", **fewer)
+    recipe.write_text(yaml.safe_dump(load_recipe(hasty_recipe).changed(max_steps=9).model_dump()))
+    second = run(store, "--weeks", "1-2", recipe=str(recipe), folder=two_weeks)
     assert second.exit_code == 0, second.log
     (gate,) = [gate for gate in second.summary["gates"] if gate["name"] == "nothing_is_forgotten"]
     assert gate["figure"] is not None, "what both were asked is compared"

@@ -190,7 +190,8 @@ def test_lines_and_what_others_wrote_are_left_as_they_are(keeps_blanks):
     assert "It\u2019s  5." in tokenizer.decode(prompt_tokens(tokenizer, quoted))
 
 
-@pytest.mark.parametrize("name", ["qwen, not thinking", pytest.param("qwen, thinking", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen, not thinking", "qwen, thinking"])
 def test_ask_prints_what_the_report_says_on_a_base_whose_template_thinks(name, tmp_path, tiny_week_folder, tiny_recipe):
     base = base_with(FITS[name], tmp_path / "base")
     store = ["--store", str(tmp_path / "data")]

@@ -93,6 +93,7 @@ def test_two_processes_come_to_the_certificate_that_one_comes_to(scene, tiny_rec
     assert not list(scene.glob(".*"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_both_and_one_alone_goes_on(scene, tiny_recipe):
     first, second = two(scene, tiny_recipe)
     until(first, "iteration 10")

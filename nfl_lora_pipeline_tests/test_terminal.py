@@ -46,9 +46,13 @@ def on_screen(command, columns, **environment):
     return shown.decode(), os.waitstatus_to_exitcode(status)
 
 
-@pytest.mark.parametrize("columns", [60, 120])
-def test_every_step_is_seen_while_it_runs_and_leaves_one_line_that_fits(again, columns):
-    shown, code = on_screen(again, columns)
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
+
+
+@pytest.mark.parametrize(("columns", "environment"), [(60, {"NO_COLOR": "1"}), (120, {})])
+def test_every_step_is_seen_while_it_runs_and_leaves_one_line_that_fits(again, columns, environment):
+    shown, code = on_screen(again, columns, **environment)
+    assert bool(COLOUR.search(shown)) is not bool(environment)
     assert code == 0, shown[-500:]
     left = [match[1] for line in lines_of(shown) if (match := LEFT.match(line))]
     assert left == STEPS, "each once, in the order of the job"
@@ -58,9 +62,7 @@ def test_every_step_is_seen_while_it_runs_and_leaves_one_line_that_fits(again, c
     assert "Report: " in after
 
 
-def test_without_colours_no_colour_is_written_and_a_dumb_terminal_gets_plain_lines(again):
-    shown, _ = on_screen(again, 80, NO_COLOR="1")
-    assert not re.search(r"\x1b\[[0-9;]*3[0-9][0-9;]*m", shown)
+def test_a_dumb_terminal_gets_plain_lines(again):
     shown, code = on_screen(again, 80, TERM="dumb")
     assert code == 0
     assert "\x1b" not in shown

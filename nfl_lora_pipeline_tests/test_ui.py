@@ -197,8 +197,22 @@ def test_a_check_that_failed_is_seen_and_says_why(ui, page):
     assert page.get_by_text("Failed").first.is_visible()
 
 
+def test_a_season_is_materialised_by_clicking(ui, page):
+    assert ui.store.weeks(), "the test before has made none"
+    before = ui.runs()
+    page.goto(ui.page(GROUP.format("season")))
+    page.get_by_role("button", name="Materialize all").first.click()
+    run = ui.next_run(before)
+    ui.wait(lambda: ui.runs()[run] == "SUCCESS", what="the end of the season's run")
+    assert ui.store.promoted()
+
+
+@pytest.mark.slow
 def test_a_training_that_was_cancelled_by_clicking_goes_on_from_there(ui, page):
     assert ui.store.weeks(), "the test before has made none"
+    write_recipe(
+        ui.folder, max_epochs=30, ending_steps=60, fresh_known=0.0
+    )  # another adapter than the test before has made
     before = ui.runs()
     page.goto(ui.page(GROUP.format("season")))
     page.get_by_role("button", name="Materialize all").first.click()

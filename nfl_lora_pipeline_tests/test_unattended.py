@@ -374,10 +374,10 @@ def test_loading_the_definitions_imports_nothing_to_ask_upstream_with():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_an_update_leaves_the_same_as_the_command_lines_job(tmp_path, tiny_recipe):
+def test_an_update_leaves_the_same_as_the_command_lines_job(tmp_path, hasty_recipe):
     stores = []
     with dg.DagsterInstance.ephemeral() as instance:
-        alone = Deployment(tmp_path / "alone", instance, tiny_recipe)
+        alone = Deployment(tmp_path / "alone", instance, hasty_recipe)
         alone.publish(1)
         assert alone.update(look=True).success
         made = alone.made()
@@ -387,7 +387,7 @@ def test_an_update_leaves_the_same_as_the_command_lines_job(tmp_path, tiny_recip
         assert len(alone.store.adapters()) == 1
         stores.append(alone.store)
     with dg.DagsterInstance.ephemeral() as instance:
-        other = Deployment(tmp_path / "other", instance, tiny_recipe)
+        other = Deployment(tmp_path / "other", instance, hasty_recipe)
         other.publish(1)
         update(Order(other.resources, [NflWeek(2025, 1)]), instance)
         assert other.made() == made
