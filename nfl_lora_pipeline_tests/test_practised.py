@@ -30,6 +30,7 @@ from nfl_lora_pipeline.dataset.wordings import (
     VERBS,
     WEEK_ALONE,
     draw_wording,
+    names_of,
     practised,
 )
 from nfl_lora_pipeline.evaluation.probes import hand_written_wordings, incomplete_questions
@@ -115,13 +116,24 @@ def test_questions_are_drawn_in_them_in_the_shares_that_are_meant(monkeypatch, k
 
 def test_no_strange_words_are_put_into_what_tuning_asks():
     """The base is to read on where it does not know a word; whoever is tuned is to see that it is another question."""
-    known = {word for texts in (practised("complete"), FRAMES, COMPLETE) for text in texts for word in words(text)}
-    known |= {
-        word for text in (*VERBS, *PAST, *TIMES, *WEEK_ALONE, *SEASON_ALONE, *BEFORE, *AFTER) for word in words(text)
-    }
+    texts = [
+        *practised("complete"),
+        *FRAMES,
+        *COMPLETE,
+        *VERBS,
+        *PAST,
+        *TIMES,
+        *WEEK_ALONE,
+        *SEASON_ALONE,
+        *BEFORE,
+        *AFTER,
+    ]
+    texts += [*TEMPLATES.phrasings("train").values(), *names_of("receiving_yards"), ONE, OTHER]
+    known = {word for text in texts for word in words(text)} | {str(number) for number in AT}
+    asked = [each.question for each in drawn(6000, varied=1.0, typing=CAREFUL)]
+    parts = {part for text in asked for word in words(text) for part in word.split("'")}
+    assert parts <= known | {part for word in known for part in word.split("'")}
     rng = random.Random(5)
-    formed = [draw_wording(rng, frames, strange=False) for frames in (FRAMES, COMPLETE) for _ in range(3000)]
-    assert {word for text in formed for word in words(text)} <= known
     assert not {word for text in (draw_wording(rng) for _ in range(3000)) for word in words(text)} <= known
 
 
@@ -140,3 +152,11 @@ def test_names_are_crossed_most_often_of_those_whose_last_name_others_bear_too()
         for names in (("Williams", "Dunnax"), ("Okand", "Quorbee"))
     )
     assert common > 2.5 * others > 0
+
+
+def test_two_people_of_a_question_are_never_the_same(monkeypatch):
+    monkeypatch.setattr(unanswerable, "practised", lambda of: ["between {player} and {other}, {stats}"])
+    questions = [each.question.lower() for each in drawn(3000, varied=0.0, outside=1.0)]
+    named = [found.groups() for text in questions if (found := re.match(r"between (.+) and (.+), ", text))]
+    assert len(named) > 1000
+    assert [one for one, other in named if one == other] == []

@@ -168,6 +168,14 @@ def page(browser, ui):
     opened.close()
 
 
+def season_clicked_on(ui, page):
+    """Have the season materialised as somebody does it in the browser; the run."""
+    before = ui.runs()
+    page.goto(ui.page(GROUP.format("season")))
+    page.get_by_role("button", name="Materialize all").first.click()
+    return ui.next_run(before)
+
+
 def test_the_lineage_is_where_the_ui_says_that_it_is_in_the_order_of_the_flow(ui, page):
     page.goto(ui.address)
     places = []
@@ -199,10 +207,7 @@ def test_a_check_that_failed_is_seen_and_says_why(ui, page):
 
 def test_a_season_is_materialised_by_clicking(ui, page):
     assert ui.store.weeks(), "the test before has made none"
-    before = ui.runs()
-    page.goto(ui.page(GROUP.format("season")))
-    page.get_by_role("button", name="Materialize all").first.click()
-    run = ui.next_run(before)
+    run = season_clicked_on(ui, page)
     ui.wait(lambda: ui.runs()[run] == "SUCCESS", what="the end of the season's run")
     assert ui.store.promoted()
 
@@ -210,13 +215,8 @@ def test_a_season_is_materialised_by_clicking(ui, page):
 @pytest.mark.slow
 def test_a_training_that_was_cancelled_by_clicking_goes_on_from_there(ui, page):
     assert ui.store.weeks(), "the test before has made none"
-    write_recipe(
-        ui.folder, max_epochs=30, ending_steps=60, fresh_known=0.0
-    )  # another adapter than the test before has made
-    before = ui.runs()
-    page.goto(ui.page(GROUP.format("season")))
-    page.get_by_role("button", name="Materialize all").first.click()
-    run = ui.next_run(before)
+    write_recipe(ui.folder, max_epochs=30, ending_steps=60, fresh_known=0.0)  # which no adapter was made with yet
+    run = season_clicked_on(ui, page)
     page.goto(ui.page(f"/runs/{run}"))
     ui.wait(lambda: "known when last shown" in str(ui.log(run)), what="some steps")
     page.get_by_role("button", name="Terminate").click()
@@ -227,10 +227,7 @@ def test_a_training_that_was_cancelled_by_clicking_goes_on_from_there(ui, page):
     assert [file.name for file in unfinished.iterdir()] == ["checkpoint.safetensors"]
     with locked(ui.store.lock("accelerator"), wait=False) as free:
         assert free
-    before = ui.runs()
-    page.goto(ui.page(GROUP.format("season")))
-    page.get_by_role("button", name="Materialize all").first.click()
-    run = ui.next_run(before)
+    run = season_clicked_on(ui, page)
     ui.wait(lambda: ui.runs()[run] == "SUCCESS", what="the end of the season's run")
     assert any("going on from iteration" in line for line in ui.log(run))
     assert ui.store.promoted()
