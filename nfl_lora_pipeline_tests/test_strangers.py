@@ -7,6 +7,7 @@ import pytest
 
 from nfl_lora_pipeline.dataset.templates import NOUNS, load_templates
 from nfl_lora_pipeline.dataset.unanswerable import (
+    COMMON_SHARE,
     SEASONS_AWAY,
     FreshQuestions,
     Mixture,
@@ -166,7 +167,9 @@ def test_beside_a_taught_fact_somebody_who_shares_a_name_with_him_is_refused_in_
             alike += asked.split()[:1] == other.split()[:1]
     assert alike > 0.9 * (kept["first"] + kept["last"]), "in the same words, but for what the stat is called"
     assert kept["last"] > 1.5 * kept["first"] > 0
-    assert (kept["first"] + kept["last"]) / sum(kept.values()) > 0.3
+    assert (kept["first"] + kept["last"]) / sum(kept.values()) > 0.3 * (1 - COMMON_SHARE), (
+        "the others share a common one"
+    )
 
 
 def test_a_last_name_alone_has_the_answer_where_nobody_else_is_called_so_and_is_refused_otherwise():
@@ -188,7 +191,7 @@ def test_nobody_who_is_held_out_for_scoring_is_trained_on():
 def test_a_wording_that_the_exam_asks_in_is_drawn_anew(monkeypatch):
     (recorded_for,) = TEMPLATES.phrasings("valid").values()
     draws = iter([recorded_for.lower(), recorded_for, "How many {stats} for {player} in week {week} of {season}?"])
-    monkeypatch.setattr("nfl_lora_pipeline.dataset.unanswerable.draw_wording", lambda *_: next(draws))
+    monkeypatch.setattr("nfl_lora_pipeline.dataset.unanswerable.draw_wording", lambda *_, **__: next(draws))
     rng = SimpleNamespace(random=lambda: 0.9)
     made = FreshQuestions(KNOWN, TOLD, TAUGHT, TEMPLATES, Mixture(0.0, ELSEWHERE, OTHER_STATS, CAREFUL))
     assert made._wording(rng) == "How many {stats} for {player} in week {week} of {season}?"

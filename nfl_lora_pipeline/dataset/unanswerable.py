@@ -118,7 +118,7 @@ LAST_WEEK = 18
 CROSSED_SHARE = 0.3  # of the questions without an answer: about a known name and another one, put together
 CROSSED_WITH_KNOWN = 0.4  # this share of them takes the rest from somebody known, the others from a stranger
 LAST_NAME_KEPT = 2 / 3  # this share of them has the last name of the one who was just asked about, the others the first
-COMMON_SHARE = 0.6  # and this share of them is of somebody whose last name many people bear
+COMMON_SHARE = 0.6  # this share of them is not of him but of somebody whose last name many people bear
 OTHER_SEASON_SHARE = 0.5  # this share of them asks about another season; the rest asks about another week
 
 
