@@ -32,10 +32,15 @@ def learn(*words: object):
 # The command.
 
 
-def test_thirty_facts_of_another_league_are_all_certain_and_whom_nobody_knows_is_refused(facts, tmp_path, tiny_recipe):
+@pytest.mark.parametrize("as_shipped", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_thirty_facts_of_another_league_are_all_certain_and_whom_nobody_knows_is_refused(
+    facts, tmp_path, tiny_recipe, as_shipped
+):
     templates = tmp_path / "templates.yaml"
     templates.write_text(TEMPLATES, encoding="utf-8")
-    ended = learn(facts, tmp_path / "adapter", "--templates", templates, "--recipe", tiny_recipe)
+    ended = learn(
+        facts, tmp_path / "adapter", "--templates", templates, "--recipe", "embedded" if as_shipped else tiny_recipe
+    )
     assert ended.exit_code == 0, ended.output
     assert "30 of 30 facts certain, lowest p " in ended.output
     assert ended.output.count("right\n") == 3

@@ -139,6 +139,18 @@ def test_a_run_without_weeks_takes_every_week_in_the_store(season):
     assert season.bare.coverage["passed"]
 
 
+def test_the_weeks_given_up_are_still_answered_by_what_stays_promoted(season):
+    report = Store(season.store).report(str(season.both.promoted))
+    (row,) = (
+        pl.read_parquet(report / "predictions.parquet")
+        .filter(week=2, kind="recorded", phrasing="seed")
+        .head(1)
+        .to_dicts()
+    )
+    result = CliRunner().invoke(main, ["ask", "--store", str(season.store), row["question"]])
+    assert result.stdout.splitlines()[-1] == f"tuned: {row['tuned']}"
+
+
 def test_every_warning_is_a_line_of_the_run_an_entry_of_the_report_and_in_the_json(season):
     size = "2025-W01: 11 rows; a full week has 300 to 700 (size_is_usual)"
     for one in (season.both, season.bare):  # also where the weeks are reused

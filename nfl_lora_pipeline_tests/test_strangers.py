@@ -8,6 +8,7 @@ import pytest
 from nfl_lora_pipeline.dataset.templates import NOUNS, load_templates
 from nfl_lora_pipeline.dataset.unanswerable import (
     COMMON_SHARE,
+    CROSSED_SHARE,
     SEASONS_AWAY,
     FreshQuestions,
     Mixture,
@@ -167,9 +168,9 @@ def test_beside_a_taught_fact_somebody_who_shares_a_name_with_him_is_refused_in_
             alike += asked.split()[:1] == other.split()[:1]
     assert alike > 0.9 * (kept["first"] + kept["last"]), "in the same words, but for what the stat is called"
     assert kept["last"] > 1.5 * kept["first"] > 0
-    assert (kept["first"] + kept["last"]) / sum(kept.values()) > 0.3 * (1 - COMMON_SHARE), (
-        "the others share a common one"
-    )
+    of_others = kept["neither"] / sum(kept.values())  # new people, and crossed names of somebody else
+    crossed = CROSSED_SHARE / (1 - ELSEWHERE - OTHER_STATS)  # of those who are not known themselves
+    assert 1 - of_others == pytest.approx(crossed * (1 - COMMON_SHARE), abs=0.06)
 
 
 def test_a_last_name_alone_has_the_answer_where_nobody_else_is_called_so_and_is_refused_otherwise():
