@@ -4,16 +4,20 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import islice
 from pathlib import Path
 from string import Formatter
+from typing import cast
 
 import mlx.core as mx
 import pytest
 
-from nfl_lora_pipeline.base_pretraining.league import NEAR_SEASONS, WEEKS, League
+from nfl_lora_pipeline.base_pretraining import league as league_module
+from nfl_lora_pipeline.base_pretraining.league import BY_MANY, NEAR_SEASONS, WEEKS, League
 from nfl_lora_pipeline.base_pretraining.pretrain import CAPITAL, VOCAB_SIZE, Plan, _Making, build
+from nfl_lora_pipeline.dataset import unanswerable
 from nfl_lora_pipeline.dataset.templates import load_templates
 from nfl_lora_pipeline.dataset.unanswerable import OUTSIDE, strangers
 from nfl_lora_pipeline.dataset.wordings import draw_wording, is_formed, wordings
@@ -188,12 +192,18 @@ def test_every_wording_of_the_grammar_asks_for_a_stat_of_somebody_in_a_week():
         assert fields & {"player", "possessive"}
 
 
+IN_SHORT = Plan(
+    steps=6,
+    courses=tuple(replace(course, share=share) for course, share in zip(Plan().courses, (1 / 3, 2 / 3), strict=True)),
+)
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Iterator[Path]:
-    """A base of four steps; the tokenizer and the league are made as they are for the shipped one."""
+    """A base of two steps of the first course and four of the second; tokenizer and leagues are those of the shipped one."""
     device = mx.default_device()
     folder = tmp_path_factory.mktemp("built")
-    build(folder, Plan(steps=4), report=lambda line: None)
+    build(folder, IN_SHORT, report=lambda line: None)
     yield folder
     mx.set_default_device(device)
 
@@ -208,21 +218,61 @@ def test_a_finished_build_holds_what_mlx_lm_reads_a_card_and_nothing_of_its_maki
     assert names <= set(contents(EMBEDDED_FOLDER))
 
 
-def test_a_build_that_was_interrupted_makes_the_same_base_as_one_that_was_not(built, tmp_path):
+@pytest.mark.parametrize("made", [2, 4], ids=["after the first course", "in the second course"])
+def test_a_build_that_was_interrupted_makes_the_same_base_as_one_that_was_not(built, tmp_path, made):
     """Both begin with the plan alone, so this also says that the same plan always makes the same base."""
-    plan = Plan(steps=4)
-    interrupted = _Making.begun(tmp_path, plan)
-    interrupted.make_steps()
+    interrupted = _Making.begun(tmp_path, IN_SHORT)
+    while interrupted.step < made:
+        interrupted.make_steps()
     interrupted.save(tmp_path)
-    assert interrupted.step == 2
+    assert interrupted.step == made
     assert "resume.pkl" in contents(tmp_path)
-    build(tmp_path, plan, report=lambda line: None)
+    build(tmp_path, IN_SHORT, report=lambda line: None)
     assert contents(tmp_path) == contents(built)
 
 
-@pytest.fixture(scope="module")
-def league() -> League:
-    return League(random.Random(1), TEMPLATES, 40)
+@pytest.mark.parametrize("steps", [1, 2, 4, 11, 27_000])
+def test_the_courses_of_a_plan_follow_one_another_and_are_all_of_its_steps(steps):
+    plan = Plan(steps=steps)
+    bounds = [plan.bounds(at) for at in range(len(plan.courses))]
+    assert [begin for begin, _ in bounds] == [0, *[end for _, end in bounds[:-1]]]
+    assert bounds[-1][1] == steps
+    for step in {0, steps - 1, *[end - 1 for _, end in bounds], *[begin for begin, _ in bounds]} & set(range(steps)):
+        begin, end = bounds[plan.course_at(step)]
+        assert begin <= step < end
+
+
+def test_each_course_begins_at_a_low_rate_and_goes_down_from_its_own_peak():
+    plan = Plan()
+    for at, course in enumerate(plan.courses):
+        begin, end = plan.bounds(at)
+        rate = plan.learning_rate(at)
+        rates = [float(cast(mx.array, rate(mx.array(step)))) for step in (0, plan.warmup_steps, end - begin)]
+        assert rates == pytest.approx([1e-6, course.peak_rate, course.peak_rate / 15], rel=0.01)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["by the grammar", "by many"])
+def league(request) -> League:
+    return League(random.Random(1), TEMPLATES, 40, by_many=request.param)
+
+
+def test_the_league_of_the_second_course_is_asked_about_in_the_wordings_of_many_hands_and_the_first_is_not(monkeypatch):
+    for module in (league_module, unanswerable):
+        monkeypatch.setattr(
+            module, "practised", lambda of: [f"practised {of} {{player}} {{stats}} {{week}} {{season}}"], raising=False
+        )
+    leagues = [League(random.Random(2), TEMPLATES, 40, by_many=by_many) for by_many in (False, True)]
+    for by_many, league in zip((False, True), leagues, strict=True):
+        facts = [league.fact()[0][0].lower() for _ in range(1000)]
+        refused = [league.refusal() for _ in range(3000)]
+        outside = [question.lower() for question, reply in refused if reply == OUTSIDE]
+        others = [question.lower() for question, reply in refused if reply != OUTSIDE]
+        shares = [
+            sum(f"practised {kind}" in " ".join(question.split()) for question in asked) / len(asked)
+            for kind, asked in (("complete", facts), ("complete", others), ("incomplete", outside))
+        ]
+        assert shares == pytest.approx([BY_MANY if by_many else 0.0] * 3, abs=0.06)
+        assert not any("practised incomplete" in question for question in facts + others)
 
 
 def test_a_person_is_asked_about_elsewhere_in_other_weeks_and_in_the_same_week_of_a_near_season(league):
@@ -282,7 +332,8 @@ def test_most_refusals_differ_in_one_thing_from_the_fact_before_them_and_share_i
 
 def test_most_of_the_league_plays_in_the_same_weeks_and_most_strangers_are_asked_about_there(league):
     held = Counter(at for person in league.people for at in person.records)
-    assert sum(any(at in person.records for at in league.weeks_on) for person in league.people) > len(league.people) / 2
+    in_company = [person for person in league.people if max(held[at] for at in person.records) >= 5]
+    assert len(in_company) > len(league.people) / 2
     strangers_asked = [parts(league._of_a_stranger()[1]) for _ in range(500)]
     assert sum((int(season), int(week)) in held for week, season, _, _ in strangers_asked) > 300
 

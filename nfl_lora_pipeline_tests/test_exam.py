@@ -13,8 +13,8 @@ from nfl_lora_pipeline.dataset.templates import NOT_SURE
 from nfl_lora_pipeline.evaluation.gates import undecided
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.probes import (
+    ENOUGH,
     FIRST,
-    FIRST_OF_LARGE,
     FIRST_OF_LARGE_BASE,
     TRAINED,
     asked_of_base,
@@ -47,8 +47,8 @@ def many(group, count, **columns):
 
 
 def refusing(share):
-    refused = round(FIRST * share)
-    right, wrong = many("untaught_stats", refused), many("untaught_stats", FIRST - refused, tuned=pl.lit("were 7."))
+    refused = round(ENOUGH * share)
+    right, wrong = many("untaught_stats", refused), many("untaught_stats", ENOUGH - refused, tuned=pl.lit("were 7."))
     return with_verdict(pl.concat([right, wrong]))
 
 
@@ -100,15 +100,12 @@ def test_more_is_asked_where_the_interval_has_a_floor_in_it():
 
 
 def test_wrong_numbers_for_typos_have_a_limit_of_their_own():
-    right, wrong = many("typo", FIRST - 4), many("typo", 4, tuned=pl.lit("Nico Collins had 999 receiving yards."))
+    right, wrong = many("typo", ENOUGH - 4), many("typo", 4, tuned=pl.lit("Nico Collins had 999 receiving yards."))
     assert undecided(with_verdict(pl.concat([right, wrong])), RECIPE) == {"typo"}
-    assert undecided(with_verdict(many("typo", FIRST)), RECIPE) == set()
+    assert undecided(with_verdict(many("typo", ENOUGH)), RECIPE) == set()
 
 
-@pytest.mark.parametrize(("first", "asked"), [(FIRST_OF_LARGE, [60, 60, 200]), (FIRST, [200, 200, 200])])
-def test_of_a_large_model_only_groups_near_their_limits_are_asked_as_much_as_of_a_small_one(
-    embedded, monkeypatch, first, asked
-):
+def test_only_groups_near_their_limits_are_asked_more_than_the_first_questions(embedded, monkeypatch):
     """Nobody refuses another stat (at least 97% wanted); everything else is right, which tells 98% from less after 189."""
     groups = ["untaught_stats", "hand_written", "tight_ends"]
     questions = in_turn(pl.concat([many(group, 300).drop("generated", "tuned", "lowest", "sure") for group in groups]))
@@ -119,10 +116,10 @@ def test_of_a_large_model_only_groups_near_their_limits_are_asked_as_much_as_of_
 
     monkeypatch.setattr(evaluate, "predict", predict)
     recipe = RECIPE.changed(min_hand_written=0.9, min_refused_positions=0.98)
-    examination = Examination(*embedded, recipe, lambda line, share: None, first)
+    examination = Examination(*embedded, recipe, lambda line, share: None)
     predictions, exam = examination.of(questions, pl.DataFrame(schema=evaluate.MARGINS))
-    assert [predictions.filter(pl.col("group") == group).height for group in groups] == asked
-    assert (exam.asked, exam.first) == (sum(asked), first)
+    assert [predictions.filter(pl.col("group") == group).height for group in groups] == [60, 60, 200]
+    assert (exam.asked, exam.first) == (320, FIRST)
 
 
 def test_a_certificate_that_the_sample_does_not_bear_out_is_not_believed(embedded, questions):

@@ -1,4 +1,4 @@
-"""The wordings that tuning practises besides the grammar's: what they ask for, and that none is nearly one of the exam."""
+"""The wordings that are practised besides the grammar's: what they ask for, and that none is nearly one of the exam."""
 
 import random
 import re
@@ -89,12 +89,11 @@ def test_none_is_nearly_one_of_the_exam(kind):
     assert near == []
 
 
-def test_the_tuning_alone_draws_them():
-    """The base is made without them, as `test_embedded.py` sees by its tokenizer; here by whoever reads the file at all."""
+def test_none_but_tuning_and_the_making_of_the_base_draw_them():
     readers = [file.name for file in PACKAGE.rglob("*.py") if PRACTISED_FILE.name in file.read_text(encoding="utf-8")]
     users = [file.name for file in PACKAGE.rglob("*.py") if "practised(" in file.read_text(encoding="utf-8")]
     assert readers == ["wordings.py"]
-    assert sorted(users) == ["unanswerable.py", "wordings.py"]
+    assert sorted(users) == ["league.py", "unanswerable.py", "wordings.py"]
 
 
 @pytest.mark.parametrize(

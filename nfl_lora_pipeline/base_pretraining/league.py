@@ -2,15 +2,23 @@
 
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
 from nfl_lora_pipeline.dataset.templates import Templates
-from nfl_lora_pipeline.dataset.unanswerable import OUTSIDE, crossed_name, invented_name, outside_question
+from nfl_lora_pipeline.dataset.unanswerable import (
+    BESIDE_ONE,
+    OUTSIDE,
+    beside_one,
+    crossed_name,
+    invented_name,
+    outside_question,
+)
 from nfl_lora_pipeline.dataset.wordings import (
     CAREFUL,
+    COMPLETE,
     SPOKEN,
     WORDS,
     Typing,
@@ -18,6 +26,7 @@ from nfl_lora_pipeline.dataset.wordings import (
     is_last_name_alone,
     last_name,
     other_stat,
+    practised,
     spoken,
     typed,
 )
@@ -43,6 +52,10 @@ ON_SHARE = 0.7  # of the people, who play in one of them
 NEW_WEEK_SHARE = 0.02  # of the newcomers, with whom another week begins
 WITH_THE_LEAGUE = 0.7  # of the strangers, who are asked about for a week and a stat of somebody in the league
 TYPING = Typing()
+# Where questions are asked in the wordings of many hands too:
+BY_MANY, COMPLETE_SHARE = 0.5, 0.1  # of the wordings are theirs, or of `COMPLETE` and `BESIDE_ONE`
+STRANGE_SHARE = 0.3  # of the others may have words that nobody knows
+TYPING_BY_MANY = replace(TYPING, misspelt=0.3)
 
 STATS = tuple(SPOKEN)  # what `invented_record` has
 Record = dict[str, float] | None
@@ -71,6 +84,9 @@ class Refusals:
     outside: float = 0.1
 
 
+REFUSALS_BY_MANY = Refusals(strangers=0.26, elsewhere=0.22, stats=0.13, outside=0.2)
+
+
 class Asked(NamedTuple):
     """A question about a fact: whose, in which words, which stat, and when."""
 
@@ -94,12 +110,15 @@ class Person:
 
 @dataclass
 class League:
-    """`size` people at a time; `stays` collects how many questions each retired person took to be known."""
+    """`size` people at a time, asked about in the wordings of many hands too, where that is wanted (`by_many`).
+
+    `stays` collects how many questions each retired person took to be known.
+    """
 
     rng: random.Random
     templates: Templates
     size: int
-    refusals: Refusals = field(default_factory=Refusals)
+    by_many: bool = False
     people: list[Person] = field(default_factory=list)
     stays: list[float] = field(default_factory=list)
     bearers: Counter[str] = field(default_factory=Counter)
@@ -107,6 +126,8 @@ class League:
     last: Asked | None = None
 
     def __post_init__(self) -> None:
+        self.refusals = REFUSALS_BY_MANY if self.by_many else Refusals()
+        self.typing = TYPING_BY_MANY if self.by_many else TYPING
         self.weeks_on = [self._any_week() for _ in range(WEEKS_ON)]
         while len(self.people) < self.size:
             self.people.append(self._newcomer())
@@ -118,7 +139,7 @@ class League:
             person = self.rng.choice(self.people)
         (season, week), stat = self.rng.choice(list(person.records)), self.rng.choice(person.stats)
         is_own = self.rng.random() < OWN_WORDING_SHARE
-        wording = self.rng.choice(person.wordings) if is_own else draw_wording(self.rng)
+        wording = self.rng.choice(person.wordings) if is_own else self.wording()
         self.last = Asked(person, wording, stat, (season, week))
         question, written = self._asked(wording, person.name, stat, week, season)
         if self._is_shared(person, written):
@@ -149,6 +170,13 @@ class League:
         question, written = self._asked(wording, person.name, stat, week, season)
         return question, self._no_record(written, stat, week, season)
 
+    def wording(self) -> str:
+        """A wording with one number: by the grammar, or by many hands, where words that nobody knows are few."""
+        draw = self.rng.random() if self.by_many else 1.0
+        if draw >= BY_MANY + COMPLETE_SHARE:
+            return draw_wording(self.rng, strange=not self.by_many or self.rng.random() < STRANGE_SHARE)
+        return draw_wording(self.rng, practised("complete") if draw < BY_MANY else COMPLETE, strange=False)
+
     def _outside(self) -> str:
         """A question for something else, about somebody of the league or not."""
         one, other = (
@@ -157,7 +185,11 @@ class League:
         season, week = self._any_week()
         if self.rng.random() < 0.5:
             season, week = self.rng.choice(self.weeks_on)
-        return outside_question(self.rng, one, other, spoken(self.rng, self._any_stat()), week, season)
+        draw, stats = self.rng.random() if self.by_many else 1.0, spoken(self.rng, self._any_stat())
+        if draw < BY_MANY + COMPLETE_SHARE:
+            frames = practised("incomplete") if draw < BY_MANY else BESIDE_ONE
+            return beside_one(self.rng, frames, one, other, stats, week, season)
+        return outside_question(self.rng, one, other, stats, week, season)
 
     def _of_a_stranger(self) -> Row:
         """A question about somebody who is not in the league, most often for a week and a stat of somebody who is."""
@@ -165,7 +197,7 @@ class League:
         if self.rng.random() < WITH_THE_LEAGUE:
             person = self.rng.choice(self.people)
             (season, week), stat = self.rng.choice(list(person.records)), self.rng.choice(person.stats)
-        return self._refused_stranger(draw_wording(self.rng), invented_name(self.rng), stat, week, season)
+        return self._refused_stranger(self.wording(), invented_name(self.rng), stat, week, season)
 
     def _beside(self) -> Asked:
         """The fact that was asked about last, once; else any other one."""
@@ -174,11 +206,11 @@ class League:
             return found
         person = self.rng.choice(self.people)
         at, stat = self.rng.choice(list(person.records)), self.rng.choice(person.stats)
-        return Asked(person, draw_wording(self.rng), stat, at)
+        return Asked(person, self.wording(), stat, at)
 
     def _asked(self, wording: str, name: str, stat: str, week: int, season: int) -> tuple[str, str]:
         """A question about somebody, and the name as it is written there: the answer writes it so too."""
-        return typed(self.rng, wording, name, spoken(self.rng, stat), week, season, typing=TYPING)
+        return typed(self.rng, wording, name, spoken(self.rng, stat), week, season, typing=self.typing)
 
     def _is_shared(self, person: Person, written: str) -> bool:
         """Whether a person is asked about by a last name that others bear too, so that nobody can tell who is meant."""
@@ -239,7 +271,7 @@ class League:
             name=name,
             records={at: self._record(stats) for at in places},
             stats=stats,
-            wordings=[draw_wording(self.rng) for _ in range(OWN_WORDINGS)],
+            wordings=[self.wording() for _ in range(OWN_WORDINGS)],
         )
 
     def _record(self, stats: list[str]) -> Record:
@@ -353,7 +385,7 @@ def _reading(rng: random.Random, league: League) -> tuple[str, str]:
     else:
         name, stat = invented_name(rng), rng.choice(STATS)
         reply = templates.no_record(name, stat, week, season)
-    question, _ = typed(rng, draw_wording(rng), name, spoken(rng, stat), week, season, typing=CAREFUL)
+    question, _ = typed(rng, league.wording(), name, spoken(rng, stat), week, season, typing=CAREFUL)
     return f"{context} {question}", reply
 
 

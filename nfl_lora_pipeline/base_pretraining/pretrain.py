@@ -151,20 +151,47 @@ SAVE_EVERY = 500
 
 
 @dataclass(frozen=True)
+class Course:
+    """A part of a base's making, with a league, an optimizer and a learning rate of its own.
+
+    Attributes:
+        share: of all steps.
+        league_size: how many people there are at a time.
+        peak_rate: of the learning rate.
+        by_many: whether questions are asked in the wordings of many hands (`wordings.practised`) too.
+    """
+
+    share: float
+    league_size: int
+    peak_rate: float
+    by_many: bool = False
+
+
+@dataclass(frozen=True)
 class Plan:
     """How a base is made; the defaults made the one that is shipped."""
 
-    steps: int = 18_000
+    steps: int = 27_000
     seed: int = 7
-    league_size: int = 160
-    peak_rate: float = 1.5e-3
+    courses: tuple[Course, ...] = (Course(2 / 3, 160, 1.5e-3), Course(1 / 3, 320, 1.0e-3, by_many=True))
     warmup_steps: int = 300
     closing_share: float = 0.12
 
-    def learning_rate(self) -> Callable[[mx.array], mx.array]:
-        """Linear warm-up, then a cosine to a fifteenth of the peak."""
-        decay = optim.cosine_decay(self.peak_rate, max(self.steps - self.warmup_steps, 1), self.peak_rate / 15)
-        rising = optim.linear_schedule(1e-6, self.peak_rate, self.warmup_steps)
+    def bounds(self, at: int) -> tuple[int, int]:
+        """The steps before which a course begins and ends; both are even, since two are made at a time."""
+        passed = [sum(course.share for course in self.courses[:count]) for count in (at, at + 1)]
+        begin, end = (2 * round(self.steps * share / 2) for share in passed)
+        return begin, self.steps if at + 1 == len(self.courses) else end
+
+    def course_at(self, step: int) -> int:
+        """The number of the course that a step belongs to."""
+        return next(at for at in reversed(range(len(self.courses))) if step >= self.bounds(at)[0])
+
+    def learning_rate(self, at: int) -> Callable[[mx.array], mx.array]:
+        """A course's: linear warm-up, then a cosine to a fifteenth of the peak."""
+        (begin, end), peak = self.bounds(at), self.courses[at].peak_rate
+        decay = optim.cosine_decay(peak, max(end - begin - self.warmup_steps, 1), peak / 15)
+        rising = optim.linear_schedule(1e-6, peak, self.warmup_steps)
         schedule: Callable[[mx.array], mx.array] = optim.join_schedules([rising, decay], [self.warmup_steps])
         return schedule
 
@@ -202,15 +229,15 @@ class _Making:
     def __init__(self, plan: Plan, league: League, tokenizer: Tokenizer):
         self.plan, self.league, self.tokenizer, self.step = plan, league, tokenizer, 0
         self.model = Model(ModelArgs.from_dict(CONFIG))
-        self.optimizer = optim.AdamW(plan.learning_rate(), betas=[0.9, 0.98], weight_decay=0.01)
+        self._begin_course(0, league)
         self.gradient = nn.value_and_grad(self.model, _loss)
         self.tally: dict[str, list[bool]] = {}
         self.since = time.perf_counter()
 
     @classmethod
     def begun(cls, folder: Path, plan: Plan) -> "_Making":
-        rng = random.Random(plan.seed)
-        league = League(rng, load_templates(), plan.league_size)
+        league = _league(plan, 0)
+        rng = league.rng
         texts = (
             text
             for _ in range(TOKENIZER_TEXTS)
@@ -228,7 +255,6 @@ class _Making:
         making.model.update(
             tree_unflatten([_drawn(name, array) for name, array in tree_flatten(making.model.parameters())])
         )
-        making.optimizer.init(making.model.trainable_parameters())
         return making
 
     @classmethod
@@ -238,14 +264,22 @@ class _Making:
             raise ValueError(f"{folder} holds an unfinished build of another plan: {saved['plan']}; use another folder")
         making = cls(plan, saved["league"], Tokenizer.from_file(str(folder / "tokenizer.json")))
         making.step = saved["step"]
+        making._begin_course(saved["course"], saved["league"])
         making.model.load_weights([(name, mx.array(array)) for name, array in saved["weights"].items()])
-        making.optimizer.init(making.model.trainable_parameters())
         making.optimizer.state = tree_unflatten([(name, mx.array(array)) for name, array in saved["optimizer"].items()])
         return making
 
+    def _begin_course(self, at: int, league: League) -> None:
+        self.course, self.league = at, league
+        self.optimizer = optim.AdamW(self.plan.learning_rate(at), betas=[0.9, 0.98], weight_decay=0.01)
+        self.optimizer.init(self.model.trainable_parameters())
+
     def make_steps(self) -> Callable[[], str]:
         """Two steps; returns what writes the line for the log."""
-        closing = self.step >= (1 - self.plan.closing_share) * self.plan.steps
+        if (at := self.plan.course_at(self.step)) != self.course:
+            self._begin_course(at, _league(self.plan, at))
+        begin, end = self.plan.bounds(at)
+        closing = self.step >= end - self.plan.closing_share * (end - begin)
         for rows in draw_steps(self.step, closing=closing, league=self.league, tokenizer=self.tokenizer):
             lanes = by_lanes([practice.row for practice in rows], len(streams()))
             batches = [to_batch([rows[index].row for index in lane]) for lane in lanes]
@@ -261,7 +295,8 @@ class _Making:
     def save(self, folder: Path) -> None:
         weights = dict(tree_flatten(self.model.parameters()))
         optimizer = {name: np.array(array) for name, array in tree_flatten(self.optimizer.state)}
-        state = {"step": self.step, "plan": self.plan, "league": self.league, "optimizer": optimizer}
+        state = {"step": self.step, "course": self.course, "plan": self.plan, "league": self.league}
+        state["optimizer"] = optimizer
         state["weights"] = {name: np.array(array) for name, array in weights.items()}
         replace_file(folder / "resume.pkl", pickle.dumps(state))
         mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
@@ -282,6 +317,12 @@ class _Making:
             f"step {self.step} of {self.plan.steps} loss {loss:.3f} right: {shares}; {len(self.league.stays)} people learnt, "
             f"{stay} questions each a week; {1000 * seconds / REPORT_EVERY:.0f} ms a step"
         )
+
+
+def _league(plan: Plan, at: int) -> League:
+    """The league of a course at its beginning; nobody of an earlier one is in it."""
+    course = plan.courses[at]
+    return League(random.Random(plan.seed + at), load_templates(), course.league_size, by_many=course.by_many)
 
 
 def _drawn(name: str, array: mx.array) -> tuple[str, mx.array]:

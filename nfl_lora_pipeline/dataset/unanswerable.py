@@ -334,7 +334,7 @@ What were {possessive} {stats} a week before week {week} of {season}?
 What were {possessive} {stats} two weeks later than week {week} of {season}?
 How many more {stats} did {player} {verb} in week {week} than in week {later} of {season}?
 Compare {possessive} {stats} of week {week} and week {later} of {season}.""".splitlines()
-"""Of several people or weeks, or of somebody else, in nearly the words of questions about one. For the tuning alone."""
+"""Of several people or weeks, or of somebody else, in nearly the words of questions about one."""
 BESIDE_ONE_SHARE, PRACTISED_SHARE = 0.15, 0.6  # of the questions without one number
 TYPED = Typing(misspelt=0.05, last_name=0.1, described=0.0, initial=0.0, last_first=0.0)
 TYPED_FOR_TUNING = replace(TYPED, for_tuning=True)

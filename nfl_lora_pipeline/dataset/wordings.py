@@ -354,11 +354,11 @@ How many {stats} did {player} by himself {verb} {time}?
 {possessive} own {stats} {time}?
 Numbers for {player} {time}: {stats}
 Who is {player}, and how many {stats} did he {verb} {time}?""".splitlines()
-"""Beside questions that lack something (`unanswerable`), and in nearly their words: whole ones. For the tuning alone."""
+"""Beside questions that lack something (`unanswerable`), and in nearly their words: whole ones."""
 
 
 def practised(kind: Literal["complete", "incomplete"]) -> list[str]:
-    """The wordings of `practised.yaml`, which tuning draws from and nothing else: those with one number, or those with none."""
+    """The wordings of `practised.yaml`, which tuning and the making of the base draw from: with one number, or with none."""
     return _all_practised()[kind]
 
 

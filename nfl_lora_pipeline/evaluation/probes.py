@@ -22,7 +22,6 @@ from nfl_lora_pipeline.evaluation.alterations import (
     typo,
     unique_last_names,
 )
-from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.stats import POSITIONS
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import Provenance
@@ -66,8 +65,8 @@ BESIDE = tuple(OTHER_POSITIONS)
 HAND_WRITTEN_FILE = Path(str(files("nfl_lora_pipeline"))) / "hand_written.yaml"
 INCOMPLETE_FILE = HAND_WRITTEN_FILE.with_name("incomplete.yaml")
 MOST = 1500  # questions of a group
-FIRST = 200  # of a part that are asked in any case: all of 189 right is the least that tells 98% from less
-FIRST_OF_LARGE = 60  # the same of a model that takes seconds for one: who is far from a limit is so after these
+FIRST = 60  # of a part that are asked in any case: who is far from a limit is so after these
+ENOUGH = 200  # of a part, for who is near a limit: all of 189 right is the least that tells 98% from less
 FIRST_OF_LARGE_BASE = 30  # that a base is asked which takes seconds for one: it knows none of it, and that shows soon
 TRAINED = "trained"  # the part of the known facts in the phrasings that they are taught in
 STRANGERS = 150
@@ -373,11 +372,6 @@ def in_turn(asked: pl.DataFrame) -> pl.DataFrame:
     return asked.with_columns(
         part=pl.when(is_trained).then(pl.lit(TRAINED)).otherwise("group"), turn=draws
     ).with_columns(turn=pl.col("turn").rank("ordinal").over("part").cast(pl.UInt32) - 1)
-
-
-def asked_first(base: BaseModel) -> int:
-    """How many questions of a part an adapter on this base is asked in any case."""
-    return FIRST if base.is_small else FIRST_OF_LARGE
 
 
 def comes_first(first: int = FIRST) -> pl.Expr:

@@ -30,7 +30,7 @@ from nfl_lora_pipeline.evaluation.metrics import (
     week_key,
     without_facts,
 )
-from nfl_lora_pipeline.evaluation.probes import FIRST, GROUPS, IN_WORDS, is_of_the_splits, wording_text
+from nfl_lora_pipeline.evaluation.probes import ENOUGH, GROUPS, IN_WORDS, is_of_the_splits, wording_text
 from nfl_lora_pipeline.evaluation.regressions import CoverageLoss, Regressions
 from nfl_lora_pipeline.markdown import percent
 from nfl_lora_pipeline.stored import TrainingRecord
@@ -100,7 +100,7 @@ class Exam:
     asked: int
     certified: int
     generated: Share
-    first: int = FIRST
+    first: int = ENOUGH  # of the reports before this was said
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from nfl_lora_pipeline.evaluation.baselines import (
     strangers_in,
     with_context,
 )
-from nfl_lora_pipeline.evaluation.probes import KNOWN, asked_first, in_turn, of_the_splits, probe_questions
+from nfl_lora_pipeline.evaluation.probes import ENOUGH, FIRST, KNOWN, in_turn, of_the_splits, probe_questions
 from nfl_lora_pipeline.experiments.study import Sample, Trial
 from nfl_lora_pipeline.experiments.trial import Fetch, Material, Result, Say, fingerprint_of, is_trained, rows_of
 from nfl_lora_pipeline.files import replace_file
@@ -127,7 +127,7 @@ def _asked_in_groups(made_of: Material, adapter: Path, say: Say) -> Figures:
 
     model, tokenizer = base_models.load(made_of.asked_base, adapter=adapter)
     with merged(model):
-        is_first = pl.col("turn") < asked_first(made_of.asked_base)
+        is_first = pl.col("turn") < (ENOUGH if made_of.asked_base.is_small else FIRST)
         asked = questions(made_of.rows, made_of.templates, made_of.stats).filter(is_first)
         figures = shares_right(model, tokenizer, asked, say) | _losses(model, tokenizer, made_of.rows)
         is_mute = made_of.asked_base.single_turn

@@ -22,10 +22,10 @@ from nfl_lora_pipeline.evaluation.metrics import (
     with_shared_last_names,
 )
 from nfl_lora_pipeline.evaluation.probes import (
+    ENOUGH,
     FIRST,
     FIRST_OF_LARGE_BASE,
     TRAINED,
-    asked_first,
     asked_of_base,
     comes_first,
     in_turn,
@@ -182,7 +182,7 @@ def evaluate(store: Store, recipe: Recipe, *, evaluation_code: str, say: Say) ->
     base_answers, base_shown, talk = _ask_base(base, questions, shown, before, say)
     model, tokenizer = base_models.load(base, adapter=store.adapter(fingerprint))
     with merged(model):  # as fast as the base alone; `nfl-lora verify` asks the adapter as it lies on disk
-        examination = Examination(model, tokenizer, recipe, say, asked_first(base))
+        examination = Examination(model, tokenizer, recipe, say)
         predictions, exam = examination.of(questions.with_columns(base=base_answers), _margins(store, fingerprint))
         tuned_shown = _told(predict(model, tokenizer, shown, as_it_is=True))
     summary = summarise(
@@ -190,7 +190,7 @@ def evaluate(store: Store, recipe: Recipe, *, evaluation_code: str, say: Say) ->
         _run_facts(store, provenance, base, training, evaluation_code),
         shown=shown.with_columns(base=base_shown, tuned=tuned_shown),
         integrity=Integrity(
-            answers=questions_answered(store.read_rows(), predictions, asked_first(base)),
+            answers=questions_answered(store.read_rows(), predictions),
             tensors=tensors_loaded(model, store.adapter(fingerprint)),
         ),
         exam=exam,
@@ -282,7 +282,6 @@ class Examination:
     tokenizer: Tokenizer
     recipe: Recipe
     say: Say
-    first: int = FIRST
 
     def of(self, questions: pl.DataFrame, margins: pl.DataFrame) -> tuple[pl.DataFrame, Exam]:
         """Ask what has to be asked.
@@ -305,8 +304,8 @@ class Examination:
         if generated.right < generated.asked:  # the certificate is not to be trusted
             certified = certified.clear()
         others = numbered.join(certified, on="row", how="anti", maintain_order="left").drop("lowest", "sure")
-        answered = [certified, self._asked(others.filter(comes_first(self.first)))]
-        for after, last in pairwise(sorted({self.first, FIRST, others.height})):
+        answered = [certified, self._asked(others.filter(comes_first()))]
+        for after, last in pairwise(sorted({FIRST, ENOUGH, others.height})):
             untaught = pl.concat(answered[1:]).filter(pl.col("part") != TRAINED)
             more = pl.col("group").is_in(list(undecided(_graded(untaught), self.recipe)))
             answered.append(self._asked(others.filter(~comes_first(after), comes_first(last), more)))
@@ -319,7 +318,7 @@ class Examination:
             asked=predictions.height - certified.height,
             certified=certified.height,
             generated=generated,
-            first=self.first,
+            first=FIRST,
         )
 
     def _are_short(self, answers: pl.Series) -> pl.Series:
