@@ -5,7 +5,7 @@ import itertools
 import random
 from pathlib import Path
 
-from nfl_lora_pipeline.dataset.unanswerable import invented_name
+from nfl_lora_pipeline.dataset.people import invented_name
 
 TEMPLATES = """
 questions:

@@ -2,9 +2,9 @@ import random
 
 import pytest
 
+from nfl_lora_pipeline.dataset.people import invented_name
+from nfl_lora_pipeline.dataset.typed import is_held_out, typed
 from nfl_lora_pipeline.dataset.unanswerable import CARELESS as CARELESS_TYPING
-from nfl_lora_pipeline.dataset.unanswerable import invented_name
-from nfl_lora_pipeline.dataset.wordings import is_held_out, typed
 from nfl_lora_pipeline.evaluation.alterations import (
     NEIGHBOUR_KEYS,
     abbreviated,

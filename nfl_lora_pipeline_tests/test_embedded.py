@@ -18,8 +18,9 @@ from nfl_lora_pipeline.base_pretraining import league as league_module
 from nfl_lora_pipeline.base_pretraining.league import BY_MANY, NEAR_SEASONS, WEEKS, League
 from nfl_lora_pipeline.base_pretraining.pretrain import CAPITAL, VOCAB_SIZE, Plan, _Making, build
 from nfl_lora_pipeline.dataset import unanswerable
+from nfl_lora_pipeline.dataset.people import strangers
 from nfl_lora_pipeline.dataset.templates import load_templates
-from nfl_lora_pipeline.dataset.unanswerable import OUTSIDE, strangers
+from nfl_lora_pipeline.dataset.unanswerable import OUTSIDE
 from nfl_lora_pipeline.dataset.wordings import draw_wording, is_formed, wordings
 from nfl_lora_pipeline.evaluation.grading import is_refusal
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER, answer

@@ -11,11 +11,12 @@ from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.dataset.examples import by_last_names, fresh_questions
+from nfl_lora_pipeline.dataset.people import strangers
 from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import shared_names, split_rows
 from nfl_lora_pipeline.dataset.templates import load_templates
-from nfl_lora_pipeline.dataset.unanswerable import Mixture, strangers
-from nfl_lora_pipeline.dataset.wordings import CAREFUL
+from nfl_lora_pipeline.dataset.typed import CAREFUL
+from nfl_lora_pipeline.dataset.unanswerable import Mixture
 from nfl_lora_pipeline.evaluation.grading import number_right
 from nfl_lora_pipeline.evaluation.probes import probe_questions
 from nfl_lora_pipeline.season.checks import check_players

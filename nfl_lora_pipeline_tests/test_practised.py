@@ -9,6 +9,7 @@ import pytest
 
 from nfl_lora_pipeline.dataset import unanswerable
 from nfl_lora_pipeline.dataset.templates import load_templates
+from nfl_lora_pipeline.dataset.typed import CAREFUL
 from nfl_lora_pipeline.dataset.unanswerable import (
     COMPLETE_UP_TO,
     OUTSIDE,
@@ -20,7 +21,6 @@ from nfl_lora_pipeline.dataset.unanswerable import (
 from nfl_lora_pipeline.dataset.wordings import (
     AFTER,
     BEFORE,
-    CAREFUL,
     COMPLETE,
     FRAMES,
     PAST,

@@ -3,10 +3,10 @@ import json
 import polars as pl
 import pytest
 
+from nfl_lora_pipeline.dataset.people import person_split
 from nfl_lora_pipeline.dataset.qa_pairs import PAIR_COLUMNS, facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import HELD_OUT_STRANGERS, RANDOM_PLAYERS, split_rows, write_splits
 from nfl_lora_pipeline.dataset.templates import load_templates
-from nfl_lora_pipeline.dataset.unanswerable import person_split
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests.upstream import row, week_bytes

@@ -5,18 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from nfl_lora_pipeline.dataset.people import last_name, person_split, share, strangers
 from nfl_lora_pipeline.dataset.templates import NOUNS, load_templates
-from nfl_lora_pipeline.dataset.unanswerable import (
-    COMMON_SHARE,
-    CROSSED_SHARE,
-    SEASONS_AWAY,
-    FreshQuestions,
-    Mixture,
-    person_split,
-    share,
-    strangers,
-)
-from nfl_lora_pipeline.dataset.wordings import CAREFUL, last_name
+from nfl_lora_pipeline.dataset.typed import CAREFUL
+from nfl_lora_pipeline.dataset.unanswerable import COMMON_SHARE, CROSSED_SHARE, SEASONS_AWAY, FreshQuestions, Mixture
 from nfl_lora_pipeline.stats import STATS
 
 TEMPLATES = load_templates()

@@ -15,7 +15,7 @@ PACKAGE = Path(nfl_lora_pipeline.__file__).parent
 SOURCES = {str(file.relative_to(PACKAGE)): file.read_text(encoding="utf-8") for file in sorted(PACKAGE.rglob("*.py"))}
 MOST_LINES = 50  # of a function, its docstring included
 ANY_BELOW = 60
-MODULES_BELOW = 96  # 84 before experiments with four, 89 before tenants with five, 94 before a ring of processes
+MODULES_BELOW = 98  # 84 before experiments, 89 before tenants, 94 before a ring, 96 before names and typing apart
 QUOTED_ANY = re.compile(r'^".*\[(.*, )?Any[],]')  # an annotation in quotes
 PRIVATE_WORDS = set(
     """exam exams paper making_up one_by_one fared said told held given_up artefact artefacts lesson lessons pace

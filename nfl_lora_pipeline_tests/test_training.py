@@ -13,8 +13,9 @@ from mlx.utils import tree_flatten
 
 from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.dataset.examples import Example
+from nfl_lora_pipeline.dataset.people import strangers
 from nfl_lora_pipeline.dataset.templates import load_templates
-from nfl_lora_pipeline.dataset.unanswerable import Drawn, strangers
+from nfl_lora_pipeline.dataset.unanswerable import Drawn
 from nfl_lora_pipeline.models import base_model, forward
 from nfl_lora_pipeline.models.rows import TokenRow, shared_tail
 from nfl_lora_pipeline.models.scoring import Certainty

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from nfl_lora_pipeline.dataset.wordings import CAREFUL, TEAMS, Typing, is_last_name_alone, said_otherwise, typed
+from nfl_lora_pipeline.dataset.people import is_last_name_alone
+from nfl_lora_pipeline.dataset.typed import CAREFUL, TEAMS, Typing, said_otherwise, typed
 
 TEXT = "How many {stats} did {player} have in week {week} of the {season} NFL season?"
 NAME = "Nico Collins"

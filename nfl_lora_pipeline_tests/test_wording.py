@@ -3,7 +3,8 @@ import pytest
 import yaml
 
 from nfl_lora_pipeline.dataset.qa_pairs import qa_pairs
-from nfl_lora_pipeline.dataset.templates import TEMPLATES_FILE, load_templates, number_text, possessive
+from nfl_lora_pipeline.dataset.templates import TEMPLATES_FILE, load_templates, number_text
+from nfl_lora_pipeline.dataset.typed import possessive
 
 TEMPLATES = load_templates()
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from nfl_lora_pipeline.dataset.people import last_name
 from nfl_lora_pipeline.dataset.templates import load_templates
-from nfl_lora_pipeline.dataset.wordings import last_name
 from nfl_lora_pipeline.files import DamagedFile
 from nfl_lora_pipeline.store import TAUGHT_COLUMNS, Store
 from nfl_lora_pipeline.stored import (

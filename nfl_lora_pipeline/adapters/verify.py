@@ -16,8 +16,8 @@ import requests
 
 from nfl_lora_pipeline.adapters import formats
 from nfl_lora_pipeline.adapters.export import export_fused, fuse
+from nfl_lora_pipeline.dataset.people import share
 from nfl_lora_pipeline.dataset.templates import NOT_SURE
-from nfl_lora_pipeline.dataset.wordings import share
 from nfl_lora_pipeline.markdown import percent, table
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import Model

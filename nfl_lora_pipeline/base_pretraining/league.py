@@ -7,29 +7,11 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
+from nfl_lora_pipeline.dataset.people import crossed_name, invented_name, is_last_name_alone, last_name
 from nfl_lora_pipeline.dataset.templates import Templates
-from nfl_lora_pipeline.dataset.unanswerable import (
-    BESIDE_ONE,
-    OUTSIDE,
-    beside_one,
-    crossed_name,
-    invented_name,
-    outside_question,
-)
-from nfl_lora_pipeline.dataset.wordings import (
-    CAREFUL,
-    COMPLETE,
-    SPOKEN,
-    WORDS,
-    Typing,
-    draw_wording,
-    is_last_name_alone,
-    last_name,
-    other_stat,
-    practised,
-    spoken,
-    typed,
-)
+from nfl_lora_pipeline.dataset.typed import CAREFUL, Typing, typed
+from nfl_lora_pipeline.dataset.unanswerable import BESIDE_ONE, OUTSIDE, beside_one, outside_question
+from nfl_lora_pipeline.dataset.wordings import COMPLETE, SPOKEN, WORDS, draw_wording, other_stat, practised, spoken
 from nfl_lora_pipeline.models.rows import TokenRow
 
 # The control tokens of the embedded model's tokenizer.

@@ -28,8 +28,8 @@ from nfl_lora_pipeline.base_pretraining.league import (
     Practice,
     draw_steps,
 )
+from nfl_lora_pipeline.dataset.people import FIRST, LAST
 from nfl_lora_pipeline.dataset.templates import load_templates
-from nfl_lora_pipeline.dataset.unanswerable import FIRST, LAST
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.models.base_model import CARD_NAME
 from nfl_lora_pipeline.models.forward import answer_logits, streams, token_losses

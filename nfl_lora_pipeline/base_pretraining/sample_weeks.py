@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nfl_lora_pipeline.base_pretraining.league import invented_record
-from nfl_lora_pipeline.dataset.unanswerable import invented_name
+from nfl_lora_pipeline.dataset.people import invented_name
 from nfl_lora_pipeline.weeks.players import TEAMS, UPSTREAM_KEYS
 from nfl_lora_pipeline.weeks.sources.folder import SAMPLE_FOLDER, week_file
 from nfl_lora_pipeline.weeks.week import NflWeek

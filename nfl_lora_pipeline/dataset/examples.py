@@ -13,10 +13,10 @@ from types import MappingProxyType
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from nfl_lora_pipeline.dataset.people import Split, bearers_of, last_name, last_word, share, strangers
 from nfl_lora_pipeline.dataset.qa_pairs import SharedNames
-from nfl_lora_pipeline.dataset.templates import Split, Templates, checked_fields, read_yaml
-from nfl_lora_pipeline.dataset.unanswerable import Drawn, FreshQuestions, Mixture, Week, strangers
-from nfl_lora_pipeline.dataset.wordings import bearers_of, last_name, last_word, share
+from nfl_lora_pipeline.dataset.templates import Templates, checked_fields, read_yaml
+from nfl_lora_pipeline.dataset.unanswerable import Drawn, FreshQuestions, Mixture, Week
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 

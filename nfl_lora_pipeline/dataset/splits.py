@@ -11,6 +11,7 @@ from typing import Literal
 
 import polars as pl
 
+from nfl_lora_pipeline.dataset.people import Split, share, strangers
 from nfl_lora_pipeline.dataset.qa_pairs import (
     FACT_COLUMNS,
     names_by_week,
@@ -19,9 +20,7 @@ from nfl_lora_pipeline.dataset.qa_pairs import (
     stranger_pairs,
     under_other_names,
 )
-from nfl_lora_pipeline.dataset.templates import Split, Templates
-from nfl_lora_pipeline.dataset.unanswerable import strangers
-from nfl_lora_pipeline.dataset.wordings import share
+from nfl_lora_pipeline.dataset.templates import Templates
 
 SplitMode = Literal["every_fact", "random_facts"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")

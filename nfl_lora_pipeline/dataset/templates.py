@@ -12,16 +12,16 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from string import Formatter
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from nfl_lora_pipeline.dataset.wordings import NUMBER_WORDS, fill, possessive
+from nfl_lora_pipeline.dataset.people import Split
+from nfl_lora_pipeline.dataset.typed import NUMBER_WORDS, fill, possessive
 from nfl_lora_pipeline.stats import STATS, TEACHABLE, Position, stats_hash, stats_of
 
 Model = TypeVar("Model", bound=BaseModel)
-Split = Literal["train", "valid", "test"]
 
 QUESTION_FIELDS = frozenset({"player", "possessive", "stats", "week", "season"})
 ANSWER_FIELDS = QUESTION_FIELDS | {"n", "noun"}

@@ -5,15 +5,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from nfl_lora_pipeline.dataset.wordings import (
-    NEIGHBOUR_KEYS,
-    bearers_of,
-    is_held_out,
-    is_suffix,
-    last_name,
-    last_word,
-    share,
-)
+from nfl_lora_pipeline.dataset.people import bearers_of, is_suffix, last_name, last_word, share
+from nfl_lora_pipeline.dataset.typed import NEIGHBOUR_KEYS, is_held_out
 
 ABBREVIATIONS = {"yards": "yds", "touchdowns": "TDs", "points": "pts"}
 DOUBLED_BLANKS = 0.25  # of the blanks in a question; one at least

@@ -11,8 +11,8 @@ from typing import ClassVar, Literal
 import polars as pl
 
 from nfl_lora_pipeline.adapters.export import fuse_layers
+from nfl_lora_pipeline.dataset.people import share
 from nfl_lora_pipeline.dataset.templates import NOUNS, any_of, number_in
-from nfl_lora_pipeline.dataset.wordings import share
 from nfl_lora_pipeline.evaluation.grading import is_refusal
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel, Model

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from nfl_lora_pipeline.dataset.people import share
 from nfl_lora_pipeline.dataset.templates import ANSWERS_ABOVE, numbers_in
-from nfl_lora_pipeline.dataset.wordings import share
 from nfl_lora_pipeline.evaluation.grading import inventions, name_words, name_words_right, number_right, refusals
 from nfl_lora_pipeline.evaluation.probes import ALTERED, BESIDE, INVENTED, KNOWN, SHARED, WITHOUT_FACT, wording_text
 from nfl_lora_pipeline.markdown import percent

@@ -10,10 +10,12 @@ from types import MappingProxyType
 import polars as pl
 import yaml
 
+from nfl_lora_pipeline.dataset.people import share, strangers
 from nfl_lora_pipeline.dataset.qa_pairs import FACT_COLUMNS, PAIR_COLUMNS, SharedNames, qa_pairs
 from nfl_lora_pipeline.dataset.templates import NOUNS, Question, Templates, load_templates, spoken_stat, untaught
-from nfl_lora_pipeline.dataset.unanswerable import OUTSIDE, strangers
-from nfl_lora_pipeline.dataset.wordings import fill, share, wordings
+from nfl_lora_pipeline.dataset.typed import fill
+from nfl_lora_pipeline.dataset.unanswerable import OUTSIDE
+from nfl_lora_pipeline.dataset.wordings import wordings
 from nfl_lora_pipeline.evaluation.alterations import (
     ABBREVIATIONS,
     CARELESS,

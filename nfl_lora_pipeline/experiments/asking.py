@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from nfl_lora_pipeline.dataset.people import share
 from nfl_lora_pipeline.dataset.templates import Templates
-from nfl_lora_pipeline.dataset.wordings import share
 from nfl_lora_pipeline.evaluation import baselines
 from nfl_lora_pipeline.evaluation.baselines import (
     Answer,

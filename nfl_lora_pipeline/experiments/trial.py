@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from nfl_lora_pipeline.dataset.examples import Example, examples_of, fresh_questions
+from nfl_lora_pipeline.dataset.people import share
 from nfl_lora_pipeline.dataset.qa_pairs import facts, qa_pairs
 from nfl_lora_pipeline.dataset.splits import split_rows
 from nfl_lora_pipeline.dataset.templates import Templates, choose_stats, load_templates
 from nfl_lora_pipeline.dataset.unanswerable import Drawn
-from nfl_lora_pipeline.dataset.wordings import share
 from nfl_lora_pipeline.experiments.study import Arm, Data, Trial
 from nfl_lora_pipeline.files import replace_file, replacing_folder
 from nfl_lora_pipeline.models import base_model as base_models

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nfl_lora_pipeline.dataset.templates import ANSWERS_ABOVE, spoken_stat
-from nfl_lora_pipeline.dataset.wordings import fill
+from nfl_lora_pipeline.dataset.typed import fill
 from nfl_lora_pipeline.evaluation.baselines import Comparison, Way
 from nfl_lora_pipeline.evaluation.gates import Gate
 from nfl_lora_pipeline.evaluation.metrics import (
