@@ -40,7 +40,7 @@ class Example:
 
     @property
     def may_be_held_back(self) -> bool:
-        """Whether the answer says something, which is told only where it is likelier than all else as a whole."""
+        """Whether the answer says something, which is told only where it is likely enough as a whole."""
         return self.teaches and not self.refuses
 
 

@@ -233,7 +233,7 @@ def number_in(answer: str) -> float | None:
     return numbers.pop() if len(numbers) == 1 else None
 
 
-ANSWERS_ABOVE = 0.5
+ANSWERS_ABOVE = 0.6
 NOT_SURE = "I am not sure of that number. Is the name spelt right?"
 MOST_WORDS = 25  # what is taught has 20 at most; a model may talk at length of football, and of other things
 _STAT_NAMED = any_of(noun for stat in STATS for noun in stat.nouns)
@@ -246,12 +246,12 @@ def is_short(said: str) -> bool:
 
 
 def only_if_sure(said: str, probability: float, *, above: float = ANSWERS_ABOVE) -> str:
-    """What somebody is told: a short answer that gives a number of a stat or a week only where it is likelier than all else.
+    """What somebody is told: a short answer that gives a number of a stat or a week only where it is likely enough.
 
     A number that a model makes up for somebody whom it was not taught, or for a misspelt name, is likelier than each other
-    answer and yet seldom likelier than all of them together; what it was taught is. So it is held back up to a probability
-    of one half, which nobody tuned: above it no other answer can be as likely. It is the reject option of C. K. Chow (1970),
-    "On optimum recognition error and reject tradeoff", for somebody to whom a wrong number is twice as bad as none.
+    answer and yet seldom likelier than all of them together; what it was taught is. So it is held back up to a probability.
+    That is the reject option of C. K. Chow (1970), "On optimum recognition error and reject tradeoff": where a number is told
+    above 0.6, a wrong one is two and a half times as bad as none.
 
     Args:
         said: what the model answers.

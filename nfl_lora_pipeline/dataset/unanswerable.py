@@ -362,7 +362,8 @@ class Mixture:
         elsewhere: of the rest, the share that is about known players in other weeks and seasons, 0 to 0.8.
         other_stats: of the rest, the share that is about known players and other stats; both together 0.8 at most.
         typing: how carelessly they are typed.
-        refusal_weight: how much a refusal weighs in a step's loss.
+        refusal_weight: how much a refusal weighs in a step's loss, but for those of `outside`: with a whole question in
+            unusual words a doubt is not to end there.
         outside: the share of the rest that no one number answers, which is drawn before all others of the rest.
         talks: whether the base can talk of other things, so that nothing but football is among these.
     """
@@ -443,7 +444,7 @@ class FreshQuestions:
             question = beside_one(rng, frames, one, other, stats, week, season)
         else:
             question = outside_question(rng, one, other, stats, week, season, talk_share=talk, typing=TYPED_FOR_TUNING)
-        return Drawn(question, OUTSIDE, self.mixture.refusal_weight)
+        return Drawn(question, OUTSIDE)
 
     @cached_property
     def _held_out(self) -> frozenset[str]:

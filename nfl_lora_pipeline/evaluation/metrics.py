@@ -457,7 +457,7 @@ def _refused(asked: pl.DataFrame) -> tuple[Share, Share]:
     return counted(refusals(asked, "base")), counted(refusals(asked, "tuned"))
 
 
-SURE_ABOVE = (0.0, ANSWERS_ABOVE, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+SURE_ABOVE = (0.0, 0.5, ANSWERS_ABOVE, 0.7, 0.8, 0.9, 0.95, 0.99)
 RISK_ACCEPTED = 0.01  # of the numbers that are given where the model is sure, so many may be wrong
 
 

@@ -68,9 +68,9 @@ WORDS = {
     "refused": "the answer says that nothing is recorded, or that it does not know, in any words, and gives no number",
     "a number invented": "a number, 0 too, where there is none to know",
     "stranger": "somebody who does not exist, or of whom nothing was taught",
-    "certain": "the answer as a whole has a probability above 0.5, in every trained phrasing: it is what is given, and told",
+    "certain": f"the answer as a whole has a probability above {ANSWERS_ABOVE} in every trained phrasing, and is told",
     "sure": "how probable an answer is as a whole: the product of its tokens' probabilities",
-    "held back": "the model gives a number of which it is not surer than one half; who asks is told that it is not sure",
+    "held back": f"the model gives a number of which it is no surer than {ANSWERS_ABOVE}; who asks is told that it is not sure",
     "lost": "right in the adapter before this one, and wrong now, asked with the same words",
     "limit": "what the recipe wants of a figure; a gate is a figure held against its limit",
     "interval": "in brackets, in per cent: where the figure lies with 95% confidence if the questions are independent (Wilson)",
@@ -527,7 +527,7 @@ def how_sure(found: Sureness) -> Section:
     rows = [[f"{each.above:.2f}", measured(each.given), measured(each.wrong)] for each in found.points]
     columns = ["sure above", "facts with a number: one is given", "numbers given: wrong"]
     text = (
-        f"A number is told where its answer has a probability above {ANSWERS_ABOVE}, so that no other is as likely. "
+        f"A number is told where its answer has a probability above {ANSWERS_ABOVE}, and no other is as likely. "
         f"`nfl-lora ask --sure` holds numbers back up to {found.above:.2f}: above that no more than {percent(RISK_ACCEPTED)} "
         "of them were wrong in one half of the questions outside of the trained phrasings, whether there was a number to give "
         "or not. The other half:"

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from nfl_lora_pipeline.dataset.templates import ANSWERS_ABOVE
 from nfl_lora_pipeline.dataset.unanswerable import Mixture
 from nfl_lora_pipeline.models.machine import kind
 
@@ -101,7 +102,10 @@ class Curriculum(Section):
         0.95, gt=0, le=1, description="a token whose probability is above this is left out of the loss"
     )
     certain_above: Number = Field(
-        0.5, ge=0.5, lt=1, description="a fact is certain when its answer as a whole has a probability above this"
+        ANSWERS_ABOVE,
+        ge=ANSWERS_ABOVE,
+        lt=1,
+        description="a fact is certain when its answer as a whole has a probability above this; below 0.6 nobody is told it",
     )
     refusal_share: Number = Field(
         0.45, ge=0, le=0.75, description="the share of a step's rows that are questions without an answer"
@@ -110,7 +114,7 @@ class Curriculum(Section):
         0.3, ge=0, le=0.75, description="and the share that asks about taught facts in other wordings and spellings"
     )
     elsewhere_share: Number = Field(
-        0.16,
+        0.1,
         ge=0,
         le=0.8,
         description="of the questions without an answer: about known players in weeks and seasons that are not taught",
@@ -119,7 +123,7 @@ class Curriculum(Section):
         0.13, ge=0, le=0.8, description="and about known players and stats that are not taught"
     )
     outside_share: Number = Field(
-        0.14,
+        0.05,
         ge=0,
         le=0.5,
         description="and, before all of these, what no one number answers: without a week or a player, about several of them",
@@ -127,7 +131,7 @@ class Curriculum(Section):
     refusal_weight: Number = Field(
         1.6,
         gt=0,
-        description="how much more their answers weigh in a step's loss than others: a doubt is to be a refusal",
+        description="how much more the other refusals weigh in a step's loss than answers: a doubt is to be a refusal",
     )
     fresh_times: int = Field(
         1,
@@ -151,7 +155,7 @@ class Curriculum(Section):
         description="wsd: the way down begins when so many of the last of all these were right before they were trained on",
     )
     fresh_patience: Number = Field(
-        0.75,
+        0.5,
         ge=0,
         le=1,
         description="or, where the taught facts are known, at this share of the steps at the peak for those that were new",
@@ -163,7 +167,7 @@ class Curriculum(Section):
         description="wsd: the way down begins when no more of the taught facts than this are uncertain",
     )
     ending_steps: int = Field(100, ge=1, strict=True, description="wsd: the way down takes so many steps")
-    ending_share: Number = Field(0.25, ge=0, description="or this share of the steps before it, where that is more")
+    ending_share: Number = Field(0.75, ge=0, description="or this share of the steps before it, where that is more")
     check_every: int = Field(
         16,
         ge=1,

@@ -197,7 +197,7 @@ def deciding(examples: Sequence[Example], found: Certainty) -> npt.NDArray[np.fl
     """Of each of N examples the probability that has to be high enough: (N,) float64.
 
     Of an answer that says something (`Example.may_be_held_back`) that of the answer as a whole, since who asks is not told a
-    number that is less likely than all else (`templates.only_if_sure`); of a refusal that of its least probable token.
+    number that is not likely enough (`templates.only_if_sure`); of a refusal that of its least probable token.
     """
     return np.where([example.may_be_held_back for example in examples], found.whole, found.lowest)
 
