@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from nfl_lora_pipeline.dataset.templates import untaught
+from nfl_lora_pipeline.evaluation.probes import FIRST
 from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.upstream import tiny_week
 
@@ -23,8 +24,8 @@ def report(trained_store):
 def test_the_report_says_how_often_other_stats_of_known_players_are_made_up(report, trained_store):
     found = next(group for group in report["unknown"] if group["name"] == "untaught_stats")
     others = untaught(["receiving_yards"], "test")
-    assert found["refused"]["asked"] == NUMBERED * len(others)
-    assert found["refused"]["right"] + found["invented"]["right"] + found["neither"]["right"] == NUMBERED * len(others)
+    assert found["refused"]["asked"] == FIRST < NUMBERED * len(others), "far from its limit"
+    assert found["refused"]["right"] + found["invented"]["right"] + found["neither"]["right"] == FIRST
     assert found["base_refused"]["asked"] == NUMBERED
     page = (trained_store.store.report(trained_store.store.latest()) / "report.md").read_text()
     assert "known players, in their weeks, and stats not taught" in page
