@@ -1,6 +1,7 @@
 """The course of a training: its steps, when it looks at what is known, and when it ends."""
 
 import json
+import math
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -24,7 +25,7 @@ from nfl_lora_pipeline.tuning import learner
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.learn import learn
 from nfl_lora_pipeline.tuning.recall_trainer import Training, _what_is_trained
-from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.tuning.recipe import load_recipe, steps_of_patience
 from nfl_lora_pipeline.tuning.records import TrainingLog, certified_of, certify, load_checkpoint, write_records
 from nfl_lora_pipeline.tuning.sampler import REHEARSED_TOKENS, REMEMBERED, Fresh, Rehearsed
 
@@ -219,6 +220,13 @@ def test_a_long_training_has_a_long_way_down(student):
     made = training(student, ending_steps=160, ending_share=0.25, max_epochs=10_000)
     over(made, 2000, unknown=0.0)
     assert made.end == 2500
+
+
+def test_an_update_has_a_way_down_that_is_no_longer_than_its_patience_makes_it(student):
+    made = training(student, certified={}, ending_steps=20, ending_share=0.75, max_epochs=10_000, fresh_patience=0.5)
+    patience = steps_of_patience(made.curriculum, made.to_learn)
+    over(made, patience + 1000, unknown=0.0)
+    assert made.end - made.ending == math.ceil(0.75 * patience)
 
 
 def test_what_cannot_be_learnt_ends_after_the_budget(student):

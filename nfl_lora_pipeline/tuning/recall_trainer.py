@@ -286,14 +286,22 @@ class Training:
             self._begin_warm()
         if self.step < self.ending and self.step and self._is_nearly_known():
             self.ending = self.step
-            self.end = self.step + max(
-                self.curriculum.ending_steps, math.ceil(self.curriculum.ending_share * self.step)
-            )
+            self.end = self.step + self._steps_down()
         last = self.step >= max(self.end, self.budget + self.curriculum.ending_steps)
         if not (self._is_to_check() or last):
             return False
         is_certain = self._check()
         return last or (is_certain and self.step > self.ending)
+
+    def _steps_down(self) -> int:
+        """How many steps the way down takes: a share of those before it.
+
+        An update is long at the peak since old and new are hard to tell apart, and not since it knows little: no more of its
+        steps count than it may wait for.
+        """
+        patience = steps_of_patience(self.curriculum, self.to_learn)
+        before = min(self.step, patience) if self.warm else self.step
+        return max(self.curriculum.ending_steps, math.ceil(self.curriculum.ending_share * before))
 
     def _is_nearly_known(self) -> bool:
         is_patient = self.step < steps_of_patience(self.curriculum, self.to_learn)
