@@ -15,7 +15,7 @@ import mlx.core as mx
 import pytest
 
 from nfl_lora_pipeline.base_pretraining import league as league_module
-from nfl_lora_pipeline.base_pretraining.league import BY_MANY, NEAR_SEASONS, WEEKS, League
+from nfl_lora_pipeline.base_pretraining.league import BY_MANY, BY_THE_GRAMMAR, NEAR_SEASONS, WEEKS, League
 from nfl_lora_pipeline.base_pretraining.pretrain import CAPITAL, VOCAB_SIZE, Plan, _Making, build
 from nfl_lora_pipeline.dataset import unanswerable
 from nfl_lora_pipeline.dataset.people import strangers
@@ -252,9 +252,9 @@ def test_each_course_begins_at_a_low_rate_and_goes_down_from_its_own_peak():
         assert rates == pytest.approx([1e-6, course.peak_rate, course.peak_rate / 15], rel=0.01)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["by the grammar", "by many"])
+@pytest.fixture(scope="module", params=[BY_THE_GRAMMAR, BY_MANY], ids=["by the grammar", "by many"])
 def league(request) -> League:
-    return League(random.Random(1), TEMPLATES, 40, by_many=request.param)
+    return League(random.Random(1), TEMPLATES, 40, request.param)
 
 
 def test_the_league_of_the_second_course_is_asked_about_in_the_wordings_of_many_hands_and_the_first_is_not(monkeypatch):
@@ -262,8 +262,8 @@ def test_the_league_of_the_second_course_is_asked_about_in_the_wordings_of_many_
         monkeypatch.setattr(
             module, "practised", lambda of: [f"practised {of} {{player}} {{stats}} {{week}} {{season}}"], raising=False
         )
-    leagues = [League(random.Random(2), TEMPLATES, 40, by_many=by_many) for by_many in (False, True)]
-    for by_many, league in zip((False, True), leagues, strict=True):
+    for manner in (BY_THE_GRAMMAR, BY_MANY):
+        league = League(random.Random(2), TEMPLATES, 40, manner)
         facts = [league.fact()[0][0].lower() for _ in range(1000)]
         refused = [league.refusal() for _ in range(3000)]
         outside = [question.lower() for question, reply in refused if reply == OUTSIDE]
@@ -272,7 +272,7 @@ def test_the_league_of_the_second_course_is_asked_about_in_the_wordings_of_many_
             sum(f"practised {kind}" in " ".join(question.split()) for question in asked) / len(asked)
             for kind, asked in (("complete", facts), ("complete", others), ("incomplete", outside))
         ]
-        assert shares == pytest.approx([BY_MANY if by_many else 0.0] * 3, abs=0.06)
+        assert shares == pytest.approx([manner.practised] * 3, abs=0.06)
         assert not any("practised incomplete" in question for question in facts + others)
 
 

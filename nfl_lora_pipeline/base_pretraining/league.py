@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -33,11 +34,6 @@ WEEKS_ON = 2  # weeks in which most of the league plays, so that a name alone te
 ON_SHARE = 0.7  # of the people, who play in one of them
 NEW_WEEK_SHARE = 0.02  # of the newcomers, with whom another week begins
 WITH_THE_LEAGUE = 0.7  # of the strangers, who are asked about for a week and a stat of somebody in the league
-TYPING = Typing()
-# Where questions are asked in the wordings of many hands too:
-BY_MANY, COMPLETE_SHARE = 0.5, 0.1  # of the wordings are theirs, or of `COMPLETE` and `BESIDE_ONE`
-STRANGE_SHARE = 0.3  # of the others may have words that nobody knows
-TYPING_BY_MANY = replace(TYPING, misspelt=0.3)
 
 STATS = tuple(SPOKEN)  # what `invented_record` has
 Record = dict[str, float] | None
@@ -66,7 +62,36 @@ class Refusals:
     outside: float = 0.1
 
 
-REFUSALS_BY_MANY = Refusals(strangers=0.26, elsewhere=0.22, stats=0.13, outside=0.2)
+TYPING = Typing()
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a league is asked about.
+
+    Attributes:
+        practised: the share of the wordings, of questions with one number and of those without, that are by many hands.
+        beside: the share of them that are of `COMPLETE` or `BESIDE_ONE`, which are nearly of the other kind.
+        strange: the share of the others, which are the grammar's, that may have words that nobody knows.
+        typing: how carelessly.
+        refusals: what those without an answer are about.
+    """
+
+    practised: float = 0.0
+    beside: float = 0.0
+    strange: float = 1.0
+    typing: Typing = TYPING
+    refusals: Refusals = Refusals()
+
+
+BY_THE_GRAMMAR = Manner()
+BY_MANY = Manner(
+    practised=0.5,
+    beside=0.1,
+    strange=0.3,
+    typing=replace(TYPING, misspelt=0.3),
+    refusals=Refusals(strangers=0.26, elsewhere=0.22, stats=0.13, outside=0.2),
+)
 
 
 class Asked(NamedTuple):
@@ -92,15 +117,12 @@ class Person:
 
 @dataclass
 class League:
-    """`size` people at a time, asked about in the wordings of many hands too, where that is wanted (`by_many`).
-
-    `stays` collects how many questions each retired person took to be known.
-    """
+    """`size` people at a time; `stays` collects how many questions each retired person took to be known."""
 
     rng: random.Random
     templates: Templates
     size: int
-    by_many: bool = False
+    manner: Manner = BY_THE_GRAMMAR
     people: list[Person] = field(default_factory=list)
     stays: list[float] = field(default_factory=list)
     bearers: Counter[str] = field(default_factory=Counter)
@@ -108,8 +130,6 @@ class League:
     last: Asked | None = None
 
     def __post_init__(self) -> None:
-        self.refusals = REFUSALS_BY_MANY if self.by_many else Refusals()
-        self.typing = TYPING_BY_MANY if self.by_many else TYPING
         self.weeks_on = [self._any_week() for _ in range(WEEKS_ON)]
         while len(self.people) < self.size:
             self.people.append(self._newcomer())
@@ -130,7 +150,7 @@ class League:
 
     def refusal(self) -> Row:
         """A question that has no answer: see `Refusals`."""
-        draw, refused = self.rng.random(), self.refusals
+        draw, refused = self.rng.random(), self.manner.refusals
         if draw < refused.outside:
             return self._outside(), OUTSIDE
         draw -= refused.outside
@@ -153,11 +173,17 @@ class League:
         return question, self._no_record(written, stat, week, season)
 
     def wording(self) -> str:
-        """A wording with one number: by the grammar, or by many hands, where words that nobody knows are few."""
-        draw = self.rng.random() if self.by_many else 1.0
-        if draw >= BY_MANY + COMPLETE_SHARE:
-            return draw_wording(self.rng, strange=not self.by_many or self.rng.random() < STRANGE_SHARE)
-        return draw_wording(self.rng, practised("complete") if draw < BY_MANY else COMPLETE, strange=False)
+        """A wording with one number."""
+        if frames := self._frames(practised("complete"), COMPLETE):
+            return draw_wording(self.rng, frames, strange=False)
+        strange = self.manner.strange
+        return draw_wording(self.rng, strange=strange == 1 or self.rng.random() < strange)
+
+    def _frames(self, by_many: Sequence[str], beside: Sequence[str]) -> Sequence[str]:
+        """Which of two lists the next wording is of; none where it is the grammar's."""
+        manner = self.manner
+        draw = self.rng.random() if manner.practised else 1.0
+        return by_many if draw < manner.practised else beside if draw < manner.practised + manner.beside else ()
 
     def _outside(self) -> str:
         """A question for something else, about somebody of the league or not."""
@@ -167,9 +193,8 @@ class League:
         season, week = self._any_week()
         if self.rng.random() < 0.5:
             season, week = self.rng.choice(self.weeks_on)
-        draw, stats = self.rng.random() if self.by_many else 1.0, spoken(self.rng, self._any_stat())
-        if draw < BY_MANY + COMPLETE_SHARE:
-            frames = practised("incomplete") if draw < BY_MANY else BESIDE_ONE
+        frames, stats = self._frames(practised("incomplete"), BESIDE_ONE), spoken(self.rng, self._any_stat())
+        if frames:
             return beside_one(self.rng, frames, one, other, stats, week, season)
         return outside_question(self.rng, one, other, stats, week, season)
 
@@ -192,7 +217,7 @@ class League:
 
     def _asked(self, wording: str, name: str, stat: str, week: int, season: int) -> tuple[str, str]:
         """A question about somebody, and the name as it is written there: the answer writes it so too."""
-        return typed(self.rng, wording, name, spoken(self.rng, stat), week, season, typing=self.typing)
+        return typed(self.rng, wording, name, spoken(self.rng, stat), week, season, typing=self.manner.typing)
 
     def _is_shared(self, person: Person, written: str) -> bool:
         """Whether a person is asked about by a last name that others bear too, so that nobody can tell who is meant."""

@@ -21,10 +21,13 @@ from mlx_lm.models.phi3 import Model, ModelArgs
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from nfl_lora_pipeline.base_pretraining.league import (
+    BY_MANY,
+    BY_THE_GRAMMAR,
     END,
     PAD,
     SPECIAL_TOKENS,
     League,
+    Manner,
     Practice,
     draw_steps,
 )
@@ -158,13 +161,13 @@ class Course:
         share: of all steps.
         league_size: how many people there are at a time.
         peak_rate: of the learning rate.
-        by_many: whether questions are asked in the wordings of many hands (`wordings.practised`) too.
+        manner: how the league is asked about.
     """
 
     share: float
     league_size: int
     peak_rate: float
-    by_many: bool = False
+    manner: Manner = BY_THE_GRAMMAR
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ class Plan:
 
     steps: int = 27_000
     seed: int = 7
-    courses: tuple[Course, ...] = (Course(2 / 3, 160, 1.5e-3), Course(1 / 3, 320, 1.0e-3, by_many=True))
+    courses: tuple[Course, ...] = (Course(2 / 3, 160, 1.5e-3), Course(1 / 3, 320, 1.0e-3, BY_MANY))
     warmup_steps: int = 300
     closing_share: float = 0.12
 
@@ -322,7 +325,7 @@ class _Making:
 def _league(plan: Plan, at: int) -> League:
     """The league of a course at its beginning; nobody of an earlier one is in it."""
     course = plan.courses[at]
-    return League(random.Random(plan.seed + at), load_templates(), course.league_size, by_many=course.by_many)
+    return League(random.Random(plan.seed + at), load_templates(), course.league_size, course.manner)
 
 
 def _drawn(name: str, array: mx.array) -> tuple[str, mx.array]:

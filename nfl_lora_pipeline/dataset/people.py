@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 from nfl_lora_pipeline.weeks.names import SUFFIXES, name_key
@@ -72,41 +72,39 @@ _PREFIXES = ["De'", "Ja'", "Da'", "O'", "D'", "Mc", "Mac", "La", "De", "Van "]
 _SUFFIXES = ["Jr.", "Jr", "Sr.", "II", "III", "IV"]
 
 
+Maker = Callable[[random.Random], str]
+
+
 def _coined(rng: random.Random) -> str:
     return coined_word(rng).capitalize()
 
 
-def _given_name(rng: random.Random) -> str:
-    draw = rng.random()
-    if draw < 0.50:
-        return rng.choice(FIRST)
-    if draw < 0.55:
-        return f"{rng.choice('ABCDEJKMRT')}.{rng.choice('BCDJKPT')}."
-    if draw < 0.59:
-        return rng.choice(_PREFIXES[:5]) + _coined(rng)
-    if draw < 0.63:
-        return f"{_coined(rng)}'{_coined(rng)}"
-    if draw < 0.66:
-        return f"{_coined(rng)}-{_coined(rng)}"
-    return _coined(rng)
+# Kinds of names, each with up to where a draw from [0, 1) is one of them.
+_GIVEN_NAMES: list[tuple[float, Maker]] = [
+    (0.50, lambda rng: rng.choice(FIRST)),
+    (0.55, lambda rng: f"{rng.choice('ABCDEJKMRT')}.{rng.choice('BCDJKPT')}."),
+    (0.59, lambda rng: rng.choice(_PREFIXES[:5]) + _coined(rng)),
+    (0.63, lambda rng: f"{_coined(rng)}'{_coined(rng)}"),
+    (0.66, lambda rng: f"{_coined(rng)}-{_coined(rng)}"),
+    (1.0, _coined),
+]
+_SURNAMES: list[tuple[float, Maker]] = [
+    (0.60, lambda rng: rng.choice(LAST)),
+    (0.66, lambda rng: f"{rng.choice(LAST)}-{rng.choice(LAST)}"),
+    (0.72, lambda rng: rng.choice(_PREFIXES[3:]) + _coined(rng)),
+    (0.74, lambda rng: f"St. {rng.choice(LAST)}"),
+    (1.0, _coined),
+]
 
 
-def _surname(rng: random.Random) -> str:
+def _one_of(rng: random.Random, kinds: Sequence[tuple[float, Maker]]) -> str:
     draw = rng.random()
-    if draw < 0.60:
-        return rng.choice(LAST)
-    if draw < 0.66:
-        return f"{rng.choice(LAST)}-{rng.choice(LAST)}"
-    if draw < 0.72:
-        return rng.choice(_PREFIXES[3:]) + _coined(rng)
-    if draw < 0.74:
-        return f"St. {rng.choice(LAST)}"
-    return _coined(rng)
+    return next(make for up_to, make in kinds if draw < up_to)(rng)
 
 
 def invented_name(rng: random.Random) -> str:
     """A full name such as "Marcus Hale", "De'Quor Vance-Hill", "T.J. Okand III"."""
-    name = f"{_given_name(rng)} {_surname(rng)}"
+    name = f"{_one_of(rng, _GIVEN_NAMES)} {_one_of(rng, _SURNAMES)}"
     return f"{name} {rng.choice(_SUFFIXES)}" if rng.random() < 0.06 else name
 
 

@@ -167,7 +167,11 @@ class Curriculum(Section):
         description="wsd: the way down begins when no more of the taught facts than this are uncertain",
     )
     ending_steps: int = Field(100, ge=1, strict=True, description="wsd: the way down takes so many steps")
-    ending_share: Number = Field(0.75, ge=0, description="or this share of the steps before it, where that is more")
+    ending_share: Number = Field(
+        0.75,
+        ge=0,
+        description="or this share of the steps before it, of an update no more than it may wait for, where that is more",
+    )
     check_every: int = Field(
         16,
         ge=1,
