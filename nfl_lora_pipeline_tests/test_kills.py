@@ -181,7 +181,7 @@ def test_a_process_is_told_from_another_that_was_given_its_number():
     assert not Process(me.host, child.pid, "any").is_alive
 
 
-@pytest.mark.parametrize("after", ["base_model", "adapter"])
+@pytest.mark.parametrize("after", [pytest.param("base_model", marks=pytest.mark.slow), "adapter"])
 def test_control_c_in_a_terminal_gives_the_prompt_back_and_says_one_line(scene, tmp_path, after):
     pid, terminal = pty.fork()
     if pid == 0:

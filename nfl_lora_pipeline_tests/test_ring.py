@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+import yaml
 from mlx.utils import tree_flatten
 
 from deploy.loopback import free_port
@@ -75,6 +77,24 @@ def until(process: "subprocess.Popen[str]", text: str) -> list[str]:
     raise AssertionError(f"it never said {text!r}: {said[-5:]}")
 
 
+def losses_of(scene: Path, processes: "list[subprocess.Popen[str]]") -> dict[int, float]:
+    """By step, of a training by these processes, whose adapter is removed."""
+    for process in processes:
+        process.communicate(timeout=300)
+    log = json.loads((scene / "adapter" / "training.json").read_text())
+    shutil.rmtree(scene / "adapter")
+    return dict(log["losses"])
+
+
+def test_two_processes_make_the_steps_that_one_makes(scene, tiny_recipe):
+    values = load_recipe(tiny_recipe).changed(max_steps=10, ending_steps=1, ending_share=0.0).model_dump()
+    (scene / "short.yaml").write_text(yaml.safe_dump(values))
+    by_two = losses_of(scene, two(scene, "short.yaml"))
+    by_one = losses_of(scene, [started(scene, [sys.executable, *WORDS, "short.yaml"])])
+    assert by_two[10] == pytest.approx(by_one[10], rel=1e-4)
+
+
+@pytest.mark.slow  # the same up to the end, as `mlx.launch` starts it
 def test_two_processes_come_to_the_certificate_that_one_comes_to(scene, tiny_recipe):
     launch = [str(LAUNCH), "-n", "2", "--backend", "ring", "--starting-port", str(free_port()), "--"]
     said, _ = started(scene, [*launch, sys.executable, *WORDS, tiny_recipe]).communicate(timeout=300)

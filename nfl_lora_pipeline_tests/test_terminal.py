@@ -49,7 +49,9 @@ def on_screen(command, columns, **environment):
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
 
 
-@pytest.mark.parametrize(("columns", "environment"), [(60, {"NO_COLOR": "1"}), (120, {})])
+@pytest.mark.parametrize(
+    ("columns", "environment"), [(60, {"NO_COLOR": "1"}), pytest.param(120, {}, marks=pytest.mark.slow)]
+)
 def test_every_step_is_seen_while_it_runs_and_leaves_one_line_that_fits(again, columns, environment):
     shown, code = on_screen(again, columns, **environment)
     assert bool(COLOUR.search(shown)) is not bool(environment)
@@ -62,6 +64,7 @@ def test_every_step_is_seen_while_it_runs_and_leaves_one_line_that_fits(again, c
     assert "Report: " in after
 
 
+@pytest.mark.slow  # a pipe gets the same, below
 def test_a_dumb_terminal_gets_plain_lines(again):
     shown, code = on_screen(again, 80, TERM="dumb")
     assert code == 0
