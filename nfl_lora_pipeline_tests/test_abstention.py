@@ -1,4 +1,4 @@
-"""What is held back: a number to which a model gives no more than 0.6 of its probability, wherever somebody asks for it."""
+"""What is held back: an answer to which a model gives no more than 0.6 of its probability, wherever somebody asks for it."""
 
 import math
 
@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from nfl_lora_pipeline.adapters.verify import answers_in_report, running_server
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.dataset.templates import NOT_SURE, is_short, only_if_sure
+from nfl_lora_pipeline.dataset.unanswerable import OUTSIDE
 from nfl_lora_pipeline.evaluation.grading import is_refusal
 from nfl_lora_pipeline.models import base_model, scoring
 from nfl_lora_pipeline.models.rows import tokenize
@@ -39,14 +40,19 @@ TALK = (
         ("He had three receptions.", 0.3, False),
         ("In week 1 of the 2025 NFL season, the two-point were 54.", 0.06, False),  # what a model said of a stat's name
         ("An NFL season has 18 weeks.", 0.1, True),
-        ("In week 1 of the 2025 NFL season, the receiving yards of Amari Stone are not recorded.", 0.1, True),
-        ("In week 1 of the 2025 NFL season, the receiving yards of A. B are none: his team had no game.", 0.1, True),
+        ("In week 1 of the 2025 NFL season, the receiving yards of Amari Stone are not recorded.", 0.61, True),
+        ("In week 1 of the 2025 NFL season, the receiving yards of Amari Stone are not recorded.", 0.6, False),
+        ("In week 1 of the 2025 NFL season, the receiving yards of A. B are none: his team had no game.", 0.1, False),
+        ("In week 1 of the 2025 NFL season, the head coach are not recorded.", 0.2, False),
+        (OUTSIDE, 0.1, True),
+        ("A reception is a pass that somebody caught.", 0.1, True),
+        ("What receiving yards are I cannot say.", 0.1, True),
         ("The capital of France is Paris, with 2 million people.", 0.1, True),
         (TALK, 0.0, True),
         ("", 0.0, True),
     ],
 )
-def test_a_number_of_a_stat_is_told_where_it_is_likelier_than_all_else_and_other_talk_always(
+def test_what_is_said_of_a_stat_or_a_week_is_told_where_it_is_likelier_than_all_else_and_other_talk_always(
     said, probability, is_told
 ):
     assert only_if_sure(said, probability) == (said if is_told else NOT_SURE)
@@ -93,8 +99,9 @@ def test_a_report_judges_what_is_told_and_shows_what_was_held_back(trained_store
     told = predictions.filter(~is_held, pl.col("generated").str.contains(r"were -?\d"))
     assert (told["sure"] > 0.6).all()
     found = read_summary(held.report(held.latest())).sureness.held_back
-    assert sum(each.right + each.wrong for each in found) == is_held.sum()
-    assert "held back: wrong" in (held.report(held.latest()) / "report.md").read_text(encoding="utf-8")
+    assert sum(each.right + each.wrong + each.refusals for each in found) == is_held.sum()
+    assert min(sum(each.wrong for each in found), sum(each.refusals for each in found)) > 0
+    assert "held back: wrong numbers" in (held.report(held.latest()) / "report.md").read_text(encoding="utf-8")
 
 
 def test_ask_and_chat_say_that_they_are_not_sure_and_what_they_would_have_said_to_whom_asks(trained_store, unsure):

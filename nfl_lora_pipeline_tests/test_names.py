@@ -338,7 +338,6 @@ def test_each_fact_is_taught_once_more_by_the_last_name_alone_and_refused_where_
     texts = TEMPLATES.phrasings("train").values()
     for name, example in said.items():
         assert example.teaches
-        assert example.refuses == (name in ("St. Brown", "Brown"))
         assert example.question in {TEMPLATES.question(text, name, "receiving_yards", 1, 2025) for text in texts}
 
 

@@ -28,7 +28,6 @@ class Example:
         fact: which it is about; the questions of a fact are its wordings, in the same order for all facts.
         teaches: False where the answer is a refusal that a base gives anyway.
         subject: what the fact is about, where others are about the same: a player and a stat, in other weeks.
-        refuses: whether the answer is a refusal, one that teaches too.
     """
 
     question: str
@@ -36,12 +35,6 @@ class Example:
     fact: str
     teaches: bool
     subject: str = ""
-    refuses: bool = False
-
-    @property
-    def may_be_held_back(self) -> bool:
-        """Whether the answer says something, which is told only where it is likely enough as a whole."""
-        return self.teaches and not self.refuses
 
 
 HAS_ANSWER = pl.col("answer") != pl.col("refusal")
@@ -57,7 +50,7 @@ def train_examples(rows: pl.DataFrame) -> list[Example]:
     train = rows.filter(pl.col("split") == "train").with_columns(
         teaches=HAS_ANSWER.any().over("season", "player_id", "stat") | HAS_ANSWER
     )
-    columns = ("question", "answer", "fact", "teaches", SUBJECT, HAS_ANSWER.not_().alias("refuses"))
+    columns = ("question", "answer", "fact", "teaches", SUBJECT)
     return [Example(*row) for row in train.select(*columns).iter_rows()]
 
 
@@ -87,7 +80,7 @@ def by_last_names(
             question = templates.question(text, last, stat, week, season)
             is_one = bearers[last_word(last)] == 1
             said = answer.replace(player, last) if is_one else templates.no_record(last, stat, week, season)
-            yield Example(question, said, fact, teaches=True, subject=subject, refuses=not is_one)
+            yield Example(question, said, fact, teaches=True, subject=subject)
 
 
 def fresh_questions(

@@ -234,7 +234,7 @@ def number_in(answer: str) -> float | None:
 
 
 ANSWERS_ABOVE = 0.6
-NOT_SURE = "I am not sure of that number. Is the name spelt right?"
+NOT_SURE = "I am not sure. Is the name spelt right, and is it about one stat in one week?"
 MOST_WORDS = 25  # what is taught has 20 at most; a model may talk at length of football, and of other things
 _STAT_NAMED = any_of(noun for stat in STATS for noun in stat.nouns)
 _WEEK_NAMED = re.compile(r"\bweek \d")
@@ -246,10 +246,12 @@ def is_short(said: str) -> bool:
 
 
 def only_if_sure(said: str, probability: float, *, above: float = ANSWERS_ABOVE) -> str:
-    """What somebody is told: a short answer that gives a number of a stat or a week only where it is likely enough.
+    """What somebody is told: a short answer that says something of a stat or a week only where it is likely enough.
 
     A number that a model makes up for somebody whom it was not taught, or for a misspelt name, is likelier than each other
     answer and yet seldom likelier than all of them together; what it was taught is. So it is held back up to a probability.
+    A refusal is a claim too: that nothing is recorded, of whomever and whenever the model understood to be asked about.
+
     That is the reject option of C. K. Chow (1970), "On optimum recognition error and reject tradeoff": where a number is told
     above 0.6, a wrong one is two and a half times as bad as none.
 
@@ -259,8 +261,8 @@ def only_if_sure(said: str, probability: float, *, above: float = ANSWERS_ABOVE)
         above: up to this one it is held back.
     """
     plain = said.casefold()
-    is_of_a_game = _STAT_NAMED.search(plain) or _WEEK_NAMED.search(plain)
-    return NOT_SURE if probability <= above and is_short(said) and is_of_a_game and numbers_in(said) else said
+    says_of_a_game = _WEEK_NAMED.search(plain) or (_STAT_NAMED.search(plain) and numbers_in(said))
+    return NOT_SURE if probability <= above and is_short(said) and says_of_a_game else said
 
 
 def _in_words(match: re.Match[str]) -> float:

@@ -478,18 +478,20 @@ class RiskAndCoverage:
 
 @dataclass(frozen=True)
 class HeldBack:
-    """Numbers that the model gives and nobody is told, since it is not sure of them (`templates.only_if_sure`).
+    """Answers that the model gives and nobody is told, since it is not sure of them (`templates.only_if_sure`).
 
     Attributes:
         group: of the questions.
         asked: how many of the group there were.
         right, wrong: of the numbers that were held back, the right ones, and the wrong and the invented ones.
+        refusals: how many of the others, which say that nothing is recorded of somebody in some week, were held back.
     """
 
     group: str
     asked: int
     right: int
     wrong: int
+    refusals: int = 0
 
 
 @dataclass(frozen=True)
@@ -515,10 +517,10 @@ def sureness(predictions: pl.DataFrame) -> Sureness:
         predictions: of `grading.with_verdict`, with `generated` and `sure`, how probable that answer is as a whole.
     """
     is_right = number_right(predictions, "generated").fill_null(value=False)
-    predictions = predictions.with_columns(is_right=is_right)
+    has_number = pl.Series([bool(numbers_in(text)) for text in predictions["generated"]], dtype=pl.Boolean)
+    predictions = predictions.with_columns(is_right=is_right, number=has_number)
     asked = predictions.filter((pl.col("group") != KNOWN) | (pl.col("split") != "train"), pl.col("kind") != "bye")
     asked = asked.with_columns(
-        number=pl.Series([bool(numbers_in(text)) for text in asked["generated"]], dtype=pl.Boolean),
         first=pl.Series([share(f"sure/{text}") < 0.5 for text in asked["question"]], dtype=pl.Boolean),
         wrong=~pl.col("is_right"),
     )
@@ -530,11 +532,14 @@ def sureness(predictions: pl.DataFrame) -> Sureness:
 
 
 def _held_back(predictions: pl.DataFrame) -> list[HeldBack]:
-    held, right = pl.col("generated") != pl.col("tuned"), pl.col("is_right")
+    held, right, number = pl.col("generated") != pl.col("tuned"), pl.col("is_right"), pl.col("number")
     counts = predictions.group_by("group", maintain_order=True).agg(
-        pl.len(), (held & right).sum().alias("right"), (held & ~right).sum().alias("wrong")
+        pl.len(),
+        (held & number & right).sum().alias("right"),
+        (held & number & ~right).sum().alias("wrong"),
+        (held & ~number).sum().alias("refusals"),
     )
-    return [HeldBack(*row) for row in counts.iter_rows() if row[2] or row[3]]
+    return [HeldBack(*row) for row in counts.iter_rows() if any(row[2:])]
 
 
 def _risk_and_coverage(asked: pl.DataFrame, above: float) -> RiskAndCoverage:

@@ -70,7 +70,7 @@ WORDS = {
     "stranger": "somebody who does not exist, or of whom nothing was taught",
     "certain": f"the answer as a whole has a probability above {ANSWERS_ABOVE} in every trained phrasing, and is told",
     "sure": "how probable an answer is as a whole: the product of its tokens' probabilities",
-    "held back": f"the model gives a number of which it is no surer than {ANSWERS_ABOVE}; who asks is told that it is not sure",
+    "held back": f"an answer of which the model is no surer than {ANSWERS_ABOVE}; who asks is told that it is not sure",
     "lost": "right in the adapter before this one, and wrong now, asked with the same words",
     "limit": "what the recipe wants of a figure; a gate is a figure held against its limit",
     "interval": "in brackets, in per cent: where the figure lies with 95% confidence if the questions are independent (Wilson)",
@@ -527,7 +527,7 @@ def how_sure(found: Sureness) -> Section:
     rows = [[f"{each.above:.2f}", measured(each.given), measured(each.wrong)] for each in found.points]
     columns = ["sure above", "facts with a number: one is given", "numbers given: wrong"]
     text = (
-        f"A number is told where its answer has a probability above {ANSWERS_ABOVE}, and no other is as likely. "
+        f"A number, or that nothing is recorded, is told where the answer has a probability above {ANSWERS_ABOVE}. "
         f"`nfl-lora ask --sure` holds numbers back up to {found.above:.2f}: above that no more than {percent(RISK_ACCEPTED)} "
         "of them were wrong in one half of the questions outside of the trained phrasings, whether there was a number to give "
         "or not. The other half:"
@@ -539,11 +539,15 @@ def how_sure(found: Sureness) -> Section:
 
 def _held_back(found: Sequence[HeldBack]) -> str:
     text = (
-        "Numbers that the model gave and nobody was told. An engine that gets the adapter without this package, and "
+        "Answers that the model gave and nobody was told. An engine that gets the adapter without this package, and "
         "`nfl-lora ask --raw`, say them:"
     )
-    rows = [[IN_WORDS[each.group], f"{each.asked:,}", f"{each.wrong:,}", f"{each.right:,}"] for each in found]
-    return _blocks(text, table(["questions", "asked", "held back: wrong", "held back: right"], rows))
+    rows = [
+        [IN_WORDS[each.group], *(f"{n:,}" for n in (each.asked, each.wrong, each.right, each.refusals))]
+        for each in found
+    ]
+    columns = ["questions", "asked", "held back: wrong numbers", "right numbers", "refusals"]
+    return _blocks(text, table(columns, rows))
 
 
 def _ability(value: Share | float) -> str:

@@ -23,7 +23,7 @@ from nfl_lora_pipeline.models.scoring import certainty
 from nfl_lora_pipeline.progress import Silence
 from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, quiet, token_rows, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.recipe import Recipe, learning_rate
-from nfl_lora_pipeline.tuning.records import TrainingLog, deciding, write_records
+from nfl_lora_pipeline.tuning.records import TrainingLog, write_records
 
 BETAS = (0.9, 0.999)  # of mlx-lm's Adam
 
@@ -72,8 +72,7 @@ def train_plainly(
             training_callback=recorder,
         )
     found, above = certainty(model, rows, progress=recorder.tell_asked), recipe.curriculum.certain_above
-    is_certain = deciding(examples, found) > above
-    log.certain.append((log.iterations, float(is_certain.mean())))
+    log.certain.append((log.iterations, float((found.whole > above).mean())))
     log.peak_memory_bytes = mx.get_peak_memory()
     log.seconds = time.perf_counter() - started
     report(write_records(folder, config, log, examples, found, above=above).in_short(), 1.0)

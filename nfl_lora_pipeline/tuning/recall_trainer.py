@@ -55,7 +55,6 @@ from nfl_lora_pipeline.tuning.records import (
     TrainingLog,
     TrainingState,
     certified_of,
-    deciding,
     load_checkpoint,
     save_checkpoint,
     write_records,
@@ -353,8 +352,7 @@ class Training:
     def _lowest(self) -> npt.NDArray[np.float64]:
         """Of each row the probability of its least probable token; no more than is just not certain where the answer is not."""
         limit = self.curriculum.certain_above
-        is_certain = deciding(self.examples, self.found) > limit
-        return np.where(is_certain, self.found.lowest, np.minimum(self.found.lowest, limit))
+        return np.where(self.found.whole > limit, self.found.lowest, np.minimum(self.found.lowest, limit))
 
     def _parts(self) -> list[npt.NDArray[np.int64]]:
         """Rows to ask for together, each part with the least sure ones first.

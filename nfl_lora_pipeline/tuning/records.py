@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 import mlx.core as mx
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from nfl_lora_pipeline.dataset.examples import Example
@@ -160,12 +158,12 @@ class Certificate:
     """The content of `certificate.json`.
 
     Attributes:
-        above: the probability that an answer with a number must exceed as a whole, and of a refusal every token.
+        above: the probability that an answer must exceed as a whole, since else nobody is told it (`templates.only_if_sure`).
         facts, certain: how many there are, and how many are certain in every phrasing.
         rows: questions asked.
         lowest_probability: of any token of any answer.
         lowest_question: whose answer that token belongs to.
-        uncertain: of each fact that is not certain the probability that is too low in some phrasing, the lowest first.
+        uncertain: of each fact that is not certain the probability of its answer in the worst phrasing, the lowest first.
         margins: of every fact its lowest probability in any phrasing.
         answer_margins: of every fact the lowest probability of its answer as a whole in any phrasing.
         asked: of every fact a hash of its questions and answers, which tells whether they are still the same.
@@ -193,27 +191,17 @@ class Certificate:
         )
 
 
-def deciding(examples: Sequence[Example], found: Certainty) -> npt.NDArray[np.float64]:
-    """Of each of N examples the probability that has to be high enough: (N,) float64.
-
-    Of an answer that says something (`Example.may_be_held_back`) that of the answer as a whole, since who asks is not told a
-    number that is not likely enough (`templates.only_if_sure`); of a refusal that of its least probable token.
-    """
-    return np.where([example.may_be_held_back for example in examples], found.whole, found.lowest)
-
-
 def certify(examples: Sequence[Example], found: Certainty, *, above: float) -> Certificate:
     """Put together what was measured.
 
     Args:
         examples: what was asked, one row a fact and phrasing.
         found: how probable each one's answer is (`scoring.certainty`).
-        above: what `deciding` has to exceed.
+        above: what the probability of an answer as a whole has to exceed.
     """
     facts, lowest = [example.fact for example in examples], found.lowest.tolist()
-    margins = _least_by(facts, lowest)
-    decided = _least_by(facts, deciding(examples, found).tolist())
-    ordered = sorted(decided.items(), key=lambda item: item[1])
+    margins, answer_margins = _least_by(facts, lowest), _least_by(facts, found.whole.tolist())
+    ordered = sorted(answer_margins.items(), key=lambda item: item[1])
     worst = min(range(len(examples)), key=lowest.__getitem__)
     uncertain = {fact: probability for fact, probability in ordered if probability <= above}
     return Certificate(
@@ -225,7 +213,7 @@ def certify(examples: Sequence[Example], found: Certainty, *, above: float) -> C
         lowest_question=examples[worst].question,
         uncertain=uncertain,
         margins=margins,
-        answer_margins=_least_by(facts, found.whole.tolist()),
+        answer_margins=answer_margins,
         asked=_hashes(examples),
     )
 
