@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from itertools import pairwise
 from typing import Any
 
@@ -477,24 +476,41 @@ def test_questions_without_an_answer_go_on_behind_what_was_drawn(student):
     assert second.right_share() == 1.0
 
 
-def test_a_question_drawn_afresh_is_shown_so_many_times_long_after_one_another_and_counts_once(student, monkeypatch):
+def test_a_question_that_was_missed_is_shown_again_until_it_is_right_and_long_after_and_is_counted_once(
+    student, monkeypatch
+):
     monkeypatch.setattr("nfl_lora_pipeline.tuning.sampler.WAITING", 20)
-    fresh, again = (Fresh(refused_questions(), student[1], times=3) for _ in range(2))
-    steps = [(fresh.take(6), list(fresh.taken), fresh.observe(np.zeros(6, np.bool_))) for _ in range(40)]
-    shown = [(number, left) for _, taken, _ in steps for number, left in taken]
-    times = Counter(number for number, _ in shown)
-    assert set(times.values()) == {1, 2, 3}
-    assert all(times[number] == 3 for number in range(20))
-    row_of = {number: row for rows, taken, _ in steps[:4] for (number, _), row in zip(taken, rows, strict=True)}
-    assert all(
-        row == row_of.get(number, row) for rows, taken, _ in steps for (number, _), row in zip(taken, rows, strict=True)
-    )
-    at = {number: [place for place, (each, _) in enumerate(shown) if each == number] for number in range(20)}
-    assert min(second - first for places in at.values() for first, second in pairwise(places)) >= 20
-    assert len(fresh.right) == fresh.drawn == len(times)
-    again.restore(fresh.state())
-    assert again.rows == fresh.rows, "and no others are read"
-    assert [again.take(6) for _ in range(30)] == [fresh.take(6) for _ in range(30)]
+    fresh, resumed = (Fresh(refused_questions(), student[1], again_share=0.5) for _ in range(2))
+    shown: dict[int, list[int]] = {}
+    rows: dict[int, TokenRow] = {}
+    for _ in range(40):
+        taken = fresh.take(6)
+        is_new = [number not in rows for number in fresh.taken]
+        assert sum(is_new) >= 3, "no more than half of them are shown again"
+        for number, row in zip(fresh.taken, taken, strict=True):
+            assert rows.setdefault(number, row) == row
+            shown.setdefault(number, []).append(fresh.drawn)
+        # every third question is missed the first two times
+        fresh.observe(np.array([number % 3 > 0 or len(shown[number]) > 2 for number in fresh.taken]))
+    assert {len(times) for number, times in shown.items() if number % 3} == {1}
+    assert {len(shown[number]) for number in range(0, 30, 3)} == {3}
+    assert all(later - before >= 20 for times in shown.values() for before, later in pairwise(times))
+    assert len(fresh.right) == fresh.drawn == len(rows), "the first time alone counts"
+    assert set(fresh.rows) == {number for number, _ in fresh.missed}, "and nothing else is kept"
+    resumed.restore(fresh.state())
+    assert resumed.rows == fresh.rows, "and no others are read"
+    for _ in range(30):
+        assert resumed.take(6) == fresh.take(6)
+        for each in (resumed, fresh):
+            each.observe(np.array([number % 3 > 0 for number in each.taken]))
+
+
+def test_without_a_share_for_them_nothing_is_shown_again(student):
+    fresh = Fresh(refused_questions(), student[1])
+    for _ in range(60):
+        fresh.take(6)
+        fresh.observe(np.zeros(6, np.bool_))
+    assert (fresh.drawn, len(fresh.missed), len(fresh.rows)) == (360, 0, 0)
 
 
 # Rows, and the certificate.

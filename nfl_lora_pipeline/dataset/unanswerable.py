@@ -27,6 +27,7 @@ from nfl_lora_pipeline.dataset.wordings import (
     VERBS,
     WEEK_ALONE,
     WORDS,
+    bare_wording,
     draw_wording,
     filled,
     names_of,
@@ -36,7 +37,7 @@ from nfl_lora_pipeline.dataset.wordings import (
 from nfl_lora_pipeline.weeks.names import name_key
 
 LAST_WEEK = 18
-CROSSED_SHARE = 0.3  # of the questions without an answer: about a known name and another one, put together
+CROSSED_SHARE = 4 / 9  # of the questions about people who hold no fact: about a known name and another, put together
 COMMON_SHARE = 0.6  # this share of them is not of him but of somebody whose last name many people bear
 OTHER_SEASON_SHARE = 0.5  # this share of them asks about another season; the rest asks about another week
 
@@ -199,7 +200,8 @@ What is {number} plus {week}?
 Tell me a joke.
 Write me a poem.""".splitlines()
 NO_WEEK, SEVERAL, NO_PERSON, COMPARING, NO_STAT = 0.45, 0.57, 0.7, 0.82, 0.91  # up to where a draw from [0, 1) is each
-TEMPLATES_UP_TO, COMPLETE_UP_TO, PRACTISED_UP_TO = 0.35, 0.4, 0.8  # the same of a whole question's wording
+# Up to where a draw from [0, 1) is a whole question in each kind of wording; beyond, it is one of the grammar's.
+TEMPLATES_UP_TO, BARE_UP_TO, COMPLETE_UP_TO, PRACTISED_UP_TO = 0.33, 0.39, 0.43, 0.8
 TALK_SHARE = 0.35  # of these questions, where a base can talk of nothing: what is no question for a stat at all
 BESIDE_ONE = """\
 What do {player} and {other} come to together in {stats} {time}?
@@ -334,7 +336,7 @@ def _talk(rng: random.Random) -> str:
 
 CARELESS = Typing(
     lower_case=0.2,
-    misspelt=0.45,
+    misspelt=0.38,
     last_name=0.08,
     in_haste=0.1,
     otherwise=0.1,
@@ -416,13 +418,13 @@ class FreshQuestions:
             if rng.random() < mixture.outside:
                 yield self._outside(rng, newcomers)
                 continue
-            kind = rng.random()
-            if fact and kind < mixture.elsewhere + mixture.other_stats + CROSSED_SHARE:
+            kind, beside = rng.random(), mixture.elsewhere + mixture.other_stats
+            if fact and kind < beside + CROSSED_SHARE * (1 - beside):
                 (name, at, stat), text = last or (fact, text)
                 last = None
                 if kind < mixture.elsewhere:
                     at = self._elsewhere(rng, name, at)
-                elif kind < mixture.elsewhere + mixture.other_stats:
+                elif kind < beside:
                     stat = self._other_stat(rng, name, at)
                 else:
                     name = rng.choice(self._commonly_named) if rng.random() < COMMON_SHARE else name
@@ -463,6 +465,8 @@ class FreshQuestions:
         texts, draw = list(self.templates.phrasings("train").values()), rng.random()
         if draw < TEMPLATES_UP_TO:
             return rng.choice(texts)
+        if draw < BARE_UP_TO:
+            return bare_wording(rng)
         frames = COMPLETE if draw < COMPLETE_UP_TO else practised("complete") if draw < PRACTISED_UP_TO else FRAMES
         text = draw_wording(rng, frames, strange=False)
         return self._wording(rng) if text.casefold() in self._held_out else text

@@ -330,6 +330,10 @@ The {season} week {week} {stats} for {player}?
 {season}, {player}, week {week}, {stats}?
 {player}, {season}, week {week}: {stats}?""".splitlines()
 
+BARE_FRAMES = [frame for frame in FRAMES if not re.sub(r"{\w+}|\W", "", frame)]
+"""Those that are nothing but the parts of a question, as they are typed into a search box."""
+BARE_TIMES = [time for time in TIMES if re.match(r"(?:week|wk|{season})\b", time) or time.startswith("{season}")]
+
 COMPLETE = """\
 Tell me about {possessive} {stats} {time}.
 Tell me about the {stats} of {player} {time}.
@@ -588,6 +592,17 @@ def draw_wording(rng: random.Random, frames: Sequence[str] = FRAMES, *, strange:
     draw = rng.random()
     text = _lower_start(text) if draw < 0.2 else text
     return text + (mark if rng.random() < 0.75 else rng.choice(("", "", "?", "??", " ?", ".")))
+
+
+def bare_wording(rng: random.Random) -> str:
+    """A question in bare words: "{player} {stats} wk {week} {season}", seldom with a mark."""
+    frame = filled(
+        rng.choice(BARE_FRAMES),
+        time=rng.choice(BARE_TIMES),
+        in_week=rng.choice(("wk {week}", "week {week}")),
+        in_season="{season}",
+    )
+    return frame if rng.random() < 0.2 else frame.rstrip("?.")
 
 
 def _strange_words(rng: random.Random) -> str:

@@ -6,7 +6,7 @@ for all families whose layers are attention with rotated positions, a gated SiLU
 (projections fused or not, norms of q and k, shared keys) is read off the layer.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from math import e, factorial, log, log2
 from typing import NamedTuple, cast
@@ -282,12 +282,6 @@ class FrozenStates:
         return mx.stack(
             [mx.pad(part[:length], [(0, width - length), (0, 0)]) for part, length in zip(parts, lengths, strict=True)]
         )
-
-    def forget(self, keys: Iterable[Hashable]) -> None:
-        """Make room: the rows of these keys will not come again."""
-        for key in keys:
-            if key in self.kept:
-                self.free_bytes += self.kept.pop(key).nbytes
 
     def _has(self, key: Hashable, length: int) -> bool:
         return key in self.kept and self.kept[key].shape[0] >= length

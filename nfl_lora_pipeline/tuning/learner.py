@@ -50,7 +50,6 @@ class Order(BaseModel):
         keys: by which what the frozen layers make of them is kept; None for what does not come again.
         whole: what is kept of each, see `FrozenStates.states`.
         rate: of learning.
-        last: the keys of rows that will not be shown again.
     """
 
     do: Literal["begin", "step", "ask", "end"]
@@ -59,7 +58,6 @@ class Order(BaseModel):
     keys: Sequence[Key] = ()
     whole: Sequence[TokenRow] = ()
     rate: float = 0.0
-    last: Sequence[Key] = ()
 
 
 class Ring:
@@ -184,14 +182,13 @@ class Learner:
         keys: Sequence[Key],
         whole: Sequence[TokenRow],
         rate: float,
-        last: Sequence[Key] = (),
     ) -> tuple[float, Losses]:
         """Learn from some rows; see `Order`.
 
         Returns:
             The loss in nats, and of each row the greatest loss of a token of its answer, (N,) float32, before the step.
         """
-        order = Order.model_construct(do="step", rows=rows, keys=keys, whole=whole, rate=rate, last=last)
+        order = Order.model_construct(do="step", rows=rows, keys=keys, whole=whole, rate=rate)
         with Ring.here.ordered(order):
             return self.make_step(order)
 
@@ -251,7 +248,6 @@ class Learner:
         loss, greatest = self._compiled(batches)
         with divided_cores(len(lanes)):
             mx.eval(self.model.state, self.optimizer.state, loss, greatest)
-        self.frozen.forget(order.last)
         losses = np.zeros(len(rows), np.float32)
         for lane, found in zip(lanes, greatest, strict=True):
             losses[lane] = np.array(found)

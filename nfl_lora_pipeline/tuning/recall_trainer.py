@@ -156,7 +156,7 @@ class Training:
         teaches = [example.teaches for example in examples]
         facts, subjects = [example.fact for example in examples], [example.subject for example in examples]
         self.sampler = Sampler(facts, teaches, curriculum, self.rng, subjects)
-        self.fresh = Fresh(fresh, tokenizer, times=curriculum.fresh_times)
+        self.fresh = Fresh(fresh, tokenizer, again_share=curriculum.again_share)
         self.rehearsed = rehearsed or Rehearsed([])
         self.learner = Learner(model, recipe)
         self.found = Certainty.of_nothing(len(self.rows))
@@ -381,15 +381,13 @@ class Training:
     def _make_step(self) -> None:
         """Show some rows that teach, some people without a record, some questions drawn afresh, and learn from them."""
         rows, shown = self._rows()
-        comes_again = self.curriculum.fresh_times > 1
-        keys: list[Key] = [*shown, *(("fresh", number) if comes_again else None for number, _ in self.fresh.taken)]
+        keys: list[Key] = [*shown, *(None for _ in self.fresh.taken)]
         places = self.rehearsed.take(self.curriculum.rehearsed_rows, self.step)
         keys += [("rehearsed", place) for place in places]
         rows += [self.rehearsed.rows[place] for place in places]
         whole = [self.rows[key] if isinstance(key, int) else row for key, row in zip(keys, rows, strict=True)]
         rate = self.peak_share * learning_rate(self.recipe, self.step, self.ending, self.end)
-        last = [("fresh", number) for number, left in self.fresh.taken if not left]
-        loss, greatest = self.learner.step(rows, keys, whole, rate, last)
+        loss, greatest = self.learner.step(rows, keys, whole, rate)
         self.tokens += sum(len(row.tokens) - 1 for row in rows)
         self._observe(greatest, shown)
         self.loss_sum += loss

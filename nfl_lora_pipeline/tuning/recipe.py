@@ -114,13 +114,13 @@ class Curriculum(Section):
         0.3, ge=0, le=0.75, description="and the share that asks about taught facts in other wordings and spellings"
     )
     elsewhere_share: Number = Field(
-        0.1,
+        0.08,
         ge=0,
         le=0.8,
         description="of the questions without an answer: about known players in weeks and seasons that are not taught",
     )
     other_stats_share: Number = Field(
-        0.13, ge=0, le=0.8, description="and about known players and stats that are not taught"
+        0.11, ge=0, le=0.8, description="and about known players and stats that are not taught"
     )
     outside_share: Number = Field(
         0.05,
@@ -133,11 +133,11 @@ class Curriculum(Section):
         gt=0,
         description="how much more the other refusals weigh in a step's loss than answers: a doubt is to be a refusal",
     )
-    fresh_times: int = Field(
-        1,
-        ge=1,
-        strict=True,
-        description="how often each question drawn afresh is shown; what layers that are not trained make of it is kept",
+    again_share: Number = Field(
+        0.5,
+        ge=0,
+        le=0.8,
+        description="of the questions drawn afresh, up to this share of a step's were missed before and are shown again",
     )
     rehearsal_share: Number = Field(
         0.0,

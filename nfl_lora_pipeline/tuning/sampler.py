@@ -23,7 +23,7 @@ from nfl_lora_pipeline.tuning.recipe import Curriculum
 
 REMEMBERED = 200  # of the last fresh questions, whether they were answered rightly
 WORDINGS_AT_A_TIME = 2  # of a fact that is not certain are shown in a pass, where so many are in doubt
-WAITING = 500  # fresh questions that are to be shown again lie at least so many others behind one another
+WAITING = 200  # fresh questions are drawn before one that was missed is shown again
 REHEARSED_TOKENS = 40  # of a general answer
 
 
@@ -32,7 +32,7 @@ class FreshState(BaseModel):
 
     drawn: int
     right: list[bool]
-    again: list[tuple[int, int]] = []
+    missed: list[tuple[int, int]] = []
 
 
 class SamplerState(BaseModel):
@@ -45,31 +45,33 @@ class SamplerState(BaseModel):
 
 
 class Fresh:
-    """Draws questions from an endless source, and shows each so many times, long after one another.
+    """Draws questions from an endless source, and shows those that were missed again, a while after.
 
     Attributes:
         drawn: how many were.
-        again: the numbers of those that are to be shown again, with how often; the next one first.
-        taken: the numbers of those that were taken last, in their order, with how often they will be shown again.
+        missed: the numbers of those that are to be shown again, each with how many are to have been drawn by then; the next
+            one first.
+        taken: the numbers of those that were taken last, in their order; the new ones come last.
         right: of the last ones shown for the first time, whether the model was certain of the answer before it was trained
             on them.
     """
 
-    def __init__(self, source: Iterator[Drawn], tokenizer: Tokenizer, *, times: int = 1):
-        self.source, self.tokenizer, self.times, self.drawn = source, tokenizer, times, 0
-        self.again: deque[tuple[int, int]] = deque()
-        self.taken: list[tuple[int, int]] = []
+    def __init__(self, source: Iterator[Drawn], tokenizer: Tokenizer, *, again_share: float = 0.0):
+        self.source, self.tokenizer, self.again_share, self.drawn = source, tokenizer, again_share, 0
+        self.missed: deque[tuple[int, int]] = deque()
+        self.taken: list[int] = []
+        self.new = 0
         self.rows: dict[int, TokenRow] = {}
         self.right: deque[bool] = deque(maxlen=REMEMBERED)
 
     def take(self, count: int) -> list[TokenRow]:
-        """So many: some that were never shown before and, once enough of them wait for it, others again."""
-        repeated = count - math.ceil(count / self.times) if len(self.again) >= WAITING else 0
-        shown = [self.again.popleft() for _ in range(repeated)]
-        shown += [(number, self.times - 1) for number in self._draw(count - repeated)]
-        self.again.extend((number, left - 1) for number, left in shown if left)
-        self.taken = shown
-        return [self.rows[number] if left else self.rows.pop(number) for number, left in shown]
+        """So many: up to a share of them were missed before, the others were never shown."""
+        again: list[int] = []
+        while self.missed and len(again) < int(self.again_share * count) and self.missed[0][1] <= self.drawn:
+            again.append(self.missed.popleft()[0])
+        self.new = count - len(again)
+        self.taken = again + self._draw(self.new)
+        return [self.rows[number] for number in self.taken]
 
     def _draw(self, count: int) -> list[int]:
         """The numbers of so many new ones, whose rows are kept."""
@@ -84,9 +86,13 @@ class Fresh:
             self.rows[number] = row._replace(weight=each.weight)
 
     def observe(self, right: npt.NDArray[np.bool_]) -> None:
-        """Take in whether those that were taken last are answered rightly, one bool each."""
-        is_new = [left == self.times - 1 for _, left in self.taken]
-        self.right.extend(right[is_new].tolist())
+        """Take in whether those that were taken last were answered rightly, one bool each."""
+        self.right.extend(right[len(right) - self.new :].tolist())
+        for number, is_right in zip(self.taken, right.tolist(), strict=True):
+            if is_right or not self.again_share:
+                del self.rows[number]
+            else:
+                self.missed.append((number, self.drawn + WAITING))
 
     def right_share(self) -> float:
         """Of the last ones shown for the first time."""
@@ -94,15 +100,15 @@ class Fresh:
 
     def state(self) -> FreshState:
         """For a checkpoint."""
-        return FreshState(drawn=self.drawn, right=list(self.right), again=list(self.again))
+        return FreshState(drawn=self.drawn, right=list(self.right), missed=list(self.missed))
 
     def restore(self, state: FreshState) -> None:
         """Go on where a state was taken, behind all that had been drawn from the source."""
-        wanted = {number for number, _ in state.again}
+        wanted = {number for number, _ in state.missed}
         passed = enumerate(itertools.islice(self.source, state.drawn))
         self._keep([(number, each) for number, each in passed if number in wanted])
         self.drawn = state.drawn
-        self.again.extend(state.again)
+        self.missed.extend(state.missed)
         self.right.extend(state.right)
 
 
