@@ -205,7 +205,6 @@ class HeldBackCount(Record):
 
     right: int
     wrong: int
-    refusals: int = 0  # missing in those of earlier code
 
 
 class SurenessOverview(Record):

@@ -332,7 +332,7 @@ The {season} week {week} {stats} for {player}?
 
 BARE_FRAMES = [frame for frame in FRAMES if not re.sub(r"{\w+}|\W", "", frame)]
 """Those that are nothing but the parts of a question, as they are typed into a search box."""
-BARE_TIMES = [time for time in TIMES if re.match(r"(?:week|wk|{season})\b", time) or time.startswith("{season}")]
+BARE_TIMES = [time for time in TIMES if time.startswith(("week", "wk", "{season}"))]
 
 COMPLETE = """\
 Tell me about {possessive} {stats} {time}.
