@@ -132,7 +132,7 @@ def _style() -> str:
 
 
 TRAINED_COLOUR, HELD_OUT_COLOUR, STRANGER_COLOUR = BLUE, ORANGE, GREY
-CERTAIN_ABOVE = 0.5
+CHOSEN_ABOVE = 0.5  # whatever the other tokens are; certain is an answer as a whole, which is no matter of one token
 RECALL = "Right numbers, with 95% intervals, by how the question is asked"
 MARGINS_OF = "How probable the least probable token of the reference answers is"
 LOSS = "Loss, and rows that are certain, over training"
@@ -224,10 +224,12 @@ def margin_plot(scored: pl.DataFrame) -> bytes:
         )
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:,.0f}")
-    axes.axvline(CERTAIN_ABOVE, color=RED, linestyle="--", linewidth=1.2)
+    axes.axvline(CHOSEN_ABOVE, color=RED, linestyle="--", linewidth=1.2)
     axes.set_xlim(0, 1)
     axes.set_xlabel(
-        f"probability of the answer's least probable token; certain above {CERTAIN_ABOVE}", fontsize=9, color=INK
+        f"probability of the answer's least probable token; chosen in any case above {CHOSEN_ABOVE}",
+        fontsize=9,
+        color=INK,
     )
     axes.set_ylabel("questions", fontsize=9, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
@@ -268,7 +270,7 @@ def cost_plot(ways: Sequence[Way]) -> bytes:
 
 
 def _below(asked: pl.DataFrame) -> int:
-    return asked.filter(pl.col("lowest") <= CERTAIN_ABOVE).height
+    return asked.filter(pl.col("lowest") <= CHOSEN_ABOVE).height
 
 
 def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
