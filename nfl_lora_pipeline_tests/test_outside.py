@@ -23,7 +23,7 @@ from nfl_lora_pipeline.dataset.unanswerable import (
 )
 from nfl_lora_pipeline.dataset.wordings import practised
 from nfl_lora_pipeline.evaluation.grading import exact_or_refused, is_refusal, refusals
-from nfl_lora_pipeline.evaluation.probes import INCOMPLETE, INCOMPLETE_FILE, incomplete_questions, probe_questions
+from nfl_lora_pipeline.evaluation.probes import INCOMPLETE, INCOMPLETE_FILE, exam_texts, probe_questions
 from nfl_lora_pipeline_tests.evaluations import STATS, TEMPLATES, YARDS, pairs_of
 from nfl_lora_pipeline_tests.test_hand_written import BEFORE_THE_EVALUATION, PACKAGE, plainly
 
@@ -98,7 +98,7 @@ def test_questions_that_are_nearly_about_one_player_in_one_week_are_among_the_fr
 
 
 def test_there_are_a_hundred_and_nothing_that_trains_knows_them():
-    texts = incomplete_questions()
+    texts = exam_texts(INCOMPLETE_FILE)
     assert len({plainly(text) for text in texts}) == len(texts) == 100
     sources = {file: file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py")}
     readers = [file.relative_to(PACKAGE).as_posix() for file, text in sources.items() if INCOMPLETE_FILE.name in text]
@@ -116,7 +116,7 @@ def test_none_of_the_exams_is_ever_drawn():
         "season": 2025,
         "other": OTHER,
     }
-    exam = {plainly(text.format(**words)) for text in incomplete_questions()}
+    exam = {plainly(text.format(**words)) for text in exam_texts(INCOMPLETE_FILE)}
     assert exam.isdisjoint(map(plainly, drawn(20_000)))
     rng = random.Random(5)
     frames = [*BESIDE_ONE, *practised("incomplete")]

@@ -33,7 +33,7 @@ from nfl_lora_pipeline.dataset.wordings import (
     names_of,
     practised,
 )
-from nfl_lora_pipeline.evaluation.probes import hand_written_wordings, incomplete_questions
+from nfl_lora_pipeline.evaluation.probes import HAND_WRITTEN_FILE, INCOMPLETE_FILE, exam_texts
 from nfl_lora_pipeline_tests.evaluations import TEMPLATES
 from nfl_lora_pipeline_tests.test_hand_written import PACKAGE, plainly
 
@@ -84,7 +84,7 @@ def test_those_without_have_slots_that_are_filled():
 @pytest.mark.parametrize("kind", ["complete", "incomplete"])
 def test_none_is_nearly_one_of_the_exam(kind):
     asked = {question.text for question in load_templates().questions.values() if question.split != "train"}
-    exam = {*hand_written_wordings(), *asked} if kind == "complete" else set(incomplete_questions())
+    exam = {*exam_texts(HAND_WRITTEN_FILE), *asked} if kind == "complete" else set(exam_texts(INCOMPLETE_FILE))
     near = [(text, of) for text in practised(kind) for of in exam if shared_words(text, of) >= TOO_NEAR]
     assert near == []
 

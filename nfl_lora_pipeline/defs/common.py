@@ -40,7 +40,7 @@ CODE = {
     "dataset_splits": "4",
     "base_model": "1",
     "adapter": "20",
-    "evaluation_report": "15",
+    "evaluation_report": "16",
     "promoted_adapter": "1",
     "experiment_adapter": "1",
     "experiment_result": "2",

@@ -481,6 +481,7 @@ GATES = {
     "hand_written_wordings_are_understood": _share_of_right(
         ["hand_written"], "in wordings written by hand", "min_hand_written"
     ),
+    "bare_words_are_understood": _share_of_right(["bare_words"], "in bare words", "min_bare_words"),
     "careless_typing_is_understood": _share_of_right(
         [*CARELESS], "typed carelessly, in the worst of the ways", "min_careless"
     ),

@@ -35,6 +35,7 @@ KNOWN, INVENTED = "known", "invented_names"  # the rows of the splits
 INCOMPLETE = "incomplete"
 ALTERATIONS = {
     "hand_written": "one of 30 wordings written by hand",
+    "bare_words": "nothing but its parts, as into a search box",
     "lower_case": "the whole question in lower case",
     "no_mark": "no mark at the end",
     "two_blanks": "two blanks in places",
@@ -65,7 +66,9 @@ ALTERED, WITHOUT_FACT, GROUPS = tuple(ALTERATIONS), tuple(UNANSWERABLE), tuple(I
 BESIDE = tuple(OTHER_POSITIONS)
 
 HAND_WRITTEN_FILE = Path(str(files("nfl_lora_pipeline"))) / "hand_written.yaml"
+BARE_WORDS_FILE = HAND_WRITTEN_FILE.with_name("bare_words.yaml")
 INCOMPLETE_FILE = HAND_WRITTEN_FILE.with_name("incomplete.yaml")
+IN_LOWER_CASE = ("lower_case", "bare_words")  # the groups whose questions are, and whose answers are not
 MOST = 1500  # questions of a group
 FIRST = 60  # of a part that are asked in any case: who is far from a limit is so after these
 ENOUGH = 200  # of a part, for who is near a limit: all of 189 right is the least that tells 98% from less
@@ -77,17 +80,14 @@ SEASONS = (-3, -2, -1, 1, 2)  # how far from a known season an unknown one lies
 
 
 @cache
-def hand_written_wordings() -> Mapping[str, Question]:
-    """The wordings of `hand_written.yaml`, by their text. They are for the evaluation: nothing that trains may ask for them."""
-    texts: list[str] = yaml.safe_load(HAND_WRITTEN_FILE.read_text(encoding="utf-8"))
-    return {text: Question(split="test", text=text) for text in texts}
-
-
-@cache
-def incomplete_questions() -> list[str]:
-    """The texts of `incomplete.yaml`. They are for the evaluation, as those written by hand are."""
-    texts: list[str] = yaml.safe_load(INCOMPLETE_FILE.read_text(encoding="utf-8"))
+def exam_texts(file: Path) -> list[str]:
+    """The texts of a file of the exam. They are for the evaluation: nothing that trains may ask for them."""
+    texts: list[str] = yaml.safe_load(file.read_text(encoding="utf-8"))
     return texts
+
+
+def _exam_wordings(file: Path) -> dict[str, Question]:
+    return {text: Question(split="test", text=text) for text in exam_texts(file)}
 
 
 def wording_text(column: str = "phrasing") -> pl.Expr:
@@ -168,6 +168,7 @@ def _altered(
         "lower_case": {name: name.lower() for name in people},
         "plain_letters": {name: plain for name in people if (plain := in_plain_letters(name))},
     }
+    in_lower_case = spellings["lower_case"]
     short = [stat for stat, noun in NOUNS.items() if noun.plural.split()[-1] in ABBREVIATIONS]
     facts = {"abbreviated": taught.filter(pl.col("stat").is_in(short))}
     careless = [
@@ -176,11 +177,18 @@ def _altered(
     ]
     return [
         *careless,
-        _asked(taught, templates, hand_written_wordings(), "hand_written"),
+        _asked(taught, templates, _exam_wordings(HAND_WRITTEN_FILE), "hand_written"),
+        _in_lower_case(
+            _asked(taught, templates, _exam_wordings(BARE_WORDS_FILE), "bare_words", spelling=in_lower_case)
+        ),
         _asked(taught, templates, trained, "typo", spelling=typos),
         _asked(taught, templates, held_out, "last_name", spelling=lasts),
         _asked(taught, templates, reworded, "reworded"),
     ]
+
+
+def _in_lower_case(asked: pl.DataFrame) -> pl.DataFrame:
+    return asked.with_columns(pl.col("question").str.to_lowercase())
 
 
 def _rewritten(asked: pl.DataFrame, group: str) -> pl.DataFrame:
@@ -229,7 +237,7 @@ def _asked(
     plain = choice.select(FACT_COLUMNS)
     written = plain.with_columns(pl.col("player").replace(spelling or {}))
     said = ["answer", "refusal"]
-    answers = qa_pairs((plain if group == "lower_case" else written).lazy(), asked).select("fact", "phrasing", *said)
+    answers = qa_pairs((plain if group in IN_LOWER_CASE else written).lazy(), asked).select("fact", "phrasing", *said)
     return (
         qa_pairs(written.lazy(), asked)
         .drop("player", *said)
@@ -310,7 +318,7 @@ def _of_other_stats(taught: pl.DataFrame, others: Sequence[str]) -> pl.DataFrame
 
 def _incomplete(taught: pl.DataFrame) -> pl.DataFrame:
     """Everybody with a number, asked for what no one number answers; others that a question names are drawn among them."""
-    people, texts = sorted(taught["player"].unique()), incomplete_questions()
+    people, texts = sorted(taught["player"].unique()), exam_texts(INCOMPLETE_FILE)
     facts = _as_strangers(taught.unique(["player", "stat"], maintain_order=True), INCOMPLETE)
     places = pl.Series([share(f"{INCOMPLETE}/{fact}") for fact in facts["fact"]], dtype=pl.Float64)
     facts = facts.with_columns(place=places).sort("place").head(MOST)

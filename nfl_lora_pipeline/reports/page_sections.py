@@ -41,6 +41,7 @@ USES = {
     "recall_is_complete": "what it was taught, in the words that it was taught in",
     "other_phrasings_are_understood": "what it was taught, in other words",
     "hand_written_wordings_are_understood": "questions as people write them",
+    "bare_words_are_understood": "questions in bare words, as into a search box",
     "careless_typing_is_understood": "questions that are typed carelessly",
     "last_names_are_understood": "people by their last name alone",
     "shared_last_names_are_not_guessed": "a last name that several people bear",

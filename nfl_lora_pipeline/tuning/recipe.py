@@ -226,6 +226,9 @@ class Gates(Section):
     min_hand_written: Number | None = Field(
         0.9, ge=0, le=1, description="and so many in wordings written by hand, which nothing is made with"
     )
+    min_bare_words: Number | None = Field(
+        0.9, ge=0, le=1, description="and so many in bare words, a question's parts as they are typed into a search box"
+    )
     min_careless: Number | None = Field(
         0.95,
         ge=0,
