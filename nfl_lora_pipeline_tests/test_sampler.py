@@ -43,6 +43,17 @@ def test_no_row_is_lost():
         assert (made.shown - before).min() > 0
 
 
+@pytest.mark.parametrize("known", [0.0, 0.6, 0.99, 1.0])
+@pytest.mark.parametrize("value", [{"replay_share": 0.0}, {"replay_share": 1.0}, {"facts_in_hand": 1}, {"batch_rows": 1}])
+@pytest.mark.parametrize("safe_above", [0.01, 0.99])
+def test_a_step_is_filled_whatever_is_known_at_the_bounds_of_a_recipe(known, value, safe_above):
+    made = sampler(safe_above=safe_above, **value)
+    made.observe(range(len(FACTS)), np.full(len(FACTS), known))
+    for count in (1, 8, 50):
+        assert len(made.take(count)) == count
+        assert len(made.take_untaught(count)) <= count
+
+
 def test_a_fact_in_doubt_is_shown_more_often_than_a_safe_one():
     made = sampler(batch_rows=4)  # one of them is known: a quarter of a step is the least that is shown again
     made.observe([0, WORDINGS, 2 * WORDINGS], np.array([0.1, 0.99, 0.99]))

@@ -235,10 +235,11 @@ class Sampler:
         return self.latest < self.curriculum.safe_above
 
     def _next_pass(self) -> list[int]:
-        """Rows of each doubtful fact, and some of known ones, shuffled."""
+        """Rows of each doubtful fact, and some of known ones, shuffled; of a known one in any case where none is in doubt."""
         doubtful = np.flatnonzero(self._doubtful() & self.taught)[: self.curriculum.facts_in_hand]
         known = np.flatnonzero(~self._doubtful() & self.taught)
         replayed = math.ceil(self.curriculum.replay_share * max(len(doubtful), self.curriculum.batch_rows))
+        replayed = max(replayed, int(not doubtful.size))
         weakest = self._weakest(known)[: replayed // 2]
         others = self._least_shown(np.setdiff1d(known, weakest))[: replayed - len(weakest)]
         blocks = [self._contrasted(fact) for fact in doubtful.tolist()]
