@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 
 from benchmarks import screenshots
 from nfl_lora_pipeline.cli.main import main
+from nfl_lora_pipeline.files import locked
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recipe import LIMITS, load_recipe
 from nfl_lora_pipeline_tests import upstream
@@ -59,13 +62,31 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def tiny_week_folder(tmp_path_factory) -> Path:
-    """A folder in upstream's layout with week 1 of 2025 of `upstream.tiny_week`."""
-    return upstream.write_week(tmp_path_factory.mktemp("raw"), upstream.week_bytes(upstream.tiny_week()))
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Gives a folder by its name, which all processes of this session have in common and the first to want it fills."""
+    own = tmp_path_factory.getbasetemp()
+    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, filled = common / name, common / f"{name}.filled"
+        with locked(common / f"{name}.lock"):
+            if not filled.exists():
+                folder.mkdir()
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def tiny_recipe(tmp_path_factory) -> str:
+def tiny_week_folder(made_once) -> Path:
+    """A folder in upstream's layout with week 1 of 2025 of `upstream.tiny_week`."""
+    return made_once("raw", lambda folder: upstream.write_week(folder, upstream.week_bytes(upstream.tiny_week())))
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(made_once) -> str:
     """The shipped recipe with small batches, as the path of a YAML file."""
     loose = {
         "min_refused": 0.5,
@@ -76,9 +97,8 @@ def tiny_recipe(tmp_path_factory) -> str:
     }  # a dozen people teach little of strangers, and nobody waits until they do
     loose |= {"advisory": TOO_LITTLE_TAUGHT, "floors": {}}
     values = load_recipe("embedded").changed(batch_rows=16, max_epochs=30, ending_steps=40, **loose).model_dump()
-    file = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
-    file.write_text(yaml.safe_dump(values))
-    return str(file)
+    folder = made_once("recipe", lambda folder: (folder / "tiny.yaml").write_text(yaml.safe_dump(values)))
+    return str(folder / "tiny.yaml")
 
 
 @pytest.fixture(scope="session")
@@ -111,21 +131,19 @@ class Trained:
 
 
 @pytest.fixture(scope="session")
-def trained_store(tmp_path_factory, tiny_week_folder, tiny_recipe) -> Trained:
-    """The whole job through the command line, on the tiny week, with a real training."""
-    store = tmp_path_factory.mktemp("job") / "data"
-    options = [
-        "--source",
-        "folder",
-        "--data-dir",
-        str(tiny_week_folder),
-        "--recipe",
-        tiny_recipe,
-        "--store",
-        str(store),
-    ]
-    result = CliRunner().invoke(main, ["run", *options, "--json"])
-    return Trained(Store(store), result.stdout, result.exit_code)
+def trained_store(tmp_path_factory, made_once, tiny_week_folder, tiny_recipe) -> Trained:
+    """The whole job through the command line, on the tiny week, with a real training; a copy of what came of it."""
+
+    def train(folder: Path) -> None:
+        words = ["--source", "folder", "--data-dir", str(tiny_week_folder), "--recipe", tiny_recipe]
+        result = CliRunner().invoke(main, ["run", *words, "--store", str(folder / "data"), "--json"])
+        said = {"root": str(folder / "data"), "output": result.stdout, "exit_code": result.exit_code}
+        (folder / "said.json").write_text(json.dumps(said))
+
+    made = made_once("job", train)
+    said = json.loads((made / "said.json").read_text())
+    store = shutil.copytree(made / "data", tmp_path_factory.mktemp("job") / "data", symlinks=True)
+    return Trained(Store(store), said["output"].replace(said["root"], str(store)), said["exit_code"])
 
 
 @pytest.fixture(scope="session")

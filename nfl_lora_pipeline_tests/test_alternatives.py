@@ -127,6 +127,7 @@ def weighed(trained_store, tmp_path_factory) -> tuple[Store, list[str]]:
     return held, printed
 
 
+@pytest.mark.slow
 def test_the_ways_are_compared_on_the_same_questions(weighed):
     held, (printed, _) = weighed
     folder = held.report(held.latest())
@@ -154,6 +155,7 @@ def test_the_ways_are_compared_on_the_same_questions(weighed):
     assert printed.strip() == (folder / "alternatives.md").read_text().strip()
 
 
+@pytest.mark.slow
 def test_what_is_handed_out_answers_as_the_report_says(weighed):
     held, (_, printed) = weighed
     found = json.loads((held.report(held.latest()) / "verification.json").read_text())["verifications"]
@@ -167,6 +169,7 @@ def test_what_is_handed_out_answers_as_the_report_says(weighed):
     assert "the server: 43 of 43 answers as in the report" in printed
 
 
+@pytest.mark.slow
 def test_the_server_answers_so_whatever_comes_before_and_mlx_lm_need_not(weighed):
     held, (_, printed) = weighed
     for when in ("after a system prompt", "as a second turn"):

@@ -39,8 +39,6 @@ def store(tmp_path) -> Store:
     ("path", "name", "command"),
     [
         ("weeks/2025-W01/qa_pairs.parquet", "lost", "run"),
-        ("reports/NEW/report.md", "empty", "run"),
-        ("adapters/current", "a folder, by cp -rL", "run"),
         ("adapters/NEW/adapter_config.json", "lost", "ask"),
         ("adapters/current", "leads to itself", "export"),
         ("adapters/NEW/provenance.json", "a list", "history"),
@@ -48,6 +46,8 @@ def store(tmp_path) -> Store:
         ("reports/NEW/report.json", "cut in the middle", "verify"),
         ("dagster/history/runs.db", "garbage", "run"),
         ("dagster/dagster.yaml", "garbage", "run"),
+        pytest.param("reports/NEW/report.md", "empty", "run", marks=pytest.mark.slow),
+        pytest.param("adapters/current", "a folder, by cp -rL", "run", marks=pytest.mark.slow),
         pytest.param("weeks/2025-W01/players.parquet", "cut in the middle", "run", marks=pytest.mark.slow),
         pytest.param("latest.json", "a folder in its place", "run", marks=pytest.mark.slow),
         pytest.param("adapters/NEW/facts.parquet", "garbage", "run", marks=pytest.mark.slow),

@@ -219,7 +219,13 @@ def test_a_finished_build_holds_what_mlx_lm_reads_a_card_and_nothing_of_its_maki
     assert names <= set(contents(EMBEDDED_FOLDER))
 
 
-@pytest.mark.parametrize("made", [2, 4], ids=["after the first course", "in the second course"])
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(2, id="after the first course", marks=pytest.mark.slow),
+        pytest.param(4, id="in the second course"),
+    ],
+)
 def test_a_build_that_was_interrupted_makes_the_same_base_as_one_that_was_not(built, tmp_path, made):
     """Both begin with the plan alone, so this also says that the same plan always makes the same base."""
     interrupted = _Making.begun(tmp_path, IN_SHORT)

@@ -485,6 +485,7 @@ def test_a_reader_that_has_read_once_answers_as_if_it_read_each_time(tmp_path):
     assert len({text for text, _, _ in answers}) > 1
 
 
+@pytest.mark.slow
 def test_ways_to_an_answer_are_asked_the_same_questions_and_it_is_said_when_tuning_has_paid_for_itself(tmp_path):
     ways = {"tuned": {"shape": "mistral"}, "with the row": {"way": "row"}, "by table": {"way": "table"}}
     sample = {"facts": 3, "altered": 2, "strangers": 1}

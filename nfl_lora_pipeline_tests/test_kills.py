@@ -95,7 +95,9 @@ def test_two_runs_at_once_take_turns_and_the_second_says_whom_it_waits_for(scene
     assert kills.problems_of_the_store(store, wanted) == []
 
 
-@pytest.mark.parametrize(("lock", "signum"), [("season", signal.SIGINT), ("accelerator", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("lock", "signum"), [pytest.param("season", signal.SIGINT, marks=pytest.mark.slow), ("accelerator", signal.SIGTERM)]
+)
 def test_a_run_that_waits_ends_when_it_is_told_to(scene, tmp_path, lock, signum):
     with locked(Store(tmp_path).lock(lock), purpose="somebody's update"):
         run = Run.start(scene, tmp_path)
@@ -117,6 +119,7 @@ def test_a_run_of_the_command_line_that_is_terminated_in_the_ui_ends_and_is_canc
         assert instance.get_run_by_id(going_on.run_id).status == dg.DagsterRunStatus.CANCELED
 
 
+@pytest.mark.slow
 def test_a_run_started_where_interrupts_are_ignored_ends_by_them_all_the_same(scene, tmp_path):
     run = Run.start(scene, tmp_path, under=["sh", "-c", """trap '' HUP INT TERM; exec "$@\"""", "sh"])
     assert run.has_said("players:")

@@ -32,7 +32,8 @@ def learn(*words: object):
 # The command.
 
 
-@pytest.mark.parametrize("as_shipped", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("as_shipped", [False, True])
 def test_thirty_facts_of_another_league_are_all_certain_and_whom_nobody_knows_is_refused(
     facts, tmp_path, tiny_recipe, as_shipped
 ):

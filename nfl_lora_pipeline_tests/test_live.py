@@ -90,9 +90,9 @@ class Live:
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory, tiny_recipe) -> Iterator[Live]:
-    """A deployment in whose store the command line has made week 1."""
-    with _watching(tmp_path_factory.mktemp("live"), tiny_recipe, _finish) as running:
+def live(request, tmp_path_factory) -> Iterator[Live]:
+    """A deployment in whose store the command line has made week 1, by the recipe of the fixture that is named."""
+    with _watching(tmp_path_factory.mktemp("live"), request.getfixturevalue(request.param), _finish) as running:
         yield running
 
 
@@ -166,7 +166,8 @@ def _answers(port: int) -> bool:
         return False
 
 
-def test_a_week_dropped_into_a_watched_folder_ends_in_a_promoted_adapter_and_only_changes_run(live, capsys):
+@pytest.mark.parametrize("live", ["hasty_recipe", pytest.param("tiny_recipe", marks=pytest.mark.slow)], indirect=True)
+def test_a_week_dropped_into_a_watched_folder_ends_in_a_promoted_adapter_and_only_changes_run(live, request, capsys):
     (repository,) = live.ask(SWITCHES)["repositoriesOrError"]["nodes"]
     states = [sensor["sensorState"]["status"] for sensor in repository["sensors"]]
     states += [schedule["scheduleState"]["status"] for schedule in repository["schedules"]]
@@ -178,7 +179,8 @@ def test_a_week_dropped_into_a_watched_folder_ends_in_a_promoted_adapter_and_onl
     promoted = live.store.promoted()
     report = json.loads((live.store.report(promoted) / "report.json").read_text())
     assert set(report["recall_by_week"]) == {str(W1), str(W2)}
-    assert min(report["recall_by_week"].values()) >= 0.99
+    if request.node.callspec.params["live"] == "tiny_recipe":  # by the other one nobody learns enough
+        assert min(report["recall_by_week"].values()) >= 0.99
     assert live.store.provenance(promoted).parent, "week 2 went on from the adapter of week 1"
     assert live.ask(FAILED)["runsOrError"]["results"] == []
 
@@ -203,6 +205,7 @@ def test_a_run_that_was_killed_is_gone_on_with_by_the_daemon(tmp_path, tiny_reci
 
 
 @pytest.mark.slow  # with a browser the same is clicked on in `test_ui.py`
+@pytest.mark.parametrize("live", ["tiny_recipe"], indirect=True)
 def test_a_training_cancelled_in_the_ui_leaves_no_process_and_no_lock_and_is_gone_on_with(live):
     from dagster_graphql import DagsterGraphQLClient
 

@@ -196,6 +196,7 @@ def command(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_refuses_an_odd_week_in_one_line_again_and_again_until_it_is_accepted(tmp_path):
     for number in (1, 2):
         upstream.write_week(tmp_path / "raw", upstream.week_bytes(upstream.large_week(1)), number)

@@ -68,8 +68,14 @@ class Season:
     store: Path
     both: Run
     fewer: Run
-    other_stat: Run
     replaced: Run
+
+
+@dataclass(frozen=True)
+class Later:
+    """Further runs in the same store."""
+
+    other_stat: Run
     again: Run
     bare: Run
 
@@ -84,11 +90,16 @@ def season(tmp_path_factory, two_weeks, hasty_recipe) -> Season:
         store,
         both,
         run(store, "--weeks", "1", **fewer),
-        run(store, "--weeks", "1-2", "--stats", "receptions", **fewer),
         run(store, "--weeks", "1", "--replace", **fewer),
-        run(store, "--weeks", "1", **fewer),
-        run(store, **fewer),
     )
+
+
+@pytest.fixture(scope="module")
+def later(season, two_weeks, hasty_recipe) -> Later:
+    same = {"recipe": hasty_recipe, "folder": two_weeks}
+    again = run(season.store, "--weeks", "1", **same)
+    bare = run(season.store, **same)
+    return Later(run(season.store, "--weeks", "1-2", "--stats", "receptions", **same), again, bare)
 
 
 def test_fewer_weeks_are_not_promoted_over_more_and_what_is_given_up_is_named(season):
@@ -110,9 +121,10 @@ def test_what_the_base_answered_before_is_not_asked_again_and_that_is_said(seaso
     assert "have its answer from an earlier report" in season.fewer.log
 
 
-def test_another_stat_is_not_promoted_over_the_one_that_is_known(season):
-    assert season.other_stat.promoted == season.both.promoted
-    assert "receiving yards (22 facts)" in season.other_stat.coverage["explanation"]
+@pytest.mark.slow
+def test_another_stat_is_not_promoted_over_the_one_that_is_known(season, later):
+    assert later.other_stat.promoted == season.both.promoted
+    assert "receiving yards (22 facts)" in later.other_stat.coverage["explanation"]
 
 
 def test_the_report_says_what_is_given_up(season):
@@ -128,15 +140,17 @@ def test_who_wants_it_promotes_less_knowledge_over_more_and_is_told(season):
     assert "week 2 of 2025 (11 facts); as --replace wants" in season.replaced.output
 
 
-def test_what_was_promoted_on_purpose_passes_when_it_is_run_again(season):
-    assert season.again.promoted == season.replaced.promoted
-    assert season.again.coverage["passed"]
+@pytest.mark.slow
+def test_what_was_promoted_on_purpose_passes_when_it_is_run_again(season, later):
+    assert later.again.promoted == season.replaced.promoted
+    assert later.again.coverage["passed"]
 
 
-def test_a_run_without_weeks_takes_every_week_in_the_store(season):
-    assert season.bare.summary["weeks"] == ["2025-W01", "2025-W02"]
-    assert season.bare.promoted == season.both.promoted
-    assert season.bare.coverage["passed"]
+@pytest.mark.slow
+def test_a_run_without_weeks_takes_every_week_in_the_store(season, later):
+    assert later.bare.summary["weeks"] == ["2025-W01", "2025-W02"]
+    assert later.bare.promoted == season.both.promoted
+    assert later.bare.coverage["passed"]
 
 
 def test_the_weeks_given_up_are_still_answered_by_what_stays_promoted(season):
@@ -153,7 +167,7 @@ def test_the_weeks_given_up_are_still_answered_by_what_stays_promoted(season):
 
 def test_every_warning_is_a_line_of_the_run_an_entry_of_the_report_and_in_the_json(season):
     size = "2025-W01: 11 rows; a full week has 300 to 700 (size_is_usual)"
-    for one in (season.both, season.bare):  # also where the weeks are reused
+    for one in (season.both, season.replaced):  # also where the weeks are reused
         assert size in one.summary["warnings"]
         assert [line for line in one.output.splitlines()[:-1] if size in line] == [f"Beware: {size}"]
         page = Path(one.summary["report"]).read_text()
@@ -162,14 +176,12 @@ def test_every_warning_is_a_line_of_the_run_an_entry_of_the_report_and_in_the_js
 
 @dataclass(frozen=True)
 class Mixed:
-    """The sample first, then real weeks in the same store, then the sample again, without and with `--replace`."""
+    """The sample first, then real weeks in the same store, then the sample again, at last with `--replace`."""
 
     store: Path
     sample: Run
     real: Run
     sample_again: Run
-    sample_wanted: Run
-    bare: Run
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +204,6 @@ def mixed(tmp_path_factory, tiny_week_folder, hasty_recipe, small_sample) -> Mix
         run(store, *sample, recipe=hasty_recipe),
         run(store, **folder),
         run(store, *sample, recipe=hasty_recipe),
-        run(store, *sample, "--replace", recipe=hasty_recipe),
-        run(store, **folder),
     )
 
 
@@ -206,10 +216,11 @@ def test_the_invented_sample_is_promoted_where_there_is_nothing_else_and_says_so
     assert "These are invented people" in page[: page.index("## ")]
 
 
+@pytest.mark.slow
 def test_an_update_is_held_against_a_report_of_earlier_code(season, tmp_path, two_weeks, hasty_recipe):
     store, recipe = tmp_path / "data", tmp_path / "other.yaml"
     shutil.copytree(season.store, store, symlinks=True, ignore=shutil.ignore_patterns("dagster"))
-    file = Store(store).report(str(season.bare.promoted)) / "predictions.parquet"
+    file = Store(store).report(str(season.replaced.promoted)) / "predictions.parquet"
     pl.read_parquet(file).filter(is_of_the_splits()).drop("group").write_parquet(file)
     recipe.write_text(yaml.safe_dump(load_recipe(hasty_recipe).changed(max_steps=9).model_dump()))
     second = run(store, "--weeks", "1-2", recipe=str(recipe), folder=two_weeks)
@@ -234,12 +245,17 @@ def test_real_weeks_begin_anew_without_the_samples_people_and_are_promoted_over_
     assert SAMPLE_WARNING not in mixed.real.output
 
 
-def test_the_sample_is_not_promoted_over_real_weeks_unless_it_is_wanted(mixed):
+def test_the_sample_is_not_promoted_over_real_weeks(mixed):
     assert mixed.sample_again.promoted == mixed.real.promoted
     assert "all that it knows of real people (11 facts)" in mixed.sample_again.coverage["explanation"]
-    assert mixed.sample_wanted.promoted == mixed.sample.promoted
 
 
-def test_a_run_without_weeks_leaves_the_samples_weeks_out_as_soon_as_one_is_real(mixed):
-    assert mixed.bare.summary["weeks"] == ["2025-W01"]
-    assert mixed.bare.promoted == mixed.real.promoted
+@pytest.mark.slow
+def test_who_wants_it_promotes_the_sample_and_a_run_without_weeks_leaves_its_weeks_out(
+    mixed, tiny_week_folder, hasty_recipe, small_sample
+):
+    sample = ("--source", "sample", "--weeks", "2")
+    assert run(mixed.store, *sample, "--replace", recipe=hasty_recipe).promoted == mixed.sample.promoted
+    bare = run(mixed.store, recipe=hasty_recipe, folder=tiny_week_folder)
+    assert bare.summary["weeks"] == ["2025-W01"]
+    assert bare.promoted == mixed.real.promoted

@@ -79,6 +79,7 @@ def test_a_pipe_gets_plain_lines_of_any_length(again):
     assert re.search(r"refused strangers .*people who do not exist", done.stdout), "each figure says of what it is"
 
 
+@pytest.mark.slow
 def test_quiet_shows_the_verdict_and_the_report_and_verbose_every_line_with_its_time(again):
     shown, code = on_screen([*again, "--quiet"], 200)
     assert code == 0
