@@ -181,6 +181,7 @@ def test_the_server_answers_so_whatever_comes_before_and_mlx_lm_need_not(weighed
         assert f"the server, {when}" in (held.report(held.latest()) / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_both_stand_in_the_report(weighed):
     held, _ = weighed
     folder = held.report(held.latest())

@@ -44,7 +44,9 @@ def test_no_row_is_lost():
 
 
 @pytest.mark.parametrize("known", [0.0, 0.6, 0.99, 1.0])
-@pytest.mark.parametrize("value", [{"replay_share": 0.0}, {"replay_share": 1.0}, {"facts_in_hand": 1}, {"batch_rows": 1}])
+@pytest.mark.parametrize(
+    "value", [{"replay_share": 0.0}, {"replay_share": 1.0}, {"facts_in_hand": 1}, {"batch_rows": 1}]
+)
 @pytest.mark.parametrize("safe_above", [0.01, 0.99])
 def test_a_step_is_filled_whatever_is_known_at_the_bounds_of_a_recipe(known, value, safe_above):
     made = sampler(safe_above=safe_above, **value)
