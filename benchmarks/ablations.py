@@ -17,7 +17,7 @@ from benchmarks import ours
 from benchmarks.options import of_one_week
 from benchmarks.tables import publish
 from nfl_lora_pipeline.markdown import table
-from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 

@@ -24,7 +24,7 @@ from benchmarks.tables import median_and_range, publish
 from nfl_lora_pipeline.markdown import Markup, table
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.scoring import merged
-from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 

@@ -32,10 +32,10 @@ from nfl_lora_pipeline.defs.leases import PROCESS_TAG, UNFINISHED
 from nfl_lora_pipeline.defs.tenants import SERVER_TAG
 from nfl_lora_pipeline.interrupts import heard
 from nfl_lora_pipeline.processes import Process
+from nfl_lora_pipeline.recipes.recipe import LIMITS, load_recipe
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import CertificateRecord, read_json
 from nfl_lora_pipeline.tenants.archive import Archive
-from nfl_lora_pipeline.tuning.recipe import LIMITS, load_recipe
 from nfl_lora_pipeline.weeks.sources.folder import SAMPLE_FOLDER
 
 DOCUMENT = HERE.parent / "docs" / "deployment.md"

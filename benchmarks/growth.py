@@ -25,7 +25,7 @@ from benchmarks.tables import DOCUMENT, publish
 from nfl_lora_pipeline.dataset.templates import choose_stats
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.markdown import table
-from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 PICTURE = DOCUMENT.with_name("growth.png")

@@ -10,8 +10,8 @@ from mlx.utils import tree_flatten
 
 from benchmarks import ours
 from benchmarks.opponents import FACTS
+from nfl_lora_pipeline.recipes.recipe import Recipe
 from nfl_lora_pipeline.tuning.adaptation import adapt
-from nfl_lora_pipeline.tuning.recipe import Recipe
 
 REFUSED = 0.95  # the share of held-out strangers that must be refused, where refusals are part of the task
 SAMPLES = (64, 8)  # weights are judged by one row in so many first

@@ -18,7 +18,7 @@ from benchmarks.options import data_dir_option, recipe_option, season_option
 from benchmarks.tables import DOCUMENT, publish
 from nfl_lora_pipeline.evaluation.gates import GATES
 from nfl_lora_pipeline.markdown import Markup, table
-from nfl_lora_pipeline.tuning.recipe import as_yaml, load_recipe
+from nfl_lora_pipeline.recipes.recipe import as_yaml, load_recipe
 
 KNOWLEDGE = DOCUMENT.with_name("knowledge.md")
 HEADING = """# What it knows, and what it makes up

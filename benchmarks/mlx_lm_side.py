@@ -13,7 +13,7 @@ import yaml
 from benchmarks.opponents import CHECK_EVERY, Settings
 from benchmarks.schedules import CONSTANT, LINEAR
 from nfl_lora_pipeline.models import base_model as base_models
-from nfl_lora_pipeline.tuning.recipe import Recipe
+from nfl_lora_pipeline.recipes.recipe import Recipe
 
 POLL_SECONDS = 0.2
 # A step of 27 rows on the embedded base took 0.23 s so, and 0.29 s with two threads of MKL.

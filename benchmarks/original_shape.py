@@ -27,8 +27,8 @@ from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.scoring import predict
+from nfl_lora_pipeline.recipes.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.tuning.learn import Taught, learn
-from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.tuning.records import TrainingLog
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.sources.folder import week_file

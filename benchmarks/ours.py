@@ -25,11 +25,11 @@ from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.forward import streams
 from nfl_lora_pipeline.models.rows import Batch, TokenRow, by_lanes, to_batch, tokenize
 from nfl_lora_pipeline.models.scoring import certainty
+from nfl_lora_pipeline.recipes.recipe import Recipe
 from nfl_lora_pipeline.tuning import learn as library
 from nfl_lora_pipeline.tuning.adaptation import adapt, optimizer_of, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.learn import Taught
 from nfl_lora_pipeline.tuning.learner import BETAS, recall_loss
-from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek

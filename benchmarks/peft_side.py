@@ -15,7 +15,7 @@ from benchmarks.opponents import Settings
 from benchmarks.schedules import share_of_peak
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.rows import TokenRow
-from nfl_lora_pipeline.tuning.recipe import Recipe
+from nfl_lora_pipeline.recipes.recipe import Recipe
 
 Array = np.ndarray[Any, np.dtype[Any]]
 PYTHON = Path(__file__).parent.parent / ".venv-bench" / "bin" / "python"

@@ -12,7 +12,7 @@ from benchmarks import mlx_lm_side, ours, peft_side
 from benchmarks.judging import Judge, Outcome, outcome_of
 from benchmarks.opponents import BOTH, CHECK_EVERY, Settings
 from nfl_lora_pipeline.models.rows import tokenize
-from nfl_lora_pipeline.tuning.recipe import Recipe
+from nfl_lora_pipeline.recipes.recipe import Recipe
 
 MORE_REFUSALS: dict[str, Any] = {"refusal_share": 0.6, "max_epochs": 20}
 FRESH_REFUSALS = 6000  # rows of refusals that PEFT is given, in the order in which they are drawn

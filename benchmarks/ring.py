@@ -25,7 +25,7 @@ from benchmarks.serving_many import taught_rows
 from benchmarks.tables import median_and_range, publish
 from deploy.loopback import free_port
 from nfl_lora_pipeline.markdown import table
-from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 
 SIDES = {"one process, one core": (1, 1), "one process, two cores": (1, 2), "two processes, a core each": (2, 1)}
 WARM = 5

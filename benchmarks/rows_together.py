@@ -19,7 +19,7 @@ from benchmarks.serving_many import taught_rows
 from benchmarks.tables import publish
 from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.models.base_model import BaseModelError
-from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 
 RECIPES = ("embedded", "smollm2-135m")
 TRAININGS = (1, 2, 4, 8)

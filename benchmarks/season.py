@@ -19,8 +19,8 @@ from benchmarks.tables import DOCUMENT, publish
 from nfl_lora_pipeline.evaluation.gates import GATES
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.markdown import Markup, table
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.reports.plots import ORANGE, in_percent, new_figure, to_svg
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import parse_weeks
 
 SEASON = DOCUMENT.with_name("season.md")

@@ -33,9 +33,9 @@ from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.markdown import percent, table
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import WEIGHTS_NAME, Provenance, json_bytes, weights_hash
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 SAMPLE = Path(str(files("nfl_lora_pipeline"))) / "sample"

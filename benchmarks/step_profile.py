@@ -25,7 +25,7 @@ from benchmarks.tables import publish
 from nfl_lora_pipeline.markdown import table
 from nfl_lora_pipeline.models.forward import streams
 from nfl_lora_pipeline.models.rows import Batch
-from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 Action = Callable[[int], Any]

@@ -11,7 +11,7 @@ import polars as pl
 from benchmarks import ours, peft_side
 from benchmarks.tables import median_and_range
 from nfl_lora_pipeline.markdown import table
-from nfl_lora_pipeline.tuning.recipe import Recipe
+from nfl_lora_pipeline.recipes.recipe import Recipe
 
 BATCHES, WARM = 40, 5
 

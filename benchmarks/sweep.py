@@ -15,7 +15,7 @@ from benchmarks.opponents import SWEPT_AS, TASKS
 from benchmarks.options import data_dir_option, recipe_option, season_option
 from benchmarks.races import run_opponent
 from nfl_lora_pipeline.markdown import percent
-from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 SIDES = sorted(set(SWEPT_AS.values()))

@@ -25,7 +25,7 @@ from benchmarks.races import of_task, run_opponent, run_ours
 from benchmarks.steps_in_turn import compare_steps
 from benchmarks.tables import median_and_range, publish
 from nfl_lora_pipeline.markdown import Markup, percent, table
-from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
+from nfl_lora_pipeline.recipes.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 SIDES = ("ours", "mlx_lm", "fast_blas", "peft", "steps")

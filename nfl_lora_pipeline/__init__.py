@@ -9,8 +9,8 @@ from nfl_lora_pipeline.models.machine import BlasFirst
 
 if TYPE_CHECKING:
     from nfl_lora_pipeline.dataset.examples import read_examples
+    from nfl_lora_pipeline.recipes.recipe import load_recipe
     from nfl_lora_pipeline.tuning.learn import learn
-    from nfl_lora_pipeline.tuning.recipe import load_recipe
 
 BlasFirst.install()
 
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> object:
 
             return learn
         case "load_recipe":
-            from nfl_lora_pipeline.tuning.recipe import load_recipe
+            from nfl_lora_pipeline.recipes.recipe import load_recipe
 
             return load_recipe
         case "read_examples":

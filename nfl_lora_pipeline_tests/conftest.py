@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from benchmarks import screenshots
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.files import locked
+from nfl_lora_pipeline.recipes.recipe import LIMITS, load_recipe
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import LIMITS, load_recipe
 from nfl_lora_pipeline_tests import upstream
 from nfl_lora_pipeline_tests.recipes import TOO_LITTLE_TAUGHT
 

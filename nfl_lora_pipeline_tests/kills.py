@@ -24,8 +24,8 @@ import yaml
 
 from nfl_lora_pipeline.defs.leases import UNFINISHED as UNFINISHED_RUNS
 from nfl_lora_pipeline.files import BEGUN, REPLACED, UNFINISHED, replace_file
+from nfl_lora_pipeline.recipes.recipe import LIMITS, load_recipe
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import LIMITS, load_recipe
 from nfl_lora_pipeline_tests import upstream
 
 STEPS = ("raw_wr_json", "players", "qa_pairs", "dataset_splits", "adapter", "evaluation_report", "promoted_adapter")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nfl_lora_pipeline.tuning.recipe import LIMITS, Recipe
+from nfl_lora_pipeline.recipes.recipe import LIMITS, Recipe
 
 MET_BY_FEW = ("min_recall", "max_over_refused", "min_retained", "min_refused", "min_refused_positions", "max_lost")
 TOO_LITTLE_TAUGHT = [key for key in LIMITS if key not in (*MET_BY_FEW, "max_perplexity_ratio")]

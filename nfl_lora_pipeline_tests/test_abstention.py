@@ -14,11 +14,11 @@ from nfl_lora_pipeline.dataset.unanswerable import OUTSIDE
 from nfl_lora_pipeline.evaluation.grading import is_refusal
 from nfl_lora_pipeline.models import base_model, scoring
 from nfl_lora_pipeline.models.rows import tokenize
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.reports import evaluate
 from nfl_lora_pipeline.reports.evaluate import Examination
 from nfl_lora_pipeline.reports.report import read_summary
 from nfl_lora_pipeline.stored import read_predictions
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.servers import ANSWER, QUESTION, chat
 from nfl_lora_pipeline_tests.test_serve import events
 

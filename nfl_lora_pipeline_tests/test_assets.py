@@ -27,10 +27,10 @@ from nfl_lora_pipeline.evaluation.gates import GATES
 from nfl_lora_pipeline.evaluation.probes import is_of_the_splits
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.models import base_model as base_models
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.season.checks import CHECKS, warnings_of
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream
 from nfl_lora_pipeline_tests.fakes import put_adapter

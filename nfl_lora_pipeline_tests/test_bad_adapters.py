@@ -21,10 +21,10 @@ from nfl_lora_pipeline.evaluation.gates import Count
 from nfl_lora_pipeline.evaluation.probes import comes_first, in_turn, of_the_splits
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModelError
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.reports.evaluate import Evaluation, evaluate_latest, questions_answered, tensors_loaded
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.recall_trainer import train_adapter
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 
 STATS = ["receiving_yards"]
 ENOUGH_STEPS = 64  # to be sure of a wrong answer

@@ -16,7 +16,7 @@ from benchmarks.schedules import SCHEDULES, share_of_peak
 from benchmarks.sweep import line
 from benchmarks.tables import median_and_range, replaced_section
 from benchmarks.time_to_recall import cells, seconds_cell, task_table
-from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 
 SHARES = {"held-out phrasings": 0.9, "strangers": 0.96, "other weeks": 0.5}
 RECIPE = load_recipe("embedded")

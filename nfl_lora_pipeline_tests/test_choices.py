@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
+from nfl_lora_pipeline.recipes.recipe import recipe_for
 from nfl_lora_pipeline.settings import Settings
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import recipe_for
 from nfl_lora_pipeline_tests.fakes import put_adapter
 
 CHOSEN = """

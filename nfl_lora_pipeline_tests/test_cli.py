@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from nfl_lora_pipeline.cli.main import main
-from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline_tests import upstream
 
 

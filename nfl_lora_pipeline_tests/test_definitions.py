@@ -18,8 +18,8 @@ from nfl_lora_pipeline.defs.common import CODE
 from nfl_lora_pipeline.defs.experiments import shipped_experiments
 from nfl_lora_pipeline.defs.resources import Resources
 from nfl_lora_pipeline.defs.update import assets_of
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.settings import Settings
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 
 PACKAGE = Path(nfl_lora_pipeline.__file__).parent
 LONGEST_BODY = 19  # lines

@@ -26,10 +26,10 @@ from nfl_lora_pipeline.evaluation.probes import (
 from nfl_lora_pipeline.evaluation.summary import questions_to_show
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models import scoring
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.reports import evaluate
 from nfl_lora_pipeline.reports.evaluate import Examination
 from nfl_lora_pipeline.reports.report import read_summary
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.evaluations import STATS, TEMPLATES, YARDS, pairs_of, perfect_answers
 
 RECIPE = load_recipe("embedded").changed(min_refused_stats=0.97, min_typo=0.8, max_wrong_typo=0.02)

@@ -16,9 +16,9 @@ from nfl_lora_pipeline.adapters.promotion import in_use
 from nfl_lora_pipeline.adapters.verify import export_checked
 from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.models.base_model import EMBEDDED_FOLDER
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.tuning.adaptation import adapt
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.fakes import put_adapter
 
 QUESTION = "How many receiving yards did Amari Stone have in week 1 of the 2025 NFL season?"

@@ -11,9 +11,9 @@ from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, frozen_layers, token_losses
 from nfl_lora_pipeline.models.rows import TokenRow, to_batch
 from nfl_lora_pipeline.models.scoring import certainty, merged
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.learner import recall_loss
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 
 ROWS = [TokenRow([1, 40, 41, 42, 3, 2, 40, 41, 9, 3], 6), TokenRow([1, 50, 3, 2, 50, 51, 3], 4)]
 

@@ -33,9 +33,9 @@ from nfl_lora_pipeline.evaluation.metrics import (
 )
 from nfl_lora_pipeline.evaluation.probes import ALTERATIONS, ALTERED, IN_WORDS
 from nfl_lora_pipeline.evaluation.regressions import Lost, Regressions
+from nfl_lora_pipeline.recipes.recipe import LIMITS as KEYS
+from nfl_lora_pipeline.recipes.recipe import load_recipe, recipe_names
 from nfl_lora_pipeline.stored import Miss
-from nfl_lora_pipeline.tuning.recipe import LIMITS as KEYS
-from nfl_lora_pipeline.tuning.recipe import load_recipe, recipe_names
 from nfl_lora_pipeline_tests.evaluations import pairs_of, perfect, summary_of
 
 RECIPE = load_recipe("embedded").changed(

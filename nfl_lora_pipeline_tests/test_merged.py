@@ -6,8 +6,8 @@ from mlx_lm.tuner.lora import LoRALinear
 
 from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.models.scoring import merged
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.tuning.adaptation import adapt
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 
 
 def test_a_merged_model_says_the_same_and_is_itself_again_afterwards():

@@ -8,8 +8,8 @@ import pytest
 from nfl_lora_pipeline.evaluation.gates import judge
 from nfl_lora_pipeline.evaluation.grading import with_verdict
 from nfl_lora_pipeline.evaluation.regressions import Lost, Regression, Regressions, WeekChange
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.reports.report import write_report
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.evaluations import pairs_of, perfect_answers, saying, summary_of
 from nfl_lora_pipeline_tests.pages import GROUNDS, OPEN_ALL, ground, serious, shown
 

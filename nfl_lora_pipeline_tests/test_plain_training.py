@@ -14,9 +14,9 @@ from mlx_lm.tuner.datasets import load_dataset
 from nfl_lora_pipeline import progress
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.models import base_model
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.tuning.adaptation import quiet, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.mlx_lm_trainer import train_plainly
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.tuning.records import TrainingLog
 
 NAMES = ["Nico Hale", "Amari Stone", "Chris Okand", "Owen Price", "Tyrell Vance", "Jalen Moss", "Sam Reed", "Ty Lane"]

@@ -9,8 +9,8 @@ import yaml
 from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek
 from nfl_lora_pipeline_tests import upstream

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 
 from nfl_lora_pipeline.cli.main import main
 from nfl_lora_pipeline.evaluation.probes import is_of_the_splits
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.season.checks import SAMPLE_WARNING
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.sources import folder as folder_source
 from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek

@@ -4,7 +4,7 @@ from click.testing import CliRunner
 from mlx_lm.lora import CONFIG_DEFAULTS
 
 from nfl_lora_pipeline.cli.main import main
-from nfl_lora_pipeline.tuning.recipe import RECIPES_FOLDER, SECTIONS, Recipe, load_recipe, recipe_names
+from nfl_lora_pipeline.recipes.recipe import RECIPES_FOLDER, SECTIONS, Recipe, load_recipe, recipe_names
 
 GOOD = """\
 base_model: embedded

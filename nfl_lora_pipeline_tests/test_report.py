@@ -26,13 +26,13 @@ from nfl_lora_pipeline.evaluation.metrics import (
 from nfl_lora_pipeline.evaluation.probes import ALTERED, GROUPS
 from nfl_lora_pipeline.evaluation.regressions import CoverageLoss, Lost, Part, Regression, Regressions
 from nfl_lora_pipeline.evaluation.summary import ORIGINAL_QUESTIONS, Misses, Summary, key_figures, questions_to_show
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.reports import page_sections as alternatives_text
 from nfl_lora_pipeline.reports.page import to_markdown
 from nfl_lora_pipeline.reports.page_sections import USES, WORDS
 from nfl_lora_pipeline.reports.report import is_whole, read_report, ways_to_ask, write_report
 from nfl_lora_pipeline.season.checks import SAMPLE_WARNING
 from nfl_lora_pipeline.stored import Miss, json_bytes, read_json, to_json
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.evaluations import (
     HELD_OUT,
     STATS,

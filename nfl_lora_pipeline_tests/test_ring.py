@@ -17,10 +17,10 @@ from mlx.utils import tree_flatten
 from deploy.loopback import free_port
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.rows import TokenRow
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.tuning import learner
 from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.learn import learn
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests import upstream
 from nfl_lora_pipeline_tests.own_facts import TEMPLATES, another_league, written
 

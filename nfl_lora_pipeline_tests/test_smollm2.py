@@ -21,8 +21,8 @@ from nfl_lora_pipeline.dataset.templates import choose_stats, load_templates
 from nfl_lora_pipeline.models import base_model
 from nfl_lora_pipeline.models.forward import answer_logits
 from nfl_lora_pipeline.models.prompt import prompt_tokens
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.stored import CertificateRecord, read_json
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.sources.folder import week_file
 from nfl_lora_pipeline.weeks.week import NflWeek

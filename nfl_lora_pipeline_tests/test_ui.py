@@ -24,9 +24,9 @@ from nfl_lora_pipeline.defs.common import CODE, nfl_week
 from nfl_lora_pipeline.defs.instance import opened
 from nfl_lora_pipeline.evaluation.summary import key_figures
 from nfl_lora_pipeline.files import locked
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.reports.report import read_report
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 from nfl_lora_pipeline_tests.recipes import TOO_LITTLE_TAUGHT
 from nfl_lora_pipeline_tests.servers import command_lines, descendants, living
 

@@ -9,7 +9,7 @@ import yaml
 
 from nfl_lora_pipeline.dataset.templates import untaught
 from nfl_lora_pipeline.evaluation.probes import FIRST
-from nfl_lora_pipeline.tuning.recipe import load_recipe
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline_tests.upstream import tiny_week
 
 NUMBERED = sum(row["Targets"] == "3" for row in tiny_week())

@@ -39,7 +39,7 @@ def fingerprints(context: click.Context, _: click.Parameter, beginning: str) -> 
 
 def recipes(_: click.Context, __: click.Parameter, beginning: str) -> list[CompletionItem]:
     """For a shell: the shipped recipes; what looks like a path may be a file."""
-    from nfl_lora_pipeline.tuning.recipe import recipe_names
+    from nfl_lora_pipeline.recipes.recipe import recipe_names
 
     names = [CompletionItem(name) for name in recipe_names() if name.startswith(beginning)]
     return names or [CompletionItem(beginning, type="file")]

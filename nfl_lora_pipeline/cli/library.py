@@ -15,8 +15,8 @@ from nfl_lora_pipeline.interrupts import Interrupted
 
 if TYPE_CHECKING:
     from nfl_lora_pipeline.dataset.examples import OwnExamples
+    from nfl_lora_pipeline.recipes.recipe import Recipe
     from nfl_lora_pipeline.tuning.learn import Taught
-    from nfl_lora_pipeline.tuning.recipe import Recipe
 
 STRANGERS = 200  # unknown subjects that are asked about in the end
 SHOWN = 3  # facts whose answers are shown
@@ -52,7 +52,7 @@ def learn(facts: Path, folder: Path, templates: Path | None, recipe: str, base_m
     """
     from nfl_lora_pipeline.dataset.examples import read_examples
     from nfl_lora_pipeline.models.base_model import resolve
-    from nfl_lora_pipeline.tuning.recipe import AUTO, load_recipe, recipe_for_this_machine
+    from nfl_lora_pipeline.recipes.recipe import AUTO, load_recipe, recipe_for_this_machine
 
     own = read_examples(facts, templates)
     chosen = load_recipe(recipe if recipe != AUTO else recipe_for_this_machine()[0])
@@ -116,7 +116,7 @@ def recipe() -> None:
 @recipe.command("list")
 def list_recipes() -> None:
     """The recipes that come with the package, and what each is for."""
-    from nfl_lora_pipeline.tuning.recipe import RECIPES_FOLDER, recipe_names
+    from nfl_lora_pipeline.recipes.recipe import RECIPES_FOLDER, recipe_names
 
     for name in recipe_names():
         first_line = (RECIPES_FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
@@ -127,6 +127,6 @@ def list_recipes() -> None:
 @click.argument("name", shell_complete=recipes)
 def show(name: str) -> None:
     """Every key of the recipe NAME, its value and what it says: YAML to begin one's own with."""
-    from nfl_lora_pipeline.tuning.recipe import as_yaml, load_recipe
+    from nfl_lora_pipeline.recipes.recipe import as_yaml, load_recipe
 
     click.echo(as_yaml(load_recipe(name)))

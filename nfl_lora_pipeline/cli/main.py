@@ -377,7 +377,7 @@ def check_choices(options: Mapping[str, Any]) -> None:
 
 def check_recipe(name: str) -> None:
     """Refuse what is no recipe."""
-    from nfl_lora_pipeline.tuning.recipe import AUTO, load_recipe
+    from nfl_lora_pipeline.recipes.recipe import AUTO, load_recipe
 
     if name != AUTO:
         load_recipe(name)
@@ -401,7 +401,7 @@ def check_source(options: Mapping[str, Any]) -> None:
 
 def with_recipe(options: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The options with a recipe in the place of auto, and why it is that one; a base that is named has the embedded one's."""
-    from nfl_lora_pipeline.tuning.recipe import AUTO, FOR_CPU, recipe_for_this_machine
+    from nfl_lora_pipeline.recipes.recipe import AUTO, FOR_CPU, recipe_for_this_machine
 
     recipe = options["recipe"]
     if recipe != AUTO:

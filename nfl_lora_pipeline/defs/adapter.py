@@ -24,9 +24,9 @@ from nfl_lora_pipeline.defs.resources import StoreResource, Trainer
 from nfl_lora_pipeline.files import DamagedFile, replace_file, replacing_folder
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.machine import blas_message
+from nfl_lora_pipeline.recipes.recipe import NOT_OF_THE_ADAPTER, Recipe
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import Provenance, TrainingRecord, json_bytes, weights_hash
-from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe
 
 if TYPE_CHECKING:
     from nfl_lora_pipeline.dataset.examples import Example

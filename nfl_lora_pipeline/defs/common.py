@@ -15,9 +15,9 @@ from nfl_lora_pipeline.dataset.templates import wordings_hash
 from nfl_lora_pipeline.defs.resources import DatasetResource, Trainer
 from nfl_lora_pipeline.files import EMBEDDED, locked, os_error
 from nfl_lora_pipeline.models import base_model
+from nfl_lora_pipeline.recipes.recipe import RECIPES_FOLDER, Recipe
 from nfl_lora_pipeline.stats import stats_hash
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import RECIPES_FOLDER, Recipe
 from nfl_lora_pipeline.weeks.sources import SourceUnreachable
 from nfl_lora_pipeline.weeks.week import NflWeek
 

@@ -17,8 +17,8 @@ from nfl_lora_pipeline.evaluation.gates import GATES, Gate, blocks, judge
 from nfl_lora_pipeline.evaluation.regressions import coverage_loss_of
 from nfl_lora_pipeline.evaluation.summary import Summary, key_figures
 from nfl_lora_pipeline.markdown import escape, table
+from nfl_lora_pipeline.recipes.recipe import Recipe
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import Recipe
 
 if TYPE_CHECKING:
     from nfl_lora_pipeline.reports.evaluate import Evaluation

@@ -12,11 +12,11 @@ import dagster as dg
 from nfl_lora_pipeline.dataset.templates import choose_stats
 from nfl_lora_pipeline.defs.leases import leased
 from nfl_lora_pipeline.files import lasting_base
+from nfl_lora_pipeline.recipes.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.season.watch import season_to_watch
 from nfl_lora_pipeline.settings import Settings, upstream_url
 from nfl_lora_pipeline.stats import position_of
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.weeks.sources import Place, RawWeek, Source, open_source
 from nfl_lora_pipeline.weeks.week import NflWeek
 

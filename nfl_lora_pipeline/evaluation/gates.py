@@ -30,8 +30,8 @@ from nfl_lora_pipeline.evaluation.probes import (
 )
 from nfl_lora_pipeline.evaluation.regressions import in_words
 from nfl_lora_pipeline.markdown import percent
+from nfl_lora_pipeline.recipes.recipe import Recipe
 from nfl_lora_pipeline.stored import Miss
-from nfl_lora_pipeline.tuning.recipe import Recipe
 
 if TYPE_CHECKING:
     from nfl_lora_pipeline.evaluation.summary import Summary

@@ -10,6 +10,7 @@ from nfl_lora_pipeline.experiments.asking import paid_after
 from nfl_lora_pipeline.experiments.study import FIGURES, SHARES, Claim, Study
 from nfl_lora_pipeline.experiments.trial import Result
 from nfl_lora_pipeline.markdown import Markup, escape, table
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.reports.plots import (
     BLUE,
     GREY,
@@ -21,7 +22,6 @@ from nfl_lora_pipeline.reports.plots import (
     plain_numbers,
     to_svg,
 )
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 
 NOT_SHOWN = (
     "asking_seconds",

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 
 from nfl_lora_pipeline.dataset.splits import SplitMode
 from nfl_lora_pipeline.dataset.templates import Answers
-from nfl_lora_pipeline.tuning.recipe import NOT_OF_THE_ADAPTER, Recipe, load_recipe
+from nfl_lora_pipeline.recipes.recipe import NOT_OF_THE_ADAPTER, Recipe, load_recipe
 
 CODE = "4"  # raise it when trials are to be made again
 STUDIES_FOLDER = Path(str(files("nfl_lora_pipeline"))) / "experiments" / "studies"

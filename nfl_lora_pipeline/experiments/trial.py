@@ -22,8 +22,8 @@ from nfl_lora_pipeline.experiments.study import Arm, Data, Trial
 from nfl_lora_pipeline.files import replace_file, replacing_folder
 from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel
+from nfl_lora_pipeline.recipes.recipe import Recipe
 from nfl_lora_pipeline.stored import Record, read_json
-from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.weeks.players import parse_week
 from nfl_lora_pipeline.weeks.sources import RawWeek
 from nfl_lora_pipeline.weeks.week import NflWeek, parse_weeks

@@ -39,11 +39,11 @@ from nfl_lora_pipeline.models import base_model as base_models
 from nfl_lora_pipeline.models.base_model import BaseModel, Model, answer
 from nfl_lora_pipeline.models.prompt import ANSWER_TOKENS, Tokenizer, general_prompts
 from nfl_lora_pipeline.models.scoring import generated, merged, perplexity, predict
+from nfl_lora_pipeline.recipes.recipe import Recipe
 from nfl_lora_pipeline.reports.report import is_whole, read_report, write_report
 from nfl_lora_pipeline.season.checks import warnings_of
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline.stored import CertificateRecord, Provenance, TrainingRecord, check_weights, read_json
-from nfl_lora_pipeline.tuning.recipe import Recipe
 from nfl_lora_pipeline.weeks.week import NflWeek
 
 GENERATED_FREELY = 100  # answers, of those that the certificate has or a forward pass found

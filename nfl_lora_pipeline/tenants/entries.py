@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from nfl_lora_pipeline.dataset.templates import choose_stats
 from nfl_lora_pipeline.files import EMBEDDED, YAML_ENDINGS, one_line
+from nfl_lora_pipeline.recipes.recipe import load_recipe
 from nfl_lora_pipeline.settings import Settings, Taught
-from nfl_lora_pipeline.tuning.recipe import load_recipe
 
 WIDE_RECEIVERS = "wide-receivers"
 KEYS = tuple(Taught.model_fields)

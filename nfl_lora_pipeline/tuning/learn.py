@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.dataset.unanswerable import Drawn
 from nfl_lora_pipeline.models import base_model as base_models
+from nfl_lora_pipeline.recipes.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.tuning.adaptation import begin, token_rows
 from nfl_lora_pipeline.tuning.learner import Ring
 from nfl_lora_pipeline.tuning.memory import machine_memory, memory_needed, refuse_too_little, tokens_at_most
 from nfl_lora_pipeline.tuning.mlx_lm_trainer import steps_of, train_plainly
 from nfl_lora_pipeline.tuning.recall_trainer import Training, train_adapter
-from nfl_lora_pipeline.tuning.recipe import Recipe, load_recipe
 from nfl_lora_pipeline.tuning.records import TrainingLog, certified_of
 from nfl_lora_pipeline.tuning.sampler import Rehearsed
 

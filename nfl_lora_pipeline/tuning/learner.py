@@ -27,8 +27,8 @@ from nfl_lora_pipeline.models.forward import FrozenStates, answer_logits, stream
 from nfl_lora_pipeline.models.machine import divided_cores
 from nfl_lora_pipeline.models.rows import Batch, TokenRow, by_lanes, to_batch
 from nfl_lora_pipeline.models.scoring import Certainty, certainty, merged
+from nfl_lora_pipeline.recipes.recipe import Recipe
 from nfl_lora_pipeline.tuning.adaptation import adapt, optimizer_of, uncompiled_on_cpu
-from nfl_lora_pipeline.tuning.recipe import Recipe
 
 BETAS = (0.9, 0.98)  # of Adam
 SAME_BASE = 1e-4  # by which sums over the same weights may differ, on two kinds of processors

@@ -15,7 +15,7 @@ from typing import Any
 
 from nfl_lora_pipeline.models.base_model import BaseModel
 from nfl_lora_pipeline.models.machine import memory_bytes
-from nfl_lora_pipeline.tuning.recipe import Recipe
+from nfl_lora_pipeline.recipes.recipe import Recipe
 
 FLOAT_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 WORD_BITS = 32  # of the words that hold quantised weights

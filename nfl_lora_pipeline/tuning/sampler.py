@@ -19,7 +19,7 @@ from nfl_lora_pipeline.dataset.unanswerable import Drawn
 from nfl_lora_pipeline.models.base_model import answer
 from nfl_lora_pipeline.models.prompt import Tokenizer, general_prompts
 from nfl_lora_pipeline.models.rows import TokenRow, tokenize
-from nfl_lora_pipeline.tuning.recipe import Curriculum
+from nfl_lora_pipeline.recipes.recipe import Curriculum
 
 REMEMBERED = 200  # of the last fresh questions, whether they were answered rightly
 WORDINGS_AT_A_TIME = 2  # of a fact that is not certain are shown in a pass, where so many are in doubt
