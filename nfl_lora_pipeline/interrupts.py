@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -18,6 +19,7 @@ from types import FrameType, TracebackType
 ENDS = (signal.SIGINT, signal.SIGTERM)
 AGAIN_SECONDS = 0.05
 SENT_AGAIN = 5  # times
+IMPATIENT_SECONDS = 1.0  # a terminal and a parent may both send the same Ctrl-C
 _AGAIN: list[threading.Timer] = []  # what is still to be sent again
 BY_SHELL = 128  # a shell's exit code of what a signal ended is this and the signal's number
 
@@ -144,8 +146,9 @@ def sent_again() -> Iterator[None]:
 class Deferral:
     """Puts SIGINT and SIGTERM off, in a `with` block, until the work at hand is in a state that can be kept.
 
-    What has come by the end of the block takes its course there. Outside of the main thread nothing is changed, since
-    handlers belong to that thread.
+    What has come by the end of the block takes its course there, and what comes a second time, `IMPATIENT_SECONDS` after the
+    first or later, at once: work that does not come to that state is ended all the same. Outside of the main thread nothing
+    is changed, since handlers belong to that thread.
 
     Attributes:
         pending: whether a signal has come and was put off.
@@ -154,6 +157,7 @@ class Deferral:
     def __init__(self) -> None:
         self.pending = False
         self._came: int = signal.SIGINT
+        self._came_at = 0.0
         self._before: dict[int, Handler] = {}
 
     def __enter__(self) -> "Deferral":
@@ -197,7 +201,10 @@ class Deferral:
         self._before = {}
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.pending, self._came = True, number
+        if self.pending and time.monotonic() - self._came_at > IMPATIENT_SECONDS:
+            self.act()
+        elif not self.pending:
+            self.pending, self._came, self._came_at = True, number, time.monotonic()
 
 
 def is_interrupt(error: BaseException) -> bool:

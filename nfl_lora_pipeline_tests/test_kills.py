@@ -24,6 +24,7 @@ from nfl_lora_pipeline.processes import Process
 from nfl_lora_pipeline.store import Store
 from nfl_lora_pipeline_tests import kills
 from nfl_lora_pipeline_tests.kills import Run, Scene
+from nfl_lora_pipeline_tests.servers import with_fault
 
 SHORTLY = 10.0  # seconds, however busy the machine is; the campaign, on a quiet one, allows 3
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -339,6 +340,40 @@ def test_a_closed_terminal_that_is_put_off_is_told_as_one():
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert ended.stdout == "129\n"
+
+
+ENDLESS_STEP = (
+    "import time\nfrom nfl_lora_pipeline.tuning.sampler import Sampler\n"
+    "def take(self, count):\n    print('a step that never ends', flush=True)\n    while True:\n        time.sleep(0.01)\n"
+    "Sampler.take = take"
+)
+
+
+def test_what_is_put_off_ends_at_once_when_it_comes_again_a_while_after():
+    code = (
+        "import os, signal, time\nfrom nfl_lora_pipeline.interrupts import Deferral, Interrupted, heard\n"
+        "try:\n    with heard(), Deferral():\n"
+        "        for pause in (0.0, 0.1, 1.2):\n"
+        "            time.sleep(pause)\n            os.kill(os.getpid(), signal.SIGINT)\n            print('goes on')\n"
+        "except Interrupted as interrupt:\n    print(interrupt.exit_code)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout == "goes on\ngoes on\n130\n"
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_a_training_whose_step_never_ends(scene, tmp_path):
+    words = [sys.executable, *with_fault(ENDLESS_STEP), *scene.command(tmp_path)[3:]]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        assert any("a step that never ends" in line for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        time.sleep(1.5)
+        assert process.poll() is None, "it waits for the end of the step"
+        process.send_signal(signal.SIGINT)
+        said = process.stdout.read()
+        assert process.wait(SHORTLY) == 130
+    assert "Traceback" not in said
 
 
 def test_a_storage_that_lacks_a_table_is_named_with_its_mend_and_is_made_whole_once_it_is_moved_away(scene, tmp_path):

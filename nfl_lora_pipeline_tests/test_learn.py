@@ -55,6 +55,7 @@ def test_thirty_facts_of_another_league_are_all_certain_and_whom_nobody_knows_is
     assert "is there already" in again.output
 
 
+@pytest.mark.slow
 def test_questions_and_answers_need_no_templates_and_mlx_lm_answers_with_what_came_of_them(tmp_path, tiny_recipe):
     name, yards = another_league(1)[0]
     question, answer = (

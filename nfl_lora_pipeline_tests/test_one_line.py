@@ -95,7 +95,9 @@ def test_a_full_disk_behind_standard_output_is_one_line(words, trained_store):
         assert the_line(typed(*words, stdout=full, env=environment)) == "No space left on device"
 
 
-@pytest.mark.parametrize("kilobytes", [0, 8, 64, 400])
+@pytest.mark.parametrize(
+    "kilobytes", [0, pytest.param(8, marks=pytest.mark.slow), pytest.param(64, marks=pytest.mark.slow), 400]
+)
 def test_a_full_disk_in_the_middle_of_a_run_is_one_line(kilobytes, tmp_path, tiny_week_folder, tiny_recipe):
     def fill() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, kilobytes * 1024))

@@ -86,6 +86,7 @@ def losses_of(scene: Path, processes: "list[subprocess.Popen[str]]") -> dict[int
     return dict(log["losses"])
 
 
+@pytest.mark.slow  # a ring that ends is seen below
 def test_two_processes_make_the_steps_that_one_makes(scene, tiny_recipe):
     values = load_recipe(tiny_recipe).changed(max_steps=10, ending_steps=1, ending_share=0.0).model_dump()
     (scene / "short.yaml").write_text(yaml.safe_dump(values))
