@@ -64,7 +64,7 @@ bench: setup bench-setup
 	$(BIN)/python -m benchmarks.step_profile --data-dir $(DATA) --write
 	$(BIN)/python -m benchmarks.ablations --data-dir $(DATA) --write
 	$(BIN)/python -m benchmarks.original_shape --data-dir $(DATA)
-	$(BIN)/python -m benchmarks.knowledge --data-dir $(DATA) --write
+	$(BIN)/python -m benchmarks.knowledge --data-dir $(DATA) --keep knowledge --write
 	$(BIN)/python -m benchmarks.season --data-dir $(DATA) --weeks 1-10 --keep season --write
 	$(BIN)/python -m benchmarks.growth --data-dir $(DATA) --sizes $(SIZES) --write
 	$(BIN)/python -m benchmarks.serving_many --write

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nfl_lora_pipeline.store import Store
 
@@ -60,3 +60,20 @@ def run(store: Path, recipe: str, data_dir: Path, *, season: int, weeks: str, st
     return JudgedRun(
         seconds, log.seconds, log.iterations, log.facts, log.facts - len(log.uncertain), figures, is_promoted
     )
+
+
+def note(found: JudgedRun, file: Path) -> None:
+    """Write a run down, on a line of its own."""
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(found._asdict()) + "\n")
+
+
+def finished(file: Path) -> list[JudgedRun]:
+    """The runs that a file holds, one a line."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return [_from_json(json.loads(line)) for line in lines]
+
+
+def _from_json(found: dict[str, Any]) -> JudgedRun:
+    figures = {name: Figure(*figure) for name, figure in found.pop("figures").items()}
+    return JudgedRun(**found, figures=figures)

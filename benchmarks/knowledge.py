@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.judged_runs import JudgedRun, part_of, run
+from benchmarks.judged_runs import JudgedRun, finished, note, part_of, run
 from benchmarks.options import data_dir_option, recipe_option, season_option
 from benchmarks.tables import DOCUMENT, publish
 from nfl_lora_pipeline.evaluation.gates import GATES
@@ -28,12 +28,16 @@ missed keeps the adapter from being promoted, unless the recipe's `advisory` nam
 """
 
 
-def run_with(seed: int, recipe_name: str, data_dir: Path, *, season: int, weeks: str, stats: str) -> JudgedRun:
-    """Run the command into a store of its own, with a recipe's seed changed."""
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = Path(folder) / "recipe.yaml"
+def run_with(
+    seed: int, folder: Path, recipe_name: str, data_dir: Path, *, season: int, weeks: str, stats: str
+) -> JudgedRun:
+    """Run the command into a store of its own in a folder, with a recipe's seed changed; what was run there is read."""
+    part = part_of(recipe_name, weeks, stats, str(seed))
+    file, recipe = folder / f"{part}.jsonl", folder / f"{part}.yaml"
+    if not finished(file):
         recipe.write_text(as_yaml(load_recipe(recipe_name).changed(seed=seed)), encoding="utf-8")
-        return run(Path(folder) / "data", str(recipe), data_dir, season=season, weeks=weeks, stats=stats)
+        note(run(folder / part, str(recipe), data_dir, season=season, weeks=weeks, stats=stats), file)
+    return finished(file)[0]
 
 
 def as_table(runs: Sequence[JudgedRun], seeds: Sequence[int], recipe_name: str) -> str:
@@ -60,15 +64,29 @@ def as_table(runs: Sequence[JudgedRun], seeds: Sequence[int], recipe_name: str) 
 @click.option("--stats", default="receiving_yards", show_default=True)
 @recipe_option
 @click.option("--seeds", default="17,18,19", show_default=True)
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep the stores here, and run what is missing alone.")
 @click.option("--write", is_flag=True, help="Renew the section in docs/knowledge.md.")
-def main(data_dir: Path, season: int, weeks: str, stats: str, recipe_name: str, seeds: str, *, write: bool) -> None:
+def main(
+    data_dir: Path,
+    season: int,
+    weeks: str,
+    stats: str,
+    recipe_name: str,
+    seeds: str,
+    keep: Path | None,
+    *,
+    write: bool,
+) -> None:
     """Print the table."""
-    numbers = [int(seed) for seed in seeds.split(",")]
-    runs = []
-    for seed in numbers:
-        runs.append(run_with(seed, recipe_name, data_dir, season=season, weeks=weeks, stats=stats))
-        missed = [name for name, figure in runs[-1].figures.items() if figure.passed is False]
-        click.echo(f"  seed {seed}: {runs[-1].seconds:.0f} s, missed: {', '.join(missed) or 'nothing'}", err=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers = [int(seed) for seed in seeds.split(",")]
+        runs = []
+        for seed in numbers:
+            runs.append(run_with(seed, folder, recipe_name, data_dir, season=season, weeks=weeks, stats=stats))
+            missed = [name for name, figure in runs[-1].figures.items() if figure.passed is False]
+            click.echo(f"  seed {seed}: {runs[-1].seconds:.0f} s, missed: {', '.join(missed) or 'nothing'}", err=True)
     title = f"Recipe {recipe_name}, weeks {weeks} of {season}, {stats}"
     part = part_of(recipe_name, weeks, stats)
     publish(title, as_table(runs, numbers, recipe_name), write=write, part=part, document=KNOWLEDGE, heading=HEADING)

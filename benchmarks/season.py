@@ -6,14 +6,12 @@ Each week is the command itself, `nfl-lora run --weeks 1-N`, into one store. Wha
 so that the same command goes on where it was broken off. Writes docs/season.md and its picture.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
-from benchmarks.judged_runs import Figure, JudgedRun, part_of, run
+from benchmarks.judged_runs import Figure, JudgedRun, finished, note, part_of, run
 from benchmarks.options import data_dir_option, recipe_option, season_option
 from benchmarks.tables import DOCUMENT, publish
 from nfl_lora_pipeline.evaluation.gates import GATES
@@ -50,17 +48,6 @@ SHOWN = {
     "nothing_is_forgotten": "lost",
 }
 """Gates, and what their figures are called in the table."""
-
-
-def finished(file: Path) -> list[JudgedRun]:
-    """The runs that a file holds, one a line."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return [_from_json(json.loads(line)) for line in lines]
-
-
-def _from_json(found: dict[str, Any]) -> JudgedRun:
-    figures = {name: Figure(*figure) for name, figure in found.pop("figures").items()}
-    return JudgedRun(**found, figures=figures)
 
 
 def cell(figure: Figure) -> str:
@@ -157,8 +144,7 @@ def main(
         for last in upto[len(finished(file)) :]:
             spoken = f"{numbers[0]}-{last}" if last > numbers[0] else str(last)
             found = run(keep / name, recipe_name, data_dir, season=season, weeks=spoken, stats=stats)
-            with file.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(found._asdict()) + "\n")
+            note(found, file)
             click.echo(f"  weeks {spoken}: {as_row(name, found)}", err=True)
         return finished(file)
 

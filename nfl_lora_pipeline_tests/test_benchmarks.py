@@ -1,6 +1,5 @@
 """The parts of the benchmarks that compute nothing slow: schedules, weights, checkpoints, tables and their places."""
 
-import json
 import os
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import polars as pl
 import pytest
 
 from benchmarks import ablations, mlx_lm_side, opponents, ours, peft_side, races, season, serving_many
-from benchmarks.judged_runs import Figure, JudgedRun
+from benchmarks.judged_runs import Figure, JudgedRun, finished, note
 from benchmarks.judging import Judge, Outcome, goal_reached
 from benchmarks.opponents import BEST, BOTH, CHECK_EVERY, FACTS, SWEPT, Settings
 from benchmarks.schedules import SCHEDULES, share_of_peak
@@ -210,11 +209,10 @@ def test_a_season_s_table_has_a_row_a_week_with_what_is_missed_in_bold():
 
 def test_a_season_goes_on_behind_the_weeks_that_are_finished(tmp_path):
     file = tmp_path / "week_by_week.jsonl"
-    assert season.finished(file) == []
-    file.write_text(
-        "".join(json.dumps(found._asdict()) + "\n" for found in (a_run(0.99), a_run(0.9))), encoding="utf-8"
-    )
-    assert season.finished(file) == [a_run(0.99), a_run(0.9)]
+    assert finished(file) == []
+    for found in (a_run(0.99), a_run(0.9)):
+        note(found, file)
+    assert finished(file) == [a_run(0.99), a_run(0.9)]
 
 
 def test_an_answer_of_another_tenant_is_told_apart_where_it_differs():
