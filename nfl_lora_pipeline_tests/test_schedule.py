@@ -2,7 +2,7 @@
 
 import pytest
 
-from nfl_lora_pipeline.tuning.adaptation import learning_rate
+from nfl_lora_pipeline.recipes.recipe import learning_rate
 from nfl_lora_pipeline_tests.recipes import a_recipe
 
 PEAK, LOWEST, START, END = 1e-3, 0.1, 100, 200

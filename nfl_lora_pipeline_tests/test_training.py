@@ -18,10 +18,10 @@ from nfl_lora_pipeline.dataset.unanswerable import Drawn
 from nfl_lora_pipeline.models import base_model, forward
 from nfl_lora_pipeline.models.rows import TokenRow, shared_tail
 from nfl_lora_pipeline.models.scoring import Certainty
-from nfl_lora_pipeline.recipes.recipe import load_recipe
+from nfl_lora_pipeline.recipes.recipe import load_recipe, steps_of_patience
 from nfl_lora_pipeline.tuning import learn as library
 from nfl_lora_pipeline.tuning import learner
-from nfl_lora_pipeline.tuning.adaptation import adapt, steps_of_patience
+from nfl_lora_pipeline.tuning.adaptation import adapt
 from nfl_lora_pipeline.tuning.learn import learn
 from nfl_lora_pipeline.tuning.recall_trainer import Training, _what_is_trained
 from nfl_lora_pipeline.tuning.records import TrainingLog, certified_of, certify, load_checkpoint, write_records

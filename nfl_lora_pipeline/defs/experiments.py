@@ -34,8 +34,8 @@ from nfl_lora_pipeline.experiments.trial import (
 from nfl_lora_pipeline.files import replace_file
 from nfl_lora_pipeline.markdown import marked, sections_of
 from nfl_lora_pipeline.models.base_model import would_be_downloaded
+from nfl_lora_pipeline.recipes.recipe import steps_expected
 from nfl_lora_pipeline.store import Store
-from nfl_lora_pipeline.tuning.adaptation import steps_expected
 
 TRIAL_TAG = "nfl_lora/trial"
 GROUP = "experiments"

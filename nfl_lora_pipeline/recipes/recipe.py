@@ -1,6 +1,7 @@
-"""Training recipes: small YAML files, checked before any work starts."""
+"""Training recipes: small YAML files, checked before any work starts, and how many steps and which rates they come to."""
 
 import json
+import math
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib.resources import files
@@ -465,3 +466,41 @@ def _meant(location: tuple[int | str, ...]) -> str:
     known = SECTIONS[outer[0]].model_fields if outer and outer[0] in SECTIONS else names
     near = get_close_matches(key.lower(), known, n=1)
     return f"did you mean {names[near[0]]}?" if near else f"use {', '.join(names[name] for name in known)}"
+
+
+def steps_at_peak(curriculum: Curriculum, teaching: int) -> int:
+    """How many steps the learning rate is at its peak at most, where so many rows teach."""
+    of_epochs = min(curriculum.max_steps, math.ceil(curriculum.max_epochs * teaching / curriculum.batch_rows))
+    return max(of_epochs, min(curriculum.max_steps, 3 * curriculum.ending_steps))
+
+
+def steps_of_patience(curriculum: Curriculum, to_learn: int) -> int:
+    """How many steps the way down waits for questions drawn afresh, where so many rows were new."""
+    return math.ceil(curriculum.fresh_patience * steps_at_peak(curriculum, to_learn))
+
+
+def steps_expected(recipe: Recipe, to_learn: int) -> int:
+    """How many steps it will be for so many rows, where they are known before the questions drawn afresh are."""
+    curriculum, budget = recipe.curriculum, steps_at_peak(recipe.curriculum, to_learn)
+    if recipe.optimizer.schedule != "wsd":
+        return budget
+    peak = steps_of_patience(curriculum, to_learn)
+    way_down = max(curriculum.ending_steps, math.ceil(curriculum.ending_share * peak))
+    return min(budget + curriculum.ending_steps, peak + way_down)
+
+
+def learning_rate(recipe: Recipe, step: int, start: int, end: int) -> float:
+    """The rate for a step: a linear warm-up, the peak, and from `start` to `end` the way down that the `schedule` says.
+
+    Args:
+        recipe: with `learning_rate` (the peak), `warmup_steps`, `schedule` and `lowest_rate`, which is where it stays.
+        step: from 0.
+        start: where the way down begins: for the schedule "wsd" where nearly all is known, for the others at 0.
+        end: where it ends.
+    """
+    warm = min(1.0, (step + 1) / (recipe.optimizer.warmup_steps + 1))
+    left = min(1.0, max(0.0, 1 - (step - start) / max(1, end - start)))
+    shares = {"constant": 1.0, "cosine": (1 - math.cos(math.pi * left)) / 2}
+    lowest = recipe.optimizer.lowest_rate
+    share = lowest + (1 - lowest) * shares.get(recipe.optimizer.schedule, left)
+    return recipe.optimizer.learning_rate * warm * share

@@ -1,11 +1,10 @@
-"""What of a model is trained, LoRA or DoRA layers put on it or its own layers let loose, in how many steps and at which rate.
+"""What of a model is trained: LoRA or DoRA layers put on it, or its own layers let loose.
 
 The layers are mlx-lm's, and what is written down about them is what `mlx_lm.load(adapter_path=...)` reads. LoRA on a
 quantised base is QLoRA.
 """
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.models.machine import kind
 from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.rows import TokenRow, refuse_long, refuse_lossy, tokenize
-from nfl_lora_pipeline.recipes.recipe import Curriculum, Recipe
+from nfl_lora_pipeline.recipes.recipe import Recipe
 from nfl_lora_pipeline.tuning.records import AdapterConfig, TrainingLog
 
 WORD_BITS = 32  # of the words that hold quantised weights
@@ -149,44 +148,6 @@ def optimizer_of(recipe: Recipe, *, betas: Sequence[float]) -> optim.Adam:
             recipe.optimizer.learning_rate, betas=list(betas), weight_decay=recipe.optimizer.weight_decay
         )
     return optim.Adam(recipe.optimizer.learning_rate, betas=list(betas))
-
-
-def steps_at_peak(curriculum: Curriculum, teaching: int) -> int:
-    """How many steps the learning rate is at its peak at most, where so many rows teach."""
-    of_epochs = min(curriculum.max_steps, math.ceil(curriculum.max_epochs * teaching / curriculum.batch_rows))
-    return max(of_epochs, min(curriculum.max_steps, 3 * curriculum.ending_steps))
-
-
-def steps_of_patience(curriculum: Curriculum, to_learn: int) -> int:
-    """How many steps the way down waits for questions drawn afresh, where so many rows were new."""
-    return math.ceil(curriculum.fresh_patience * steps_at_peak(curriculum, to_learn))
-
-
-def steps_expected(recipe: Recipe, to_learn: int) -> int:
-    """How many steps it will be for so many rows, where they are known before the questions drawn afresh are."""
-    curriculum, budget = recipe.curriculum, steps_at_peak(recipe.curriculum, to_learn)
-    if recipe.optimizer.schedule != "wsd":
-        return budget
-    peak = steps_of_patience(curriculum, to_learn)
-    way_down = max(curriculum.ending_steps, math.ceil(curriculum.ending_share * peak))
-    return min(budget + curriculum.ending_steps, peak + way_down)
-
-
-def learning_rate(recipe: Recipe, step: int, start: int, end: int) -> float:
-    """The rate for a step: a linear warm-up, the peak, and from `start` to `end` the way down that the `schedule` says.
-
-    Args:
-        recipe: with `learning_rate` (the peak), `warmup_steps`, `schedule` and `lowest_rate`, which is where it stays.
-        step: from 0.
-        start: where the way down begins: for the schedule "wsd" where nearly all is known, for the others at 0.
-        end: where it ends.
-    """
-    warm = min(1.0, (step + 1) / (recipe.optimizer.warmup_steps + 1))
-    left = min(1.0, max(0.0, 1 - (step - start) / max(1, end - start)))
-    shares = {"constant": 1.0, "cosine": (1 - math.cos(math.pi * left)) / 2}
-    lowest = recipe.optimizer.lowest_rate
-    share = lowest + (1 - lowest) * shares.get(recipe.optimizer.schedule, left)
-    return recipe.optimizer.learning_rate * warm * share
 
 
 @contextlib.contextmanager

@@ -21,8 +21,8 @@ from nfl_lora_pipeline.dataset.examples import Example
 from nfl_lora_pipeline.models.prompt import Tokenizer
 from nfl_lora_pipeline.models.scoring import certainty
 from nfl_lora_pipeline.progress import Silence
-from nfl_lora_pipeline.recipes.recipe import Recipe
-from nfl_lora_pipeline.tuning.adaptation import begin, learning_rate, optimizer_of, quiet, token_rows, uncompiled_on_cpu
+from nfl_lora_pipeline.recipes.recipe import Recipe, learning_rate
+from nfl_lora_pipeline.tuning.adaptation import begin, optimizer_of, quiet, token_rows, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.records import TrainingLog, write_records
 
 BETAS = (0.9, 0.999)  # of mlx-lm's Adam

@@ -39,16 +39,15 @@ from nfl_lora_pipeline.models.rows import (
 )
 from nfl_lora_pipeline.models.scoring import Certainty
 from nfl_lora_pipeline.progress import Silence
-from nfl_lora_pipeline.recipes.recipe import NOT_OF_THE_ADAPTER, Recipe
-from nfl_lora_pipeline.tuning.adaptation import (
-    begin,
+from nfl_lora_pipeline.recipes.recipe import (
+    NOT_OF_THE_ADAPTER,
+    Recipe,
     learning_rate,
     steps_at_peak,
     steps_expected,
     steps_of_patience,
-    token_rows,
-    uncompiled_on_cpu,
 )
+from nfl_lora_pipeline.tuning.adaptation import begin, token_rows, uncompiled_on_cpu
 from nfl_lora_pipeline.tuning.learner import Key, Learner, others_are_there
 from nfl_lora_pipeline.tuning.records import (
     Checkpoint,
