@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Sequence
 from functools import cache
 from importlib.resources import files
-from itertools import permutations, product
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -330,22 +330,9 @@ The {season} week {week} {stats} for {player}?
 {season}, {player}, week {week}, {stats}?
 {player}, {season}, week {week}: {stats}?""".splitlines()
 
-EXAM_ORDERS = {
-    ("season", "player", "week", "stats"),
-    ("stats", "week", "player", "season"),
-    ("week", "player", "season", "stats"),
-    ("player", "season", "stats", "week"),
-    ("season", "stats", "week", "player"),
-    ("season", "week", "stats", "player"),
-    ("week", "player", "stats", "season"),
-}
-"""Orders of a question's bare parts that are left to the exam."""
-BARE_ORDERS = [order for order in permutations(("player", "stats", "week", "season")) if order not in EXAM_ORDERS]
-USUAL_ORDERS = [order for order in BARE_ORDERS if abs(order.index("week") - order.index("season")) == 1]
-BARE_WEEKS = ("week {week}", "week {week}", "wk {week}")
-BARE_SEASONS = ("{season}", "{season}", "{season}", "{season} season")
-BARE_MARKS = (" ", " ", " ", ", ", " - ", ": ", " | ")
-BARE_EXTRAS = ("football", "box score", "stats", "numbers", "please")  # that say nothing, before or behind the parts
+BARE_FRAMES = [frame for frame in FRAMES if not re.sub(r"{\w+}|\W", "", frame)]
+"""Those that are nothing but the parts of a question, as they are typed into a search box."""
+BARE_TIMES = [time for time in TIMES if time.startswith(("week", "wk", "{season}"))]
 
 COMPLETE = """\
 Tell me about {possessive} {stats} {time}.
@@ -608,19 +595,14 @@ def draw_wording(rng: random.Random, frames: Sequence[str] = FRAMES, *, strange:
 
 
 def bare_wording(rng: random.Random) -> str:
-    """A question's parts in some order, as they are typed into a search box: "{player} {stats} wk {week} {season}"."""
-    parts = {
-        "player": "{player}",
-        "stats": "{stats}",
-        "week": rng.choice(BARE_WEEKS),
-        "season": rng.choice(BARE_SEASONS),
-    }
-    order = [parts[name] for name in rng.choice(USUAL_ORDERS if rng.random() < 0.5 else BARE_ORDERS)]
-    text = rng.choice(BARE_MARKS).join(order)
-    if rng.random() < 0.15:
-        extra = rng.choice(BARE_EXTRAS)
-        text = f"{text} {extra}" if rng.random() < 0.5 else f"{extra} {text}"
-    return text + ("?" if rng.random() < 0.1 else "")
+    """A question in bare words: "{player} {stats} wk {week} {season}", seldom with a mark."""
+    frame = filled(
+        rng.choice(BARE_FRAMES),
+        time=rng.choice(BARE_TIMES),
+        in_week=rng.choice(("wk {week}", "week {week}")),
+        in_season="{season}",
+    )
+    return frame if rng.random() < 0.2 else frame.rstrip("?.")
 
 
 def _strange_words(rng: random.Random) -> str:

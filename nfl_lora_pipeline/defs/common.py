@@ -39,7 +39,7 @@ CODE = {
     "qa_pairs": "2",
     "dataset_splits": "4",
     "base_model": "1",
-    "adapter": "21",
+    "adapter": "20",
     "evaluation_report": "16",
     "promoted_adapter": "1",
     "experiment_adapter": "1",
