@@ -86,7 +86,6 @@ def losses_of(scene: Path, processes: "list[subprocess.Popen[str]]") -> dict[int
     return dict(log["losses"])
 
 
-@pytest.mark.slow  # a ring that ends is seen below
 def test_two_processes_make_the_steps_that_one_makes(scene, tiny_recipe):
     values = load_recipe(tiny_recipe).changed(max_steps=10, ending_steps=1, ending_share=0.0).model_dump()
     (scene / "short.yaml").write_text(yaml.safe_dump(values))
@@ -144,7 +143,7 @@ def test_a_week_is_added_by_two_processes(scene, tiny_recipe):
         assert "22 of 22 facts certain" in said or weeks == "1"
 
 
-@pytest.mark.parametrize("dies", [0, 1])
+@pytest.mark.parametrize("dies", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_where_one_dies_the_other_says_so_in_a_line_and_ends(scene, tiny_recipe, dies):
     processes = two(scene, tiny_recipe)
     until(processes[0], "iteration 10")

@@ -35,7 +35,7 @@ KNOWN, INVENTED = "known", "invented_names"  # the rows of the splits
 INCOMPLETE = "incomplete"
 ALTERATIONS = {
     "hand_written": "one of 30 wordings written by hand",
-    "bare_words": "nothing but its parts, as into a search box",
+    "bare_words": "bare words alone, as into a search box",
     "lower_case": "the whole question in lower case",
     "no_mark": "no mark at the end",
     "two_blanks": "two blanks in places",
