@@ -168,7 +168,9 @@ def _altered(
         "lower_case": {name: name.lower() for name in people},
         "plain_letters": {name: plain for name in people if (plain := in_plain_letters(name))},
     }
-    in_lower_case = spellings["lower_case"]
+    bare_words = _asked(
+        taught, templates, _exam_wordings(BARE_WORDS_FILE), "bare_words", spelling=spellings["lower_case"]
+    )
     short = [stat for stat, noun in NOUNS.items() if noun.plural.split()[-1] in ABBREVIATIONS]
     facts = {"abbreviated": taught.filter(pl.col("stat").is_in(short))}
     careless = [
@@ -178,17 +180,11 @@ def _altered(
     return [
         *careless,
         _asked(taught, templates, _exam_wordings(HAND_WRITTEN_FILE), "hand_written"),
-        _in_lower_case(
-            _asked(taught, templates, _exam_wordings(BARE_WORDS_FILE), "bare_words", spelling=in_lower_case)
-        ),
+        _rewritten(bare_words, "lower_case"),
         _asked(taught, templates, trained, "typo", spelling=typos),
         _asked(taught, templates, held_out, "last_name", spelling=lasts),
         _asked(taught, templates, reworded, "reworded"),
     ]
-
-
-def _in_lower_case(asked: pl.DataFrame) -> pl.DataFrame:
-    return asked.with_columns(pl.col("question").str.to_lowercase())
 
 
 def _rewritten(asked: pl.DataFrame, group: str) -> pl.DataFrame:
