@@ -71,7 +71,7 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Pat
         folder, filled = common / name, common / f"{name}.filled"
         with locked(common / f"{name}.lock"):
             if not filled.exists():
-                folder.mkdir()
+                folder.mkdir(exist_ok=True)
                 fill(folder)
                 filled.touch()
         return folder
