@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from benchmarks.judged_runs import JudgedRun, finished, note, part_of, run
-from benchmarks.options import data_dir_option, recipe_option, season_option
+from benchmarks.options import of_weeks
 from benchmarks.tables import DOCUMENT, publish
 from nfl_lora_pipeline.evaluation.gates import GATES
 from nfl_lora_pipeline.markdown import Markup, table
@@ -58,11 +58,7 @@ def as_table(runs: Sequence[JudgedRun], seeds: Sequence[int], recipe_name: str) 
 
 
 @click.command()
-@data_dir_option
-@season_option
-@click.option("--weeks", default="1", show_default=True)
-@click.option("--stats", default="receiving_yards", show_default=True)
-@recipe_option
+@of_weeks("1")
 @click.option("--seeds", default="17,18,19", show_default=True)
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep the stores here, and run what is missing alone.")
 @click.option("--write", is_flag=True, help="Renew the section in docs/knowledge.md.")

@@ -1,4 +1,4 @@
-"""Options that the benchmarks of one week take."""
+"""Options that several benchmarks take."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,3 +23,16 @@ def of_one_week(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (write_option, recipe_option, week_option, season_option, data_dir_option):
         command = option(command)
     return command
+
+
+def of_weeks(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--data-dir`, `--season`, `--weeks`, `--stats` and `--recipe`."""
+
+    def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+        weeks_option = click.option("--weeks", default=default, show_default=True)
+        stats_option = click.option("--stats", default="receiving_yards", show_default=True)
+        for option in (recipe_option, stats_option, weeks_option, season_option, data_dir_option):
+            command = option(command)
+        return command
+
+    return with_options

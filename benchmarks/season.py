@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from benchmarks.judged_runs import Figure, JudgedRun, finished, note, part_of, run
-from benchmarks.options import data_dir_option, recipe_option, season_option
+from benchmarks.options import of_weeks
 from benchmarks.tables import DOCUMENT, publish
 from nfl_lora_pipeline.evaluation.gates import GATES
 from nfl_lora_pipeline.files import replace_file
@@ -113,11 +113,7 @@ def as_table(weeks: Sequence[int], warm: Sequence[JudgedRun], cold: JudgedRun | 
 
 
 @click.command()
-@data_dir_option
-@season_option
-@click.option("--weeks", default="1-10", show_default=True)
-@click.option("--stats", default="receiving_yards", show_default=True)
-@recipe_option
+@of_weeks("1-10")
 @click.option(
     "--keep", type=click.Path(path_type=Path), required=True, help="Keep the stores here, and go on from them."
 )

@@ -304,6 +304,11 @@ def test_an_interrupt_that_was_lost_and_is_to_come_again_does_not_come_into_the_
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def run_lines(code: str) -> "subprocess.CompletedProcess[str]":
+    """Lines of Python in a process of their own."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+
 def test_an_interrupt_that_a_library_logs_before_it_lets_it_go_on_is_not_printed():
     code = (
         "import logging, signal\nfrom nfl_lora_pipeline.interrupts import Interrupted, heard\n"
@@ -312,7 +317,7 @@ def test_an_interrupt_that_a_library_logs_before_it_lets_it_go_on_is_not_printed
         "            raise\n"
         "except Interrupted as interrupt:\n    logging.error('this is told')\n    print(interrupt.exit_code)"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    ended = run_lines(code)
     assert ended.stdout == "130\n"
     assert "closing" not in ended.stderr
     assert "this is told" in ended.stderr
@@ -327,7 +332,7 @@ def test_neither_is_an_error_that_comes_of_what_an_interrupt_left_half_closed():
         "            raise\n"
         "except Interrupted as interrupt:\n    print(interrupt.exit_code)"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    ended = run_lines(code)
     assert (ended.stdout, ended.stderr) == ("130\n", "")
 
 
@@ -338,7 +343,7 @@ def test_a_closed_terminal_that_is_put_off_is_told_as_one():
         "try:\n    with heard(), Deferral():\n        signal.raise_signal(signal.SIGHUP)\n"
         "except Interrupted as interrupt:\n    print(interrupt.exit_code)"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    ended = run_lines(code)
     assert ended.stdout == "129\n"
 
 
@@ -357,7 +362,7 @@ def test_what_is_put_off_ends_at_once_when_it_comes_again_a_while_after():
         "            time.sleep(pause)\n            os.kill(os.getpid(), signal.SIGINT)\n            print('goes on')\n"
         "except Interrupted as interrupt:\n    print(interrupt.exit_code)"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    ended = run_lines(code)
     assert ended.stdout == "goes on\ngoes on\n130\n"
 
 
